@@ -1,0 +1,25 @@
+"""A fake Respan to test against: the temporary-keys endpoints as a real server on loopback.
+
+    async with FakeRespan(limit=SlidingLog(60, per=60)) as fake:
+        fake.script("refuse:2", "lose_answer_after_create")
+        ...  # a client with base_url=fake.url and api_key=fake.api_key
+
+It shares no code with the client, or it would agree with the client's bugs.
+"""
+
+from respan_async.testing.faults import FAULTS, Fault
+from respan_async.testing.limits import Bucket, FixedWindow, Limit, SlidingLog
+from respan_async.testing.records import Counts, KeyRecord
+from respan_async.testing.server import FakeRespan
+
+__all__ = [
+    "FAULTS",
+    "Bucket",
+    "Counts",
+    "FakeRespan",
+    "Fault",
+    "FixedWindow",
+    "KeyRecord",
+    "Limit",
+    "SlidingLog",
+]

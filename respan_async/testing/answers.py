@@ -1,0 +1,99 @@
+"""The answers of the server: status, headers and body, in the words of Django REST Framework or of a proxy."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+from aiohttp import web
+
+from respan_async.testing.limits import GRAIN
+
+__all__ = ["NO_ANSWER", "Answer", "RejectedError", "RetryAfter", "detail", "html", "refusal", "rounded_up"]
+
+RetryAfter = Literal["body", "header", "both", "none"]
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+@attrs.frozen
+class Answer:
+    """One answer.
+
+    Attributes:
+        status: The HTTP status; 0 for none at all.
+        payload: What goes out as JSON; None for an empty body.
+        text: HTML, which goes out in place of the payload.
+        headers: Headers besides Content-Type and Content-Length.
+    """
+
+    status: int
+    payload: Any = None
+    text: str | None = None
+    headers: Mapping[str, str] | None = None
+
+    def body(self) -> bytes:
+        """Give the bytes after the headers."""
+        if self.text is not None:
+            return self.text.encode()
+        return b"" if self.payload is None else _ENCODER.encode(self.payload).encode()
+
+    def response(self) -> web.Response:
+        """Give what aiohttp sends."""
+        headers = {} if self.headers is None else dict(self.headers)
+        if self.status != 204:
+            headers["Content-Type"] = "application/json" if self.text is None else "text/html; charset=utf-8"
+        return web.Response(status=self.status or 200, body=self.body(), headers=headers)
+
+
+class RejectedError(Exception):
+    """A request that cannot be done; `answer` says why."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+
+NO_ANSWER = Answer(0)
+"""For a connection on which nothing (more) is going to be written."""
+
+
+def detail(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """Say what is wrong in one sentence, as Django REST Framework does."""
+    return Answer(status, {"detail": sentence}, headers=headers)
+
+
+def html(status: int, title: str) -> Answer:
+    """Give a page, as proxies and Django's router do."""
+    page = f'<!doctype html>\n<html lang="en"><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n'
+    return Answer(status, text=page)
+
+
+def refusal(seconds: float, where: RetryAfter) -> Answer:
+    """Refuse a request.
+
+    Args:
+        seconds: Until the next one would be let in; written as given.
+        where: Where the answer says so.
+    """
+    headers = {"Retry-After": str(seconds)} if where in ("header", "both") else None
+    if where == "header":
+        unit = "second" if seconds == 1 else "seconds"
+        return detail(429, f"Request was throttled. Expected available in {seconds} {unit}.", headers)
+    payload: dict[str, Any] = {"detail": "Rate limit exceeded"}
+    if where != "none":
+        payload["retry_after"] = seconds
+    return Answer(429, payload, headers=headers)
+
+
+def rounded_up(seconds: float, digits: int) -> float:
+    """Round as Django REST Framework does, up, so that whoever waits that long is let in.
+
+    Args:
+        seconds: What to round.
+        digits: Decimal places to keep; with 0 the result is an integer.
+    """
+    scale = 10.0**digits
+    ticks = max(0, math.ceil((seconds - GRAIN) * scale))
+    return ticks if digits == 0 else ticks / scale

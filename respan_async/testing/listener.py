@@ -1,0 +1,162 @@
+"""The sockets of the server: listening, an outage, and connections that can be ended in ways HTTP has no word for.
+
+Works alike on real sockets and on an event loop whose sockets are in memory (async-solipsism); there a reset is a plain
+end of stream, because such sockets know nothing else.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+__all__ = ["Connection", "Handler", "Listener"]
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+_T = TypeVar("_T")
+
+_LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
+"""SO_LINGER on, with a time of 0: closing the socket then sends RST."""
+
+_BACKLOG = 4096
+"""More than any test opens at one time: a full backlog shows as a connect that takes a second."""
+
+
+class Connection(web.RequestHandler):
+    """One connection of one client."""
+
+    __slots__ = ("_listener", "_lost")
+
+    def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop) -> None:
+        # tcp_keepalive: a system call per connection that loopback has no use for.
+        super().__init__(listener.server, loop=loop, access_log=None, tcp_keepalive=False)  # type: ignore[arg-type]  # aiohttp takes None for no access log
+        self._listener = listener
+        self._lost: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count the connection; reset it if it came in just before an outage."""
+        super().connection_made(transport)
+        self._listener.accepted(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Tell whoever waits for it that the client is gone."""
+        super().connection_lost(exc)
+        self._listener.dropped(self)
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something written now may still get to the client."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone."""
+        await asyncio.shield(self._lost)
+
+    def reset(self) -> None:
+        """End the connection with a RST."""
+        if self.transport is None:
+            return
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and isinstance(sock.fileno(), int):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.transport.abort()
+
+    def finish(self, last: bytes = b"") -> None:
+        """End the connection with a FIN.
+
+        Args:
+            last: Bytes to write before, as they are.
+        """
+        if self.transport is None:
+            return
+        if last:
+            self.transport.write(last)
+        self.transport.close()
+
+
+class Listener:
+    """A place to connect to, that can go away and come back.
+
+    Args:
+        handler: What answers a request.
+        host: The address to listen on; a literal.
+        port: The port; 0 for a free one, which is then kept through an outage.
+    """
+
+    def __init__(self, handler: Handler, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.connections = 0
+        self.server = web.Server(handler)
+        self._open: set[Connection] = set()
+        self._listening: asyncio.Server | None = None
+        self.loop = asyncio.get_running_loop()
+        self._real = True
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether a connection would be accepted."""
+        return self._listening is not None
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._listening = await self.loop.create_server(self._connection, self.host, self.port, backlog=_BACKLOG)
+        sock = self._listening.sockets[0]
+        self.port = sock.getsockname()[1]
+        self._real = isinstance(sock.fileno(), int)
+
+    def shut(self) -> None:
+        """Refuse new connections and reset the existing ones, at once."""
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+        for connection in tuple(self._open):
+            connection.reset()
+
+    def reopen(self) -> None:
+        """Listen again on the same port, at once."""
+        if self._listening is not None:
+            return
+        if self._real:
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            sock = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
+            opening = self.loop.create_server(self._connection, sock=sock, backlog=_BACKLOG)
+        else:
+            opening = self.loop.create_server(self._connection, self.host, self.port, backlog=_BACKLOG)
+        self._listening = _completed(opening)
+
+    def accepted(self, connection: Connection) -> None:
+        """Take a new connection in."""
+        self.connections += 1
+        self._open.add(connection)
+        if self._listening is None:
+            connection.reset()
+
+    def dropped(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        self._open.discard(connection)
+
+    def _connection(self) -> Connection:
+        return Connection(self, self.loop)
+
+
+def _completed(opening: Coroutine[Any, Any, _T]) -> _T:
+    """Run to its end, without the event loop, a coroutine that never waits for anything but its next turn.
+
+    `create_server` is one when it need not look up a host, and an outage that ends only some turns of the loop later
+    would refuse the request that the next line of a test makes.
+    """
+    while True:
+        try:
+            waited_for = opening.send(None)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        if waited_for is not None:
+            opening.close()
+            raise RuntimeError("this event loop cannot open a listening socket at once")

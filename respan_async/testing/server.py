@@ -1,0 +1,295 @@
+"""The server: its lifetime, its routes, and what each of the five operations does.
+
+In the order of Django and Django REST Framework: the path (301 without its slash, an HTML 404), the bearer token
+(401, 403), the limit (429), the method (405), the fields (400), the work. A fault comes after the limit.
+All times are the running event loop's, so the server lives as well on a loop with virtual time.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from random import Random
+from typing import Any, Self, cast
+
+from aiohttp import web
+
+from respan_async.testing.answers import NO_ANSWER, Answer, RetryAfter, detail, refusal, rounded_up
+from respan_async.testing.faults import Exchange, FaultPlan, Planned
+from respan_async.testing.limits import Limit, busiest_window
+from respan_async.testing.listener import Connection, Listener
+from respan_async.testing.operations import Call, ListShape, Operations
+from respan_async.testing.records import Counts, KeyRecord, Keyring, Shape
+from respan_async.testing.routes import find_target
+
+__all__ = ["FakeRespan"]
+
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
+_NO_TOKEN = detail(401, "Authentication credentials were not provided.", _CHALLENGE)
+_BAD_TOKEN = detail(401, "Your API key is invalid or expired, please check your API key.", _CHALLENGE)
+_FORBIDDEN = detail(403, "You do not have permission to perform this action.")
+
+
+class FakeRespan:
+    """Serve the five temporary-keys endpoints on loopback, as Respan's documentation and DRF's manners have it.
+
+    Use it with `async with`. Everything random comes from `seed`.
+
+    Args:
+        limit: The account's limit, which all five operations share; None for no limit.
+        latency: Seconds a request takes, or `(low, high)` to draw them from; half passes before the work, half after.
+        retry_after: Where a 429 says how long to wait: "body" as documented, "header" as stock DRF, "both" or "none".
+        retry_after_digits: Decimal places to which that is rounded up; DRF says whole seconds.
+        shape: Which of the two documented create responses is given.
+        list_shape: "page" for pages, "array" for all keys in one bare array.
+        page_size: Keys on a page when the request does not say.
+        api_keys: The bearer tokens that are accepted; any other gets 401.
+        forbidden_keys: Bearer tokens that get 403.
+        seed: What latency, faults by chance, ids and secrets are drawn from.
+        host: A literal address to listen on.
+        port: A port; 0 for a free one.
+
+    Attributes:
+        limit: The limit; another may be put in its place at any time, and begins empty.
+        api_key: The first accepted bearer token.
+        admissions: When each request was let in, in seconds of the event loop's clock, ascending.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit: Limit | None = None,
+        latency: float | tuple[float, float] = 0.0,
+        retry_after: RetryAfter = "body",
+        retry_after_digits: int = 0,
+        shape: Shape = "a",
+        list_shape: ListShape = "page",
+        page_size: int = 100,
+        api_keys: Sequence[str] = ("test-key",),
+        forbidden_keys: Iterable[str] = (),
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
+        self.limit = limit
+        self.api_key = api_keys[0]
+        self.admissions: list[float] = []
+        self._latency = latency if isinstance(latency, tuple) else (latency, latency)
+        self._retry_after: RetryAfter = retry_after
+        self._digits = retry_after_digits
+        self._accepted = frozenset(api_keys)
+        self._forbidden = frozenset(forbidden_keys)
+        self._host, self._port = host, port
+        # One generator each, so that one more latency drawn does not move a fault to another request.
+        seeds = Random(seed)
+        self._lag_rng, plan_rng, key_rng = (Random(seeds.getrandbits(64)) for _ in range(3))
+        self._plan = FaultPlan(plan_rng)
+        self._keyring = Keyring(shape, key_rng)
+        self._operations = Operations(self._keyring, list_shape, page_size)
+        self._requests = self._refused = self._in_flight = self._max_in_flight = 0
+        self._by_operation: Counter[str] = Counter()
+        self._by_status: Counter[int] = Counter()
+        self._handling: set[asyncio.Task[Any]] = set()
+        self._late: set[asyncio.Task[None]] = set()
+        self._listener: Listener | None = None
+        self._epoch = datetime.now(UTC)
+        self._started_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        """Listen."""
+        listener = self._listener = Listener(self._handle, self._host, self._port)
+        self._epoch, self._started_at = datetime.now(UTC), listener.loop.time()
+        await listener.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Reset every connection, drop late creates, and leave no task behind."""
+        listener = self._running
+        listener.shut()
+        while listener.server.connections or self._late:
+            for task in (*self._handling, *self._late):
+                task.cancel()
+            await asyncio.sleep(0)
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._running.port}"
+
+    @property
+    def down(self) -> bool:
+        """Whether there is an outage: connections are refused, and those that were open have been reset.
+
+        Work that was under way when it began is still done, and its answer lost.
+        """
+        return not self._running.is_listening
+
+    @down.setter
+    def down(self, value: bool) -> None:
+        if value:
+            self._running.shut()
+        else:
+            self._running.reopen()
+
+    @property
+    def counts(self) -> Counts:
+        """What has been counted so far; takes time in proportion to the keys."""
+        return Counts(
+            requests=self._requests,
+            refused=self._refused,
+            created=len(self._keyring.keys),
+            revoked=self._keyring.revoked,
+            alive=len(self.alive()),
+            by_operation=dict(self._by_operation),
+            by_status=dict(self._by_status),
+            max_in_flight=self._max_in_flight,
+            connections=self._running.connections,
+        )
+
+    @property
+    def keys(self) -> dict[str, KeyRecord]:
+        """Every key ever made, by its id, oldest first; revoked ones too."""
+        return self._keyring.keys
+
+    def now(self) -> datetime:
+        """Tell the server's time, in UTC: the wall clock's at the start, moved on by the event loop's clock."""
+        return self._epoch + timedelta(seconds=self._running.loop.time() - self._started_at)
+
+    def alive(self) -> list[KeyRecord]:
+        """Give the keys that work: neither revoked nor expired."""
+        return list(self._keyring.alive(self.now()))
+
+    def unheld(self, held_ids: Iterable[str]) -> list[KeyRecord]:
+        """Give the keys that work and that nobody holds.
+
+        Args:
+            held_ids: The ids of the keys that somebody holds.
+        """
+        held = set(held_ids)
+        return [record for record in self.alive() if record.id not in held]
+
+    def max_in_window(self, per: float) -> int:
+        """Count the most requests that were let in during any half-open window of `per` seconds."""
+        return busiest_window(self.admissions, per)
+
+    def script(self, *names: str, operation: str = "create") -> None:
+        """Let the next requests of an operation meet faults, one each, in this order.
+
+        A request that the limit refuses meets no fault, and leaves its own to the next one.
+
+        Args:
+            *names: Keys of `FAULTS`, with an argument where there is one, as in "refuse:2.5"; "ok" for none.
+            operation: "create", "list", "retrieve", "update", "delete", or "any".
+        """
+        self._plan.script(names, operation)
+
+    def chance(self, name: str, probability: float, operation: str = "create") -> None:
+        """Let requests that no script is for meet a fault by chance.
+
+        Args:
+            name: A key of `FAULTS`, as for `script`.
+            probability: From 0, which takes the fault back, to 1.
+            operation: As for `script`.
+        """
+        self._plan.chance(name, probability, operation)
+
+    async def settle(self) -> None:
+        """Wait until every late create that was begun has happened."""
+        while self._late:
+            await asyncio.gather(*self._late)
+
+    @property
+    def _running(self) -> Listener:
+        if self._listener is None:
+            raise RuntimeError("the fake server is not running: use it with `async with`")
+        return self._listener
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        connection = cast("Connection", request.protocol)
+        self._handling.add(task)
+        self._requests += 1
+        self._in_flight += 1
+        self._max_in_flight = max(self._max_in_flight, self._in_flight)
+        reply: Answer | web.StreamResponse = NO_ANSWER
+        try:
+            reply = await self._reply(request, connection)
+        except (ConnectionError, web.RequestPayloadError):
+            # The client went away while it was sending, or while a long body was sent.
+            connection.reset()
+        finally:
+            self._in_flight -= 1
+            self._handling.discard(task)
+            self._by_status[reply.status] += 1
+        return reply.response() if isinstance(reply, Answer) else reply
+
+    async def _reply(self, request: web.BaseRequest, connection: Connection) -> Answer | web.StreamResponse:
+        target = find_target(request.method, request.raw_path)
+        self._by_operation[target.operation] += 1
+        body = await request.read()
+        low, high = self._latency
+        lag = self._lag_rng.uniform(low, high) if high > low else low
+        if lag > 0:
+            await asyncio.sleep(lag / 2)
+        planned: Planned | None = None
+        record: KeyRecord | None = None
+        answer = target.no_route or self._check_token(request)
+        if answer is None:
+            planned, answer = self._admit(target.operation)
+        if answer is None:
+            call = Call(target, request.query, body, request.content_type if body else "", self._origin(request))
+            if planned is None or planned.fault.work == "done":
+                answer, record = self._operations.run(call, self.now())
+            else:
+                answer = NO_ANSWER
+                if planned.fault.work == "later":
+                    self._postpone(call, planned.argument)
+        if lag > 0:
+            await asyncio.sleep(lag / 2)
+        reply: Answer | web.StreamResponse = answer
+        if planned is not None:
+            refuse = partial(refusal, where=self._retry_after)
+            reply = await planned.fault.act(Exchange(request, connection, answer, planned.argument, refuse))
+        if not connection.is_open:
+            return NO_ANSWER
+        if record is not None:
+            record.answered = reply is answer
+        return reply
+
+    def _check_token(self, request: web.BaseRequest) -> Answer | None:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return _NO_TOKEN
+        if token in self._accepted:
+            return None
+        return _FORBIDDEN if token in self._forbidden else _BAD_TOKEN
+
+    def _admit(self, operation: str) -> tuple[Planned | None, Answer | None]:
+        """Ask the limit, unless a fault refuses in its place; give the fault to meet, or the refusal."""
+        planned = self._plan.draw(operation)
+        if planned is not None and planned.fault.refuses:
+            self._refused += 1
+            return planned, None
+        now = self._running.loop.time()
+        wait = None if self.limit is None else self.limit.admit(now)
+        if wait is None:
+            self.admissions.append(now)
+            return planned, None
+        if planned is not None:
+            planned.give_back()
+        self._refused += 1
+        return None, refusal(rounded_up(wait, self._digits), self._retry_after)
+
+    def _postpone(self, call: Call, seconds: float) -> None:
+        async def work() -> None:
+            await asyncio.sleep(seconds)
+            self._operations.run(call, self.now(), late=True)
+
+        task = asyncio.create_task(work())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    def _origin(self, request: web.BaseRequest) -> str:
+        return f"{request.scheme}://{request.host}"
