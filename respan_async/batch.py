@@ -1,0 +1,394 @@
+"""Many items, a few at a time: the engine of every batch.
+
+Rules:
+
+1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
+   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with the input.
+2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as does an input that
+   raises: what was taken is finished and yielded first, then the error is raised.
+3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
+   never handed out are discarded.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
+
+import attrs
+
+from respan_async.errors import (
+    AuthenticationError,
+    ClientStateError,
+    ConfigurationError,
+    PermissionDeniedError,
+    RespanError,
+)
+from respan_async.lifetime import Lifetime
+from respan_async.models import CreatedKey
+from respan_async.pacing.pacer import Pacer
+
+Item = TypeVar("Item")
+
+
+@attrs.frozen
+class Issued(Generic[Item]):
+    """An item has its key.
+
+    Attributes:
+        item: The item.
+        index: Its place in the input, from 0.
+        key: The key.
+        replayed: The key was made earlier, and nothing was sent for it now.
+    """
+
+    item: Item
+    index: int
+    key: CreatedKey
+    replayed: bool = False
+
+
+@attrs.frozen
+class Failed(Generic[Item]):
+    """An item has no key.
+
+    Attributes:
+        item: The item.
+        index: Its place in the input, from 0.
+        error: Why; its `effect` says what may have been left.
+    """
+
+    item: Item
+    index: int
+    error: RespanError
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a batch has come.
+
+    Attributes:
+        done: Items with an outcome, failed ones included.
+        failed: Those without a key.
+        replayed: Those whose key was made earlier.
+        in_flight: Items being worked on.
+        refused: Requests that the limit turned away, of the whole client, since the batch began.
+        total: Items in all, or None when the input does not tell.
+        elapsed: Seconds since the batch began.
+        rate: Outcomes a second.
+        eta: Seconds to the end, or None when nobody can tell.
+    """
+
+    done: int
+    failed: int
+    replayed: int
+    in_flight: int
+    refused: int
+    total: int | None
+    elapsed: float
+    rate: float
+    eta: float | None
+
+
+class Work(Protocol):
+    """One item's work, as the engine sees it."""
+
+    replayed: bool
+
+    async def run(self) -> CreatedKey:
+        """Do it."""
+
+    def abandon(self) -> bool:
+        """Give up waiting for it; return whether it goes on, because something may have left already."""
+
+
+_FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
+
+
+class Batch(Generic[Item]):
+    """Keys for many items, with bounded parallelism.
+
+    Await it for a list of outcomes in the input's order. Or enter it, and iterate over the outcomes as they come:
+
+        async with respan.temporary_keys.create_many(requests) as batch:
+            async for outcome in batch: ...
+
+    Attributes:
+        progress: How far it has come, at any time.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item] | AsyncIterable[Item],
+        start: Callable[[Item], Work],
+        discard: Callable[[CreatedKey], None],
+        *,
+        pacer: Pacer,
+        lifetime: Lifetime,
+        max_in_flight: int,
+        ordered: bool,
+    ) -> None:
+        self._items = items
+        self._start = start
+        self._discard = discard
+        self._pacer = pacer
+        self._lifetime = lifetime
+        self._max_in_flight = max_in_flight
+        self._ordered = ordered
+        self._total = len(items) if isinstance(items, Sized) else None
+        self._source: Iterator[Item] | AsyncIterator[Item] | None = None
+        self._pulling = asyncio.Lock()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._working: dict[int, Work] = {}
+        self._ready: deque[Issued[Item] | Failed[Item]] = deque()
+        self._early: dict[int, Issued[Item] | Failed[Item]] = {}
+        self._places = asyncio.Semaphore(max_in_flight)
+        self._puller: asyncio.Task[Any] | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._taken = self._next_out = 0
+        self._done = self._failed = self._replayed = 0
+        self._exhausted = self._left = False
+        self._fatal: BaseException | None = None
+        self._entered = False
+        self._began = self._ended = 0.0
+        self._refused_before = 0
+
+    # ---------------------------------------------------------------- outside
+
+    def __await__(self) -> Generator[Any, None, list[Issued[Item] | Failed[Item]]]:
+        return self._collect().__await__()
+
+    async def __aenter__(self) -> Self:
+        if self._entered:
+            raise ClientStateError("a batch runs once; make another for another run")
+        self._lifetime.check()
+        self._entered = True
+        self._source = aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items)
+        self._began = asyncio.get_running_loop().time()
+        self._refused_before = self._pacer.refused
+        self._demand = self._pacer.demand()
+        self._announce()
+        self._lifetime.closers.add(self._client_closed)
+        for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
+            worker = self._lifetime.spawn(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._worker_over)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._left = True
+        self._stop()
+        while self._ready or self._early:
+            self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
+        if self._workers:
+            # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
+            await asyncio.wait(self._workers)
+
+    def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
+        return self
+
+    async def __anext__(self) -> Issued[Item] | Failed[Item]:
+        if not self._entered:
+            raise ClientStateError("enter the batch before iterating: async with ... as batch")
+        while not self._ready:
+            if not self._workers:
+                if self._fatal is not None and not self._left:
+                    self._left = True
+                    raise self._fatal
+                raise StopAsyncIteration
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        outcome = self._ready.popleft()
+        self._places.release()
+        return outcome
+
+    @property
+    def progress(self) -> Progress:
+        """How far the batch has come."""
+        now = asyncio.get_running_loop().time() if self._workers else self._ended
+        elapsed = max(now - self._began, 0.0) if self._entered else 0.0
+        rate = self._done / elapsed if elapsed else 0.0
+        return Progress(
+            done=self._done,
+            failed=self._failed,
+            replayed=self._replayed,
+            in_flight=len(self._working),
+            refused=self._pacer.refused - self._refused_before if self._entered else 0,
+            total=self._total,
+            elapsed=elapsed,
+            rate=rate,
+            eta=self._eta(rate),
+        )
+
+    def _eta(self, rate: float) -> float | None:
+        if self._total is None:
+            return None
+        left = max(self._total - self._done, 0)
+        limit = self._pacer.window.limit
+        if limit is not None:
+            # Once the limit is what holds the batch back, it tells the future better than the past does.
+            rate = min(rate, limit.limit / limit.per) if rate else limit.limit / limit.per
+        return left / rate if rate else None
+
+    # ----------------------------------------------------------------- inside
+
+    async def _work(self) -> None:
+        while True:
+            await self._places.acquire()
+            if self._stopped:
+                break
+            try:
+                async with self._pulling:
+                    if self._stopped:
+                        break
+                    self._puller = asyncio.current_task()
+                    item = await self._pull()
+                    index = self._taken
+                    self._taken += 1
+            except _Exhausted:
+                self._end_input()
+                break
+            except asyncio.CancelledError:
+                if not self._stopped:
+                    raise
+                break
+            except BaseException as error:  # noqa: BLE001  the input's own error, raised again to who iterates
+                self._fatal = self._fatal or error
+                self._end_input()
+                break
+            finally:
+                self._puller = None
+            self._put(await self._outcome(item, index))
+
+    async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
+        try:
+            work = self._working[index] = self._start(item)
+            key = await work.run()
+        except RespanError as error:
+            if isinstance(error, _FATAL) or (isinstance(error, PermissionDeniedError) and self._done == self._failed):
+                self._fatal = self._fatal or error
+                self._stop()
+            return Failed(item, index, error)
+        except asyncio.CancelledError:
+            if not self._stopped:
+                raise
+            reason = self._fatal if isinstance(self._fatal, RespanError) else None
+            return Failed(item, index, reason or ClientStateError("the batch ended before this item was sent"))
+        finally:
+            self._working.pop(index, None)
+        return Issued(item, index, key, work.replayed)
+
+    async def _pull(self) -> Item:
+        source = self._source
+        try:
+            if isinstance(source, AsyncIterator):
+                item = await anext(source)
+            else:
+                assert source is not None
+                item = next(source)
+        except (StopIteration, StopAsyncIteration):
+            raise _Exhausted from None
+        finally:
+            self._announce()
+        return item
+
+    def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
+        self._done += 1
+        self._failed += isinstance(outcome, Failed)
+        self._replayed += isinstance(outcome, Issued) and outcome.replayed
+        if self._left:
+            self._throw_away(outcome)
+        elif self._ordered:
+            self._early[outcome.index] = outcome
+            while self._next_out in self._early:
+                self._ready.append(self._early.pop(self._next_out))
+                self._next_out += 1
+        else:
+            self._ready.append(outcome)
+        if self._ready:
+            self._tell()
+
+    def _throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
+        if isinstance(outcome, Issued) and not outcome.replayed:
+            self._discard(outcome.key)
+
+    @property
+    def _stopped(self) -> bool:
+        return self._left or self._exhausted or self._fatal is not None
+
+    def _stop(self) -> None:
+        """Take nothing more, and give up what has not been sent."""
+        self._end_input()
+        for work in list(self._working.values()):
+            work.abandon()
+        if self._puller is not None:
+            self._puller.cancel()
+
+    def _client_closed(self) -> None:
+        self._fatal = self._fatal or ClientStateError("the client was closed before the batch was through")
+        self._stop()
+
+    def _end_input(self) -> None:
+        self._exhausted = True
+        self._announce()
+        # Whoever waits for a place finds that there is nothing left to do.
+        for _ in self._workers:
+            self._places.release()
+
+    def _announce(self) -> None:
+        """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
+        if self._exhausted:
+            self._demand.more = 0
+        elif self._total is not None:
+            self._demand.more = max(self._total - self._taken - 1, 0)
+
+    def _worker_over(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            self._fatal = self._fatal or error
+        if not self._workers:
+            self._ended = asyncio.get_running_loop().time()
+            self._pacer.withdraw(self._demand)
+            self._lifetime.closers.discard(self._client_closed)
+            # In order, a gap is left by an item that never had an outcome; what came after it still counts.
+            self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
+        """Run to the end; see `Batch`."""
+        outcomes: list[Issued[Item] | Failed[Item]] = []
+        try:
+            async with self:
+                async for outcome in self:
+                    outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose them when it is cut short
+        except RespanError as error:
+            if error is not self._fatal or not any(isinstance(outcome, Issued) for outcome in outcomes):
+                raise
+            # Keys were made, and are shown only once: raising would lose them. What is left fails for the same reason.
+            outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
+        except BaseException:
+            for outcome in outcomes:
+                self._throw_away(outcome)
+            raise
+        return sorted(outcomes, key=lambda outcome: outcome.index)
+
+    async def _rest(self) -> AsyncIterator[tuple[int, Item]]:
+        """Take what is left of the input."""
+        while True:
+            try:
+                item = await self._pull()
+            except _Exhausted:
+                return
+            yield self._taken, item
+            self._taken += 1
+
+
+class _Exhausted(Exception):
+    """The input has no more items."""

@@ -1,0 +1,433 @@
+"""One call: pace, send, read, decide, retry, tell.
+
+The life of a create. A slot is waited for; then a fresh tag and expiry are drawn; then whoever must know before the
+first byte leaves is told (`before_send`); then the bytes leave. What comes back settles the slot, and is a key or an
+error that says what it may have left; a suspect is remembered before anything else is done. Only then the retry
+policy decides. An attempt *returns* its error: what is raised is raised once, by a frame that holds no secret.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Any, Final, Generic, TypeVar
+
+import aiohttp
+import attrs
+
+from respan_async import wire
+from respan_async.effect import Effect, Suspect
+from respan_async.errors import ConfigurationError, DeadlineExceededError, InvalidResponseError, RespanError
+from respan_async.events import AttemptEvent, Hub, IssuedEvent, PauseEvent, RetryEvent, SuspectEvent, logger
+from respan_async.models import CreatedKey
+from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
+from respan_async.retry import RetryPolicy, Tally
+from respan_async.secret import Secret
+from respan_async.suspects import SuspectBook
+from respan_async.transport import Flight, Transport
+
+T = TypeVar("T")
+
+TokenSource = Callable[[], Awaitable[Secret | str]]
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What may differ from call to call.
+
+    Attributes:
+        timeout: For one attempt.
+        deadline: Seconds for the whole call, or None.
+        retry: When a failed attempt is made again.
+        priority: The class in which the call waits, or None for the one its kind has by itself.
+        extra_headers: Sent besides.
+    """
+
+    timeout: aiohttp.ClientTimeout
+    deadline: float | None
+    retry: RetryPolicy
+    priority: Priority | None = None
+    extra_headers: tuple[tuple[str, str], ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Draft:
+    """One attempt, ready to be sent.
+
+    Attributes:
+        request: The request.
+        fields: For a create, what is sent, in JSON types.
+        tag: The tag in the name, if there is one.
+    """
+
+    request: wire.Request
+    fields: dict[str, Any] | None = None
+    tag: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Plan(Generic[T]):
+    """What a call asks for.
+
+    Attributes:
+        operation: The name of the operation.
+        draft: Makes each attempt afresh.
+        model: What a good answer is read as; None when its body does not matter.
+        priority: The class in which the call waits.
+        before_send: Awaited after the slot and the tag, before any byte may leave.
+    """
+
+    operation: str
+    draft: Callable[[], Draft]
+    model: type[T] | None
+    priority: Priority = Priority.INTERACTIVE
+    before_send: Callable[[Draft], Awaitable[None]] | None = None
+
+
+@attrs.frozen
+class Desk:
+    """What all calls of a client share.
+
+    Attributes:
+        transport: Sends.
+        pacer: Says when.
+        hub: Tells the hooks.
+        token: Gives the bearer token for each request.
+        book: Where suspects are remembered.
+        wall: The wall clock, aware.
+    """
+
+    transport: Transport
+    pacer: Pacer
+    hub: Hub
+    token: Secret | TokenSource
+    book: SuspectBook
+    wall: Callable[[], datetime]
+
+    def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
+        """Tell that requests are held back."""
+        limit = self.pacer.window.limit
+        said = str(limit) if limit else None
+        logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
+        self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+
+
+class Call(Generic[T]):
+    """One call, from its first attempt to its result.
+
+    Args:
+        desk: What all calls share.
+        plan: What is asked for.
+        options: How.
+    """
+
+    __slots__ = (
+        "_abandoned",
+        "_deadline",
+        "_desk",
+        "_effect",
+        "_flight",
+        "_in_air",
+        "_options",
+        "_plan",
+        "_priority",
+        "_started",
+        "_suspects",
+        "_tally",
+        "_task",
+        "requests",
+    )
+
+    def __init__(self, desk: Desk, plan: Plan[T], options: Options) -> None:
+        self._desk = desk
+        self._plan = plan
+        self._options = options
+        self._priority = plan.priority if options.priority is None else options.priority
+        self._tally = Tally()
+        self._effect = Effect.NONE
+        self._suspects: tuple[Suspect, ...] = ()
+        self._flight: Flight | None = None
+        self._in_air = False
+        self._abandoned = False
+        self._task: asyncio.Task[Any] | None = None
+        self._deadline: float | None = None
+        self._started = 0.0
+        self.requests = 0
+
+    async def run(self) -> T:
+        """Make the call.
+
+        Raises:
+            RespanError: It did not succeed.
+        """
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._started = loop.time()
+        if self._options.deadline is not None:
+            self._deadline = self._started + self._options.deadline
+        result = await self._attempt()
+        if isinstance(result, RespanError) and self._wants(result) and not self._options.retry.exhausted(self._tally):
+            result = await self._retry(result)
+        if isinstance(result, RespanError):
+            raise self._summed_up(result)
+        if isinstance(result, CreatedKey):
+            self._issued(result)
+        return result
+
+    def abandon(self) -> bool:
+        """Give up whoever awaits this call; return whether it goes on.
+
+        An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
+        """
+        self._abandoned = True
+        if self._in_air and (self._flight is None or self._flight.may_have_left):
+            return True
+        if self._task is not None:
+            self._task.cancel()
+        return False
+
+    @property
+    def deadline(self) -> float | None:
+        """The event loop's time at which the call must be over."""
+        return self._deadline
+
+    def overdue(self) -> DeadlineExceededError:
+        """Return the error of a call whose time ran out while an attempt was in the air."""
+        left = self._in_air and self._creates
+        error = DeadlineExceededError(
+            f"{self._plan.operation}: no answer within the deadline of {self._options.deadline:g} s",
+            effect=Effect.UNKNOWN if left else Effect.NONE,
+            retryable=True,
+        )
+        return self._summed_up(error)
+
+    # ------------------------------------------------------------- an attempt
+
+    async def _attempt(self) -> T | RespanError:
+        desk = self._desk
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        try:
+            slot = await desk.pacer.acquire(self._priority, self._deadline)
+        except TooLate as late:
+            wait = late.wait
+        else:
+            return await self._send(slot, loop.time() - asked_at)
+        return self._too_late(wait, "the rate limit has no room")
+
+    async def _send(self, slot: Slot, waited: float) -> T | RespanError:
+        desk, plan = self._desk, self._plan
+        end = End.UNUSED
+        retry_after: float | None = None
+        sendings = 1
+        try:
+            token = await self._token()
+            draft = plan.draft()
+            if plan.before_send is not None:
+                await plan.before_send(draft)
+            request = draft.request
+            sent_at = desk.wall()
+            flight = self._flight = Flight(request.body) if request.body is not None else None
+            self._in_air = True
+            self.requests += 1
+            try:
+                result = await desk.transport.send(
+                    request, flight, token, self._options.timeout, self._options.extra_headers
+                )
+            except BaseException:
+                # Cancelled, or a session closed under us. Without proof that nothing left, something may have.
+                if flight is None or flight.may_have_left:
+                    end = End.LOST
+                    self._suspect(draft, sent_at, Effect.UNKNOWN, "the request was cut off")
+                raise
+            finally:
+                self._in_air = False
+            if result.resends:
+                sendings += result.resends
+                self.requests += result.resends
+                self._effect = self._effect.or_worse(Effect.NONE if request.method == "GET" else Effect.UNKNOWN)
+            error = wire.failure(request, result, token, desk.wall())
+            answer: T | RespanError | None = error
+            if error is None:
+                assert isinstance(result, wire.Answer)
+                answer = None if plan.model is None else wire.read(request, result, plan.model, token)
+            end = _end_of(result)
+            if isinstance(answer, RespanError):
+                retry_after = getattr(answer, "retry_after", None)
+                self._count(end)
+                if answer.effect is not Effect.NONE:
+                    key_id = wire.answered_id(result) if isinstance(result, wire.Answer) else None
+                    self._suspect(draft, sent_at, answer.effect, _reason(answer), key_id)
+            else:
+                self._tally.counted += 1
+        finally:
+            granted_at = slot.granted_at
+            desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
+        if desk.hub.listening:
+            self._tell_attempt(request, result, answer, waited, granted_at)
+        return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
+
+    def _count(self, end: End) -> None:
+        held_back = end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage
+        if end is End.REFUSED or held_back:
+            self._tally.uncounted += 1
+        else:
+            self._tally.counted += 1
+
+    async def _token(self) -> Secret:
+        source = self._desk.token
+        if isinstance(source, Secret):
+            return source
+        try:
+            token = await source()
+        except Exception as error:
+            raise ConfigurationError(f"api_key: the callable raised {type(error).__name__}") from error
+        return usable_token(token)
+
+    # --------------------------------------------------------------- retrying
+
+    @property
+    def _creates(self) -> bool:
+        return self._plan.operation == "create"
+
+    def _wants(self, error: RespanError) -> bool:
+        return not self._abandoned and self._options.retry.wants(error, creates=self._creates)
+
+    async def _retry(self, first: RespanError) -> T | RespanError:
+        """Let tenacity go on from a first failure; entering it only now keeps it off the way of a call that succeeds."""
+        pending = [first]
+
+        async def attempt() -> T | RespanError:
+            if pending:
+                return pending.pop()
+            result = await self._attempt()
+            if isinstance(result, RespanError) and self._abandoned:
+                result.retryable = False
+            return result
+
+        retrying = self._options.retry.retrying(
+            self._tally, creates=self._creates, sleep=self._sleep, before_sleep=self._tell_retry
+        )
+        try:
+            return await retrying(attempt)
+        except TooLate as late:
+            wait = late.wait
+        return self._too_late(wait, "the next attempt would come")
+
+    async def _sleep(self, seconds: float) -> None:
+        if self._deadline is not None and asyncio.get_running_loop().time() + seconds > self._deadline:
+            raise TooLate(seconds)
+        await asyncio.sleep(seconds)
+
+    # ---------------------------------------------------------------- telling
+
+    def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
+        error = DeadlineExceededError(
+            f"{self._plan.operation}: {why} for {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
+            retryable=False,
+        )
+        error.retry_at = self._desk.wall() + timedelta(seconds=wait)
+        return error
+
+    def _summed_up(self, error: Any) -> Any:
+        """Give the last error what all attempts together mean."""
+        error.effect = self._effect.or_worse(error.effect)
+        error.suspects = self._suspects
+        error.attempts = self.requests
+        return error
+
+    def _suspect(self, draft: Draft, sent_at: datetime, effect: Effect, reason: str, key_id: str | None = None) -> None:
+        self._effect = self._effect.or_worse(effect)
+        if draft.fields is None:
+            return
+        suspect = Suspect(
+            name=draft.fields.get("name"),
+            tag=draft.tag,
+            id=key_id,
+            effect=effect,
+            sent_at=sent_at,
+            sent=draft.fields,
+            reason=reason,
+        )
+        self._suspects += (suspect,)
+        self._desk.book.add(suspect)
+        logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
+        self._desk.hub.tell(SuspectEvent, suspect=suspect)
+
+    def _issued(self, key: CreatedKey) -> None:
+        self._desk.book.handed_out(key.id)
+        if self._desk.hub.listening:
+            elapsed = asyncio.get_running_loop().time() - self._started
+            self._desk.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)
+
+    def _tell_attempt(
+        self, request: wire.Request, result: wire.Answer | wire.NoAnswer, answer: object, waited: float, sent_at: float
+    ) -> None:
+        error = answer if isinstance(answer, RespanError) else None
+        self._desk.hub.tell(
+            AttemptEvent,
+            operation=self._plan.operation,
+            method=request.method,
+            number=self.requests,
+            waited=waited,
+            elapsed=asyncio.get_running_loop().time() - sent_at,
+            status=result.status,
+            effect=error.effect if error else None,
+            error=type(error).__name__ if error else None,
+            request_id=error.request_id if error else None,
+        )
+
+    def _tell_retry(self, error: RespanError, wait: float) -> None:
+        logger.info("%s: trying again in %.1f s after %s", self._plan.operation, wait, type(error).__name__)
+        self._desk.hub.tell(
+            RetryEvent,
+            operation=self._plan.operation,
+            reason=type(error).__name__,
+            status=error.status,
+            wait=wait,
+            attempts=self.requests,
+        )
+
+
+_SERVED: Final = range(200, 500)
+
+
+def _end_of(result: wire.Answer | wire.NoAnswer) -> End:
+    """Say what a result means for the slot."""
+    if wire.is_refusal(result):
+        return End.REFUSED
+    if isinstance(result, wire.Answer):
+        return End.ANSWERED if result.status in _SERVED and result.status != 408 else End.FAILED
+    if result.status is not None:
+        return End.FAILED
+    return End.LOST if result.left else End.UNREACHED
+
+
+def _reason(error: RespanError) -> str:
+    if error.status is None:
+        return type(error).__name__
+    broken = " without a usable key" if isinstance(error, InvalidResponseError) else ""
+    return f"{type(error).__name__} after status {error.status}{broken}"
+
+
+def usable_token(token: object) -> Secret:
+    """Return a bearer token as a `Secret`.
+
+    Raises:
+        ConfigurationError: It is none that an Authorization header can carry.
+    """
+    problem = None
+    if isinstance(token, str):
+        token = Secret(token) if token else None
+        problem = "an empty string"
+    if not isinstance(token, Secret):
+        raise ConfigurationError(
+            f"api_key: expected a non-empty string or Secret, got {problem or type(token).__name__}"
+        )
+    if not _fits_a_header(token):
+        raise ConfigurationError("api_key: expected printable ASCII without spaces; check for a stray line break")
+    return token
+
+
+def _fits_a_header(token: Secret) -> bool:
+    text = token.reveal()
+    return text.isascii() and text.isprintable() and " " not in text

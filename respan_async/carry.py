@@ -1,0 +1,50 @@
+"""Carrying a create to its end, whatever happens to whoever awaits it.
+
+A key that is made and then held by nobody lives on, and its secret is gone. So a call that makes one runs in a task of
+its own. When the caller is cancelled, or its deadline passes, an attempt whose bytes may have left goes on, and the
+key that then arrives is discarded: revoked by its id.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from respan_async.call import Call
+from respan_async.lifetime import Lifetime
+
+T = TypeVar("T")
+
+
+async def carry(call: Call[T], deadline: float | None, lifetime: Lifetime, discard: Callable[[T], None]) -> T:
+    """Make a call, and see it through.
+
+    Args:
+        call: The call.
+        deadline: Seconds for all of it, or None.
+        lifetime: Where its task belongs.
+        discard: Given a result that nobody is left to take.
+
+    Raises:
+        DeadlineExceededError: The deadline passed while an attempt was in the air.
+        RespanError: The call did not succeed.
+    """
+    task = lifetime.spawn(call.run())
+    try:
+        await asyncio.wait({task}, timeout=deadline)
+    except asyncio.CancelledError:
+        _leave(call, task, discard)
+        raise
+    if not task.done():
+        error = call.overdue()
+        _leave(call, task, discard)
+        raise error
+    return task.result()
+
+
+def _leave(call: Call[T], task: asyncio.Task[T], discard: Callable[[T], None]) -> None:
+    def over(task: asyncio.Task[T]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            discard(task.result())
+
+    call.abandon()
+    task.add_done_callback(over)

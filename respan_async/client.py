@@ -1,0 +1,342 @@
+"""The client: its settings, its lifetime, and how its parts are put together. No HTTP here."""
+
+import asyncio
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from respan_async import transport
+from respan_async.call import Desk, Options, TokenSource, usable_token
+from respan_async.effect import Suspect
+from respan_async.errors import ConfigurationError
+from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
+from respan_async.keys import Core, TemporaryKeys
+from respan_async.lifetime import Lifetime
+from respan_async.models import UNSET, Maybe
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.pacer import Pacer, Priority
+from respan_async.pacing.window import LocalWindow
+from respan_async.retry import RetryPolicy
+from respan_async.secret import Secret
+from respan_async.suspects import SuspectBook
+from respan_async.sweep import AutoSweep
+
+DEFAULT_BASE_URL: Final = "https://api.respan.ai"
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_OURS: Final = frozenset(
+    (
+        "authorization",
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "expect",
+    )
+)
+
+
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How a client's requests go, at one moment.
+
+    Attributes:
+        limit: The account's limit, as it is known; None while nothing is.
+        learned: `limit` comes from the server's refusals rather than from a setting.
+        used: Requests that count against the limit now.
+        in_flight: Requests in the air.
+        waiting: How many wait for their turn, by class: `"interactive"`, `"batch"`, `"sweep"`.
+        refused: Requests that the limit has turned away so far.
+        paused_until: Until when everybody is held back, aware; None when nobody is.
+        outage: Batches and sweeps are held back, because one call after the other fails.
+    """
+
+    limit: RateLimit | None
+    learned: bool
+    used: int
+    in_flight: int
+    waiting: Mapping[str, int]
+    refused: int
+    paused_until: datetime | None
+    outage: bool
+
+
+class AsyncRespan:
+    """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
+
+    Args:
+        api_key: The organisation's API key: text, a `Secret`, or an async callable asked before each request. From
+            `RESPAN_API_KEY` when left out.
+        base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
+            Respan's own.
+        timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
+        deadline: Seconds for a whole call, with all waiting and all attempts; None for no bound.
+        retry: When a failed attempt is made again.
+        pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
+            the server refuses, and its refusals teach the limit.
+        max_in_flight: Requests in the air at the same time, of all calls and batches together.
+        tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
+            answer left behind can be revoked; the client then does so by itself.
+        session: An `aiohttp.ClientSession` of one's own; it is never closed here.
+        hooks: Callables, each told every event; see `respan_async.events`.
+        allow_http: Send the API key unencrypted to hosts other than this machine.
+
+    Raises:
+        ConfigurationError: A setting is wrong; the message names it.
+    """
+
+    def __init__(
+        self,
+        api_key: str | Secret | TokenSource | None = None,
+        *,
+        base_url: str | None = None,
+        timeout: float | aiohttp.ClientTimeout = 30.0,
+        deadline: float | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  a frozen value
+        pace: RateLimit | Literal["auto"] = "auto",
+        max_in_flight: int = 64,
+        tag_names: bool = False,
+        session: aiohttp.ClientSession | None = None,
+        hooks: Iterable[Hook] = (),
+        allow_http: bool = False,
+    ) -> None:
+        api_key = _token_source(api_key)
+        if session is not None:
+            transport.check_session(session)
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        if pace != "auto" and not isinstance(pace, RateLimit):
+            raise ConfigurationError(f"pace: expected a RateLimit or 'auto', got {pace!r:.100}")
+        self._options = _options(timeout=timeout, deadline=deadline, retry=retry)
+        self._base_url = _checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        self._is_view = False
+        book = SuspectBook()
+        lifetime = Lifetime()
+        # The sweep hears of suspects as any hook does.
+        hub = Hub((*_checked_hooks(hooks), self._heard) if tag_names else _checked_hooks(hooks), _now)
+        window = LocalWindow(None if pace == "auto" else pace)
+        pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
+        desk = Desk(transport.Transport(self._base_url, session), pacer, hub, api_key, book, _now)
+        pacer.on_pause = desk.paused
+        self._core = Core(desk, lifetime, tag_names)
+        self.temporary_keys = TemporaryKeys(self._core, self._options)
+        lowest = TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
+        self._auto_sweep = AutoSweep(lowest.sweep, book.__len__, lifetime)
+
+    def _heard(self, event: Event) -> None:
+        if isinstance(event, SuspectEvent):
+            self._auto_sweep.wake()
+
+    def with_options(
+        self,
+        *,
+        timeout: Maybe[float | aiohttp.ClientTimeout] = UNSET,
+        deadline: Maybe[float | None] = UNSET,
+        retry: Maybe[RetryPolicy] = UNSET,
+        priority: Maybe[Literal["interactive", "batch", "sweep"]] = UNSET,
+        extra_headers: Maybe[Mapping[str, str]] = UNSET,
+    ) -> "AsyncRespan":
+        """Return a view of this client with other settings, which shares its session and its pace.
+
+        Args:
+            timeout: Seconds for one attempt.
+            deadline: Seconds for a whole call, or None.
+            retry: When a failed attempt is made again.
+            priority: `"interactive"`, `"batch"` or `"sweep"`: who goes first.
+            extra_headers: Sent besides; those this library sends itself cannot be replaced.
+
+        Raises:
+            ConfigurationError: A setting is wrong; the message names it.
+        """
+        view = object.__new__(AsyncRespan)
+        view.__dict__.update(self.__dict__)
+        old = self._options
+        view._options = _options(
+            timeout=old.timeout if timeout is UNSET else timeout,
+            deadline=old.deadline if deadline is UNSET else deadline,
+            retry=old.retry if retry is UNSET else retry,
+            priority=old.priority if priority is UNSET else _checked_priority(priority),
+            extra_headers=old.extra_headers if extra_headers is UNSET else _checked_headers(extra_headers),
+        )
+        view._is_view = True
+        view.temporary_keys = TemporaryKeys(self._core, view._options)
+        return view
+
+    @property
+    def pace(self) -> Pace:
+        """How the requests go at this moment; only to be asked on the event loop."""
+        pacer = self._core.desk.pacer
+        now = asyncio.get_running_loop().time()
+        paused = pacer.paused_until(now)
+        return Pace(
+            limit=pacer.window.limit,
+            learned=pacer.window.learned,
+            used=pacer.window.used(now),
+            in_flight=pacer.in_air,
+            waiting={priority.name.lower(): pacer.waiting(priority) for priority in Priority},
+            refused=pacer.refused,
+            paused_until=None if paused is None else _now() + timedelta(seconds=paused - now),
+            outage=pacer.outage,
+        )
+
+    @property
+    def suspects(self) -> tuple[Suspect, ...]:
+        """The attempts that may have left a key which nobody holds."""
+        return tuple(self._core.desk.book)
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
+
+        May be called more than once. Closing a view closes nothing. A session that was given is left open.
+
+        Args:
+            grace: Seconds for what is in the air, and for revoking keys that nobody holds.
+        """
+        if self._is_view or not self._core.lifetime.close():
+            return
+        desk, lifetime = self._core.desk, self._core.lifetime
+        end = asyncio.get_running_loop().time() + grace
+        # The lowest class stays open: it is where keys that nobody holds are revoked.
+        desk.pacer.close(below=Priority.SWEEP)
+        try:
+            await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
+        finally:
+            desk.pacer.close()
+            await lifetime.cut()
+            await desk.transport.aclose()
+            if self.suspects:
+                logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
+
+    async def __aenter__(self) -> Self:
+        self._core.lifetime.check()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._core.lifetime.closing else "open"
+        return f"<AsyncRespan {self._base_url} {state}, {self._core.desk.pacer.in_air} in flight>"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _token_source(api_key: str | Secret | TokenSource | None) -> Secret | TokenSource:
+    if callable(api_key) and not isinstance(api_key, Secret):
+        return api_key
+    if api_key is None:
+        api_key = os.environ.get("RESPAN_API_KEY") or None
+    if api_key is None:
+        raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
+    # Nothing below holds the text itself, lest a traceback with locals shows it.
+    api_key = usable_token(api_key)
+    return api_key
+
+
+def _options(
+    *,
+    timeout: float | aiohttp.ClientTimeout,
+    deadline: float | None,
+    retry: RetryPolicy,
+    priority: Priority | None = None,
+    extra_headers: tuple[tuple[str, str], ...] = (),
+) -> Options:
+    if not isinstance(timeout, aiohttp.ClientTimeout) and not _is_seconds(timeout):
+        raise ConfigurationError(
+            f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {timeout!r:.100}"
+        )
+    if deadline is not None and not _is_seconds(deadline):
+        raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {deadline!r:.100}")
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry: expected a RetryPolicy, got {retry!r:.100}")
+    return Options(
+        timeout=transport.timeout_of(timeout),
+        deadline=deadline,
+        retry=retry,
+        priority=priority,
+        extra_headers=extra_headers,
+    )
+
+
+def _is_seconds(value: object) -> bool:
+    # The upper end is a year, which also keeps out infinity and what no clock can add.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
+
+
+def _checked_url(text: str, allow_http: bool) -> str:
+    """Return scheme, host and port of a base URL."""
+    if not isinstance(text, str) or not text.isprintable() or any(space in text for space in " \\"):
+        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
+    try:
+        url = URL(text)
+        host, port = url.host, url.port
+    except ValueError:
+        host = None
+    if not host or url.scheme not in ("https", "http") or port is None:
+        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
+    if url.user is not None or url.password is not None:
+        raise ConfigurationError("base_url: expected no user name or password in it")
+    if url.query_string or url.fragment or "?" in text or "#" in text:
+        raise ConfigurationError(f"base_url: expected no query or fragment, got {text!r:.100}")
+    if url.path.rstrip("/") not in ("", "/api"):
+        raise ConfigurationError(f"base_url: expected no path but /api, got {text!r:.100}")
+    if url.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url: expected https, because http would send the API key unencrypted to {host}; "
+            "allow_http=True allows that"
+        )
+    return str(url.origin())
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
+    for hook in checked:
+        if not callable(hook):
+            raise ConfigurationError(f"hooks: expected callables, got {hook!r:.100}")
+    return checked
+
+
+def _checked_priority(name: str) -> Priority:
+    try:
+        return Priority[name.upper()]
+    except (KeyError, AttributeError):
+        names = ", ".join(repr(priority.name.lower()) for priority in Priority)
+        raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
+
+
+def _checked_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
+    for name, value in headers.items():
+        # Values may be secrets: only names are shown.
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"extra_headers: expected a header's name, got {name!r:.100}")
+        if name.lower() in _OURS:
+            raise ConfigurationError(f"extra_headers: {name} is this library's own")
+        if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
+            raise ConfigurationError(f"extra_headers: expected printable ASCII as the value of {name}")
+    return tuple(headers.items())

@@ -1,0 +1,198 @@
+"""Between models and JSON: one cattrs converter, over orjson.
+
+Requests are written strictly: what was given, and nothing else. Answers are read leniently, because a key that was
+made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import cattrs.gen
+import orjson
+from cattrs.preconf.orjson import make_converter
+
+from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
+from respan_async.secret import Secret
+
+_UNREADABLE: Final = object()
+
+T = TypeVar("T")
+
+
+class DecodeError(Exception):
+    """The text is not what was expected; the message holds no part of it."""
+
+
+def _text(raw: Any) -> Any:
+    return raw if isinstance(raw, str) else _UNREADABLE
+
+
+def _flag(raw: Any) -> Any:
+    return raw if isinstance(raw, bool) else _UNREADABLE
+
+
+def _number(raw: Any) -> Any:
+    return raw if isinstance(raw, int | float) and not isinstance(raw, bool) else _UNREADABLE
+
+
+def _whole(raw: Any) -> Any:
+    # The server answers some integers as floats (rate_limit: 100.0).
+    number = _number(raw)
+    if isinstance(number, float):
+        return int(number) if number.is_integer() else _UNREADABLE
+    return number
+
+
+def _instant(raw: Any) -> Any:
+    try:
+        instant = datetime.fromisoformat(raw)
+    except (TypeError, ValueError):
+        return _UNREADABLE
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _last_used(raw: Any) -> Any:
+    instant = _instant(raw)
+    # 1970-01-01T00:00:00Z is how the server says "never".
+    return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
+
+
+_READERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "id": ("id", _text),
+    "name": ("name", _text),
+    "prefix": ("prefix", _text),
+    "status": ("status", _text),
+    "created": ("created_at", _instant),
+    "created_at": ("created_at", _instant),
+    "expiry_date": ("expiry_date", _instant),
+    "revoked": ("revoked", _flag),
+    "key_usage": ("key_usage", _whole),
+    "max_usage": ("max_usage", _whole),
+    "last_used": ("last_used", _last_used),
+    "rate_limit": ("rate_limit", _number),
+    "spending_limit": ("spending_limit", _number),
+    "spending_in_period": ("spending_in_period", _number),
+    "is_test": ("is_test", _flag),
+    "is_temporary": ("is_temporary", _flag),
+}
+_SECRETS: Final = frozenset({"api_key", "hashed_key"})
+
+
+def _key_fields(data: Any) -> dict[str, Any]:
+    """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
+    if not isinstance(data, Mapping):
+        raise DecodeError("expected a JSON object")
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, raw in data.items():
+        reader = _READERS.get(name)
+        if reader is None:
+            extra[name] = Secret(raw) if name in _SECRETS and isinstance(raw, str) and raw else raw
+        elif raw is not None:
+            value = reader[1](raw)
+            if value is _UNREADABLE:
+                extra[name] = raw
+            else:
+                values[reader[0]] = value
+    if not values.get("id"):
+        raise DecodeError("expected a non-empty string as id")
+    values["extra"] = extra
+    return values
+
+
+def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
+    return TemporaryKey(**_key_fields(data))
+
+
+def _structure_created(data: Any, _: Any = None) -> CreatedKey:
+    values = _key_fields(data)
+    api_key = values["extra"].pop("api_key", None)
+    # White space or control characters could not travel in an Authorization header: no key anybody can use.
+    if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
+        raise DecodeError("expected a non-empty string as api_key")
+    return CreatedKey(api_key=api_key, **values)
+
+
+def _page_number(url: Any) -> int | None:
+    """Take the page number out of a `next` link, and nothing else of it."""
+    if url is None:
+        return None
+    try:
+        number = parse_qs(urlsplit(url).query)["page"][-1]
+        if number.isascii() and number.isdigit():
+            return int(number[:10])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    raise DecodeError("expected a page number in the link to the next page")
+
+
+def _structure_page(data: Any, _: Any = None) -> KeyPage:
+    if isinstance(data, list):  # the older shape: everything, in a bare array
+        return KeyPage(results=tuple(map(_structure_key, data)), count=len(data))
+    if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
+        raise DecodeError("expected a page of results")
+    results = tuple(map(_structure_key, data["results"]))
+    count = data.get("count")
+    return KeyPage(
+        results=results,
+        count=count if isinstance(count, int) and not isinstance(count, bool) else len(results),
+        next_page=_page_number(data.get("next")),
+    )
+
+
+def _unstructure_instant(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+converter = make_converter()
+converter.register_unstructure_hook(datetime, _unstructure_instant)
+for _model in (LimitPolicy, CreateKeyRequest, UpdateKeyRequest):
+    # An omitted default is how UNSET stays off the wire; a lifetime goes out as the date it ends.
+    _overrides = {"expires_in": cattrs.gen.override(omit=True)} if _model is CreateKeyRequest else {}
+    converter.register_unstructure_hook(
+        _model,
+        cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True, **_overrides),
+    )
+converter.register_structure_hook(TemporaryKey, _structure_key)
+converter.register_structure_hook(CreatedKey, _structure_created)
+converter.register_structure_hook(KeyPage, _structure_page)
+
+
+def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> dict[str, Any]:
+    """Return what the caller gave, as JSON types; a relative lifetime is counted from `now` (aware)."""
+    fields: dict[str, Any] = converter.unstructure(request)
+    if isinstance(request, CreateKeyRequest) and request.expires_in:
+        ends = now + request.expires_in
+        # Rounded up to the second: never shorter than asked, and comparable with what a server stores.
+        if ends.microsecond:
+            ends = ends.replace(microsecond=0) + timedelta(seconds=1)
+        fields["expiry_date"] = _unstructure_instant(ends)
+    return fields
+
+
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text."""
+    return orjson.dumps(fields)
+
+
+def parse(text: bytes) -> Any:
+    """Read strict JSON (no NaN, valid UTF-8, bounded depth).
+
+    Raises:
+        DecodeError: It is no JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        raise DecodeError("expected JSON") from None
+
+
+def decode(text: bytes, model: type[T]) -> T:
+    """Read a JSON answer as `model`.
+
+    Raises:
+        DecodeError: It is no JSON, or lacks what makes it a `model`.
+    """
+    return converter.structure(parse(text), model)

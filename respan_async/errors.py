@@ -1,0 +1,152 @@
+"""Everything this library raises, on one screen.
+
+    RespanError
+    ├── ConfigurationError          (also ValueError)  a wrong setting, at construction
+    ├── InvalidRequestError         (also ValueError)  a wrong argument; nothing was sent
+    ├── ClientStateError                               closed, or used on another loop or after a fork
+    ├── APIConnectionError                             no whole answer came
+    │   └── APITimeoutError                            ... in time
+    ├── InvalidResponseError                           an answer that is not the documented one
+    ├── DeadlineExceededError       (also TimeoutError) the whole call's time is up
+    └── APIStatusError                                 the server refused
+        ├── BadRequestError 400        ├── AuthenticationError 401   ├── PermissionDeniedError 403
+        ├── NotFoundError 404          ├── ConflictError 409         ├── UnprocessableEntityError 422
+        └── RateLimitError 429         └── InternalServerError 5xx
+
+The class says what was *seen*. `effect` says what it *means* for what exists on the server, and `retryable` whether
+the same call may succeed later; code that decides reads those two, never a status. Every error pickles, and none
+holds a request, a response object or a secret.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from respan_async.effect import Effect, Suspect
+
+
+class RespanError(Exception):
+    """The call to Respan did not succeed.
+
+    Attributes:
+        effect: The worst over all attempts of the call.
+        suspects: The attempts that may have left a key nobody holds.
+        status: The HTTP status of the last answer, or None when there was none.
+        request_id: The server's id of the last request, where it sent one.
+        body: The last answer's body: text, at most 2,000 characters, secrets redacted.
+        attempts: How many requests may have reached the server.
+        retryable: Whether the same call may succeed later.
+    """
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        effect: Effect = Effect.NONE,
+        suspects: tuple[Suspect, ...] = (),
+        status: int | None = None,
+        request_id: str | None = None,
+        body: str | None = None,
+        attempts: int = 0,
+        retryable: bool = False,
+    ) -> None:
+        # A subclass's docstring is its default message.
+        super().__init__(message if message is not None else (self.__doc__ or "").partition("\n")[0])
+        self.effect = effect
+        self.suspects = suspects
+        self.status = status
+        self.request_id = request_id
+        self.body = body
+        self.attempts = attempts
+        self.retryable = retryable
+
+
+class ConfigurationError(RespanError, ValueError):
+    """A setting of the client is wrong."""
+
+
+class InvalidRequestError(RespanError, ValueError):
+    """An argument is wrong; nothing was sent."""
+
+
+class ClientStateError(RespanError):
+    """The client is closed, or is used where it cannot work."""
+
+
+class APIConnectionError(RespanError):
+    """No whole answer came."""
+
+
+class APITimeoutError(APIConnectionError):
+    """No whole answer came in time."""
+
+
+class InvalidResponseError(RespanError):
+    """The server's answer is not the documented one."""
+
+
+class DeadlineExceededError(RespanError, TimeoutError):
+    """The time for the whole call is up.
+
+    Attributes:
+        retry_at: When the call could be made at the earliest, aware, by the local clock; None when unknown.
+    """
+
+    retry_at: datetime | None = None
+
+
+class APIStatusError(RespanError):
+    """The server refused.
+
+    Attributes:
+        retry_after: Seconds the server asked to wait before trying again; None when it did not say.
+    """
+
+    retry_after: float | None = None
+
+
+class BadRequestError(APIStatusError):
+    """The server found the request wrong (400)."""
+
+
+class AuthenticationError(APIStatusError):
+    """The API key was not accepted (401)."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """The API key may not do this, or was not accepted (403)."""
+
+
+class NotFoundError(APIStatusError):
+    """There is no such key (404)."""
+
+
+class ConflictError(APIStatusError):
+    """The request conflicts with the server's state (409)."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """The server could not process the request (422)."""
+
+
+class RateLimitError(APIStatusError):
+    """The account's rate limit refused the request (429)."""
+
+
+class InternalServerError(APIStatusError):
+    """The server failed (5xx)."""
+
+
+_BY_STATUS: Final[dict[int, type[APIStatusError]]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+}
+
+
+def class_for(status: int) -> type[APIStatusError]:
+    """Return the error class for an HTTP status outside 2xx."""
+    return _BY_STATUS.get(status) or (InternalServerError if status >= 500 else APIStatusError)

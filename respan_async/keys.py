@@ -1,0 +1,382 @@
+"""The operations on temporary keys."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from respan_async import codec, sweep, wire
+from respan_async.batch import Batch
+from respan_async.call import Call, Desk, Draft, Options, Plan
+from respan_async.carry import carry
+from respan_async.effect import Effect, Suspect
+from respan_async.errors import InvalidRequestError, InvalidResponseError, NotFoundError, RespanError
+from respan_async.events import RevokedEvent, logger
+from respan_async.lifetime import Lifetime
+from respan_async.models import (
+    MAX_NAME,
+    UNSET,
+    CreatedKey,
+    CreateKeyRequest,
+    KeyPage,
+    LimitPolicy,
+    Maybe,
+    TemporaryKey,
+    UpdateKeyRequest,
+)
+from respan_async.pacing.pacer import Priority
+from respan_async.suspects import MAX_TAGGED_NAME, new_tag, tagged
+from respan_async.sweep import SweepReport
+
+MAX_PAGES: Final = 10_000
+"""Pages after which a list is taken to be endless."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Core:
+    """What a client and all views of it share.
+
+    Attributes:
+        desk: What all calls share.
+        lifetime: Where and until when the client may be used.
+        tag_names: Every name that is sent carries a fresh random tag.
+    """
+
+    desk: Desk
+    lifetime: Lifetime
+    tag_names: bool
+
+
+class TemporaryKeys:
+    """Create, read, change and revoke temporary API keys.
+
+    Every method raises a `RespanError` when it does not succeed; its class says what was seen, its `effect` what that
+    means, and `ClientStateError` that the client is closed or used in the wrong place.
+    """
+
+    def __init__(self, core: Core, options: Options) -> None:
+        self._core = core
+        self._options = options
+
+    async def create(
+        self,
+        request: CreateKeyRequest | None = None,
+        /,
+        *,
+        name: Maybe[str] = UNSET,
+        expiry_date: Maybe[datetime | str] = UNSET,
+        expires_in: Maybe[timedelta] = UNSET,
+        max_usage: Maybe[int] = UNSET,
+        rate_limit: Maybe[int | None] = UNSET,
+        spending_limit: Maybe[float | None] = UNSET,
+        is_test: Maybe[bool] = UNSET,
+        limit_policies: Maybe[Iterable[LimitPolicy | Mapping[str, Any]]] = UNSET,
+    ) -> CreatedKey:
+        """Create one key. Its secret is shown only now.
+
+        When the caller is cancelled, or the deadline passes, while the request is in the air, it is finished, and the
+        key that arrives is revoked: nobody would hold it.
+
+        Args:
+            request: The fields as one value; else by keyword. See `CreateKeyRequest` for what each means.
+            name: At most 50 characters; 36 with `tag_names`.
+            expiry_date: When the key dies: an aware datetime, or ISO 8601 text with an offset.
+            expires_in: How long the key lives from the moment it is requested.
+            max_usage: How often it can be used; -1 for no limit.
+            rate_limit: Requests a minute, or None.
+            spending_limit: US dollars, or None.
+            is_test: A test key.
+            limit_policies: `LimitPolicy` objects, or mappings with their fields.
+
+        Returns:
+            The key, with its secret as `api_key`.
+
+        Raises:
+            InvalidRequestError: A field is wrong; nothing was sent.
+            RespanError: No key was made, or none that can be used; see `effect` and `suspects`.
+        """
+        given = _given(locals())
+        if request is not None and given:
+            raise InvalidRequestError(f"request: expected either a request or keywords, got also {', '.join(given)}")
+        self._core.lifetime.check()
+        call = self._creation(CreateKeyRequest(**given) if request is None else request, Priority.INTERACTIVE)
+        return await carry(call, self._options.deadline, self._core.lifetime, self._discard)
+
+    def create_many(
+        self,
+        items: Iterable[CreateKeyRequest] | AsyncIterable[CreateKeyRequest],
+        *,
+        max_in_flight: int | None = None,
+        ordered: bool = False,
+    ) -> Batch[CreateKeyRequest]:
+        """Create a key for each request, with bounded parallelism, as fast as the account's limit lets anyone.
+
+        Args:
+            items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on.
+            max_in_flight: Items in the air or waiting to be taken, 1 or more; as many as the client has by default.
+            ordered: Yield outcomes in the order of the input rather than as they come.
+
+        Returns:
+            A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes.
+
+        Raises:
+            InvalidRequestError: `items` cannot be iterated over, or `max_in_flight` is not such a number.
+        """
+        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
+            raise InvalidRequestError(f"items: expected an iterable of CreateKeyRequest, got {type(items).__name__}")
+        allowed = self._core.desk.pacer.max_in_flight
+        if max_in_flight is None:
+            max_in_flight = allowed
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        return Batch(
+            items,
+            partial(_CreateWork, self),
+            self._discard,
+            pacer=self._core.desk.pacer,
+            lifetime=self._core.lifetime,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+        )
+
+    def list(self, *, page: int = 1, page_size: int | None = None) -> "Listing":
+        """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
+
+        Args:
+            page: The (first) page, from 1.
+            page_size: Keys on a page; the server's default when left out.
+
+        Raises:
+            InvalidRequestError: One of them is not a positive whole number.
+        """
+        for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {value!r:.100}")
+        return Listing(self._page, page, page_size)
+
+    async def retrieve(self, id: str) -> TemporaryKey:  # noqa: A002  the API's own name for it
+        """Read one key; its secret is not shown.
+
+        Raises:
+            NotFoundError: There is no such key.
+        """
+        return await self._simple("retrieve", wire.retrieve(id), TemporaryKey)
+
+    async def update(
+        self,
+        id: str,  # noqa: A002  the API's own name for it
+        request: UpdateKeyRequest | None = None,
+        /,
+        *,
+        name: Maybe[str] = UNSET,
+        expiry_date: Maybe[datetime | str] = UNSET,
+        max_usage: Maybe[int] = UNSET,
+        rate_limit: Maybe[int | None] = UNSET,
+        spending_limit: Maybe[float | None] = UNSET,
+    ) -> TemporaryKey:
+        """Change what is given about one key, and leave the rest as it is; None clears a limit.
+
+        Args:
+            id: The key's.
+            request: The changes as one value; else by keyword. See `UpdateKeyRequest`.
+            name: At most 50 characters.
+            expiry_date: An aware datetime, or ISO 8601 text with an offset.
+            max_usage: How often it can be used; -1 for no limit.
+            rate_limit: Requests a minute, or None.
+            spending_limit: US dollars, or None.
+
+        Raises:
+            InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
+            NotFoundError: There is no such key.
+        """
+        given = _given(locals())
+        if request is not None and given:
+            raise InvalidRequestError(f"request: expected either a request or keywords, got also {', '.join(given)}")
+        changes = UpdateKeyRequest(**given) if request is None else request
+        if not isinstance(changes, UpdateKeyRequest):
+            raise InvalidRequestError(f"request: expected an UpdateKeyRequest, got {type(changes).__name__}")
+        fields = codec.fields_of(changes, self._core.desk.wall())
+        if not fields:
+            raise InvalidRequestError("update: expected at least one field to change")
+        return await self._simple("update", wire.update(id, fields), TemporaryKey)
+
+    async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
+        """Revoke one key. It cannot be undone.
+
+        Args:
+            id: The key's.
+            missing_ok: Do not mind a key that is not there.
+
+        Raises:
+            NotFoundError: There is no such key, and `missing_ok` is False.
+        """
+        try:
+            await self._simple("delete", wire.delete(id), None)
+        except NotFoundError as error:
+            # After a lost answer, "not found" is what success looks like.
+            if not missing_ok and error.effect is Effect.NONE:
+                raise
+
+    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+        """Revoke the keys that lost answers left behind, as far as they are proven to be ours.
+
+        Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.
+
+        Args:
+            grace: Seconds to let pass after the last lost answer before looking: the server may make the key late.
+
+        Returns:
+            What was revoked, and which suspects are left.
+        """
+        self._core.lifetime.check()
+        desk = self._core.desk
+        return await sweep.sweep(_SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace)
+
+    # ----------------------------------------------------------------- inside
+
+    def _lowest(self) -> "TemporaryKeys":
+        return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
+
+    async def _page(self, page: int, page_size: int | None) -> KeyPage:
+        return await self._simple("list", wire.list_page(page, page_size), KeyPage)
+
+    async def _simple(self, operation: str, request: wire.Request, model: type[T] | None) -> T:
+        """Make a call that may be repeated without harm."""
+        self._core.lifetime.check()
+        plan: Plan[T] = Plan(operation=operation, draft=lambda: Draft(request=request), model=model)
+        call = Call(self._core.desk, plan, self._options)
+        if self._options.deadline is None:
+            return await call.run()
+        return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
+
+    def _creation(self, request: CreateKeyRequest, priority: Priority) -> Call[CreatedKey]:
+        if not isinstance(request, CreateKeyRequest):
+            raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
+        tag_names = self._core.tag_names
+        if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
+            raise InvalidRequestError(
+                f"name: expected at most {MAX_TAGGED_NAME} characters, as {MAX_NAME - MAX_TAGGED_NAME} are for the tag, "
+                f"got {len(request.name)}"
+            )
+        draft = partial(_draft, request, self._core.desk.wall, tag_names)
+        plan = Plan(operation="create", draft=draft, model=CreatedKey, priority=priority)
+        return Call(self._core.desk, plan, self._options)
+
+    def _discard(self, key: CreatedKey) -> None:
+        """Revoke a key that nobody is left to take."""
+        self._core.lifetime.spawn(self._revoke(key))
+
+    async def _revoke(self, key: CreatedKey) -> None:
+        desk = self._core.desk
+        reason = "its caller was gone when it arrived"
+        options = attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None)
+        plan: Plan[None] = Plan(operation="delete", draft=lambda: Draft(request=wire.delete(key.id)), model=None)
+        try:
+            await Call(desk, plan, options).run()
+        except NotFoundError:
+            pass
+        except BaseException as error:
+            name = key.name
+            suspect = Suspect(
+                name=name, tag=None, id=key.id, effect=Effect.LOST, sent_at=desk.wall(), sent={}, reason=reason
+            )
+            desk.book.add(suspect)
+            logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
+            if not isinstance(error, RespanError):
+                raise
+            return
+        logger.info("revoked key %s: %s", key.id, reason)
+        desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
+
+
+class Listing:
+    """A list of keys that is still to be read.
+
+    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on.
+    """
+
+    def __init__(self, read: Callable[[int, int | None], Any], page: int, page_size: int | None) -> None:
+        self._read = read
+        self._first = page
+        self._page_size = page_size
+
+    def __await__(self) -> Generator[Any, None, KeyPage]:
+        result: Generator[Any, None, KeyPage] = self._read(self._first, self._page_size).__await__()
+        return result
+
+    async def __aiter__(self) -> AsyncIterator[TemporaryKey]:
+        number: int | None = self._first
+        pages = 0
+        while number is not None:
+            try:
+                page: KeyPage = await self._read(number, self._page_size)
+            except NotFoundError:
+                if pages:
+                    return  # keys were revoked meanwhile, and the page with them
+                raise
+            for key in page.results:
+                yield key
+            pages += 1
+            if page.next_page is not None and (page.next_page <= number or pages >= MAX_PAGES):
+                raise InvalidResponseError(f"list: page {number} of the list names page {page.next_page} as the next")
+            number = page.next_page
+
+
+class _CreateWork:
+    """One item of a batch."""
+
+    replayed = False
+
+    def __init__(self, keys: TemporaryKeys, request: CreateKeyRequest) -> None:
+        self._keys = keys
+        self._call = keys._creation(request, Priority.BATCH)
+
+    async def run(self) -> CreatedKey:
+        keys = self._keys
+        deadline = keys._options.deadline
+        if deadline is None:
+            return await self._call.run()
+        return await carry(self._call, deadline, keys._core.lifetime, keys._discard)
+
+    def abandon(self) -> bool:
+        return self._call.abandon()
+
+
+class _SweepKeys:
+    """The operations of a sweep."""
+
+    def __init__(self, keys: TemporaryKeys) -> None:
+        self._keys = keys
+
+    def every(self) -> AsyncIterator[TemporaryKey]:
+        return aiter(self._keys.list(page_size=100))
+
+    async def retrieve(self, key_id: str) -> TemporaryKey:
+        return await self._keys.retrieve(key_id)
+
+    async def revoke(self, key_id: str) -> None:
+        await self._keys.delete(key_id, missing_ok=True)
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords that were given, out of a method's `locals()`."""
+    return {
+        name: value for name, value in arguments.items() if name not in ("self", "request", "id") and value is not UNSET
+    }
+
+
+def _draft(request: CreateKeyRequest, wall: Callable[[], datetime], tag_names: bool) -> Draft:
+    """Write one attempt: its expiry counts from now, and its tag is its own."""
+    now = wall()
+    fields = codec.fields_of(request, now)
+    if request.expiry_date and request.expiry_date <= now:
+        logger.warning("expiry_date %s is in the past: the key will be dead when it arrives", fields["expiry_date"])
+    tag = None
+    if tag_names:
+        tag = new_tag()
+        fields["name"] = tagged(request.name or "", tag)
+    return Draft(request=wire.create(fields), fields=fields, tag=tag)

@@ -1,0 +1,86 @@
+"""From a client's first call to its closing: one event loop, one process, and what goes on in the background."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from respan_async.errors import ClientStateError
+
+T = TypeVar("T")
+
+
+class Lifetime:
+    """Know where a client may be used, and what it still has under way by itself."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.closing = False
+        self.closers: set[Callable[[], None]] = set()
+
+    def close(self) -> bool:
+        """Refuse what is new, and end what would go on by itself; return whether this is the first time."""
+        if self.closing:
+            return False
+        self.closing = True
+        for closer in list(self.closers):
+            closer()
+        return True
+
+    def check(self) -> None:
+        """Refuse a call that could not work.
+
+        Raises:
+            ClientStateError: The client is closed, belongs to another event loop, or to the process before a fork.
+        """
+        if self.closing:
+            raise ClientStateError("the client is closed")
+        self.check_place()
+
+    def check_place(self) -> None:
+        """Refuse another event loop and another process.
+
+        Raises:
+            ClientStateError: It is one of them.
+        """
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+            self._pid = os.getpid()
+        elif os.getpid() != self._pid:
+            raise ClientStateError("the client was made before a fork; make one in each process")
+        elif loop is not self._loop:
+            raise ClientStateError("the client belongs to another event loop; make one for each loop")
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something in the background, until it ends or the client has waited for it long enough."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
+
+    async def finish(self, seconds: float) -> None:
+        """Wait for what is in the background, and for what that starts in turn, but not longer than `seconds`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (tasks := self._others()) and (left := end - loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+
+    async def cut(self) -> None:
+        """Cancel what is still in the background."""
+        tasks = self._others()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _others(self) -> set[asyncio.Task[Any]]:
+        # A hook may close the client from within one of these tasks, which cannot wait for itself.
+        return self._tasks - {asyncio.current_task()}  # type: ignore[arg-type]  # None is in no set of tasks

@@ -1,0 +1,301 @@
+"""The resource's requests and answers, as frozen values."""
+
+import enum
+import math
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypeVar
+
+import attrs
+
+from respan_async.errors import InvalidRequestError
+from respan_async.secret import Secret
+
+MAX_NAME: Final = 50
+"""Characters of a key's name that the server accepts (read in the official SDK)."""
+
+PERIODS: Final = ("minute", "hour", "day", "week", "month")
+METRICS: Final = ("cost", "request_count", "token_count")
+
+
+class Unset(enum.Enum):
+    """The type of `UNSET`."""
+
+    UNSET = enum.auto()
+
+    def __bool__(self) -> Literal[False]:
+        return False
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""Not given, and so not sent. None is something else: it is sent, as null."""
+
+T = TypeVar("T")
+Maybe = T | Literal[Unset.UNSET]
+
+
+def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
+    return InvalidRequestError(f"{field}: expected {expected}, got {value!r:.100}")
+
+
+def _is_number(value: object) -> bool:
+    # bool is an int to Python and something else to JSON
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is UNSET:
+        return
+    if not isinstance(value, str):
+        raise _fail(attribute.name, "a string", value)
+    if len(value) > MAX_NAME:
+        raise InvalidRequestError(f"{attribute.name}: expected at most {MAX_NAME} characters, got {len(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _fail(attribute.name, "text that UTF-8 can carry", value) from None
+
+
+def _check_max_usage(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is UNSET:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != -1):
+        raise _fail(attribute.name, "a positive whole number, or -1 for no limit", value)
+
+
+def _check_rate_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is UNSET or value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _fail(attribute.name, "a whole number of requests a minute, 0 or more, or None", value)
+
+
+def _check_spending_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is UNSET or value is None:
+        return
+    if not _is_number(value) or value < 0:
+        raise _fail(attribute.name, "a number of US dollars, 0 or more, or None", value)
+
+
+def _check_flag(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not UNSET and not isinstance(value, bool):
+        raise _fail(attribute.name, "True or False", value)
+
+
+def _check_lifetime(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is UNSET:
+        return
+    if not isinstance(value, timedelta) or value <= timedelta(0):
+        raise _fail(attribute.name, "a positive timedelta", value)
+    try:
+        datetime.now(UTC) + value + timedelta(days=366)
+    except OverflowError:
+        raise _fail(attribute.name, "a timedelta that ends before the year 9999", value) from None
+
+
+def _to_instant(value: Any) -> Any:
+    """Turn ISO 8601 text into a datetime and refuse what names no instant."""
+    if value is UNSET:
+        return value
+    instant = value
+    if isinstance(value, str):
+        try:
+            instant = datetime.fromisoformat(value)
+        except ValueError:
+            raise _fail("expiry_date", "an ISO 8601 date and time such as 2030-01-31T12:00:00Z", value) from None
+    if not isinstance(instant, datetime):
+        raise _fail("expiry_date", "an aware datetime or an ISO 8601 string", value)
+    if instant.tzinfo is None or instant.utcoffset() is None:
+        raise _fail("expiry_date", "a date and time with a time zone", value)
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise _fail("expiry_date", "an instant between the years 1 and 9999 in UTC", value) from None
+
+
+def _to_policies(value: Any) -> Any:
+    """Turn an iterable of policies, or of mappings with their fields, into a tuple of `LimitPolicy`."""
+    if value is UNSET:
+        return value
+    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+        raise _fail("limit_policies", "a list of LimitPolicy", value)
+    policies: list[LimitPolicy] = []
+    for number, item in enumerate(value):
+        if isinstance(item, LimitPolicy):
+            policies.append(item)
+            continue
+        if not isinstance(item, Mapping):
+            raise _fail(f"limit_policies[{number}]", "a LimitPolicy", item)
+        try:
+            policies.append(LimitPolicy(**item))
+        except TypeError:
+            known = ", ".join(field.name for field in attrs.fields(LimitPolicy))
+            raise InvalidRequestError(f"limit_policies[{number}]: expected the fields {known}") from None
+    return tuple(policies)
+
+
+@attrs.frozen(kw_only=True)
+class LimitPolicy:
+    """One limit on a key's use, for `limit_policies`.
+
+    Args:
+        max_value: The most that may be used in one period, in the metric's unit.
+        period: `"minute"`, `"hour"`, `"day"`, `"week"`, `"month"`, or a number of seconds as digits.
+        metric: `"cost"` (US dollars), `"request_count"` or `"token_count"`.
+        warning_threshold: Where a warning is sent.
+        name: A name for people.
+        notification_method_id: Where the warning goes.
+
+    Raises:
+        InvalidRequestError: A field is not what it should be; the message names it.
+    """
+
+    max_value: float = attrs.field()
+    period: str = attrs.field()
+    metric: Maybe[str] = attrs.field(default=UNSET)
+    warning_threshold: Maybe[float] = attrs.field(default=UNSET)
+    name: Maybe[str] = attrs.field(default=UNSET)
+    notification_method_id: Maybe[str] = attrs.field(default=UNSET)
+
+    @max_value.validator
+    @warning_threshold.validator
+    def _check_amount(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is not UNSET and (not _is_number(value) or value < 0):
+            raise _fail(attribute.name, "a number, 0 or more", value)
+
+    @period.validator
+    def _check_period(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if not isinstance(value, str) or not (value in PERIODS or (value.isascii() and value.isdigit())):
+            raise _fail(attribute.name, f"one of {', '.join(PERIODS)}, or seconds as digits", value)
+
+    @metric.validator
+    def _check_metric(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is not UNSET and value not in METRICS:
+            raise _fail(attribute.name, f"one of {', '.join(METRICS)}", value)
+
+    @name.validator
+    @notification_method_id.validator
+    def _check_text(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        if value is not UNSET and not isinstance(value, str):
+            raise _fail(attribute.name, "a string", value)
+
+
+@attrs.frozen(kw_only=True)
+class CreateKeyRequest:
+    """What a new temporary key should be. Every field is optional, and only what is given is sent.
+
+    Args:
+        name: At most 50 characters; need not be unique.
+        expiry_date: When the key dies: an aware datetime, or ISO 8601 text with an offset.
+        expires_in: How long the key lives from the moment it is requested; becomes `expiry_date` afresh for each
+            attempt, so that waiting for the rate limit costs none of it. Not together with `expiry_date`.
+        max_usage: How often the key can be used; -1 for no limit.
+        rate_limit: Requests a minute, or None for the organisation's own.
+        spending_limit: US dollars through the gateway, or None.
+        is_test: A test key rather than a production one.
+        limit_policies: `LimitPolicy` objects, or mappings with their fields.
+
+    Raises:
+        InvalidRequestError: A field is not what it should be; the message names it.
+    """
+
+    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
+    expiry_date: Maybe[datetime] = attrs.field(default=UNSET, converter=_to_instant)
+    expires_in: Maybe[timedelta] = attrs.field(default=UNSET, validator=_check_lifetime)
+    max_usage: Maybe[int] = attrs.field(default=UNSET, validator=_check_max_usage)
+    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, validator=_check_rate_limit)
+    spending_limit: Maybe[float | None] = attrs.field(default=UNSET, validator=_check_spending_limit)
+    is_test: Maybe[bool] = attrs.field(default=UNSET, validator=_check_flag)
+    limit_policies: Maybe[tuple[LimitPolicy, ...]] = attrs.field(default=UNSET, converter=_to_policies)
+
+    def __attrs_post_init__(self) -> None:
+        if self.expires_in is not UNSET and self.expiry_date is not UNSET:
+            raise InvalidRequestError("expires_in: expected either expires_in or expiry_date, got both")
+
+
+@attrs.frozen(kw_only=True)
+class UpdateKeyRequest:
+    """What to change about a key. Only what is given is sent; None clears a limit.
+
+    The server may refuse changed limits with a 403 unless the API key was granted that (read in the official SDK).
+
+    Args:
+        name: At most 50 characters.
+        expiry_date: When the key dies: an aware datetime, or ISO 8601 text with an offset.
+        max_usage: How often the key can be used; -1 for no limit.
+        rate_limit: Requests a minute, or None for the organisation's own.
+        spending_limit: US dollars through the gateway, or None for no limit.
+
+    Raises:
+        InvalidRequestError: A field is not what it should be; the message names it.
+    """
+
+    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
+    expiry_date: Maybe[datetime] = attrs.field(default=UNSET, converter=_to_instant)
+    max_usage: Maybe[int] = attrs.field(default=UNSET, validator=_check_max_usage)
+    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, validator=_check_rate_limit)
+    spending_limit: Maybe[float | None] = attrs.field(default=UNSET, validator=_check_spending_limit)
+
+
+@attrs.frozen(kw_only=True)
+class TemporaryKey:
+    """A temporary key as the server describes it, without its secret.
+
+    Only `id` is certain; what an answer lacks, or holds in a form that cannot be read, is None (and then the raw value
+    is in `extra`).
+
+    Attributes:
+        id: Opaque; may hold `. $ + = /`.
+        created_at: From `created` or `created_at`, aware.
+        last_used: None when it was never used (the server says 1970 then).
+        rate_limit: Requests a minute.
+        spending_limit, spending_in_period: US dollars.
+        extra: Every field this class does not name, as it came; outside repr and equality.
+    """
+
+    id: str
+    name: str | None = None
+    prefix: str | None = None
+    status: str | None = None
+    created_at: datetime | None = None
+    expiry_date: datetime | None = None
+    revoked: bool | None = None
+    key_usage: int | None = None
+    max_usage: int | None = None
+    last_used: datetime | None = None
+    rate_limit: float | None = None
+    spending_limit: float | None = None
+    spending_in_period: float | None = None
+    is_test: bool | None = None
+    is_temporary: bool | None = None
+    extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
+
+    @property
+    def expired(self) -> bool:
+        """Whether `expiry_date` has passed, by the local clock."""
+        return self.expiry_date is not None and self.expiry_date <= datetime.now(UTC)
+
+
+@attrs.frozen(kw_only=True)
+class CreatedKey(TemporaryKey):
+    """A key just made, with its secret: the only time the server shows it."""
+
+    api_key: Secret
+
+
+@attrs.frozen(kw_only=True)
+class KeyPage:
+    """One page of keys.
+
+    Attributes:
+        results: The keys on this page.
+        count: How many the server says are on this page.
+        next_page: The number of the next page, or None after the last.
+    """
+
+    results: tuple[TemporaryKey, ...] = ()
+    count: int = 0
+    next_page: int | None = None

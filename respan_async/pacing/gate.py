@@ -1,0 +1,55 @@
+"""A pause after trouble, and the careful return from it."""
+
+import math
+
+
+class Gate:
+    """Hold requests back for a while, then let one through, and more as they succeed.
+
+    After a pause one request goes first; each success lets one more be in the air at the same time, which doubles the
+    number with every round trip. So nobody stampedes a server that has just come back.
+
+    Args:
+        first: Seconds of the first pause of which nobody said how long it should be; each further one is twice as long.
+        longest: Seconds of the longest such pause.
+    """
+
+    def __init__(self, first: float, longest: float) -> None:
+        self.closed_until = -math.inf
+        self.width = math.inf
+        self._closed_at = -math.inf
+        self._first = first
+        self._longest = longest
+        self._failures = 0
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the last word was a failure."""
+        return self._failures > 0
+
+    def close(self, now: float, seconds: float | None = None) -> float:
+        """Pause for `seconds`, or for as long as the failures in a row suggest; return how long that is."""
+        if seconds is None:
+            seconds = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
+        self._failures += 1
+        self._closed_at = now
+        self.closed_until = max(self.closed_until, now + seconds)
+        self.width = 1.0
+        return seconds
+
+    def succeeded(self, sent_at: float, enough: int) -> None:
+        """Note a success. At `enough` requests at once the gate no longer counts.
+
+        One that was sent before the gate closed says nothing about the time after.
+        """
+        if sent_at < self._closed_at:
+            return
+        self._failures = 0
+        if self.width < enough:
+            self.width += 1.0
+        else:
+            self.width = math.inf
+
+    def admits(self, now: float, in_air: int) -> bool:
+        """Whether one more request may go now."""
+        return now >= self.closed_until and in_air < self.width

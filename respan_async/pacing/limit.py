@@ -1,0 +1,46 @@
+"""How many requests an account may make in a period."""
+
+import math
+from typing import Any, Final
+
+import attrs
+
+from respan_async.errors import ConfigurationError
+
+
+@attrs.frozen
+class RateLimit:
+    """At most `limit` requests in any `per` seconds, as `RateLimit(60, per=60)`.
+
+    Args:
+        limit: Requests, 1 or more.
+        per: The period in seconds, more than 0.
+
+    Raises:
+        ConfigurationError: One of them is not that.
+    """
+
+    limit: int = attrs.field()
+    per: float = attrs.field(kw_only=True)
+
+    @limit.validator
+    def _check_limit(self, _: Any, value: Any) -> None:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigurationError(f"limit: expected a whole number of requests, 1 or more, got {value!r:.100}")
+
+    @per.validator
+    def _check_per(self, _: Any, value: Any) -> None:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
+            raise ConfigurationError(f"per: expected a number of seconds above 0, got {value!r:.100}")
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two requests that are spread evenly."""
+        return self.per / self.limit
+
+    def __str__(self) -> str:
+        return f"{self.limit}/{self.per:g}s"
+
+
+DOCUMENTED_LIMIT: Final = RateLimit(60, per=60)
+"""What Respan documents for these endpoints: 60 requests a minute for the whole organisation, whatever the plan."""

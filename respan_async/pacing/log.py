@@ -1,0 +1,80 @@
+"""When requests were let in: the memory that a limit is kept and learned by."""
+
+from bisect import bisect_right
+from collections import deque
+from typing import Final
+
+_KEPT: Final = 20_000
+
+
+class AdmissionLog:
+    """Times of requests that a server let in, the newest last, and how many are still in the air.
+
+    A request is noted when its *answer* arrives. The server let it in before that, so a slot that comes back one
+    period after the answer never comes back too early, however the network's delays vary.
+
+    All times are in seconds of one monotonic clock, and never decrease from call to call.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self.in_air = 0
+        self._grace = grace
+        self._times: list[float] = []
+        self._live = 0  # the first of _times that is younger than a period
+        self._lost: deque[float] = deque()
+
+    def answered(self, now: float, times: int = 1) -> None:
+        """Note that a request was let in, or that one was sent `times` times."""
+        self._times.extend([now] * times)
+
+    def lost(self, now: float) -> None:
+        """Note that a request left and was never answered: the server may have let it in, and late."""
+        self._lost.append(now)
+
+    def used(self, now: float, per: float) -> int:
+        """Return how many slots of a period are taken: in the air, let in, or lost."""
+        self._forget(now, per)
+        return self.in_air + len(self._times) - self._live + len(self._lost)
+
+    def admitted_within(self, now: float, per: float) -> int:
+        """Return how many were let in during the last `per` seconds."""
+        return len(self._times) - bisect_right(self._times, now - per)
+
+    def expiry(self, nth: int, per: float) -> float | None:
+        """Return when the `nth` (from 0) of the taken slots comes back, or None if that is still in the air."""
+        live = self._times[self._live : self._live + nth + 1]
+        ends = [time + per for time in live]
+        if self._lost:
+            ends = sorted(ends + [time + per + self._grace for time in self._lost])
+        return ends[nth] if nth < len(ends) else None
+
+    def burst(self, now: float, pause: float) -> tuple[int, float] | None:
+        """Return how many were let in since the last pause of at least `pause` seconds, and the age of the oldest."""
+        times = self._times
+        if not times:
+            return None
+        start = len(times) - 1
+        while start > 0 and times[start] - times[start - 1] < pause:
+            start -= 1
+        return len(times) - start, now - times[start]
+
+    def trim(self) -> None:
+        """Drop all but the newest, while no limit is known and so none is needed for keeping one."""
+        if len(self._times) > 2 * _KEPT:
+            del self._times[:-_KEPT]
+
+    def period_changed(self, now: float, per: float) -> None:
+        """Sort the memory anew after the period was learned or corrected."""
+        self._live = bisect_right(self._times, now - per)
+
+    def _forget(self, now: float, per: float) -> None:
+        times, live = self._times, self._live
+        while live < len(times) and times[live] + per <= now:
+            live += 1
+        while self._lost and self._lost[0] + per + self._grace <= now:
+            self._lost.popleft()
+        # The dead are kept for a while: a period that proves longer than thought brings some back to life.
+        if live > 2 * _KEPT:
+            del times[: live - _KEPT]
+            live = _KEPT
+        self._live = live

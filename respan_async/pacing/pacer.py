@@ -1,0 +1,373 @@
+"""The one place before which every request of a client waits.
+
+Rules:
+
+1. A slot is granted when a window has one free, fewer than `max_in_flight` requests are in the air, and the gates let
+   one more through. Whoever was granted a slot settles it exactly once.
+2. Interactive calls go before batches, and those before the sweep; first come, first served within a class. A lower
+   class that has been passed over 19 times in a row gets the next slot.
+3. An interactive call takes any free slot. The lower classes are spread, one slot every P/N, unless all that they have
+   left fits into what is free: a burst of a whole period's slots would come back as a burst, and an interactive call
+   would wait for it.
+4. A refusal pauses everybody when nothing was let in meanwhile, or nothing is known yet; else only the call it met.
+5. Failures of different calls in a row pause the lower classes, and one probe at a time finds out when it is over.
+"""
+
+import asyncio
+import enum
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from respan_async.errors import ClientStateError
+from respan_async.pacing.gate import Gate
+from respan_async.pacing.window import Window
+
+
+class Priority(enum.IntEnum):
+    """Who goes first; the lower number does."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+    SWEEP = 2
+
+
+class End(enum.Enum):
+    """How a granted slot ended."""
+
+    ANSWERED = "answered"
+    """The server let the request in and served it, be it with a 4xx."""
+    FAILED = "failed"
+    """The server let the request in, and failed."""
+    REFUSED = "refused"
+    """The limit turned it away."""
+    LOST = "lost"
+    """It left, and no answer came."""
+    UNREACHED = "unreached"
+    """No connection could be made."""
+    UNUSED = "unused"
+    """It was not sent after all."""
+
+
+_HEALTHY: Final = {End.ANSWERED: True, End.FAILED: False, End.LOST: False, End.UNREACHED: False}
+_PASSED_OVER: Final = 19
+_CATCH_UP: Final = 0.02
+"""Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
+_TICK: Final = 1e-4
+_OUTAGE_AFTER: Final = 3
+_FIRST_FLIGHT: Final = 2.0
+_RAMP: Final = 1 / 6
+"""Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
+them be. A limit of N is then met with N/6 in the air, which are refused, instead of with all there are."""
+
+
+class TooLate(Exception):
+    """Even the least possible wait ends after the deadline."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait)
+        self.wait = wait
+
+
+@attrs.define(eq=False)
+class Slot:
+    """Leave to send one request, to be settled once."""
+
+    priority: Priority
+    granted_at: float
+
+
+@attrs.define(eq=False)
+class Demand:
+    """How much a batch will still ask for, beside what is waiting already; infinite when it does not know."""
+
+    more: float = math.inf
+
+
+class Pacer:
+    """Grant slots, in order of priority, as fast as the limit lets anyone.
+
+    Args:
+        window: Where slots come from.
+        max_in_flight: Requests in the air at the same time, of all classes together.
+        longest_pause: Seconds; a server that asks for more is asked again after this long.
+
+    Attributes:
+        in_air: Requests in the air.
+        refused: Requests turned away so far.
+        on_pause: Told the reason, the seconds, and whether only the lower classes are held.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        max_in_flight: int,
+        longest_pause: float = 120.0,
+    ) -> None:
+        self.window = window
+        self.max_in_flight = max_in_flight
+        self.in_air = 0
+        self.refused = 0
+        self._longest_pause = longest_pause
+        self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
+        self._waiting: tuple[OrderedDict[asyncio.Future[Slot], None], ...] = tuple(OrderedDict() for _ in Priority)
+        self._passed_over = [0] * len(Priority)
+        self._in_air_below = 0  # of the lower classes
+        self._demands: set[Demand] = set()
+        self._gate = Gate(first=0.5, longest=30.0)
+        self._lower_gate = Gate(first=0.5, longest=10.0)
+        self._ramp = _FIRST_FLIGHT
+        self._spread_from = -math.inf
+        self._last_admission = -math.inf
+        self._failures = 0
+        self._culprits: list[object] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None
+        self._open_from: int = Priority.INTERACTIVE
+
+    # ------------------------------------------------------------------ asking
+
+    async def acquire(self, priority: Priority, deadline: float | None = None) -> Slot:
+        """Wait for a slot.
+
+        Args:
+            priority: The class to wait in.
+            deadline: The event loop's time until which the slot is of use.
+
+        Raises:
+            TooLate: It cannot be, or was not, granted before the deadline.
+            ClientStateError: The pacer was closed.
+        """
+        if priority < self._open_from:
+            raise ClientStateError("the client is closed")
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        queue = self._waiting[priority]
+        if not queue and self._may_go(priority, now):
+            return self._grant(priority, now)
+        if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
+            raise TooLate(wait)
+        waiter: asyncio.Future[Slot] = loop.create_future()
+        queue[waiter] = None
+        self._pump()
+        expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter, priority)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            queue.pop(waiter, None)
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.settle(waiter.result(), End.UNUSED)  # granted in the same moment: it goes to the next in line
+            raise
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+
+    def settle(
+        self,
+        slot: Slot,
+        end: End,
+        *,
+        caller: object = None,
+        retry_after: float | None = None,
+        sendings: int = 1,
+    ) -> None:
+        """Say how a granted slot ended.
+
+        Args:
+            slot: The slot.
+            end: How.
+            caller: Whose call it was; failures of different calls in a row are an outage.
+            retry_after: Seconds a refusal asked for.
+            sendings: How often the request went out, where the transport repeated it.
+        """
+        now = asyncio.get_running_loop().time()
+        self.in_air -= 1
+        if slot.priority is not Priority.INTERACTIVE:
+            self._in_air_below -= 1
+        match end:
+            case End.ANSWERED | End.FAILED:
+                self.window.answered(now, sendings)
+                self._last_admission = now
+                self._gate.succeeded(slot.granted_at, self.max_in_flight)
+                self._ramp += _RAMP
+            case End.REFUSED:
+                self._refuse(slot, now, retry_after)
+            case End.LOST:
+                self.window.lost(now)
+            case End.UNREACHED | End.UNUSED:
+                self.window.unused(now)
+        healthy = _HEALTHY.get(end)
+        if healthy is not None:
+            # That no connection can be made has nothing to do with whose call it was.
+            self._note_health(healthy, slot, now, slot if end is End.UNREACHED else caller)
+        if self._idle is not None and not self.in_air and not self._idle.done():
+            self._idle.set_result(None)
+        self._pump()
+
+    def demand(self) -> Demand:
+        """Announce a batch; it says by the returned object how much it will still ask for."""
+        demand = Demand()
+        self._demands.add(demand)
+        return demand
+
+    def withdraw(self, demand: Demand) -> None:
+        """Take an announcement back."""
+        self._demands.discard(demand)
+        self._pump()
+
+    @property
+    def outage(self) -> bool:
+        """Whether the lower classes are held back by failures in a row."""
+        return self._lower_gate.troubled
+
+    def waiting(self, priority: Priority) -> int:
+        """Return how many wait in a class."""
+        return len(self._waiting[priority])
+
+    def paused_until(self, now: float) -> float | None:
+        """Return the time until which everybody is held back, if they are."""
+        return self._gate.closed_until if self._gate.closed_until > now else None
+
+    # ----------------------------------------------------------------- closing
+
+    def close(self, below: int = len(Priority)) -> None:
+        """Refuse newcomers of the classes before `below`, and fail those of them who wait."""
+        self._open_from = below
+        for queue in self._waiting[:below]:
+            while queue:
+                waiter, _ = queue.popitem(last=False)
+                if not waiter.done():
+                    waiter.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
+        if self._timer is not None and not any(self._waiting):
+            self._timer.cancel()
+
+    async def idle(self) -> None:
+        """Wait until nothing is in the air."""
+        while self.in_air:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
+
+    # ---------------------------------------------------------------- granting
+
+    def _grant(self, priority: Priority, now: float) -> Slot:
+        self.window.take(now)
+        self.in_air += 1
+        if priority is not Priority.INTERACTIVE:
+            self._in_air_below += 1
+        limit = self.window.limit
+        if limit is not None:
+            # Every class counts: what an interactive call takes out of turn, the lower classes leave.
+            catch_up = max(limit.interval, _CATCH_UP)
+            self._spread_from = max(self._spread_from, now - catch_up) + limit.interval
+        self._passed_over[priority] = 0
+        for lower in range(priority + 1, len(Priority)):
+            if self._waiting[lower]:
+                self._passed_over[lower] += 1
+        return Slot(priority, now)
+
+    def _may_go(self, priority: Priority, now: float) -> bool:
+        """Whether a slot may be granted to this class now."""
+        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air) or self.window.held(now):
+            return False
+        if priority is not Priority.INTERACTIVE:
+            if not self._lower_gate.admits(now, self._in_air_below) or self._spread_until(now) > now:
+                return False
+            if self.window.limit is None and self._in_air_below >= self._ramp:
+                return False
+        return self.window.delay(now) <= 0
+
+    def _spread_until(self, now: float) -> float:
+        """Return when the lower classes may take their next slot, as far as spreading goes."""
+        limit = self.window.limit
+        if limit is None or self._spread_from <= now:
+            return now
+        left = sum(demand.more for demand in self._demands)
+        left += sum(len(self._waiting[priority]) for priority in (Priority.BATCH, Priority.SWEEP))
+        free = limit.limit - self.window.used(now)
+        return now if left <= free else self._spread_from
+
+    def _pump(self) -> None:
+        """Grant what can be granted, and set the alarm for what cannot yet."""
+        if not any(self._waiting):
+            return
+        now = asyncio.get_running_loop().time()
+        while (priority := self._next(now)) is not None:
+            waiter, _ = self._waiting[priority].popitem(last=False)
+            if not waiter.done():
+                waiter.set_result(self._grant(priority, now))
+        self._set_alarm(now)
+
+    def _next(self, now: float) -> Priority | None:
+        """Return the class whose turn it is, if it may go."""
+        turn = sorted(
+            (priority for priority in Priority if self._waiting[priority]),
+            key=lambda priority: (self._passed_over[priority] < _PASSED_OVER, priority),
+        )
+        return next((priority for priority in turn if self._may_go(priority, now)), None)
+
+    def _set_alarm(self, now: float) -> None:
+        times = [self._gate.closed_until, self._lower_gate.closed_until, self._spread_from]
+        times.append(self.window.wakes_at(now) or -math.inf)
+        upcoming = min((time for time in times if time > now), default=None)
+        if self._timer is not None:
+            if upcoming is not None and 0 <= self._timer.when() - upcoming <= _TICK:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if upcoming is not None and any(self._waiting):
+            # An alarm may ring a clock's resolution early: the step keeps one that does from ringing on the spot.
+            self._timer = asyncio.get_running_loop().call_at(max(upcoming, now + _TICK), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _expire(self, waiter: asyncio.Future[Slot], priority: Priority) -> None:
+        if not waiter.done():
+            self._waiting[priority].pop(waiter, None)
+            waiter.set_exception(TooLate(self._least_wait(priority, asyncio.get_running_loop().time())))
+
+    def _least_wait(self, priority: Priority, now: float) -> float:
+        """Return the least seconds until a newcomer of this class can have a slot."""
+        ahead = sum(len(self._waiting[higher]) for higher in range(priority + 1))
+        pauses = [self._gate.closed_until - now]
+        if priority is not Priority.INTERACTIVE:
+            pauses.append(self._lower_gate.closed_until - now)
+        return max(0.0, self.window.delay(now, ahead), *pauses)
+
+    # ---------------------------------------------------------------- trouble
+
+    def _refuse(self, slot: Slot, now: float, retry_after: float | None) -> None:
+        self.refused += 1
+        if retry_after is not None and retry_after > self._longest_pause:
+            # Too long to be obeyed blindly or to learn from: perhaps nonsense. One probe finds out, again and again.
+            self.window.unused(now)
+            self._pause(now, self._longest_pause)
+            return
+        unknown = self.window.limit is None
+        expected = self.window.refused(now, slot.granted_at, retry_after)
+        met_nobody = self._last_admission < slot.granted_at
+        if (unknown or met_nobody) and not expected:
+            self._pause(now, self.window.binding(retry_after))
+
+    def _pause(self, now: float, seconds: float | None) -> None:
+        if self._gate.closed_until > now:
+            return  # the same flight
+        self.on_pause("refused", self._gate.close(now, seconds), False)
+
+    def _note_health(self, healthy: bool, slot: Slot, now: float, culprit: object) -> None:
+        if healthy:
+            self._failures = 0
+            self._culprits.clear()
+            self._lower_gate.succeeded(slot.granted_at, self.max_in_flight)
+            return
+        self._failures += 1
+        if len(self._culprits) < 2 and culprit not in self._culprits:
+            self._culprits.append(culprit)
+        # One call alone may have something the server cannot take; two different ones are the server's own trouble.
+        outage = self._failures >= _OUTAGE_AFTER and len(self._culprits) > 1
+        if outage and now >= self._lower_gate.closed_until:
+            self.on_pause("outage", self._lower_gate.close(now), True)

@@ -1,0 +1,140 @@
+"""When a failed attempt is made again: a tenacity policy that reads what failures mean."""
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+import attrs
+import tenacity as _t
+
+from respan_async.effect import Effect
+from respan_async.errors import APIStatusError, ConfigurationError, RespanError
+
+_DAY: Final = 86400.0
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often, and after how long, a call is tried again.
+
+    Before the n-th retry it waits a random time between 0 and `min(maximum, initial * 2**(n - 1))` seconds (full
+    jitter). After a refusal by the rate limit it waits as long as the server asked, plus at most `initial` seconds;
+    never less. Cancellation is never retried.
+
+    Args:
+        max_attempts: Requests that count, 1 or more; refusals and connections that an outage kept from being made do
+            not.
+        initial: Seconds, more than 0.
+        maximum: Seconds, `initial` or more.
+        max_retry_after: Seconds; a server that asks for more fails the call at once.
+        max_refusals: What does not count as an attempt may happen this often in one call.
+        on_unknown: When an attempt to create a key may have made one that cannot be known: `"replace"` makes another
+            and remembers the first as a suspect; `"raise"` stops and tells.
+
+    Raises:
+        ConfigurationError: A value is not what it should be.
+    """
+
+    max_attempts: int = attrs.field(default=5)
+    initial: float = attrs.field(default=0.5)
+    maximum: float = attrs.field(default=30.0)
+    max_retry_after: float = attrs.field(default=120.0)
+    max_refusals: int = attrs.field(default=20)
+    on_unknown: Literal["replace", "raise"] = attrs.field(default="replace")
+
+    def __attrs_post_init__(self) -> None:
+        for name, fits, expected in (
+            ("max_attempts", self.max_attempts >= 1, "1 or more"),
+            ("max_refusals", self.max_refusals >= 0, "0 or more"),
+            ("initial", 0 < self.initial <= _DAY, "more than 0 seconds and at most a day"),
+            ("maximum", self.initial <= self.maximum <= _DAY, "at least initial and at most a day"),
+            ("max_retry_after", 0 <= self.max_retry_after <= _DAY, "from 0 seconds to a day"),
+        ):
+            if not fits:
+                raise ConfigurationError(f"{name}: expected {expected}, got {getattr(self, name)!r:.100}")
+        if self.on_unknown not in ("replace", "raise"):
+            raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {self.on_unknown!r:.100}")
+
+    @max_attempts.validator
+    @initial.validator
+    @maximum.validator
+    @max_retry_after.validator
+    @max_refusals.validator
+    def _check_number(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+        whole = attribute.name in ("max_attempts", "max_refusals")
+        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+            expected = "a whole number" if whole else "a number of seconds"
+            raise ConfigurationError(f"{attribute.name}: expected {expected}, got {value!r:.100}")
+
+    def wants(self, error: RespanError, *, creates: bool) -> bool:
+        """Whether this failure is one to try again after.
+
+        Args:
+            error: The failed attempt.
+            creates: The call makes a key, so that trying again may make a second one.
+        """
+        if not error.retryable or (retry_after_of(error) or 0.0) > self.max_retry_after:
+            return False
+        return not creates or error.effect is Effect.NONE or self.on_unknown == "replace"
+
+    def exhausted(self, tally: "Tally") -> bool:
+        """Whether a call has been tried often enough."""
+        return tally.counted >= self.max_attempts or tally.uncounted > self.max_refusals
+
+    def wait(self, error: RespanError, tally: "Tally") -> float:
+        """Return the seconds to wait before trying again."""
+        asked = retry_after_of(error)
+        if asked is not None:
+            return asked + random.uniform(0.0, self.initial)  # noqa: S311  jitter is no secret
+        # A float power: a whole one of a large exponent would be computed digit by digit.
+        doublings = float(min(tally.counted + tally.uncounted - 1, 60))
+        return random.uniform(0.0, min(self.maximum, self.initial * 2.0**doublings))  # noqa: S311  as above
+
+    def retrying(
+        self,
+        tally: "Tally",
+        *,
+        creates: bool,
+        sleep: Callable[[float], Awaitable[None]],
+        before_sleep: Callable[[RespanError, float], None],
+    ) -> _t.AsyncRetrying:
+        """Return the tenacity object that repeats one call, whose attempts *return* their errors.
+
+        Args:
+            tally: What the attempts add themselves to.
+            creates: The call makes a key.
+            sleep: Waits.
+            before_sleep: Told the failure and the seconds, before each wait.
+        """
+
+        def failure(state: _t.RetryCallState) -> RespanError:
+            assert state.outcome is not None
+            error: RespanError = state.outcome.result()
+            return error
+
+        return _t.AsyncRetrying(
+            retry=_t.retry_if_result(lambda r: isinstance(r, RespanError) and self.wants(r, creates=creates)),
+            stop=lambda _: self.exhausted(tally),
+            wait=lambda state: self.wait(failure(state), tally),
+            sleep=sleep,
+            before_sleep=lambda state: before_sleep(failure(state), state.upcoming_sleep),
+            retry_error_callback=failure,
+        )
+
+
+@attrs.define
+class Tally:
+    """How often a call has been tried.
+
+    Attributes:
+        counted: Requests that count as attempts.
+        uncounted: Refusals, and connections that an outage kept from being made.
+    """
+
+    counted: int = 0
+    uncounted: int = 0
+
+
+def retry_after_of(error: RespanError) -> float | None:
+    """Return the seconds the server asked to wait, if it did."""
+    return error.retry_after if isinstance(error, APIStatusError) else None

@@ -1,0 +1,60 @@
+"""A text that does not show itself."""
+
+import hmac
+from typing import NoReturn, SupportsIndex, final
+
+
+@final
+class Secret:
+    """Hold a secret text, such as an API key, so that only `reveal()` shows it.
+
+    `repr`, `str`, `format`, logging, `attrs.asdict` and tracebacks with locals show at most the public
+    prefix, as in `Secret('vcjRcdm8.***')`. Comparison takes constant time; pickling, copying to JSON and
+    `+` are refused. Not an attrs class, so that no attrs function can walk into it.
+
+    Args:
+        text: The secret itself, a non-empty string.
+
+    Raises:
+        TypeError: `text` is no string.
+        ValueError: `text` is empty.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        # The type alone is named in both messages: what was passed may be the secret in some other wrapping.
+        if not isinstance(text, str):
+            raise TypeError(f"a Secret holds a string, not {type(text).__name__}")
+        if not text:
+            raise ValueError("a Secret holds a non-empty string")
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the secret text itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        # Respan's keys are an 8-character public prefix, a dot, and 32 secret characters. Anything of
+        # another form has no part known to be public.
+        prefix, dot, rest = self._text.partition(".")
+        public = f"{prefix}.***" if dot and len(prefix) == 8 and len(rest) >= 20 and prefix.isalnum() else "***"
+        return f"Secret('{public}')"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(
+            self._text.encode(errors="surrogatepass"), other._text.encode(errors="surrogatepass")
+        )
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a Secret is not pickled or copied; store secret.reveal() where secrets belong")

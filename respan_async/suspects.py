@@ -1,0 +1,81 @@
+"""What is remembered of attempts that may have left a key nobody holds."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Protocol
+
+from respan_async.effect import Suspect
+from respan_async.models import MAX_NAME
+
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_MARK: Final = " ~"
+_TAG: Final = 12
+MAX_TAGGED_NAME: Final = MAX_NAME - len(_MARK) - _TAG
+"""Characters left for a name that is to carry a tag."""
+
+
+def new_tag() -> str:
+    """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
+    return "".join(_ALPHABET[byte & 31] for byte in secrets.token_bytes(_TAG))
+
+
+def tagged(name: str, tag: str) -> str:
+    """Return a name with its tag."""
+    return f"{name}{_MARK}{tag}" if name else f"{_MARK}{tag}".lstrip()
+
+
+class SuspectStore(Protocol):
+    """Where suspects are kept, as the sweep sees it."""
+
+    async def pending(self) -> Sequence[Suspect]:
+        """Return all suspects."""
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id was handed out, and so is somebody's."""
+
+    async def settle(self, suspect: Suspect) -> None:
+        """Forget a suspect: its key was revoked, or has expired."""
+
+
+class SuspectBook:
+    """Suspects in this process's memory."""
+
+    def __init__(self) -> None:
+        self._suspects: list[Suspect] = []
+        self._handed_out: set[str] = set()
+
+    def __iter__(self) -> Any:
+        return iter(tuple(self._suspects))
+
+    def __len__(self) -> int:
+        return len(self._suspects)
+
+    def add(self, suspect: Suspect) -> None:
+        """Remember a suspect."""
+        self._suspects.append(suspect)
+
+    def handed_out(self, key_id: str) -> None:
+        """Remember, while there are suspects, that somebody holds this key."""
+        if self._suspects:
+            self._handed_out.add(key_id)
+
+    async def pending(self) -> Sequence[Suspect]:
+        """Return all suspects."""
+        return tuple(self._suspects)
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id was handed out, and so is somebody's."""
+        return key_id in self._handed_out
+
+    async def settle(self, suspect: Suspect) -> None:
+        """Forget a suspect: its key was revoked, or has expired."""
+        self._suspects.remove(suspect)
+        if not self._suspects:
+            self._handed_out.clear()
+
+
+def expires_at(suspect: Suspect) -> datetime | None:
+    """Return when a suspect's key dies by itself, if it does."""
+    value = suspect.sent.get("expiry_date")
+    return datetime.fromisoformat(value) if isinstance(value, str) else None

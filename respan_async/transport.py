@@ -1,0 +1,264 @@
+"""The only place that knows aiohttp: a `Request` goes out, an `Answer` or `NoAnswer` comes back.
+
+Nothing is raised for what the network or the server does. That keeps aiohttp's exceptions, which hold the
+Authorization header, out of every chain of exceptions and every traceback.
+"""
+
+import asyncio
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
+
+from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.secret import Secret
+from respan_async.wire import Answer, NoAnswer, Request
+
+MAX_BODY: Final = 8 * 2**20
+"""Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
+
+KEEPALIVE: Final = 4.0
+"""Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
+that closing is a lost answer, and so a possible key that nobody holds."""
+
+_CHUNK: Final = 2**16
+
+
+class Flight(aiohttp.BytesPayload):
+    """The body of one request, which knows whether it has begun to leave.
+
+    aiohttp's exceptions do not tell. A payload does: aiohttp asks for its size when it builds the request, and has it
+    write itself when the first byte, headers included, goes out. Under a mock neither happens.
+    """
+
+    touched = False
+    started = False
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body, content_type="application/json")
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the body."""
+        self.touched = True
+        return super().size
+
+    @property
+    def may_have_left(self) -> bool:
+        """Whether bytes may have reached the server; the absence of proof counts as yes."""
+        return self.started or not self.touched
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Note that the request is leaving, and let it."""
+        self.started = True
+        await super().write_with_length(writer, content_length)
+
+
+class Transport:
+    """Send requests over one `aiohttp.ClientSession`.
+
+    Args:
+        base_url: Scheme, host and port, without a path of this API.
+        session: The caller's, never closed here; or None for one of our own, made at the first request.
+    """
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
+        self._base_url = base_url
+        self._session = session
+        self._owned = session is None
+        self._urls: dict[str, URL] = {}
+
+    async def send(
+        self,
+        request: Request,
+        flight: Flight | None,
+        token: Secret,
+        timeout: aiohttp.ClientTimeout,
+        extra_headers: tuple[tuple[str, str], ...] = (),
+    ) -> Answer | NoAnswer:
+        """Send one request once, and never follow a redirect.
+
+        Args:
+            request: What to ask.
+            flight: Its body, to be watched by the caller; None when the request has no body.
+            token: The bearer token.
+            timeout: For this one attempt.
+            extra_headers: Sent besides; ours win.
+
+        Raises:
+            ClientStateError: The session was closed.
+            ConfigurationError: The caller's session cannot carry this request at all.
+        """
+        session = self._session
+        if session is None:
+            session = self._session = _own_session()
+        elif session.closed:
+            raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
+        # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
+        sendings = aiohttp.UploadTracker() if flight is None else None
+        result: Answer | NoAnswer | ClientStateError | ConfigurationError | None = None
+        try:
+            return await self._exchange(session, request, flight, token, timeout, extra_headers, sendings)
+        except _BrokenOff as error:
+            result = _classify(error.cause, flight, error.status, _resends(sendings))
+        except asyncio.CancelledError:
+            pass  # raised anew below: this one's traceback holds frames with the Authorization header
+        except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
+            result = _classify(error, flight, None, _resends(sendings))
+        if result is None:
+            raise asyncio.CancelledError
+        if isinstance(result, NoAnswer):
+            return result
+        raise result
+
+    async def _exchange(
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        flight: Flight | None,
+        token: Secret,
+        timeout: aiohttp.ClientTimeout,
+        extra_headers: tuple[tuple[str, str], ...],
+        sendings: aiohttp.UploadTracker | None,
+    ) -> Answer:
+        headers = {**dict(extra_headers), **_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
+        response = await session.request(
+            request.method,
+            self._url(request.path),
+            data=flight,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+            middlewares=(),
+            upload_tracker=sendings,
+        )
+        try:
+            return await _read(response, _resends(sendings))
+        finally:
+            # One that was read to its end has given its connection back already, and is left unharmed by this.
+            response.close()
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self._base_url + path, encoded=True)
+            if len(self._urls) < 8:  # the path of a create comes every time; those with ids do not
+                self._urls[path] = url
+        return url
+
+    async def aclose(self) -> None:
+        """Close the session, if it is our own."""
+        if self._owned and self._session is not None:
+            await self._session.close()
+
+
+_HEADERS: Final = {
+    "Accept": "application/json",
+    # Answers are small, and one that is not compressed cannot grow in memory.
+    "Accept-Encoding": "identity",
+    "User-Agent": "respan-async",
+}
+
+
+def _own_session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
+
+
+def _resends(sendings: aiohttp.UploadTracker | None) -> int:
+    return max(0, sendings.attempts - 1) if sendings is not None else 0
+
+
+class _BrokenOff(Exception):
+    """An answer broke off after its status."""
+
+    def __init__(self, status: int, cause: Exception) -> None:
+        super().__init__()
+        self.status = status
+        self.cause = cause
+
+
+async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
+    """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await response.content.read(_CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY:
+                return Answer(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        if 200 <= response.status < 300:
+            raise _BrokenOff(response.status, error) from None
+    return Answer(response.status, response.headers, b"".join(chunks), False, resends)
+
+
+def _classify(
+    error: Exception, flight: Flight | None, status: int | None, resends: int
+) -> NoAnswer | ClientStateError | ConfigurationError:
+    """Turn what aiohttp raised into ours. NONE needs proof: see `Flight`."""
+    facts: dict[str, Any] = {"left": flight is None or flight.may_have_left, "status": status, "resends": resends}
+    if status is not None:
+        reason = f"the answer broke off after the status {status}"
+        return NoAnswer(reason, timed_out=isinstance(error, TimeoutError), **facts)
+    if isinstance(error, _BEFORE_SENDING):
+        facts["left"] = False
+    elif isinstance(error, _WRONG_SETUP) and not (flight is not None and flight.started):
+        return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
+    elif isinstance(error, RuntimeError) and "closed" in str(error).lower():
+        # aiohttp says so of a session closed under us, and asyncio of a loop that is.
+        return ClientStateError("the aiohttp session was closed while the request waited for it")
+    if isinstance(error, TimeoutError):
+        connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
+        return NoAnswer("no connection in time" if connecting else "no answer in time", timed_out=True, **facts)
+    # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the server's.
+    not_http = isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
+    return NoAnswer(_reason(error), not_http=not_http, **facts)
+
+
+# Raised by the connector, and by nothing after it.
+_BEFORE_SENDING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return f"no TLS connection ({_name(error)})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host's name was not found"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error.strerror or _name(error)})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what answered does not speak HTTP"
+    return f"the connection broke ({_name(error)})"
+
+
+def _name(error: Exception) -> str:
+    # The class alone: the text of an aiohttp error may hold headers.
+    return type(error).__name__
+
+
+def timeout_of(value: float | aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+    """Return aiohttp's form of a number of seconds for one attempt."""
+    return value if isinstance(value, aiohttp.ClientTimeout) else aiohttp.ClientTimeout(total=value)
+
+
+def check_session(session: object) -> None:
+    """Refuse a session that would change what an answer is.
+
+    Raises:
+        ConfigurationError: It is no session, or hands out compressed bytes.
+    """
+    if not isinstance(session, aiohttp.ClientSession):
+        raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
+    if not session.auto_decompress:
+        raise ConfigurationError("session: expected one with auto_decompress=True, so that answers can be read")

@@ -1,0 +1,308 @@
+"""The protocol, without I/O: a call becomes a `Request`; an `Answer`, or none, becomes a value or an error.
+
+The failure table of this library is `_meaning`: what each thing that can happen to a request means for what exists
+on the server. Nothing else in the library looks at a status code to decide that.
+"""
+
+import email.utils
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from respan_async import codec, errors
+from respan_async.effect import Effect
+from respan_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    InvalidRequestError,
+    InvalidResponseError,
+    RespanError,
+)
+from respan_async.secret import Secret
+
+PATH: Final = "/api/temporary-keys/"
+"""The trailing slash is part of it: without, Django redirects, and a redirected POST turns into a list."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Request:
+    """One request, as far as the protocol goes.
+
+    Attributes:
+        operation: `"create"`, `"list"`, `"retrieve"`, `"update"` or `"delete"`.
+        method: The HTTP method.
+        path: From the host's root, percent-encoded, with the query.
+        body: JSON text, or None.
+    """
+
+    operation: str
+    method: str
+    path: str
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class Answer:
+    """An answer of which at least the status is certain.
+
+    Attributes:
+        status: The HTTP status.
+        headers: With case-insensitive names.
+        body: What was read of it.
+        oversize: The body went past the size bound and was not read to its end.
+        resends: How often the request was sent again underneath us before this answer.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    oversize: bool = False
+    resends: int = 0
+
+
+@attrs.frozen
+class NoAnswer:
+    """No whole answer came.
+
+    Attributes:
+        reason: What was seen, in a few words.
+        left: Whether bytes of the request may have reached the server.
+        status: The status of an answer that broke off, where one had begun.
+        timed_out: The time for the attempt was up.
+        not_http: What came back does not speak the protocol.
+        resends: How often the request was sent again underneath us before that.
+    """
+
+    reason: str
+    left: bool
+    status: int | None = None
+    timed_out: bool = False
+    not_http: bool = False
+    resends: int = 0
+
+
+def create(fields: Mapping[str, Any]) -> Request:
+    """Make a key with these fields, in JSON types."""
+    return Request("create", "POST", PATH, codec.encode(fields))
+
+
+def list_page(page: int, page_size: int | None) -> Request:
+    """Read one page of the list; pages count from 1."""
+    query = {"page": page} if page_size is None else {"page": page, "page_size": page_size}
+    return Request("list", "GET", f"{PATH}?{urlencode(query)}")
+
+
+def retrieve(key_id: str) -> Request:
+    """Read one key."""
+    return Request("retrieve", "GET", _path_of(key_id))
+
+
+def update(key_id: str, fields: Mapping[str, Any]) -> Request:
+    """Change these fields of one key."""
+    return Request("update", "PATCH", _path_of(key_id), codec.encode(fields))
+
+
+def delete(key_id: str) -> Request:
+    """Revoke one key."""
+    return Request("delete", "DELETE", _path_of(key_id))
+
+
+def _path_of(key_id: str) -> str:
+    if not isinstance(key_id, str) or not key_id.strip():
+        raise InvalidRequestError(f"id: expected a non-empty string, got {key_id!r:.100}")
+    # Percent-encoded slashes are decoded by some proxies before they resolve dots.
+    if {".", ".."} & set(re.split(r"[/\\]", key_id)):
+        raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {key_id!r:.100}")
+    try:
+        return f"{PATH}{quote(key_id, safe='')}/"
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
+
+
+def _meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+    """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
+    match result:
+        case NoAnswer(left=False):
+            meaning = Effect.NONE, True
+        case NoAnswer(not_http=True):
+            meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
+        case NoAnswer(status=status):
+            meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
+        case Answer(status=408):
+            meaning = Effect.UNKNOWN, True
+        case Answer(status=429 | 425):
+            meaning = Effect.NONE, True  # refused before anything is made
+        case Answer(status=status) if 200 <= status < 300:
+            meaning = Effect.LOST, False  # a changed server must not cost five keys a call
+        case Answer(status=status) if status < 400:
+            meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
+        case Answer(status=status) if status < 500:
+            meaning = Effect.NONE, False
+        case _:
+            meaning = Effect.UNKNOWN, True
+    effect, retryable = meaning
+    if request.method == "GET":
+        effect = Effect.NONE
+    elif request.operation != "create" and effect is Effect.LOST:
+        effect = Effect.UNKNOWN if isinstance(result, NoAnswer) else Effect.NONE
+    return effect, retryable
+
+
+def is_refusal(result: Answer | NoAnswer) -> bool:
+    """Whether the account's limit turned the request away."""
+    return isinstance(result, Answer) and result.status in (429, 425)
+
+
+def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError | None:
+    """Return the error this result amounts to, or None for a 2xx whose body is still to be read.
+
+    Args:
+        request: What was asked.
+        result: What came of it.
+        token: The bearer token, to be kept out of what a server may echo.
+        now: The wall clock, aware; for a Retry-After date.
+    """
+    if isinstance(result, Answer) and 200 <= result.status < 300 and not result.oversize:
+        return None
+    effect, retryable = _meaning(request, result)
+    called = f"{request.method} {request.path}"
+    if isinstance(result, NoAnswer):
+        kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
+        return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+    shown = _shown(result.body, token)
+    facts: dict[str, Any] = {
+        "effect": effect,
+        "retryable": retryable,
+        "status": result.status,
+        "request_id": _request_id(result.headers),
+        "body": shown,
+    }
+    if result.status < 300:
+        return InvalidResponseError(f"{called}: the answer is larger than this client reads", **facts)
+    if result.status < 400:
+        return errors.APIStatusError(
+            f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
+        )
+    error = errors.class_for(result.status)(f"{called}: answered {result.status}{_said(result.body, shown)}", **facts)
+    error.retry_after = retry_after(result, now)
+    return error
+
+
+def read(request: Request, answer: Answer, model: type[T], token: Secret | None) -> T | InvalidResponseError:
+    """Read a 2xx answer as `model`, or return the error of an answer that is none."""
+    problem = ""
+    try:
+        return codec.decode(answer.body, model)
+    except codec.DecodeError as error:
+        problem = str(error)
+    # Made outside of the handler, so that no frame which holds the answer is chained to it.
+    effect, retryable = _meaning(request, answer)
+    return InvalidResponseError(
+        f"{request.method} {request.path}: answered {answer.status}, but {problem}",
+        effect=effect,
+        retryable=retryable,
+        status=answer.status,
+        request_id=_request_id(answer.headers),
+        body=_shown(answer.body, token),
+    )
+
+
+def answered_id(answer: Answer) -> str | None:
+    """Return the id in a 2xx answer to a create that is otherwise of no use."""
+    try:
+        data = codec.parse(answer.body)
+    except codec.DecodeError:
+        return None
+    key_id = data.get("id") if isinstance(data, dict) else None
+    return key_id if isinstance(key_id, str) and key_id else None
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
+
+    A negative, endless or unreadable value counts as none.
+    """
+    asked = [_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"), now)]
+    try:
+        data = codec.parse(answer.body) if b"retry_after" in answer.body else None
+    except codec.DecodeError:
+        data = None
+    if isinstance(data, dict):
+        inner = data.get("error")
+        asked += [_seconds(data.get("retry_after"), None, now)]
+        asked += [_seconds(inner.get("retry_after"), None, now)] if isinstance(inner, dict) else []
+    return max((seconds for seconds in asked if seconds is not None), default=None)
+
+
+def _seconds(value: Any, sent: str | None, now: datetime) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        until = _date(value)
+        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
+        seconds = (until - (_date(sent) or now)).total_seconds() if until else math.nan
+        seconds = max(seconds, 0.0)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _date(value: Any) -> datetime | None:
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    value = headers.get("X-Request-ID")
+    return value[:200] if value and value.isprintable() else None
+
+
+_KEY_TEXT: Final = re.compile(r"\b([A-Za-z0-9]{8})\.[A-Za-z0-9_-]{16,}")
+_KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
+
+
+def _shown(body: bytes, token: Secret | None) -> str:
+    """Return at most 2,000 characters of a body, without anything that is or looks like a key."""
+    # Redacted before it is cut, or a key cut in half would no longer look like one; bounded before it is redacted.
+    text = body[:20_000].decode(errors="replace")
+    if token is not None:
+        text = text.replace(token.reveal(), "***")
+    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))[:2_000]
+
+
+def _said(body: bytes, shown: str) -> str:
+    """Return what the server said is wrong, as the end of a sentence, from a body already made safe to show."""
+    try:
+        data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
+    except codec.DecodeError:
+        data = None
+    said = _gather(data)
+    return f": {said:.500}" if said else ""
+
+
+def _gather(data: Any) -> str:
+    """Collect the messages out of the shapes in which this API reports errors."""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, list):
+        return " ".join(filter(None, map(_gather, data)))
+    if not isinstance(data, dict):
+        return ""
+    error = data.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return str(error["message"])
+    parts = [data[name] for name in ("detail", "error") if isinstance(data.get(name), str)]
+    fields = data.get("errors") if parts else data
+    if isinstance(fields, dict):
+        parts += [f"{name}: {said}" for name, value in fields.items() if (said := _gather(value))]
+    return "; ".join(parts)

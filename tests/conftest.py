@@ -1,0 +1,47 @@
+"""What the tests share: mocks that fit this aiohttp, virtual time, and a client beside a fake server."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import aioresponses.core
+import async_solipsism
+import pytest
+
+pytest_plugins = ["respan_async.testing.plugin"]
+
+
+class MockedResponse(aiohttp.ClientResponse):
+    """aioresponses 0.7.9 makes responses without the `stream_writer` that aiohttp 3.14 asks for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("stream_writer", mock.Mock(output_size=0))
+        super().__init__(*args, **kwargs)
+
+
+@pytest.fixture
+def mocked(monkeypatch: pytest.MonkeyPatch) -> Iterator[aioresponses.aioresponses]:
+    """Answers out of thin air, as users of aioresponses have them."""
+    monkeypatch.setattr(aioresponses.core, "ClientResponse", MockedResponse)
+    with aioresponses.aioresponses() as mocks:
+        yield mocks
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests marked `virtual` on a loop whose clock jumps to the next event instead of waiting for it."""
+    if item.get_closest_marker("virtual"):
+        return {"virtual": async_solipsism.EventLoop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _in_memory_sockets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let aiohttp connect within a virtual loop; a literal address keeps it from asking for a name."""
+    if request.node.get_closest_marker("virtual"):
+        monkeypatch.setattr(
+            "aiohttp.connector.aiohappyeyeballs.start_connection", async_solipsism.aiohappyeyeballs_start_connection
+        )
