@@ -3,7 +3,7 @@
 Rules:
 
 1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
-   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with the input.
+   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
 2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as does an input that
    raises: what was taken is finished and yielded first, then the error is raised.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
@@ -98,9 +98,11 @@ class Work(Protocol):
 
     async def run(self) -> CreatedKey:
         """Do it."""
+        ...
 
     def abandon(self) -> bool:
         """Give up waiting for it; return whether it goes on, because something may have left already."""
+        ...
 
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)

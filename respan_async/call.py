@@ -26,6 +26,7 @@ from respan_async.suspects import SuspectBook
 from respan_async.transport import Flight, Transport
 
 T = TypeVar("T")
+Error = TypeVar("Error", bound=RespanError)
 
 TokenSource = Callable[[], Awaitable[Secret | str]]
 
@@ -293,7 +294,7 @@ class Call(Generic[T]):
         return not self._abandoned and self._options.retry.wants(error, creates=self._creates)
 
     async def _retry(self, first: RespanError) -> T | RespanError:
-        """Let tenacity go on from a first failure; entering it only now keeps it off the way of a call that succeeds."""
+        """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
         pending = [first]
 
         async def attempt() -> T | RespanError:
@@ -328,7 +329,7 @@ class Call(Generic[T]):
         error.retry_at = self._desk.wall() + timedelta(seconds=wait)
         return error
 
-    def _summed_up(self, error: Any) -> Any:
+    def _summed_up(self, error: Error) -> Error:
         """Give the last error what all attempts together mean."""
         error.effect = self._effect.or_worse(error.effect)
         error.suspects = self._suspects

@@ -131,7 +131,7 @@ class AsyncRespan:
         self._core = Core(desk, lifetime, tag_names)
         self.temporary_keys = TemporaryKeys(self._core, self._options)
         lowest = TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-        self._auto_sweep = AutoSweep(lowest.sweep, book.__len__, lifetime)
+        self._auto_sweep = AutoSweep(lowest.sweep, lambda: len(book) > 0, lifetime)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, SuspectEvent):
@@ -242,9 +242,7 @@ def _token_source(api_key: str | Secret | TokenSource | None) -> Secret | TokenS
         api_key = os.environ.get("RESPAN_API_KEY") or None
     if api_key is None:
         raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
-    # Nothing below holds the text itself, lest a traceback with locals shows it.
-    api_key = usable_token(api_key)
-    return api_key
+    return usable_token(api_key)
 
 
 def _options(
@@ -285,7 +283,7 @@ def _checked_url(text: str, allow_http: bool) -> str:
         url = URL(text)
         host, port = url.host, url.port
     except ValueError:
-        host = None
+        url, host, port = URL(), None, None
     if not host or url.scheme not in ("https", "http") or port is None:
         raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
     if url.user is not None or url.password is not None:

@@ -148,13 +148,20 @@ def _unstructure_instant(instant: datetime) -> str:
 
 converter = make_converter()
 converter.register_unstructure_hook(datetime, _unstructure_instant)
-for _model in (LimitPolicy, CreateKeyRequest, UpdateKeyRequest):
-    # An omitted default is how UNSET stays off the wire; a lifetime goes out as the date it ends.
-    _overrides = {"expires_in": cattrs.gen.override(omit=True)} if _model is CreateKeyRequest else {}
+# An omitted default is how UNSET stays off the wire.
+for _model in (LimitPolicy, UpdateKeyRequest):
     converter.register_unstructure_hook(
-        _model,
-        cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True, **_overrides),
+        _model, cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True)
     )
+converter.register_unstructure_hook(
+    CreateKeyRequest,
+    cattrs.gen.make_dict_unstructure_fn(
+        CreateKeyRequest,
+        converter,
+        _cattrs_omit_if_default=True,
+        expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
+    ),
+)
 converter.register_structure_hook(TemporaryKey, _structure_key)
 converter.register_structure_hook(CreatedKey, _structure_created)
 converter.register_structure_hook(KeyPage, _structure_page)

@@ -169,4 +169,5 @@ class Hub:
             try:
                 hook(event)
             except Exception as error:  # noqa: BLE001  whatever a hook does, the call goes on
-                logger.error("hook %r raised %s on %s", hook, type(error).__name__, kind.__name__)
+                # Without a traceback: its locals are not ours to know.
+                logger.error("hook %r raised %s on %s", hook, type(error).__name__, kind.__name__)  # noqa: TRY400  see above

@@ -259,7 +259,7 @@ class TemporaryKeys:
         tag_names = self._core.tag_names
         if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
             raise InvalidRequestError(
-                f"name: expected at most {MAX_TAGGED_NAME} characters, as {MAX_NAME - MAX_TAGGED_NAME} are for the tag, "
+                f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
         draft = partial(_draft, request, self._core.desk.wall, tag_names)

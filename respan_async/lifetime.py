@@ -83,4 +83,4 @@ class Lifetime:
 
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.
-        return self._tasks - {asyncio.current_task()}  # type: ignore[arg-type]  # None is in no set of tasks
+        return self._tasks - {asyncio.current_task()}

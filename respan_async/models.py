@@ -4,7 +4,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -34,7 +34,7 @@ UNSET: Final = Unset.UNSET
 """Not given, and so not sent. None is something else: it is sent, as null."""
 
 T = TypeVar("T")
-Maybe = T | Literal[Unset.UNSET]
+Maybe: TypeAlias = T | Literal[Unset.UNSET]
 
 
 def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
@@ -83,6 +83,26 @@ def _check_spending_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any)
 def _check_flag(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is not UNSET and not isinstance(value, bool):
         raise _fail(attribute.name, "True or False", value)
+
+
+def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not UNSET and not isinstance(value, str):
+        raise _fail(attribute.name, "a string", value)
+
+
+def _check_amount(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not UNSET and (not _is_number(value) or value < 0):
+        raise _fail(attribute.name, "a number, 0 or more", value)
+
+
+def _check_period(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, str) or not (value in PERIODS or (value.isascii() and value.isdigit())):
+        raise _fail(attribute.name, f"one of {', '.join(PERIODS)}, or seconds as digits", value)
+
+
+def _check_metric(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if value is not UNSET and value not in METRICS:
+        raise _fail(attribute.name, f"one of {', '.join(METRICS)}", value)
 
 
 def _check_lifetime(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -153,34 +173,12 @@ class LimitPolicy:
         InvalidRequestError: A field is not what it should be; the message names it.
     """
 
-    max_value: float = attrs.field()
-    period: str = attrs.field()
-    metric: Maybe[str] = attrs.field(default=UNSET)
-    warning_threshold: Maybe[float] = attrs.field(default=UNSET)
-    name: Maybe[str] = attrs.field(default=UNSET)
-    notification_method_id: Maybe[str] = attrs.field(default=UNSET)
-
-    @max_value.validator
-    @warning_threshold.validator
-    def _check_amount(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value is not UNSET and (not _is_number(value) or value < 0):
-            raise _fail(attribute.name, "a number, 0 or more", value)
-
-    @period.validator
-    def _check_period(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if not isinstance(value, str) or not (value in PERIODS or (value.isascii() and value.isdigit())):
-            raise _fail(attribute.name, f"one of {', '.join(PERIODS)}, or seconds as digits", value)
-
-    @metric.validator
-    def _check_metric(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value is not UNSET and value not in METRICS:
-            raise _fail(attribute.name, f"one of {', '.join(METRICS)}", value)
-
-    @name.validator
-    @notification_method_id.validator
-    def _check_text(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        if value is not UNSET and not isinstance(value, str):
-            raise _fail(attribute.name, "a string", value)
+    max_value: float = attrs.field(validator=_check_amount)
+    period: str = attrs.field(validator=_check_period)
+    metric: Maybe[str] = attrs.field(default=UNSET, validator=_check_metric)
+    warning_threshold: Maybe[float] = attrs.field(default=UNSET, validator=_check_amount)
+    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_text)
+    notification_method_id: Maybe[str] = attrs.field(default=UNSET, validator=_check_text)
 
 
 @attrs.frozen(kw_only=True)

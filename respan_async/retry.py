@@ -13,6 +13,16 @@ from respan_async.errors import APIStatusError, ConfigurationError, RespanError
 _DAY: Final = 86400.0
 
 
+def _check_whole(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{attribute.name}: expected a whole number, got {value!r:.100}")
+
+
+def _check_seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(f"{attribute.name}: expected a number of seconds, got {value!r:.100}")
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How often, and after how long, a call is tried again.
@@ -35,11 +45,11 @@ class RetryPolicy:
         ConfigurationError: A value is not what it should be.
     """
 
-    max_attempts: int = attrs.field(default=5)
-    initial: float = attrs.field(default=0.5)
-    maximum: float = attrs.field(default=30.0)
-    max_retry_after: float = attrs.field(default=120.0)
-    max_refusals: int = attrs.field(default=20)
+    max_attempts: int = attrs.field(default=5, validator=_check_whole)
+    initial: float = attrs.field(default=0.5, validator=_check_seconds)
+    maximum: float = attrs.field(default=30.0, validator=_check_seconds)
+    max_retry_after: float = attrs.field(default=120.0, validator=_check_seconds)
+    max_refusals: int = attrs.field(default=20, validator=_check_whole)
     on_unknown: Literal["replace", "raise"] = attrs.field(default="replace")
 
     def __attrs_post_init__(self) -> None:
@@ -54,17 +64,6 @@ class RetryPolicy:
                 raise ConfigurationError(f"{name}: expected {expected}, got {getattr(self, name)!r:.100}")
         if self.on_unknown not in ("replace", "raise"):
             raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {self.on_unknown!r:.100}")
-
-    @max_attempts.validator
-    @initial.validator
-    @maximum.validator
-    @max_retry_after.validator
-    @max_refusals.validator
-    def _check_number(self, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-        whole = attribute.name in ("max_attempts", "max_refusals")
-        if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-            expected = "a whole number" if whole else "a number of seconds"
-            raise ConfigurationError(f"{attribute.name}: expected {expected}, got {value!r:.100}")
 
     def wants(self, error: RespanError, *, creates: bool) -> bool:
         """Whether this failure is one to try again after.

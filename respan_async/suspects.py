@@ -30,12 +30,15 @@ class SuspectStore(Protocol):
 
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""
+        ...
 
     async def holds(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
+        ...
 
     async def settle(self, suspect: Suspect) -> None:
         """Forget a suspect: its key was revoked, or has expired."""
+        ...
 
 
 class SuspectBook:

@@ -37,12 +37,15 @@ class Keys(Protocol):
 
     def every(self) -> AsyncIterator[TemporaryKey]:
         """Go through all keys on all pages."""
+        ...
 
     async def retrieve(self, key_id: str) -> TemporaryKey:
         """Read one key."""
+        ...
 
     async def revoke(self, key_id: str) -> None:
         """Revoke one key, if it is still there."""
+        ...
 
 
 @attrs.frozen(kw_only=True)

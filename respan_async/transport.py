@@ -11,7 +11,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 from respan_async.wire import Answer, NoAnswer, Request
 
@@ -97,7 +97,7 @@ class Transport:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
         sendings = aiohttp.UploadTracker() if flight is None else None
-        result: Answer | NoAnswer | ClientStateError | ConfigurationError | None = None
+        result: NoAnswer | ClientStateError | ConfigurationError | None = None
         try:
             return await self._exchange(session, request, flight, token, timeout, extra_headers, sendings)
         except _BrokenOff as error:
@@ -108,9 +108,9 @@ class Transport:
             result = _classify(error, flight, None, _resends(sendings))
         if result is None:
             raise asyncio.CancelledError
-        if isinstance(result, NoAnswer):
-            return result
-        raise result
+        if isinstance(result, RespanError):
+            raise result
+        return result
 
     async def _exchange(
         self,

@@ -8,6 +8,18 @@ import attrs
 from respan_async.errors import ConfigurationError
 
 
+def _check_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigurationError(
+            f"{attribute.name}: expected a whole number of requests, 1 or more, got {value!r:.100}"
+        )
+
+
+def _check_per(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
+        raise ConfigurationError(f"{attribute.name}: expected a number of seconds above 0, got {value!r:.100}")
+
+
 @attrs.frozen
 class RateLimit:
     """At most `limit` requests in any `per` seconds, as `RateLimit(60, per=60)`.
@@ -20,18 +32,8 @@ class RateLimit:
         ConfigurationError: One of them is not that.
     """
 
-    limit: int = attrs.field()
-    per: float = attrs.field(kw_only=True)
-
-    @limit.validator
-    def _check_limit(self, _: Any, value: Any) -> None:
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigurationError(f"limit: expected a whole number of requests, 1 or more, got {value!r:.100}")
-
-    @per.validator
-    def _check_per(self, _: Any, value: Any) -> None:
-        if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
-            raise ConfigurationError(f"per: expected a number of seconds above 0, got {value!r:.100}")
+    limit: int = attrs.field(validator=_check_limit)
+    per: float = attrs.field(kw_only=True, validator=_check_per)
 
     @property
     def interval(self) -> float:

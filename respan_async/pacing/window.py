@@ -16,40 +16,52 @@ class Window(Protocol):
     @property
     def limit(self) -> RateLimit | None:
         """What is allowed now, or None while nothing is known."""
+        ...
 
     @property
     def learned(self) -> bool:
         """Whether `limit` comes from the server's refusals rather than from a setting."""
+        ...
 
     def used(self, now: float) -> int:
         """Return how many slots are taken."""
+        ...
 
     def delay(self, now: float, ahead: int = 0) -> float:
         """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
+        ...
 
     def wakes_at(self, now: float) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
+        ...
 
     def take(self, now: float) -> None:
         """Take a free slot."""
+        ...
 
     def unused(self, now: float) -> None:
         """Give back a slot of which the server knows nothing."""
+        ...
 
     def answered(self, now: float, sendings: int) -> None:
         """Note that the server let the request in, or its `sendings` repetitions."""
+        ...
 
     def lost(self, now: float) -> None:
         """Note that the request left, and no answer came."""
+        ...
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away; return whether that was to be expected."""
+        ...
 
     def binding(self, retry_after: float | None) -> float | None:
         """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
+        ...
 
     def held(self, now: float) -> bool:
         """Whether nothing may be sent until what is in the air has come back."""
+        ...
 
 
 class LocalWindow:
