@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
-import aiohttp
 import attrs
 
 from respan_async import wire
@@ -23,7 +22,7 @@ from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
 from respan_async.retry import RetryPolicy, Tally
 from respan_async.secret import Secret
 from respan_async.suspects import SuspectBook
-from respan_async.transport import Flight, Transport
+from respan_async.transport import Flight, Timeout, Transport
 
 T = TypeVar("T")
 Error = TypeVar("Error", bound=RespanError)
@@ -43,7 +42,7 @@ class Options:
         extra_headers: Sent besides.
     """
 
-    timeout: aiohttp.ClientTimeout
+    timeout: Timeout
     deadline: float | None
     retry: RetryPolicy
     priority: Priority | None = None
@@ -151,8 +150,15 @@ class Call(Generic[T]):
         self._abandoned = False
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
-        self._started = 0.0
+        self._started = -1.0
         self.requests = 0
+
+    def begin(self) -> None:
+        """Let the time of the whole call begin, if it has not."""
+        if self._started < 0:
+            self._started = asyncio.get_running_loop().time()
+            if self._options.deadline is not None:
+                self._deadline = self._started + self._options.deadline
 
     async def run(self) -> T:
         """Make the call.
@@ -160,18 +166,15 @@ class Call(Generic[T]):
         Raises:
             RespanError: It did not succeed.
         """
-        loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
-        self._started = loop.time()
-        if self._options.deadline is not None:
-            self._deadline = self._started + self._options.deadline
+        self.begin()
         result = await self._attempt()
         if isinstance(result, RespanError) and self._wants(result) and not self._options.retry.exhausted(self._tally):
             result = await self._retry(result)
         if isinstance(result, RespanError):
             raise self._summed_up(result)
-        if isinstance(result, CreatedKey):
-            self._issued(result)
+        if isinstance(result, CreatedKey) and not self._abandoned:
+            self._tell_issued(result)
         return result
 
     def abandon(self) -> bool:
@@ -180,16 +183,11 @@ class Call(Generic[T]):
         An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
         """
         self._abandoned = True
-        if self._in_air and (self._flight is None or self._flight.may_have_left):
+        if self._in_air and (self._flight is None or not self._flight.recall()):
             return True
         if self._task is not None:
             self._task.cancel()
         return False
-
-    @property
-    def deadline(self) -> float | None:
-        """The event loop's time at which the call must be over."""
-        return self._deadline
 
     def overdue(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
@@ -209,10 +207,11 @@ class Call(Generic[T]):
         asked_at = loop.time()
         try:
             slot = await desk.pacer.acquire(self._priority, self._deadline)
+            return await self._send(slot, loop.time() - asked_at)
         except TooLate as late:
             wait = late.wait
-        else:
-            return await self._send(slot, loop.time() - asked_at)
+        except RespanError as error:
+            return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room")
 
     async def _send(self, slot: Slot, waited: float) -> T | RespanError:
@@ -268,9 +267,10 @@ class Call(Generic[T]):
         return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
 
     def _count(self, end: End) -> None:
-        held_back = end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage
-        if end is End.REFUSED or held_back:
-            self._tally.uncounted += 1
+        if end is End.REFUSED:
+            self._tally.refused += 1
+        elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
+            self._tally.held_back += 1
         else:
             self._tally.counted += 1
 
@@ -354,8 +354,7 @@ class Call(Generic[T]):
         logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
         self._desk.hub.tell(SuspectEvent, suspect=suspect)
 
-    def _issued(self, key: CreatedKey) -> None:
-        self._desk.book.handed_out(key.id)
+    def _tell_issued(self, key: CreatedKey) -> None:
         if self._desk.hub.listening:
             elapsed = asyncio.get_running_loop().time() - self._started
             self._desk.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)

@@ -28,6 +28,8 @@ async def carry(call: Call[T], deadline: float | None, lifetime: Lifetime, disca
         DeadlineExceededError: The deadline passed while an attempt was in the air.
         RespanError: The call did not succeed.
     """
+    # Begun here, so that a deadline which passes while the call waits is told by the call, which knows why.
+    call.begin()
     task = lifetime.spawn(call.run())
     try:
         await asyncio.wait({task}, timeout=deadline)

@@ -208,6 +208,7 @@ class AsyncRespan:
         end = asyncio.get_running_loop().time() + grace
         # The lowest class stays open: it is where keys that nobody holds are revoked.
         desk.pacer.close(below=Priority.SWEEP)
+        lifetime.spawn(desk.pacer.idle())
         try:
             await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
         finally:

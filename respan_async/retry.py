@@ -78,7 +78,7 @@ class RetryPolicy:
 
     def exhausted(self, tally: "Tally") -> bool:
         """Whether a call has been tried often enough."""
-        return tally.counted >= self.max_attempts or tally.uncounted > self.max_refusals
+        return tally.counted >= self.max_attempts or tally.refused + tally.held_back > self.max_refusals
 
     def wait(self, error: RespanError, tally: "Tally") -> float:
         """Return the seconds to wait before trying again."""
@@ -86,7 +86,7 @@ class RetryPolicy:
         if asked is not None:
             return asked + random.uniform(0.0, self.initial)  # noqa: S311  jitter is no secret
         # A float power: a whole one of a large exponent would be computed digit by digit.
-        doublings = float(min(tally.counted + tally.uncounted - 1, 60))
+        doublings = float(min(max(tally.counted + tally.refused - 1, 0), 60))
         return random.uniform(0.0, min(self.maximum, self.initial * 2.0**doublings))  # noqa: S311  as above
 
     def retrying(
@@ -127,11 +127,13 @@ class Tally:
 
     Attributes:
         counted: Requests that count as attempts.
-        uncounted: Refusals, and connections that an outage kept from being made.
+        refused: Requests that the limit turned away.
+        held_back: Connections that an outage kept from being made; the pace spaces these, and no back-off grows.
     """
 
     counted: int = 0
-    uncounted: int = 0
+    refused: int = 0
+    held_back: int = 0
 
 
 def retry_after_of(error: RespanError) -> float | None:

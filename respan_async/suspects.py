@@ -1,9 +1,9 @@
 """What is remembered of attempts that may have left a key nobody holds."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from respan_async.effect import Suspect
 from respan_async.models import MAX_NAME
@@ -46,9 +46,8 @@ class SuspectBook:
 
     def __init__(self) -> None:
         self._suspects: list[Suspect] = []
-        self._handed_out: set[str] = set()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Suspect]:
         return iter(tuple(self._suspects))
 
     def __len__(self) -> int:
@@ -58,24 +57,18 @@ class SuspectBook:
         """Remember a suspect."""
         self._suspects.append(suspect)
 
-    def handed_out(self, key_id: str) -> None:
-        """Remember, while there are suspects, that somebody holds this key."""
-        if self._suspects:
-            self._handed_out.add(key_id)
-
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""
         return tuple(self._suspects)
 
     async def holds(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
-        return key_id in self._handed_out
+        # Every attempt has a tag of its own, and an attempt that became a suspect has handed out nothing.
+        return False
 
     async def settle(self, suspect: Suspect) -> None:
         """Forget a suspect: its key was revoked, or has expired."""
         self._suspects.remove(suspect)
-        if not self._suspects:
-            self._handed_out.clear()
 
 
 def expires_at(suspect: Suspect) -> datetime | None:

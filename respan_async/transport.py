@@ -24,6 +24,9 @@ that closing is a lost answer, and so a possible key that nobody holds."""
 
 _CHUNK: Final = 2**16
 
+Timeout = aiohttp.ClientTimeout
+"""For one attempt."""
+
 
 class Flight(aiohttp.BytesPayload):
     """The body of one request, which knows whether it has begun to leave.
@@ -34,6 +37,7 @@ class Flight(aiohttp.BytesPayload):
 
     touched = False
     started = False
+    recalled = False
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body, content_type="application/json")
@@ -49,8 +53,16 @@ class Flight(aiohttp.BytesPayload):
         """Whether bytes may have reached the server; the absence of proof counts as yes."""
         return self.started or not self.touched
 
+    def recall(self) -> bool:
+        """Keep the request from leaving from now on; return whether it is certain that it had not begun to."""
+        self.recalled = not self.may_have_left
+        return self.recalled
+
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Note that the request is leaving, and let it."""
+        if self.recalled:
+            # Whoever awaits the answer is being cancelled, which takes one more turn of the loop than this write.
+            raise asyncio.CancelledError
         self.started = True
         await super().write_with_length(writer, content_length)
 
@@ -74,7 +86,7 @@ class Transport:
         request: Request,
         flight: Flight | None,
         token: Secret,
-        timeout: aiohttp.ClientTimeout,
+        timeout: Timeout,
         extra_headers: tuple[tuple[str, str], ...] = (),
     ) -> Answer | NoAnswer:
         """Send one request once, and never follow a redirect.
@@ -118,7 +130,7 @@ class Transport:
         request: Request,
         flight: Flight | None,
         token: Secret,
-        timeout: aiohttp.ClientTimeout,
+        timeout: Timeout,
         extra_headers: tuple[tuple[str, str], ...],
         sendings: aiohttp.UploadTracker | None,
     ) -> Answer:
@@ -247,9 +259,9 @@ def _name(error: Exception) -> str:
     return type(error).__name__
 
 
-def timeout_of(value: float | aiohttp.ClientTimeout) -> aiohttp.ClientTimeout:
+def timeout_of(value: float | Timeout) -> Timeout:
     """Return aiohttp's form of a number of seconds for one attempt."""
-    return value if isinstance(value, aiohttp.ClientTimeout) else aiohttp.ClientTimeout(total=value)
+    return value if isinstance(value, Timeout) else Timeout(total=value)
 
 
 def check_session(session: object) -> None:

@@ -1,0 +1,184 @@
+"""OpenTelemetry: spans and metrics out of the events that hooks are told.
+
+    async with AsyncRespan(hooks=[OpenTelemetry()]) as respan: ...
+
+Needs the extra: `pip install 'respan-async[otel]'`. Only the OpenTelemetry API is used; what is recorded goes wherever
+the application's SDK sends it, and nowhere without one. No secret, name or id is ever recorded.
+
+Every HTTP attempt is a client span by the HTTP semantic conventions, under the span that is current for the caller.
+Events do not know the server's address, so `server.address` and `url.full` are left out. A span is made when its
+attempt is over: no `traceparent` header is sent. Beside an instrumentation of aiohttp itself, requests count twice.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from respan_async.events import (
+    AttemptEvent,
+    Event,
+    IssuedEvent,
+    PauseEvent,
+    RetryEvent,
+    RevokedEvent,
+    SuspectEvent,
+    SweepEvent,
+)
+from respan_async.wire import PATH
+
+try:
+    from opentelemetry import metrics, trace
+except ModuleNotFoundError:
+    raise ImportError(
+        "respan_async.otel needs OpenTelemetry, which is not installed: pip install 'respan-async[otel]'"
+    ) from None
+
+__all__ = ["OpenTelemetry"]
+
+_SCOPE: Final = "respan_async"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+_ONE_KEY: Final = PATH + "{id}/"
+_TEMPLATES: Final = {"create": PATH, "list": PATH, "retrieve": _ONE_KEY, "update": _ONE_KEY, "delete": _ONE_KEY}
+
+# What the semantic conventions for HTTP metrics say.
+_REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+# From a free slot, over the documented minute, to the hours of a large batch.
+_WAIT_SECONDS: Final = (0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600, 10800)
+
+_Value = str | int | float | bool
+
+
+class OpenTelemetry:
+    """A hook that records spans and metrics.
+
+    A span: `"POST /api/temporary-keys/"`, `"DELETE /api/temporary-keys/{id}/"`, for each attempt; besides the
+    conventional attributes it has `respan.operation` and, on a failure, `respan.effect`: what it may have left. The
+    caller's own span gets the events `respan.retry` and `respan.pause`.
+
+    | metric | unit | by |
+    |---|---|---|
+    | `http.client.request.duration` | s | method, template, status, `error.type` |
+    | `respan.client.wait.duration`: for the pace | s | `respan.operation` |
+    | `respan.client.retries` | {retry} | `respan.operation`, `error.type` |
+    | `respan.client.pauses` | {pause} | `respan.pause.reason`: `refused` or `outage` |
+    | `respan.client.keys.issued` | {key} | |
+    | `respan.client.keys.revoked`: which nobody held | {key} | |
+    | `respan.client.suspects` | {suspect} | `respan.effect` |
+    | `respan.client.sweeps` | {sweep} | |
+
+    Args:
+        tracer_provider: Where spans go; the application's global one by default.
+        meter_provider: Where metrics go; the application's global one by default.
+    """
+
+    def __init__(
+        self,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+    ) -> None:
+        self._tracer = trace.get_tracer(_SCOPE, tracer_provider=tracer_provider)
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+        self._duration = _histogram(
+            meter, "http.client.request.duration", "Duration of HTTP client requests.", _REQUEST_SECONDS
+        )
+        self._wait = _histogram(
+            meter, "respan.client.wait.duration", "How long attempts waited for the pace.", _WAIT_SECONDS
+        )
+        self._retries = meter.create_counter("respan.client.retries", "{retry}", "Calls to be tried again.")
+        self._pauses = meter.create_counter("respan.client.pauses", "{pause}", "Times that requests were held back.")
+        self._issued = meter.create_counter("respan.client.keys.issued", "{key}", "Keys made and received.")
+        self._revoked = meter.create_counter("respan.client.keys.revoked", "{key}", "Keys revoked as nobody held them.")
+        self._suspects = meter.create_counter(
+            "respan.client.suspects", "{suspect}", "Attempts that may have left a key nobody holds."
+        )
+        self._sweeps = meter.create_counter("respan.client.sweeps", "{sweep}", "Sweeps that were completed.")
+
+    def __call__(self, event: Event) -> None:
+        """Record an event; kinds that are not known here are passed over."""
+        match event:
+            case AttemptEvent():
+                self._attempted(event)
+            case RetryEvent():
+                self._retried(event)
+            case PauseEvent():
+                self._paused(event)
+            case IssuedEvent():
+                self._issued.add(1)
+            case RevokedEvent():
+                self._revoked.add(1)
+            case SuspectEvent(suspect=suspect):
+                self._suspects.add(1, {"respan.effect": suspect.effect.value})
+            case SweepEvent():
+                self._sweeps.add(1)
+
+    def _attempted(self, event: AttemptEvent) -> None:
+        template = _TEMPLATES[event.operation]
+        conventional = _known(
+            {
+                "http.request.method": event.method,
+                "url.template": template,
+                "http.response.status_code": event.status,
+                "error.type": event.error,
+            }
+        )
+        own = _known(
+            {
+                "http.request.resend_count": event.number - 1 or None,
+                "respan.operation": event.operation,
+                "respan.effect": event.effect and event.effect.value,
+            }
+        )
+        self._duration.record(event.elapsed, conventional)
+        self._wait.record(event.waited, {"respan.operation": event.operation})
+        end = _nanoseconds(event.at)
+        span = self._tracer.start_span(
+            f"{event.method} {template}",
+            kind=trace.SpanKind.CLIENT,
+            attributes={**conventional, **own},
+            start_time=end - round(event.elapsed * 1e9),
+        )
+        if event.error is not None:
+            span.set_status(trace.StatusCode.ERROR)
+        span.end(end)
+
+    def _retried(self, event: RetryEvent) -> None:
+        attributes = {"respan.operation": event.operation, "error.type": event.reason}
+        self._retries.add(1, attributes)
+        facts = {"http.response.status_code": event.status, "respan.retry.wait": event.wait}
+        _note("respan.retry", event, {**attributes, **facts})
+
+    def _paused(self, event: PauseEvent) -> None:
+        attributes = {"respan.pause.reason": event.reason}
+        self._pauses.add(1, attributes)
+        facts = {
+            "respan.pause.duration": event.seconds,
+            "respan.pause.lower_only": event.lower_only,
+            "respan.pause.limit": event.limit,
+        }
+        _note("respan.pause", event, {**attributes, **facts})
+
+
+def _histogram(meter: metrics.Meter, name: str, description: str, boundaries: Sequence[float]) -> metrics.Histogram:
+    """Make a histogram of seconds."""
+    try:
+        return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=boundaries)
+    except TypeError:  # before 1.30 the API takes no advice on boundaries
+        return meter.create_histogram(name, "s", description)
+
+
+def _note(name: str, event: Event, attributes: Mapping[str, _Value | None]) -> None:
+    """Add an event to the caller's span, if it is being recorded."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.add_event(name, _known(attributes), _nanoseconds(event.at))
+
+
+def _known(attributes: Mapping[str, _Value | None]) -> dict[str, _Value]:
+    """Leave out what has no value, which OpenTelemetry has none for."""
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _nanoseconds(at: datetime) -> int:
+    """Return a time as OpenTelemetry counts it, without a float's rounding."""
+    return (at - _EPOCH) // timedelta(microseconds=1) * 1000
