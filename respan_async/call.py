@@ -225,7 +225,7 @@ class Call(Generic[T]):
             if plan.before_send is not None:
                 await plan.before_send(draft)
             request = draft.request
-            sent_at = desk.wall()
+            sent_at, departed = desk.wall(), asyncio.get_running_loop().time()
             flight = self._flight = Flight(request.body) if request.body is not None else None
             self._in_air = True
             self.requests += 1
@@ -233,11 +233,12 @@ class Call(Generic[T]):
                 result = await desk.transport.send(
                     request, flight, token, self._options.timeout, self._options.extra_headers
                 )
-            except BaseException:
+            except BaseException as cut:
                 # Cancelled, or a session closed under us. Without proof that nothing left, something may have.
                 if flight is None or flight.may_have_left:
                     end = End.LOST
                     self._suspect(draft, sent_at, Effect.UNKNOWN, "the request was cut off")
+                self._tell_attempt(request, None, cut, waited, departed)
                 raise
             finally:
                 self._in_air = False
@@ -260,10 +261,9 @@ class Call(Generic[T]):
             else:
                 self._tally.counted += 1
         finally:
-            granted_at = slot.granted_at
             desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
         if desk.hub.listening:
-            self._tell_attempt(request, result, answer, waited, granted_at)
+            self._tell_attempt(request, result, answer, waited, departed)
         return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
 
     def _count(self, end: End) -> None:
@@ -360,19 +360,25 @@ class Call(Generic[T]):
             self._desk.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)
 
     def _tell_attempt(
-        self, request: wire.Request, result: wire.Answer | wire.NoAnswer, answer: object, waited: float, sent_at: float
+        self,
+        request: wire.Request,
+        result: wire.Answer | wire.NoAnswer | None,
+        answer: object,
+        waited: float,
+        departed: float,
     ) -> None:
-        error = answer if isinstance(answer, RespanError) else None
+        failed = answer if isinstance(answer, BaseException) else None
+        error = failed if isinstance(failed, RespanError) else None
         self._desk.hub.tell(
             AttemptEvent,
             operation=self._plan.operation,
             method=request.method,
             number=self.requests,
             waited=waited,
-            elapsed=asyncio.get_running_loop().time() - sent_at,
-            status=result.status,
+            elapsed=asyncio.get_running_loop().time() - departed,
+            status=result.status if result is not None else None,
             effect=error.effect if error else None,
-            error=type(error).__name__ if error else None,
+            error=type(failed).__name__ if failed else None,
             request_id=error.request_id if error else None,
         )
 

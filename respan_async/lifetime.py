@@ -1,6 +1,7 @@
 """From a client's first call to its closing: one event loop, one process, and what goes on in the background."""
 
 import asyncio
+import contextvars
 import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -54,9 +55,14 @@ class Lifetime:
         elif loop is not self._loop:
             raise ClientStateError("the client belongs to another event loop; make one for each loop")
 
-    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run something in the background, until it ends or the client has waited for it long enough."""
-        task = asyncio.get_running_loop().create_task(work)
+    def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
+        """Run something in the background, until it ends or the client has waited for it long enough.
+
+        Args:
+            work: What to run.
+            context: Where, when it is not part of what its starter does, such as a request that is traced.
+        """
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         task.add_done_callback(self._over)
         return task

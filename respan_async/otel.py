@@ -161,10 +161,7 @@ class OpenTelemetry:
 
 def _histogram(meter: metrics.Meter, name: str, description: str, boundaries: Sequence[float]) -> metrics.Histogram:
     """Make a histogram of seconds."""
-    try:
-        return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=boundaries)
-    except TypeError:  # before 1.30 the API takes no advice on boundaries
-        return meter.create_histogram(name, "s", description)
+    return meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=boundaries)
 
 
 def _note(name: str, event: Event, attributes: Mapping[str, _Value | None]) -> None:

@@ -11,6 +11,7 @@ Rules:
 """
 
 import asyncio
+import contextvars
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -187,7 +188,8 @@ class AutoSweep:
         """There is a suspect."""
         if self._refused or self._lifetime.closing or (self._task is not None and not self._task.done()):
             return
-        self._task = self._lifetime.spawn(self._run())
+        # In a context of its own: it outlives the call that has left the suspect.
+        self._task = self._lifetime.spawn(self._run(), contextvars.Context())
 
     def _stop(self) -> None:
         if self._task is not None:

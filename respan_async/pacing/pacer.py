@@ -125,7 +125,7 @@ class Pacer:
         self._failures = 0
         self._culprits: list[object] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._idle: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
         self._open_from: int = Priority.INTERACTIVE
 
     # ------------------------------------------------------------------ asking
@@ -203,8 +203,8 @@ class Pacer:
         if healthy is not None:
             # That no connection can be made has nothing to do with whose call it was.
             self._note_health(healthy, slot, now, slot if end is End.UNREACHED else caller)
-        if self._idle is not None and not self.in_air and not self._idle.done():
-            self._idle.set_result(None)
+        if not self.in_air:
+            self._idle.set()
         self._pump()
 
     def demand(self) -> Demand:
@@ -247,8 +247,8 @@ class Pacer:
     async def idle(self) -> None:
         """Wait until nothing is in the air."""
         while self.in_air:
-            self._idle = asyncio.get_running_loop().create_future()
-            await self._idle
+            self._idle.clear()
+            await self._idle.wait()
 
     # ---------------------------------------------------------------- granting
 
