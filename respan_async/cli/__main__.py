@@ -1,0 +1,7 @@
+"""`python -m respan_async.cli`."""
+
+import sys
+
+from respan_async.cli import main
+
+sys.exit(main())

@@ -1,0 +1,190 @@
+"""The arguments of every command."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any, Final
+
+from respan_async.cli import commands, fields, issue, sandbox
+from respan_async.errors import InvalidRequestError
+from respan_async.models import UNSET
+from respan_async.pacing.limit import DOCUMENTED_LIMIT, RateLimit
+
+_EPILOG: Final = """\
+RESPAN_API_KEY holds the API key; it is never an argument, where every user of the machine could read it.
+exit codes: 0 all done, 1 some failed, 2 wrong use, 3 the API key was refused, 130 interrupted
+"""
+
+_CSV: Final = """\
+FILE.csv has a header line. The column `ticket` (or else `name`) tells one line
+from another; the others are fields of the request: name, expiry_date,
+expires_in, max_usage, rate_limit, spending_limit, is_test, limit_policies. An
+empty cell is a field not given; `null` in rate_limit or spending_limit is sent.
+
+Lines whose ticket is in the --out file already are skipped, so that the same
+command again goes on from where it was.
+"""
+
+_OPTIONS: Final = {
+    "name": ("TEXT", "at most 50 characters"),
+    "expires_in": ("TIME", "how long the key lives: 90s, 30m, 1h, 7d"),
+    "expiry_date": ("DATE", "when the key dies, as in 2030-01-31T12:00:00Z"),
+    "max_usage": ("N", "how often the key can be used; -1 for no limit"),
+    "rate_limit": ("N", "requests a minute, or null"),
+    "spending_limit": ("USD", "US dollars, or null"),
+    "limit_policies": ("JSON", "a list of limit policies"),
+}
+
+
+def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments.
+
+    Returns:
+        The values, with the command's function as `run` and the arguments as they came as `argv`.
+
+    Raises:
+        SystemExit: They are wrong, or ask for help or the version.
+    """
+    common = _common()
+    parser = argparse.ArgumentParser(
+        prog="respan-keys",
+        description="Issue and manage Respan's temporary API keys.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"respan-keys {version('respan-async')}")
+    adding = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, help: str, run: Callable[..., int], **more: Any) -> argparse.ArgumentParser:  # noqa: A002  argparse's own name
+        command = adding.add_parser(name, help=help, parents=[common], allow_abbrev=False, **more)
+        command.set_defaults(run=run)
+        return command
+
+    _issue(
+        add(
+            "issue",
+            "issue a key for every line of a CSV file",
+            issue.issue,
+            description="Issue a key for every line of a CSV file, as fast as the limit lets anyone.",
+            epilog=_CSV,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    )
+    create = add("create", "create one key and print it, with its secret", commands.create)
+    _fields(create, "name", "expires_in", "expiry_date", "max_usage", "rate_limit", "spending_limit", "limit_policies")
+    create.add_argument("--is-test", action=argparse.BooleanOptionalAction, default=UNSET, help="a test key")
+    listing = add("list", "print all keys, or one page of them, without secrets", commands.list_keys)
+    listing.add_argument("--page", type=_count, metavar="N", help="only this page, from 1")
+    listing.add_argument("--page-size", type=_count, metavar="N", help="keys on a page")
+    add("show", "print one key, without its secret", commands.show).add_argument("id", metavar="ID")
+    update = add("update", "change one key and print it", commands.update)
+    update.add_argument("id", metavar="ID")
+    _fields(update, "name", "expiry_date", "max_usage", "rate_limit", "spending_limit")
+    delete = add("delete", "revoke one key; it cannot be undone", commands.delete)
+    delete.add_argument("id", metavar="ID")
+    delete.add_argument("--missing-ok", action="store_true", help="do not mind a key that is not there")
+    _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
+    arguments = parser.parse_args(argv)
+    arguments.argv = tuple(argv)
+    return arguments
+
+
+def _common() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
+    common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
+    return common
+
+
+def _issue(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.csv", help="what to issue; - for standard input")
+    parser.add_argument(
+        "--out", default="-", metavar="FILE", help="where keys go, as JSON lines; - for standard output"
+    )
+    parser.add_argument("--max-in-flight", type=_count, default=64, metavar="N", help="requests at the same time")
+    parser.add_argument(
+        "--rate",
+        type=_pace,
+        metavar="N/SECONDS",
+        help=f"the account's limit, as in 100/1s, or auto to learn it; {DOCUMENTED_LIMIT} by default",
+    )
+    parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
+
+
+def _sandbox(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--port", type=_port, default=8700, metavar="N", help="0 for a free one; 8700 by default")
+    parser.add_argument(
+        "--limit",
+        type=_limit,
+        default=DOCUMENTED_LIMIT,
+        metavar="N/SECONDS",
+        help=f"or none; {DOCUMENTED_LIMIT} by default",
+    )
+    parser.add_argument("--latency", type=_seconds, default=0.02, metavar="S", help="seconds a request takes")
+    parser.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="NAME:PROBABILITY",
+        help="let creates meet a fault by chance, as in lose_answer_after_create:0.01; may be repeated",
+    )
+
+
+def _fields(parser: argparse.ArgumentParser, *names: str) -> None:
+    for name in names:
+        metavar, meaning = _OPTIONS[name]
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, dest=name, type=_field(name), default=UNSET, metavar=metavar, help=meaning)
+
+
+def _field(name: str) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return fields.READERS[name](text)
+        except InvalidRequestError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r:.100}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < 65_536):
+        raise argparse.ArgumentTypeError(f"expected a port, 0 to 65535, got {text!r:.100}")
+    return int(text[:6])
+
+
+def _seconds(text: str) -> float:
+    value = fields.READERS["spending_limit"](text)
+    if not isinstance(value, int | float) or not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds, 0 to 3600, got {text!r:.100}")
+    return value
+
+
+def _rate(text: str) -> RateLimit:
+    try:
+        return fields.rate_limit(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _pace(text: str) -> Any:
+    return "auto" if text == "auto" else _rate(text)
+
+
+def _limit(text: str) -> RateLimit | None:
+    return None if text == "none" else _rate(text)
+
+
+def _fault(text: str) -> tuple[str, float]:
+    try:
+        return sandbox.fault(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

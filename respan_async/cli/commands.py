@@ -1,0 +1,97 @@
+"""The commands that make one call, or read one list."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import attrs
+
+from respan_async.cli import exits
+from respan_async.cli.account import connect
+from respan_async.cli.keyfile import STANDARD_OUTPUT, line_of, write_all
+from respan_async.cli.terminal import LogLines, say
+from respan_async.client import AsyncRespan
+from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
+
+
+def create(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Create one key and print it."""
+    request = CreateKeyRequest(**_given(arguments, CreateKeyRequest))
+
+    async def work(respan: AsyncRespan) -> None:
+        key = await respan.temporary_keys.create(request)
+        try:
+            _print(key)
+        except OSError:
+            await _revoke(respan, key)
+            raise
+
+    return _call(arguments, work)
+
+
+async def _revoke(respan: AsyncRespan, key: CreatedKey) -> None:
+    """Revoke a key that could not be shown to anybody."""
+    await respan.temporary_keys.delete(key.id, missing_ok=True)
+    say(f"key {key.id} could not be written to standard output, and was revoked")
+
+
+def list_keys(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Print keys, all of them or one page."""
+
+    async def work(respan: AsyncRespan) -> None:
+        listing = respan.temporary_keys.list(page=arguments.page or 1, page_size=arguments.page_size)
+        if arguments.page is not None:
+            for key in (await listing).results:
+                _print(key)
+            return
+        async for key in listing:
+            _print(key)
+
+    return _call(arguments, work)
+
+
+def show(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Print one key."""
+
+    async def work(respan: AsyncRespan) -> None:
+        _print(await respan.temporary_keys.retrieve(arguments.id))
+
+    return _call(arguments, work)
+
+
+def update(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Change one key and print it."""
+    request = UpdateKeyRequest(**_given(arguments, UpdateKeyRequest))
+
+    async def work(respan: AsyncRespan) -> None:
+        _print(await respan.temporary_keys.update(arguments.id, request))
+
+    return _call(arguments, work)
+
+
+def delete(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Revoke one key."""
+
+    async def work(respan: AsyncRespan) -> None:
+        await respan.temporary_keys.delete(arguments.id, missing_ok=arguments.missing_ok)
+        say(f"key {arguments.id} is revoked")
+
+    return _call(arguments, work)
+
+
+def _given(arguments: argparse.Namespace, model: type[attrs.AttrsInstance]) -> dict[str, Any]:
+    return {field.name: getattr(arguments, field.name) for field in attrs.fields(model)}
+
+
+def _print(key: TemporaryKey) -> None:
+    write_all(STANDARD_OUTPUT, line_of(key))
+
+
+def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable[None]]) -> int:
+    async def call() -> None:
+        async with connect(arguments) as respan:
+            await work(respan)
+
+    asyncio.run(call())
+    return exits.OK

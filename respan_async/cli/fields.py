@@ -1,0 +1,84 @@
+"""Request fields as people write them, in a cell or after an option."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any, Final
+
+from respan_async.codec import DecodeError, parse
+from respan_async.errors import InvalidRequestError
+from respan_async.pacing.limit import RateLimit
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(s|m|h|d|w)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,6})?)(s|m|h)?")
+
+
+def _lifetime(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise InvalidRequestError(f"expires_in: expected a time such as 90s, 30m, 1h or 7d, got {text!r:.100}")
+    try:
+        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    except OverflowError:
+        raise InvalidRequestError(f"expires_in: expected a time of human measure, got {text!r:.100}") from None
+
+
+def _whole(text: str) -> Any:
+    # What is no number is left as it is: the request says what it wants in its place.
+    return int(text) if _WHOLE.fullmatch(text) else text
+
+
+def _number(text: str) -> Any:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if _NUMBER.fullmatch(text) else text
+
+
+def _or_null(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "null" else read(text)
+
+
+def _flag(text: str) -> bool:
+    flag = _FLAGS.get(text.lower())
+    if flag is None:
+        raise InvalidRequestError(f"is_test: expected one of {', '.join(_FLAGS)}, got {text!r:.100}")
+    return flag
+
+
+def _policies(text: str) -> Any:
+    try:
+        value = parse(text.encode())
+    except DecodeError:
+        value = None
+    if not isinstance(value, list):
+        raise InvalidRequestError(f"limit_policies: expected a JSON list of limit policies, got {text!r:.100}")
+    return value
+
+
+READERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "name": str,
+    "expiry_date": str,
+    "expires_in": _lifetime,
+    "max_usage": _whole,
+    "rate_limit": _or_null(_whole),
+    "spending_limit": _or_null(_number),
+    "is_test": _flag,
+    "limit_policies": _policies,
+}
+"""What makes the value of a request's field out of text; raises `InvalidRequestError`."""
+
+
+def rate_limit(text: str) -> RateLimit:
+    """Read a rate limit such as `60/60s` or `100/1s`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise ValueError(f"expected requests per time, such as 60/60s or 100/1s, got {text!r:.100}")
+    return RateLimit(int(match[1]), per=float(match[2]) * _SECONDS[match[3] or "s"])

@@ -1,0 +1,120 @@
+"""How far a job has come, shown while it goes on: a bar on a terminal, plain lines anywhere else."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import attrs
+
+from respan_async.cli import terminal
+
+_EVERY: Final = 2.0
+"""Seconds between two plain lines, at least."""
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """How far it has come.
+
+    Attributes:
+        total: Tenants in all.
+        issued: Those with a key on record, also from earlier runs.
+        failed: Those that failed.
+        refused: Requests the limit turned away.
+        rate: Outcomes a second.
+        eta: Seconds to the end, or None.
+        held: Why nothing is sent at the moment, in a word or two; empty while it is.
+    """
+
+    total: int
+    issued: int
+    failed: int
+    refused: int
+    rate: float
+    eta: float | None
+    held: str = ""
+
+
+class Display(Protocol):
+    """What shows it."""
+
+    def show(self, status: Status) -> None:
+        """Show this status, now or a little later."""
+
+    def say(self, text: str) -> None:
+        """Write a line that stays."""
+
+    def close(self) -> None:
+        """Show the last status for good."""
+
+
+class Plain:
+    """A line every two seconds, while there is news, and one at the end.
+
+    Args:
+        clock: Seconds on a clock that does not go back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next = clock() + _EVERY
+        self._status: Status | None = None
+        self._said: tuple[object, ...] = ()
+
+    def show(self, status: Status) -> None:
+        """Show this status, if it is time for it."""
+        self._status = status
+        if self._clock() >= self._next:
+            self._say()
+
+    def say(self, text: str) -> None:
+        """Write a line."""
+        terminal.say(text)
+
+    def close(self) -> None:
+        """Say the last status."""
+        self._say()
+
+    def _say(self) -> None:
+        status = self._status
+        if status is None:
+            return
+        news = (status.issued, status.failed, status.refused, status.held)
+        if news != self._said:
+            self._said = news
+            self._next = self._clock() + _EVERY
+            self.say(line(status))
+
+
+def line(status: Status) -> str:
+    """Put a status into words."""
+    left = f", {clock(status.eta)} left" if status.eta else ""
+    held = f"; {status.held}" if status.held else ""
+    return (
+        f"{status.issued}/{status.total} issued, {status.rate:.1f}/s{left}, "
+        f"{status.refused} refused, {status.failed} failed{held}"
+    )
+
+
+def clock(seconds: float) -> str:
+    """Return seconds as `0:07` or `2:46:40`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def display(*, keys_on_terminal: bool) -> Display:
+    """Choose the bar where it can be drawn: on a terminal, with rich installed.
+
+    Args:
+        keys_on_terminal: The keys themselves go to a terminal, where they would run through the bar.
+    """
+    if sys.stderr.isatty() and not keys_on_terminal:
+        try:
+            from respan_async.cli.bar import Bar, drawable
+        except ImportError:
+            return Plain()
+        if drawable():
+            return Bar()
+    return Plain()

@@ -1,0 +1,83 @@
+"""`respan-keys sandbox`, and the small one within `issue --sandbox`: a make-believe Respan on this machine."""
+
+import argparse
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from respan_async.cli import exits
+from respan_async.cli.interrupts import interrupts
+from respan_async.cli.keyfile import STANDARD_OUTPUT, write_all
+from respan_async.cli.terminal import LogLines, say
+from respan_async.pacing.limit import RateLimit
+from respan_async.testing import FAULTS, FakeRespan, SlidingLog
+
+SANDBOX_LIMIT: Final = RateLimit(20, per=1)
+"""The limit of the small sandbox, three times a minute's worth of keys in less than ten seconds."""
+
+_LATENCY: Final = (0.01, 0.03)
+
+
+def small_sandbox() -> FakeRespan:
+    """Return a server for one run of `issue`."""
+    return FakeRespan(limit=SlidingLog(SANDBOX_LIMIT.limit, per=SANDBOX_LIMIT.per), latency=_LATENCY)
+
+
+def report(fake: FakeRespan, held: Iterable[str] | None = None) -> None:
+    """Say what happened on the server.
+
+    Args:
+        fake: The server.
+        held: The ids of the keys that somebody holds; None when nobody knows.
+    """
+    counts = fake.counts
+    text = f"sandbox: {counts.requests} requests, {counts.refused} refused, {counts.created} keys made"
+    text += f", {counts.alive} alive"
+    if held is not None:
+        text += f", {len(fake.unheld(held))} of them held by nobody"
+    say(text)
+
+
+def fault(text: str) -> tuple[str, float]:
+    """Read a fault and its probability, as in `refuse:2.5:0.1`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    name, _, chance = text.rpartition(":")
+    if name.partition(":")[0] not in FAULTS:
+        raise ValueError(f"expected NAME:PROBABILITY, with one of the names {', '.join(FAULTS)}, got {text!r:.100}")
+    try:
+        probability = float(chance)
+    except ValueError:
+        probability = -1.0
+    if not 0 <= probability <= 1:
+        raise ValueError(f"expected a probability from 0 to 1 after the last colon, got {text!r:.100}")
+    return name, probability
+
+
+def serve(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Serve until Ctrl-C, then say what happened."""
+    return asyncio.run(_serve(arguments))
+
+
+async def _serve(arguments: argparse.Namespace) -> int:
+    limit: RateLimit | None = arguments.limit
+    fake = FakeRespan(
+        limit=None if limit is None else SlidingLog(limit.limit, per=limit.per),
+        latency=arguments.latency,
+        port=arguments.port,
+    )
+    for name, probability in arguments.fault:
+        try:
+            fake.chance(name, probability)
+        except ValueError as error:
+            raise exits.WrongUse(f"--fault: {error}") from None
+    ended = asyncio.Event()
+    with interrupts(ended.set):
+        async with fake:
+            say(f"sandbox: at {fake.url}, limit {limit or 'none'}; Ctrl-C ends it")
+            write_all(STANDARD_OUTPUT, f"RESPAN_BASE_URL={fake.url}\nRESPAN_API_KEY={fake.api_key}\n".encode())
+            await ended.wait()
+            report(fake)
+    return exits.OK

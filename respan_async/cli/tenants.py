@@ -1,0 +1,160 @@
+"""What is to be issued: the lines of a CSV file, checked as a whole before anything is sent, and then read again."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+import attrs
+
+from respan_async.cli.exits import WrongUse
+from respan_async.cli.fields import READERS
+from respan_async.cli.keyfile import digest
+from respan_async.cli.sheet import Row, Sheet
+from respan_async.cli.terminal import MOST_LINES
+from respan_async.errors import InvalidRequestError
+from respan_async.models import CreateKeyRequest
+
+COLUMNS: Final = ("ticket", *READERS)
+KEYS: Final = ("ticket", "name")
+
+_TURN: Final = 256
+"""Lines that may be skipped before others have their turn."""
+
+
+@attrs.frozen
+class Tenant:
+    """One line of the file.
+
+    Attributes:
+        ticket: What tells it from the others.
+        line: Where it begins, from 1.
+        request: The key to be made.
+    """
+
+    ticket: str
+    line: int
+    request: CreateKeyRequest
+
+
+class BadTenants(WrongUse):
+    """Lines of the file are not what they should be.
+
+    Attributes:
+        complaints: The first of them, one sentence each, in the order of the file.
+    """
+
+    def __init__(self, name: str, complaints: "Complaints") -> None:
+        count = complaints.count
+        super().__init__(f"{name}: {count} bad line{'' if count == 1 else 's'}; nothing was sent")
+        self.complaints = [f"{name}:{line}: {what}" for line, what in sorted(complaints.first)]
+        if count > len(complaints.first):
+            self.complaints.append(f"... and {count - len(complaints.first)} more")
+
+
+class Complaints:
+    """What is wrong with a file: how much, and the first few in full."""
+
+    def __init__(self) -> None:
+        self.first: list[tuple[int, str]] = []
+        self.count = 0
+
+    def add(self, line: int, what: str) -> None:
+        """Add a line."""
+        self.count += 1
+        if len(self.first) < MOST_LINES:
+            self.first.append((line, what))
+
+
+def check(sheet: Sheet) -> set[bytes]:
+    """Read all of a file.
+
+    Returns:
+        The digest of every ticket.
+
+    Raises:
+        BadTenants: Some of it is wrong.
+    """
+    complaints = Complaints()
+    seen: set[bytes] = set()
+    doubled: list[tuple[int, str]] = []
+    for row, ticket in _tickets(sheet, complaints):
+        try:
+            _request(row)
+        except InvalidRequestError as error:
+            complaints.add(row.line, str(error))
+        mark = digest(ticket)
+        if mark not in seen:
+            seen.add(mark)
+        elif len(doubled) < MOST_LINES:
+            doubled.append((row.line, ticket))
+        else:
+            complaints.count += 1
+    if doubled:
+        # Where each of a million tickets stood is not remembered; whoever has doubled ones is read again.
+        first: dict[str, int] = {}
+        wanted = {ticket for _, ticket in doubled}
+        for row, ticket in _tickets(sheet, Complaints()):
+            if ticket in wanted:
+                first.setdefault(ticket, row.line)
+        for line, ticket in doubled:
+            complaints.add(line, f"ticket: expected each only once, got {ticket!r:.100} as in line {first[ticket]}")
+    if complaints.count:
+        raise BadTenants(sheet.name, complaints)
+    return seen
+
+
+class Remaining:
+    """The tenants without a key, one after the other, for a batch.
+
+    Args:
+        sheet: The file, checked.
+        tickets: The digests of all its tickets.
+        issued: The digests of tickets that have their key.
+
+    Attributes:
+        name: What the file is called.
+        already: How many of the tickets are among the issued.
+        in_hand: Those that were taken, by their place in the batch; whoever knows their outcome removes them.
+    """
+
+    def __init__(self, sheet: Sheet, tickets: set[bytes], issued: set[bytes]) -> None:
+        self.name = sheet.name
+        self._sheet = sheet
+        self._issued = issued
+        self.already = sum(mark in tickets for mark in issued)
+        self._length = len(tickets) - self.already
+        self.in_hand: dict[int, Tenant] = {}
+
+    def __len__(self) -> int:
+        return self._length
+
+    async def __aiter__(self) -> AsyncIterator[CreateKeyRequest]:
+        complaints = Complaints()
+        index = skipped = 0
+        for row, ticket in _tickets(self._sheet, complaints):
+            if digest(ticket) in self._issued:
+                skipped += 1
+                if not skipped % _TURN:
+                    await asyncio.sleep(0)
+                continue
+            tenant = self.in_hand[index] = Tenant(ticket, row.line, _request(row))
+            index += 1
+            yield tenant.request
+        if complaints.count:
+            raise WrongUse(f"{self._sheet.name}: the file changed while it was read")
+
+
+def _tickets(sheet: Sheet, complaints: Complaints) -> Iterator[tuple[Row, str]]:
+    """Read the lines that have a ticket."""
+    for row in sheet.rows(complaints.add):
+        key = "ticket" if "ticket" in row.columns else "name"
+        ticket = row.cells.get(key)
+        if ticket is None:
+            complaints.add(row.line, f"{key}: expected a text of its own for each line, got an empty cell")
+        else:
+            yield row, ticket
+
+
+def _request(row: Row) -> CreateKeyRequest:
+    values = {column: READERS[column](text) for column, text in row.cells.items() if column != "ticket"}
+    return CreateKeyRequest(**values)

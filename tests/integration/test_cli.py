@@ -1,0 +1,356 @@
+"""`respan-keys` from its arguments to its exit code, against a fake server in a thread of its own."""
+
+import asyncio
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from respan_async.cli import commands, main
+from respan_async.testing import FakeRespan
+
+HOSTILE = "\x1b]0;owned\x07"
+
+
+class Server:
+    """A fake server on an event loop of its own, because the command line brings its own as well."""
+
+    def __init__(self) -> None:
+        self.fake = FakeRespan(forbidden_keys=["forbidden"])
+        self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
+        self._up: Future[None] = Future()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    async def _serve(self) -> None:
+        async with self.fake:
+            self._up.set_result(None)
+            await self._ended.wait()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._up.result(5)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(5)
+        self._loop.close()
+
+    def ids(self) -> set[str]:
+        return {record.id for record in self.fake.alive()}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    server = Server()
+    server.start()
+    monkeypatch.setenv("RESPAN_API_KEY", server.fake.api_key)
+    monkeypatch.setenv("RESPAN_BASE_URL", server.fake.url)
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.stop()
+
+
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: str) -> tuple[int, list[dict[str, Any]], str]:
+        code = main(argv)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+def tenants(count: int, path: str = "t.csv") -> str:
+    lines = [f"t{number},Tenant {number}" for number in range(count)]
+    Path(path).write_text("\n".join(["ticket,name", *lines]) + "\n")
+    return path
+
+
+def held(path: str = "keys.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def test_issue(server: Server, run: Run) -> None:
+    """Every ticket has its key in the file, with its secret, and nobody else has one; the summary says so."""
+    code, out, err = run("issue", tenants(40), "--out", "keys.jsonl")
+
+    lines = held()
+    assert (code, out) == (0, [])
+    assert sorted(line["ticket"] for line in lines) == sorted(f"t{number}" for number in range(40))
+    assert {line["id"] for line in lines} == server.ids()
+    assert {line["api_key"] for line in lines} == {record.api_key for record in server.fake.alive()}
+    assert Path("keys.jsonl").stat().st_mode & 0o777 == 0o600
+    assert "40 issued in " in err
+    assert "0 already issued, 0 failed, 0 not sent, 0 refused, 0 suspects" in err
+    assert "40/40 issued" in err
+
+
+def test_issue_again(server: Server, run: Run) -> None:
+    """The same command again sends nothing."""
+    run("issue", tenants(5), "--out", "keys.jsonl")
+    before = Path("keys.jsonl").read_bytes()
+    code, _, err = run("issue", "t.csv", "--out", "keys.jsonl")
+
+    assert code == 0
+    assert "0 issued in 0.0 s (0.0/s), 5 already issued" in err
+    assert Path("keys.jsonl").read_bytes() == before
+    assert server.fake.counts.requests == 5
+
+
+def test_issue_goes_on_from_a_torn_line(server: Server, run: Run) -> None:
+    """A ticket whose line was cut off is issued again, and the others are not."""
+    run("issue", tenants(5), "--out", "keys.jsonl")
+    whole = Path("keys.jsonl").read_bytes()
+    Path("keys.jsonl").write_bytes(whole[:-50])
+    code, _, err = run("issue", "t.csv", "--out", "keys.jsonl")
+
+    assert code == 0
+    assert "had been cut off" in err
+    assert "1 issued in " in err
+    assert len({line["ticket"] for line in held()}) == 5
+
+
+def test_issue_to_standard_output(server: Server, run: Run) -> None:
+    """Without --out, keys go to standard output, and only they."""
+    code, out, _ = run("issue", tenants(3), "--rate", "auto", "--max-in-flight", "2")
+
+    assert code == 0
+    assert {line["id"] for line in out} == server.ids()
+    assert server.fake.counts.max_in_flight <= 2
+
+
+def test_issue_from_standard_input(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` reads standard input, which is checked as a whole before anything is sent, too."""
+    for text, expected in ((b"name\na\nb\n", 0), (b"name\na\na\n", 2)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+        code, out, err = run("issue", "-")
+        assert code == expected
+        assert len(out) == (2 if expected == 0 else 0)
+    assert "<stdin>:3: ticket: expected each only once, got 'a' as in line 2" in err
+    assert server.fake.counts.requests == 2
+
+
+def test_bad_lines_send_nothing(server: Server, run: Run) -> None:
+    """One bad line among good ones ends with 2: nothing is sent, and no file is made."""
+    Path("t.csv").write_text("ticket,max_usage\na,1\nb,x\n")
+    code, _, err = run("issue", "t.csv", "--out", "keys.jsonl")
+
+    assert code == 2
+    assert err.splitlines() == [
+        "t.csv:3: max_usage: expected a positive whole number, or -1 for no limit, got 'x'",
+        "respan-keys: t.csv: 1 bad line; nothing was sent",
+    ]
+    assert not Path("keys.jsonl").exists()
+    assert server.fake.counts.requests == 0
+
+
+def test_some_fail(server: Server, run: Run) -> None:
+    """One tenant's failure is one line with its place, ends with 1, and is tried again by the same command."""
+    server.fake.script("ok", "unprocessable_422")
+    code, _, err = run("issue", tenants(3), "--out", "keys.jsonl", "--max-in-flight", "1")
+
+    assert code == 1
+    assert (
+        "t.csv:3: t1: POST /api/temporary-keys/: answered 422: Validation error; name: This value is not valid." in err
+    )
+    assert "2 issued in " in err
+    assert "1 failed, 0 not sent" in err
+    assert "to go on: respan-keys issue t.csv --out keys.jsonl --max-in-flight 1" in err
+    assert run("issue", "t.csv", "--out", "keys.jsonl")[0] == 0
+    assert len(held()) == 3
+
+
+def test_many_fail(server: Server, run: Run) -> None:
+    """The first twenty failures are lines, the others are counted."""
+    server.fake.chance("unprocessable_422", 1)
+    code, _, err = run("issue", tenants(30), "--out", "keys.jsonl")
+
+    assert code == 1
+    assert err.count("answered 422") == 20
+    assert "... and 10 more failures" in err
+    assert "0 issued in " in err
+
+
+def test_suspects_are_named(server: Server, run: Run) -> None:
+    """An answer that got lost leaves a suspect, which the summary names beside the key made in its place."""
+    server.fake.script("lose_answer_after_create")
+    code, _, err = run("issue", tenants(1), "--out", "keys.jsonl")
+
+    assert code == 0
+    assert "1 suspects" in err
+    assert "suspect: name 'Tenant 0', sent at " in err
+    assert len(server.fake.unheld(line["id"] for line in held())) == 1
+
+
+def test_a_lost_secret_is_told(server: Server, run: Run) -> None:
+    """A key that was made without its secret arriving is a failure that says so, with the way to revoke it."""
+    server.fake.script("no_api_key")
+    code, _, err = run("issue", tenants(1), "--out", "keys.jsonl")
+
+    (record,) = server.fake.alive()
+    assert code == 1
+    assert "; a key was made, and its secret is lost" in err
+    assert f"respan-keys delete -- {record.id}" in err.replace("'", "")
+
+
+@pytest.mark.parametrize("api_key", ["wrong", "forbidden"])
+def test_the_key_is_refused(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, api_key: str) -> None:
+    """An API key that is not accepted ends a run and a call with 3, and is said once, not for every tenant."""
+    monkeypatch.setenv("RESPAN_API_KEY", api_key)
+    code, _, err = run("issue", tenants(200), "--out", "keys.jsonl", "--max-in-flight", "8")
+
+    assert code == 3
+    assert server.fake.counts.requests <= 8
+    assert len([line for line in err.splitlines() if "answered 40" in line]) == 1
+    assert "0 failed, 200 not sent" in err
+    assert run("list")[0] == 3
+
+
+def test_no_key_no_file(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an API key nothing begins."""
+    monkeypatch.delenv("RESPAN_API_KEY")
+    for argv in (["issue", tenants(1), "--out", "keys.jsonl"], ["list"]):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert err == "respan-keys: RESPAN_API_KEY: expected the API key in this environment variable, got none\n"
+    assert not Path("keys.jsonl").exists()
+
+
+def test_wrong_places(server: Server, run: Run) -> None:
+    """A file that is no place for keys, an unknown input and a wrong URL end with 2 and one sentence."""
+    tenants(1)
+    Path("notes.txt").write_text("hello\n")
+    Path("notes.txt").chmod(0o600)
+    for argv in (
+        ["issue", "none.csv"],
+        ["issue", "t.csv", "--out", "notes.txt"],
+        ["issue", "t.csv", "--out", "t.csv"],
+        ["issue", "t.csv", "--base-url", "http://example.com"],
+        ["update", "x"],
+        ["show", ".."],
+        ["create", "--expires-in", "1h", "--expiry-date", "2030-01-31T12:00:00Z"],
+        ["sandbox", "--port", "0", "--fault", "reset:1:0.5"],
+    ):
+        code, _, err = run(*argv)
+        assert code == 2, argv
+        assert len(err.splitlines()) == 1
+        assert err.startswith("respan-keys: ")
+    assert Path("notes.txt").read_text() == "hello\n"
+    assert server.fake.counts.requests == 0
+
+
+def test_hostile_text(server: Server, run: Run) -> None:
+    """What a file holds reaches the terminal escaped."""
+    server.fake.script("unprocessable_422")
+    Path("t.csv").write_text(f"name\n{HOSTILE}\n")
+    _, _, err = run("issue", "t.csv", "--out", "keys.jsonl")
+
+    assert "\x1b" not in err
+    assert "\\x1b]0;owned\\x07" in err
+
+
+def test_sandbox_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--sandbox needs no key and no account, marks its lines, and counts at the end; twice in a row as well."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESPAN_API_KEY", raising=False)
+    code, _, err = run("issue", tenants(12), "--sandbox", "--out", "keys.jsonl")
+
+    assert code == 0
+    assert "sandbox: 12 requests, 0 refused, 12 keys made, 12 alive, 0 of them held by nobody" in err
+    assert all(line["sandbox"] is True for line in held())
+    code, _, err = run("issue", "t.csv", "--sandbox", "--out", "keys.jsonl")
+    assert code == 0
+    assert "12 already issued" in err
+
+
+def test_one_key_from_birth_to_death(server: Server, run: Run) -> None:
+    """create, show, update, list and delete do what they say, and only create shows a secret."""
+    code, (key,), err = run(
+        "create", "--name", "Acme", "--expires-in", "1h", "--max-usage", "-1", "--rate-limit", "60", "--is-test"
+    )
+    assert (code, err) == (0, "")
+    assert key["api_key"] == server.fake.keys[key["id"]].api_key
+    assert (key["name"], key["max_usage"], key["rate_limit"], key["is_test"]) == ("Acme", -1, 60, True)
+
+    code, (shown,), _ = run("show", key["id"])
+    assert code == 0
+    assert "api_key" not in shown
+    code, (updated,), _ = run("update", key["id"], "--rate-limit", "null", "--name", "Other")
+    assert (code, updated["rate_limit"], updated["name"]) == (0, None, "Other")
+    code, listed, _ = run("list")
+    assert (code, [line["id"] for line in listed]) == (0, [key["id"]])
+    assert "api_key" not in listed[0]
+    code, out, err = run("delete", key["id"])
+    assert (code, out, err) == (0, [], f"key {key['id']} is revoked\n")
+    assert run("delete", key["id"])[0] == 1
+    assert run("delete", key["id"], "--missing-ok")[0] == 0
+    assert run("show", key["id"])[0] == 1
+
+
+def test_list_pages(server: Server, run: Run) -> None:
+    """`list` reads every page, or the one that was asked for."""
+    run("issue", tenants(5), "--out", "keys.jsonl")
+
+    assert len(run("list", "--page-size", "2")[1]) == 5
+    assert len(run("list", "--page-size", "2", "--page", "3")[1]) == 1
+
+
+def test_nobody_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that cannot be reached ends with 1 and one sentence."""
+    monkeypatch.setenv("RESPAN_API_KEY", "x")
+    monkeypatch.setattr("asyncio.sleep", _soon)
+    code, _, err = run("list", "--base-url", "http://127.0.0.1:1")
+
+    assert code == 1
+    assert len(err.splitlines()) == 1
+
+
+_sleep = asyncio.sleep
+
+
+async def _soon(delay: float, result: object = None) -> object:
+    return await _sleep(0, result)
+
+
+def test_telling(server: Server, run: Run) -> None:
+    """-v shows what the client tells."""
+    server.fake.script("refuse:0.01")
+    code, _, err = run("create", "-v")
+
+    assert code == 0
+    assert "info: requests are held back" in err
+
+
+def test_an_unexpected_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours is one sentence too, and its traceback is there for those who ask."""
+
+    def broken(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(commands, "_call", broken)
+    assert run("show", "x")[::2] == (
+        1,
+        "respan-keys: unexpected KeyError: 'x'; RESPAN_KEYS_DEBUG=1 in the environment shows where\n",
+    )
+    monkeypatch.setenv("RESPAN_KEYS_DEBUG", "1")
+    with pytest.raises(KeyError):
+        main(["show", "x"])
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version says the name and the version."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("respan-keys ")

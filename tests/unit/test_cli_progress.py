@@ -1,0 +1,119 @@
+"""What a person gets to see."""
+
+import logging
+
+import pytest
+
+from respan_async.cli.arguments import read_arguments
+from respan_async.cli.progress import Plain, Status, clock, display
+from respan_async.cli.terminal import LogLines, printable, say
+from respan_async.pacing.limit import RateLimit
+
+
+def status(issued: int, **more: object) -> Status:
+    values = {"failed": 0, "refused": 0, "rate": 1.0, "eta": 90.0, **more}
+    return Status(total=300, issued=issued, **values)  # type: ignore[arg-type]  # a test's shorthand
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal there is a line every two seconds while there is news, and one at the end."""
+    now = 0.0
+    plain = Plain(lambda: now)
+    for now in (0.5, 1.0, 2.0, 2.5, 3.9, 4.5, 7.0):
+        plain.show(status(min(int(now * 10), 45)))
+    plain.show(status(50, eta=None, held="paused for 0:37"))
+    plain.close()
+
+    assert capsys.readouterr().err.splitlines() == [
+        "20/300 issued, 1.0/s, 1:30 left, 0 refused, 0 failed",
+        "45/300 issued, 1.0/s, 1:30 left, 0 refused, 0 failed",
+        "50/300 issued, 1.0/s, 0 refused, 0 failed; paused for 0:37",
+    ]
+
+
+def test_no_bar_without_a_terminal() -> None:
+    """The bar is for terminals."""
+    assert isinstance(display(keys_on_terminal=False), Plain)
+
+
+def test_clock() -> None:
+    """Seconds are shown as people read them."""
+    assert [clock(seconds) for seconds in (0, 7.4, 61, 10_000)] == ["0:00", "0:07", "1:01", "2:46:40"]
+
+
+def test_nothing_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters, from a server or a file, are shown as what they are."""
+    say("a\x1b]0;owned\x07b\r\n\u202ec")
+
+    assert capsys.readouterr().err == "a\\x1b]0;owned\\x07b\\r\\n\\u202ec\n"
+    assert len(printable("x" * 5000)) < 1100
+
+
+def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """Warnings are shown, the first twenty; what the client tells besides, only when asked for; never a traceback."""
+    logger = logging.getLogger("respan_async")
+    for verbose in (False, True):
+        with LogLines(say, verbose=verbose):
+            logger.info("told")
+            for number in range(25):
+                logger.warning("odd \x1b %d", number)
+            logging.getLogger("asyncio").error("broken", exc_info=KeyError("x"))
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:1] == ["warning: odd \\x1b 0"]
+    assert lines[20:22] == ["... and 6 more warnings; -v shows them", "info: told"]
+    assert lines[-1] == "error: broken: KeyError"
+    assert len(lines) == 48
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("60/60s", RateLimit(60, per=60)),
+        ("100/1s", RateLimit(100, per=1)),
+        ("5/2m", RateLimit(5, per=120)),
+        ("auto", "auto"),
+    ],
+)
+def test_rates(text: str, expected: object) -> None:
+    """A rate is requests per time, or to be learned."""
+    assert read_arguments(["issue", "x.csv", "--rate", text]).rate == expected
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["frobnicate"],
+        ["issue"],
+        ["issue", "x.csv", "--rate", "fast"],
+        ["issue", "x.csv", "--rate", "0/1s"],
+        ["issue", "x.csv", "--rate", "1/0s"],
+        ["issue", "x.csv", "--max-in-flight", "0"],
+        ["issue", "x.csv", "--api-key", "x"],
+        ["issue", "x.csv", "--sand"],
+        ["create", "--expires-in", "soon"],
+        ["list", "--page", "0"],
+        ["show"],
+        ["sandbox", "--port", "70000"],
+        ["sandbox", "--latency", "-1"],
+        ["sandbox", "--fault", "gremlins:0.1"],
+        ["sandbox", "--fault", "reset:2"],
+        ["sandbox", "--fault", "reset"],
+    ],
+)
+def test_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong arguments end with 2, and a word about it on standard error."""
+    with pytest.raises(SystemExit) as caught:
+        read_arguments(argv)
+
+    assert caught.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_a_fault_with_its_own_number() -> None:
+    """The last number is the probability, and another one before it the fault's."""
+    arguments = read_arguments(["sandbox", "--fault", "refuse:2.5:0.1", "--fault", "reset:1", "--limit", "none"])
+
+    assert arguments.fault == [("refuse:2.5", 0.1), ("reset", 1.0)]
+    assert arguments.limit is None

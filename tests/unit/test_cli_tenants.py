@@ -1,0 +1,237 @@
+"""The CSV file of `respan-keys issue`: what is read, and what is said of what cannot be."""
+
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from respan_async.cli.exits import WrongUse
+from respan_async.cli.keyfile import digest
+from respan_async.cli.sheet import Sheet, open_sheet
+from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy
+
+KNOWN = ", ".join(COLUMNS)
+SAMPLE = Path(__file__).parent.parent / "samples" / "tenants.csv"
+
+
+def sheet(content: bytes) -> Sheet:
+    return Sheet(io.BytesIO(content), "t.csv", known=COLUMNS, keys=KEYS)
+
+
+def complaints(content: bytes) -> list[str]:
+    with pytest.raises(BadTenants) as caught:
+        check(sheet(content))
+    return caught.value.complaints
+
+
+async def requests(content: bytes, *issued: str) -> list[tuple[str, int, CreateKeyRequest]]:
+    file = sheet(content)
+    remaining = Remaining(file, check(file), {digest(ticket) for ticket in issued})
+    taken = [request async for request in remaining]
+    assert len(remaining) == len(taken)
+    return [
+        (tenant.ticket, tenant.line, request) for tenant, request in zip(remaining.in_hand.values(), taken, strict=True)
+    ]
+
+
+async def test_every_field() -> None:
+    """Every column becomes the field of its name, and an empty cell a field that is not given."""
+    content = (
+        b"ticket,name,expiry_date,expires_in,max_usage,rate_limit,spending_limit,is_test,limit_policies\n"
+        b'a,Acme,,30m,-1,60,2.5,yes,"[{""max_value"": 5, ""period"": ""day""}]"\n'
+        b"b,,2030-01-31T12:00:00+01:00,,7,null,null,0,\n"
+        b" c ,,,,,,,,\n"
+    )
+
+    first, second, third = await requests(content)
+
+    assert first == (
+        "a",
+        2,
+        CreateKeyRequest(
+            name="Acme",
+            expires_in=timedelta(minutes=30),
+            max_usage=-1,
+            rate_limit=60,
+            spending_limit=2.5,
+            is_test=True,
+            limit_policies=(LimitPolicy(max_value=5, period="day"),),
+        ),
+    )
+    assert second[2] == CreateKeyRequest(
+        expiry_date=datetime(2030, 1, 31, 11, tzinfo=UTC),
+        max_usage=7,
+        rate_limit=None,
+        spending_limit=None,
+        is_test=False,
+    )
+    assert third == ("c", 4, CreateKeyRequest())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90s", timedelta(seconds=90)),
+        ("1h", timedelta(hours=1)),
+        ("7d", timedelta(days=7)),
+        ("1.5h", timedelta(hours=1.5)),
+    ],
+)
+async def test_lifetimes(text: str, expected: timedelta) -> None:
+    """A lifetime is a number and a unit."""
+    ((_, _, request),) = await requests(f"name,expires_in\na,{text}\n".encode())
+
+    assert request.expires_in == expected
+
+
+async def test_name_as_the_ticket() -> None:
+    """Without a column `ticket`, the name tells the lines apart, and is sent as well."""
+    ((ticket, _, request),) = await requests(b"name\nacme\n")
+
+    assert (ticket, request.name) == ("acme", "acme")
+
+
+async def test_a_ticket_is_not_sent() -> None:
+    """The ticket is the caller's own, and no field of the request."""
+    ((_, _, request),) = await requests(b"ticket\nacme\n")
+
+    assert request.name is UNSET
+
+
+async def test_lines_and_where_they_begin() -> None:
+    """Blank lines do not count, a quoted cell may hold lines, and a byte order mark and CRLF are no matter."""
+    content = b'\xef\xbb\xbfticket,name\r\n\r\na,"two\r\nlines"\r\n   \r\n"b\nc",x\r\nd,"un, deux"'
+
+    found = await requests(content)
+
+    assert [(ticket, line) for ticket, line, _ in found] == [("a", 3), ("b\nc", 6), ("d", 8)]
+    assert found[2][2].name == "un, deux"
+
+
+async def test_what_has_its_key_is_skipped() -> None:
+    """Tickets that were issued are not given again, and those that are in no line do not count."""
+    found = await requests(b"ticket\na\nb\nc\n", "b", "elsewhere")
+
+    assert [(ticket, line) for ticket, line, _ in found] == [("a", 2), ("c", 4)]
+
+
+async def test_many_skipped_lines() -> None:
+    """A million lines that have their keys do not keep the event loop from anything else."""
+    lines = [f"t{number}" for number in range(1000)]
+
+    found = await requests("\n".join(["ticket", *lines]).encode(), *lines[:-1])
+
+    assert [ticket for ticket, _, _ in found] == ["t999"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "1: expected a header line, such as ticket,name, got none"),
+        (b"\n\n", "1: expected a header line, such as ticket,name, got none"),
+        (b"ticket,\na,b\n", "1: expected a name for column 2 in the header line"),
+        (b"ticket,max_use\na,1\n", f"1: unknown column 'max_use' in the header line; known are {KNOWN}"),
+        (b"tenant-1,acme\n", f"1: unknown column 'tenant-1' in the header line; known are {KNOWN}"),
+        (
+            b"ticket;name\na;b\n",
+            f"1: unknown column 'ticket;name' in the header line; known are {KNOWN}; cells are separated by commas",
+        ),
+        (b"ticket,name,name\n", "1: column 'name' is there twice in the header line"),
+        (b"max_usage\n1\n", "1: expected a column ticket or name in the header line"),
+        (b"t\0i\0c\0k\0e\0t\0\n", "1: expected text, got a NUL byte; is this UTF-8?"),
+        (b"\xff\xfet\0\n\0", "1: expected UTF-8, got the byte 0xff"),
+        (b"ticket\na\nb\xe9\n", "3: expected UTF-8, got the byte 0xe9"),
+        (b"ticket\na\0\n", "2: expected text, got a NUL byte; is this UTF-8?"),
+        (b"ticket,name\na\n", "2: expected 2 cells, as the header has, got 1"),
+        (b"ticket,name\na,b,c\n", "2: expected 2 cells, as the header has, got 3"),
+        (b"ticket,name\n,b\n", "2: ticket: expected a text of its own for each line, got an empty cell"),
+        (b"name,max_usage\n ,1\n", "2: name: expected a text of its own for each line, got an empty cell"),
+        (b"ticket\na\n\nb\na \n", "5: ticket: expected each only once, got 'a' as in line 2"),
+        (b'ticket,name\n"a\nb",x\na,"y\n\n', "4: a quoted cell in this line has no end; what follows was not read"),
+        (b'ticket\n"a"b\n', "2: ',' expected after '\"'; what follows was not read"),
+        (
+            b"ticket\n" + b"a" * 200_000,
+            "2: a cell is too long; perhaps a quoted cell has no end; what follows was not read",
+        ),
+        (b"ticket\n" + b"a" * 2_000_000, "2: expected lines of at most 1048576 characters; what follows was not read"),
+        (b"name\n" + b"a" * 51, "2: name: expected at most 50 characters, got 51"),
+        (b"name,expires_in\na,1y\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '1y'"),
+        (b"name,expires_in\na,0s\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '0s'"),
+        (b"name,expires_in\na,999999999999w\n", "2: expires_in: expected a time of human measure, got '999999999999w'"),
+        (b"name,max_usage\na,x\n", "2: max_usage: expected a positive whole number, or -1 for no limit, got 'x'"),
+        (b"name,max_usage\na,1_0\n", "2: max_usage: expected a positive whole number, or -1 for no limit, got '1_0'"),
+        (b"name,max_usage\na,0\n", "2: max_usage: expected a positive whole number, or -1 for no limit, got 0"),
+        (b"name,max_usage\na,null\n", "2: max_usage: expected a positive whole number, or -1 for no limit, got 'null'"),
+        (
+            b"name,rate_limit\na,1.5\n",
+            "2: rate_limit: expected a whole number of requests a minute, 0 or more, or None, got '1.5'",
+        ),
+        (
+            b"name,spending_limit\na,nan\n",
+            "2: spending_limit: expected a number of US dollars, 0 or more, or None, got 'nan'",
+        ),
+        (b"name,is_test\na,maybe\n", "2: is_test: expected one of true, yes, 1, false, no, 0, got 'maybe'"),
+        (b"name,limit_policies\na,{}\n", "2: limit_policies: expected a JSON list of limit policies, got '{}'"),
+        (
+            b"name,expiry_date\na,2030-01-31T12:00\n",
+            "2: expiry_date: expected a date and time with a time zone, got '2030-01-31T12:00'",
+        ),
+        (
+            b"name,expires_in,expiry_date\na,1h,2030-01-31T12:00Z\n",
+            "2: expires_in: expected either expires_in or expiry_date, got both",
+        ),
+    ],
+)
+def test_one_sentence_for_each_bad_line(content: bytes, expected: str) -> None:
+    """Whatever is wrong with a line is said in one sentence, with the file and the line's number."""
+    assert complaints(content) == [f"t.csv:{expected}"]
+
+
+def test_all_bad_lines_are_found() -> None:
+    """Complaints come in the order of the file, doubled tickets among them."""
+    found = complaints(b"ticket,max_usage\na,x\nb,1\na,1\nc\n\xffd,1\ne,0\n")
+
+    assert [text.split(":")[1] for text in found] == ["2", "4", "5", "6", "7"]
+
+
+def test_the_first_twenty_and_a_count() -> None:
+    """A file that is wrong throughout does not fill the screen."""
+    found = complaints(b"ticket,max_usage\n" + b"".join(b"t%d,x\n" % number for number in range(100)))
+
+    assert len(found) == 21
+    assert found[-1] == "... and 80 more"
+
+
+def test_many_doubled_tickets_are_counted() -> None:
+    """A file of one ticket is counted as well."""
+    found = complaints(b"ticket\n" + b"a\n" * 100)
+
+    assert len(found) == 21
+    assert found[-1] == "... and 79 more"
+
+
+async def test_a_file_that_changes_meanwhile() -> None:
+    """A line that was good and is not any more ends the input."""
+    file = io.BytesIO(b"ticket\na\nb\n")
+    source = Sheet(file, "t.csv", known=COLUMNS, keys=KEYS)
+    remaining = Remaining(source, check(source), set())
+    file.seek(0)
+    file.write(b"ticket\na\n\xff\n")
+
+    with pytest.raises(WrongUse, match="changed while it was read"):
+        [request async for request in remaining]
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    """A file that is not there, or is a directory, is told by its name."""
+    for path, reason in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(WrongUse, match=rf"{path}: {reason}"), open_sheet(str(path), known=COLUMNS, keys=KEYS):
+            pass
+
+
+def test_the_sample() -> None:
+    """The file of 300 tenants is good."""
+    with open_sheet(str(SAMPLE), known=COLUMNS, keys=KEYS) as source:
+        assert len(check(source)) == 300
