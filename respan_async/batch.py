@@ -12,7 +12,7 @@ Rules:
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -72,7 +72,7 @@ class Progress:
         done: Items with an outcome, failed ones included.
         failed: Those without a key.
         replayed: Those whose key was made earlier.
-        in_flight: Items being worked on.
+        in_flight: Items being worked on, those among them that wait for their turn.
         refused: Requests that the limit turned away, of the whole client, since the batch began.
         total: Items in all, or None when the input does not tell.
         elapsed: Seconds since the batch began.
@@ -104,6 +104,10 @@ class Work(Protocol):
         """Give up waiting for it; return whether it goes on, because something may have left already."""
         ...
 
+    def given_up(self) -> RespanError:
+        """Return the error of work that was abandoned and did not go on."""
+        ...
+
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
 
@@ -130,6 +134,7 @@ class Batch(Generic[Item]):
         lifetime: Lifetime,
         max_in_flight: int,
         ordered: bool,
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._items = items
         self._start = start
@@ -138,20 +143,24 @@ class Batch(Generic[Item]):
         self._lifetime = lifetime
         self._max_in_flight = max_in_flight
         self._ordered = ordered
+        self._prepare = prepare
         self._total = len(items) if isinstance(items, Sized) else None
-        self._source: Iterator[Item] | AsyncIterator[Item] | None = None
+        self._plain: Iterator[Item] | None = None
+        self._source: AsyncIterator[Item]
         self._pulling = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._working: dict[int, Work] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
         self._early: dict[int, Issued[Item] | Failed[Item]] = {}
-        self._places = asyncio.Semaphore(max_in_flight)
+        self._places = max_in_flight
+        self._placeless: deque[asyncio.Future[None]] = deque()
         self._puller: asyncio.Task[Any] | None = None
         self._news: asyncio.Future[None] | None = None
         self._taken = self._next_out = 0
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
+        self._broken = False  # the input raised
         self._entered = False
         self._began = self._ended = 0.0
         self._refused_before = 0
@@ -166,7 +175,12 @@ class Batch(Generic[Item]):
             raise ClientStateError("a batch runs once; make another for another run")
         self._lifetime.check()
         self._entered = True
-        self._source = aiter(self._items) if isinstance(self._items, AsyncIterable) else iter(self._items)
+        if self._prepare is not None:
+            await self._prepare()
+        if isinstance(self._items, AsyncIterable):
+            self._source = aiter(self._items)
+        else:
+            self._plain = iter(self._items)
         self._began = asyncio.get_running_loop().time()
         self._refused_before = self._pacer.refused
         self._demand = self._pacer.demand()
@@ -204,8 +218,18 @@ class Batch(Generic[Item]):
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         outcome = self._ready.popleft()
-        self._places.release()
+        self._leave_place()
         return outcome
+
+    def stop(self) -> None:
+        """Take nothing more from the input, and give up what has not been sent; what is in the air is still yielded.
+
+        Go on iterating, for the keys that then arrive. An item that was given up is `Failed` with a `ClientStateError`;
+        one that was never taken has no outcome.
+        """
+        if not self._entered:
+            raise ClientStateError("enter the batch before stopping it: async with ... as batch")
+        self._stop()
 
     @property
     def progress(self) -> Progress:
@@ -238,19 +262,10 @@ class Batch(Generic[Item]):
     # ----------------------------------------------------------------- inside
 
     async def _work(self) -> None:
-        while True:
-            await self._places.acquire()
-            if self._stopped:
-                break
+        while await self._place():
             try:
-                async with self._pulling:
-                    if self._stopped:
-                        break
-                    self._puller = asyncio.current_task()
-                    item = await self._pull()
-                    index = self._taken
-                    self._taken += 1
-            except _Exhausted:
+                item = next(self._plain) if self._plain is not None else await self._pull()
+            except (StopIteration, StopAsyncIteration):
                 self._end_input()
                 break
             except asyncio.CancelledError:
@@ -258,14 +273,36 @@ class Batch(Generic[Item]):
                     raise
                 break
             except BaseException as error:  # noqa: BLE001  the input's own error, raised again to who iterates
+                self._broken = self._fatal is None
                 self._fatal = self._fatal or error
                 self._end_input()
                 break
-            finally:
-                self._puller = None
+            index = self._taken
+            self._taken += 1
+            self._announce()
             self._put(await self._outcome(item, index))
 
+    async def _place(self) -> bool:
+        """Wait until one more item may be taken; return whether there is anything left to do."""
+        if not self._places and not self._stopped:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._placeless.append(waiter)
+            await waiter
+        else:
+            self._places -= 1
+        return not self._stopped
+
+    def _leave_place(self) -> None:
+        """Pass a place on: an outcome was taken."""
+        while self._placeless:
+            waiter = self._placeless.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._places += 1
+
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
+        work: Work | None = None
         try:
             work = self._working[index] = self._start(item)
             key = await work.run()
@@ -275,27 +312,23 @@ class Batch(Generic[Item]):
                 self._stop()
             return Failed(item, index, error)
         except asyncio.CancelledError:
-            if not self._stopped:
+            if not self._stopped or work is None:
                 raise
-            reason = self._fatal if isinstance(self._fatal, RespanError) else None
-            return Failed(item, index, reason or ClientStateError("the batch ended before this item was sent"))
+            return Failed(item, index, work.given_up())
         finally:
             self._working.pop(index, None)
         return Issued(item, index, key, work.replayed)
 
     async def _pull(self) -> Item:
-        source = self._source
-        try:
-            if isinstance(source, AsyncIterator):
-                item = await anext(source)
-            else:
-                assert source is not None
-                item = next(source)
-        except (StopIteration, StopAsyncIteration):
-            raise _Exhausted from None
-        finally:
-            self._announce()
-        return item
+        """Take an item from an asynchronous input, one worker at a time."""
+        async with self._pulling:
+            if self._stopped:
+                raise StopAsyncIteration
+            self._puller = asyncio.current_task()
+            try:
+                return await anext(self._source)
+            finally:
+                self._puller = None
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -336,16 +369,15 @@ class Batch(Generic[Item]):
     def _end_input(self) -> None:
         self._exhausted = True
         self._announce()
-        # Whoever waits for a place finds that there is nothing left to do.
-        for _ in self._workers:
-            self._places.release()
+        while self._placeless:
+            self._leave_place()  # to find that there is nothing left to do
 
     def _announce(self) -> None:
         """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
         if self._exhausted:
             self._demand.more = 0
         elif self._total is not None:
-            self._demand.more = max(self._total - self._taken - 1, 0)
+            self._demand.more = max(self._total - self._taken, 0)
 
     def _worker_over(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
@@ -367,14 +399,19 @@ class Batch(Generic[Item]):
         """Run to the end; see `Batch`."""
         outcomes: list[Issued[Item] | Failed[Item]] = []
         try:
-            async with self:
-                async for outcome in self:
-                    outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose them when it is cut short
-        except RespanError as error:
-            if error is not self._fatal or not any(isinstance(outcome, Issued) for outcome in outcomes):
-                raise
-            # Keys were made, and are shown only once: raising would lose them. What is left fails for the same reason.
-            outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
+            try:
+                async with self:
+                    async for outcome in self:
+                        outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose them when it is cut short
+            except RespanError as error:
+                if (
+                    self._broken
+                    or error is not self._fatal
+                    or not any(isinstance(outcome, Issued) for outcome in outcomes)
+                ):
+                    raise
+                # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
+                outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
         except BaseException:
             for outcome in outcomes:
                 self._throw_away(outcome)
@@ -382,15 +419,11 @@ class Batch(Generic[Item]):
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def _rest(self) -> AsyncIterator[tuple[int, Item]]:
-        """Take what is left of the input."""
+        """Take what is left of the input, as far as it goes."""
         while True:
             try:
-                item = await self._pull()
-            except _Exhausted:
+                item = next(self._plain) if self._plain is not None else await anext(self._source)
+            except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
                 return
             yield self._taken, item
             self._taken += 1
-
-
-class _Exhausted(Exception):
-    """The input has no more items."""

@@ -1,25 +1,31 @@
 """One call: pace, send, read, decide, retry, tell.
 
-The life of a create. A slot is waited for; then a fresh tag and expiry are drawn; then whoever must know before the
-first byte leaves is told (`before_send`); then the bytes leave. What comes back settles the slot, and is a key or an
-error that says what it may have left; a suspect is remembered before anything else is done. Only then the retry
-policy decides. An attempt *returns* its error: what is raised is raised once, by a frame that holds no secret.
+The life of a create. A slot is waited for; then a fresh tag and expiry are drawn; then the attempt is noted where more
+than this process's memory must know of it (the journal); then the bytes leave. What comes back settles the slot, and
+is a key or an error that says what it may have left; a suspect is remembered before anything else is done. Only then
+the retry policy decides. An attempt *returns* its error: what is raised is raised once, by a frame without a secret.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import attrs
 
 from respan_async import wire
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import ConfigurationError, DeadlineExceededError, InvalidResponseError, RespanError
+from respan_async.errors import (
+    ClientStateError,
+    ConfigurationError,
+    DeadlineExceededError,
+    InvalidResponseError,
+    RespanError,
+)
 from respan_async.events import AttemptEvent, Hub, IssuedEvent, PauseEvent, RetryEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
 from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
-from respan_async.retry import RetryPolicy, Tally
+from respan_async.retry import RetryPolicy, Tally, retry_after_of
 from respan_async.secret import Secret
 from respan_async.suspects import SuspectBook
 from respan_async.transport import Flight, Timeout, Transport
@@ -64,6 +70,26 @@ class Draft:
     tag: str | None = None
 
 
+class Journal(Protocol):
+    """Where the attempts of a call are noted, when more than this process's memory is to know of them."""
+
+    async def intend(self, draft: Draft, sent_at: datetime) -> None:
+        """Note an attempt, after its slot and its tag, and before any byte may leave."""
+        ...
+
+    def permits(self) -> bool:
+        """Whether the attempt may still be sent, asked when its first byte is about to leave."""
+        ...
+
+    def void(self, draft: Draft) -> None:
+        """Note that an attempt is proven to have left nothing."""
+        ...
+
+    def doubt(self, suspect: Suspect) -> None:
+        """Note that an attempt may have left a key."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class Plan(Generic[T]):
     """What a call asks for.
@@ -73,14 +99,14 @@ class Plan(Generic[T]):
         draft: Makes each attempt afresh.
         model: What a good answer is read as; None when its body does not matter.
         priority: The class in which the call waits.
-        before_send: Awaited after the slot and the tag, before any byte may leave.
+        journal: Where attempts are noted; None for the client's memory of suspects.
     """
 
     operation: str
     draft: Callable[[], Draft]
     model: type[T] | None
     priority: Priority = Priority.INTERACTIVE
-    before_send: Callable[[Draft], Awaitable[None]] | None = None
+    journal: Journal | None = None
 
 
 @attrs.frozen
@@ -125,6 +151,7 @@ class Call(Generic[T]):
         "_deadline",
         "_desk",
         "_effect",
+        "_final",
         "_flight",
         "_in_air",
         "_options",
@@ -148,6 +175,7 @@ class Call(Generic[T]):
         self._flight: Flight | None = None
         self._in_air = False
         self._abandoned = False
+        self._final = False
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
@@ -177,6 +205,10 @@ class Call(Generic[T]):
             self._tell_issued(result)
         return result
 
+    def given_up(self) -> ClientStateError:
+        """Return the error of a call that was abandoned before it could succeed."""
+        return self._summed_up(ClientStateError("the call was given up before it was sent, or sent again"))
+
     def abandon(self) -> bool:
         """Give up whoever awaits this call; return whether it goes on.
 
@@ -191,10 +223,10 @@ class Call(Generic[T]):
 
     def overdue(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        left = self._in_air and self._creates
+        left = self._in_air and (self._flight is None or self._flight.may_have_left)
         error = DeadlineExceededError(
             f"{self._plan.operation}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=Effect.UNKNOWN if left else Effect.NONE,
+            effect=self._doubt if left else Effect.NONE,
             retryable=True,
         )
         return self._summed_up(error)
@@ -202,31 +234,31 @@ class Call(Generic[T]):
     # ------------------------------------------------------------- an attempt
 
     async def _attempt(self) -> T | RespanError:
-        desk = self._desk
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
         try:
-            slot = await desk.pacer.acquire(self._priority, self._deadline)
-            return await self._send(slot, loop.time() - asked_at)
+            slot = await self._desk.pacer.acquire(self._priority, self._deadline)
+            return await self._send(slot)
         except TooLate as late:
             wait = late.wait
         except RespanError as error:
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
-        return self._too_late(wait, "the rate limit has no room")
+        return self._too_late(wait, "the rate limit has no room for")
 
-    async def _send(self, slot: Slot, waited: float) -> T | RespanError:
-        desk, plan = self._desk, self._plan
+    async def _send(self, slot: Slot) -> T | RespanError:
+        desk, journal = self._desk, self._plan.journal
         end = End.UNUSED
-        retry_after: float | None = None
+        answer: T | RespanError | None = None
         sendings = 1
         try:
             token = await self._token()
-            draft = plan.draft()
-            if plan.before_send is not None:
-                await plan.before_send(draft)
+            draft = self._plan.draft()
             request = draft.request
-            sent_at, departed = desk.wall(), asyncio.get_running_loop().time()
-            flight = self._flight = Flight(request.body) if request.body is not None else None
+            sent_at = desk.wall()
+            permits = None
+            if journal is not None:
+                await self._intend(journal, draft, sent_at)
+                permits = journal.permits
+            departed = asyncio.get_running_loop().time()
+            flight = self._flight = Flight(request.body, permits) if request.body is not None else None
             self._in_air = True
             self.requests += 1
             try:
@@ -234,52 +266,80 @@ class Call(Generic[T]):
                     request, flight, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
-                # Cancelled, or a session closed under us. Without proof that nothing left, something may have.
-                if flight is None or flight.may_have_left:
-                    end = End.LOST
-                    self._suspect(draft, sent_at, Effect.UNKNOWN, "the request was cut off")
-                self._tell_attempt(request, None, cut, waited, departed)
+                end = self._cut_off(cut, draft, sent_at, flight)
+                self._tell_attempt(request, None, cut, slot, departed)
                 raise
             finally:
                 self._in_air = False
             if result.resends:
                 sendings += result.resends
                 self.requests += result.resends
-                self._effect = self._effect.or_worse(Effect.NONE if request.method == "GET" else Effect.UNKNOWN)
-            error = wire.failure(request, result, token, desk.wall())
-            answer: T | RespanError | None = error
-            if error is None:
-                assert isinstance(result, wire.Answer)
-                answer = None if plan.model is None else wire.read(request, result, plan.model, token)
+                self._effect = self._effect.or_worse(self._doubt)
+            answer = self._read(request, result, token)
             end = _end_of(result)
             if isinstance(answer, RespanError):
-                retry_after = getattr(answer, "retry_after", None)
-                self._count(end)
-                if answer.effect is not Effect.NONE:
-                    key_id = wire.answered_id(result) if isinstance(result, wire.Answer) else None
-                    self._suspect(draft, sent_at, answer.effect, _reason(answer), key_id)
+                self._note_failure(answer, end, draft, sent_at, result)
             else:
                 self._tally.counted += 1
         finally:
+            retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
             desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
         if desk.hub.listening:
-            self._tell_attempt(request, result, answer, waited, departed)
+            self._tell_attempt(request, result, answer, slot, departed)
         return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
 
-    def _count(self, end: End) -> None:
+    def _read(
+        self, request: wire.Request, result: wire.Answer | wire.NoAnswer, token: Secret
+    ) -> T | RespanError | None:
+        if not wire.is_success(result):
+            return wire.failure(request, result, token, self._desk.wall())
+        return None if self._plan.model is None else wire.read(request, result, self._plan.model, token)
+
+    def _cut_off(self, cut: BaseException, draft: Draft, sent_at: datetime, flight: Flight | None) -> End:
+        """Note an attempt that was cancelled, or whose session was closed under it."""
+        # Without proof that nothing left, something may have.
+        left = flight is None or flight.may_have_left
+        if isinstance(cut, RespanError):  # then the transport knows
+            left = cut.effect is not Effect.NONE
+            cut.effect = self._doubt if left else Effect.NONE
+        if left:
+            self._suspect(draft, sent_at, self._doubt, "the request was cut off")
+            return End.LOST
+        if self._plan.journal is not None:
+            self._plan.journal.void(draft)
+        return End.UNUSED
+
+    def _note_failure(
+        self, error: RespanError, end: End, draft: Draft, sent_at: datetime, result: wire.Answer | wire.NoAnswer
+    ) -> None:
         if end is End.REFUSED:
             self._tally.refused += 1
         elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
             self._tally.held_back += 1
         else:
             self._tally.counted += 1
+        if error.effect is not Effect.NONE:
+            key_id = wire.answered_id(result) if isinstance(result, wire.Answer) else None
+            self._suspect(draft, sent_at, error.effect, _reason(error), key_id)
+        elif self._plan.journal is not None:
+            self._plan.journal.void(draft)
+
+    async def _intend(self, journal: Journal, draft: Draft, sent_at: datetime) -> None:
+        try:
+            await journal.intend(draft, sent_at)
+        except RespanError:
+            self._final = True  # nothing that trying again now would mend
+            raise
+        except BaseException:
+            journal.void(draft)
+            raise
 
     async def _token(self) -> Secret:
         source = self._desk.token
         if isinstance(source, Secret):
             return source
         try:
-            token = await source()
+            token = veiled(await source())
         except Exception as error:
             raise ConfigurationError(f"api_key: the callable raised {type(error).__name__}") from error
         return usable_token(token)
@@ -290,8 +350,13 @@ class Call(Generic[T]):
     def _creates(self) -> bool:
         return self._plan.operation == "create"
 
+    @property
+    def _doubt(self) -> Effect:
+        """What an attempt may have done of which only the leaving is known."""
+        return Effect.NONE if self._plan.operation in ("list", "retrieve") else Effect.UNKNOWN
+
     def _wants(self, error: RespanError) -> bool:
-        return not self._abandoned and self._options.retry.wants(error, creates=self._creates)
+        return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)
 
     async def _retry(self, first: RespanError) -> T | RespanError:
         """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
@@ -301,7 +366,7 @@ class Call(Generic[T]):
             if pending:
                 return pending.pop()
             result = await self._attempt()
-            if isinstance(result, RespanError) and self._abandoned:
+            if isinstance(result, RespanError) and (self._abandoned or self._final):
                 result.retryable = False
             return result
 
@@ -312,7 +377,7 @@ class Call(Generic[T]):
             return await retrying(attempt)
         except TooLate as late:
             wait = late.wait
-        return self._too_late(wait, "the next attempt would come")
+        return self._too_late(wait, "the next attempt would come in")
 
     async def _sleep(self, seconds: float) -> None:
         if self._deadline is not None and asyncio.get_running_loop().time() + seconds > self._deadline:
@@ -323,7 +388,7 @@ class Call(Generic[T]):
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
         error = DeadlineExceededError(
-            f"{self._plan.operation}: {why} for {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
+            f"{self._plan.operation}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
             retryable=False,
         )
         error.retry_at = self._desk.wall() + timedelta(seconds=wait)
@@ -350,7 +415,10 @@ class Call(Generic[T]):
             reason=reason,
         )
         self._suspects += (suspect,)
-        self._desk.book.add(suspect)
+        if self._plan.journal is None:
+            self._desk.book.add(suspect)
+        else:
+            self._plan.journal.doubt(suspect)
         logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
         self._desk.hub.tell(SuspectEvent, suspect=suspect)
 
@@ -364,7 +432,7 @@ class Call(Generic[T]):
         request: wire.Request,
         result: wire.Answer | wire.NoAnswer | None,
         answer: object,
-        waited: float,
+        slot: Slot,
         departed: float,
     ) -> None:
         failed = answer if isinstance(answer, BaseException) else None
@@ -374,7 +442,7 @@ class Call(Generic[T]):
             operation=self._plan.operation,
             method=request.method,
             number=self.requests,
-            waited=waited,
+            waited=slot.granted_at - slot.asked_at,
             elapsed=asyncio.get_running_loop().time() - departed,
             status=result.status if result is not None else None,
             effect=error.effect if error else None,
@@ -415,20 +483,21 @@ def _reason(error: RespanError) -> str:
     return f"{type(error).__name__} after status {error.status}{broken}"
 
 
+def veiled(token: object) -> object:
+    """Return a text as a `Secret`, so that no traceback with locals shows it from here on; anything else as it is."""
+    return Secret(token) if isinstance(token, str) and token else token
+
+
 def usable_token(token: object) -> Secret:
     """Return a bearer token as a `Secret`.
 
     Raises:
         ConfigurationError: It is none that an Authorization header can carry.
     """
-    problem = None
-    if isinstance(token, str):
-        token = Secret(token) if token else None
-        problem = "an empty string"
+    token = veiled(token)
     if not isinstance(token, Secret):
-        raise ConfigurationError(
-            f"api_key: expected a non-empty string or Secret, got {problem or type(token).__name__}"
-        )
+        got = "an empty string" if token == "" else type(token).__name__
+        raise ConfigurationError(f"api_key: expected a non-empty string or Secret, got {got}")
     if not _fits_a_header(token):
         raise ConfigurationError("api_key: expected printable ASCII without spaces; check for a stray line break")
     return token

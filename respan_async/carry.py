@@ -7,15 +7,36 @@ key that then arrives is discarded: revoked by its id.
 
 import asyncio
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from respan_async.call import Call
+from respan_async.errors import RespanError
 from respan_async.lifetime import Lifetime
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-async def carry(call: Call[T], deadline: float | None, lifetime: Lifetime, discard: Callable[[T], None]) -> T:
+class Carried(Protocol[T_co]):
+    """A call, or something built around one."""
+
+    def begin(self) -> None:
+        """Let the time of the whole call begin."""
+        ...
+
+    async def run(self) -> T_co:
+        """Make the call."""
+        ...
+
+    def abandon(self) -> bool:
+        """Give up whoever awaits it; return whether it goes on, because something may have left already."""
+        ...
+
+    def overdue(self) -> RespanError:
+        """Return the error of a call whose time ran out while it was in the air."""
+        ...
+
+
+async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, discard: Callable[[T], None]) -> T:
     """Make a call, and see it through.
 
     Args:
@@ -43,7 +64,7 @@ async def carry(call: Call[T], deadline: float | None, lifetime: Lifetime, disca
     return task.result()
 
 
-def _leave(call: Call[T], task: asyncio.Task[T], discard: Callable[[T], None]) -> None:
+def _leave(call: Carried[T], task: asyncio.Task[T], discard: Callable[[T], None]) -> None:
     def over(task: asyncio.Task[T]) -> None:
         if not task.cancelled() and task.exception() is None:
             discard(task.result())

@@ -7,14 +7,14 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 import aiohttp
 import attrs
 from yarl import URL
 
 from respan_async import transport
-from respan_async.call import Desk, Options, TokenSource, usable_token
+from respan_async.call import Desk, Options, TokenSource, usable_token, veiled
 from respan_async.effect import Suspect
 from respan_async.errors import ConfigurationError
 from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
@@ -110,7 +110,7 @@ class AsyncRespan:
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
-        api_key = _token_source(api_key)
+        source = _token_source(api_key := cast("Secret | TokenSource | None", veiled(api_key)))
         if session is not None:
             transport.check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
@@ -126,7 +126,7 @@ class AsyncRespan:
         hub = Hub((*_checked_hooks(hooks), self._heard) if tag_names else _checked_hooks(hooks), _now)
         window = LocalWindow(None if pace == "auto" else pace)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
-        desk = Desk(transport.Transport(self._base_url, session), pacer, hub, api_key, book, _now)
+        desk = Desk(transport.Transport(self._base_url, session), pacer, hub, source, book, _now)
         pacer.on_pause = desk.paused
         self._core = Core(desk, lifetime, tag_names)
         self.temporary_keys = TemporaryKeys(self._core, self._options)
@@ -214,6 +214,8 @@ class AsyncRespan:
         finally:
             desk.pacer.close()
             await lifetime.cut()
+            for finish in list(lifetime.finishers):
+                await finish()
             await desk.transport.aclose()
             if self.suspects:
                 logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
@@ -228,6 +230,8 @@ class AsyncRespan:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_core" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
+            return "<AsyncRespan not made>"
         state = "closed" if self._core.lifetime.closing else "open"
         return f"<AsyncRespan {self._base_url} {state}, {self._core.desk.pacer.in_air} in flight>"
 
@@ -236,11 +240,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _token_source(api_key: str | Secret | TokenSource | None) -> Secret | TokenSource:
-    if callable(api_key) and not isinstance(api_key, Secret):
+def _token_source(api_key: object) -> Secret | TokenSource:
+    if callable(api_key):
         return api_key
     if api_key is None:
-        api_key = os.environ.get("RESPAN_API_KEY") or None
+        api_key = veiled(os.environ.get("RESPAN_API_KEY") or None)
     if api_key is None:
         raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
     return usable_token(api_key)

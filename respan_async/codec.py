@@ -17,11 +17,12 @@ from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPoli
 from respan_async.secret import Secret
 
 _UNREADABLE: Final = object()
+_NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
 T = TypeVar("T")
 
 
-class DecodeError(Exception):
+class DecodeError(ValueError):
     """The text is not what was expected; the message holds no part of it."""
 
 
@@ -59,43 +60,59 @@ def _last_used(raw: Any) -> Any:
     return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
 
 
-_READERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
-    "id": ("id", _text),
-    "name": ("name", _text),
-    "prefix": ("prefix", _text),
-    "status": ("status", _text),
-    "created": ("created_at", _instant),
-    "created_at": ("created_at", _instant),
-    "expiry_date": ("expiry_date", _instant),
-    "revoked": ("revoked", _flag),
-    "key_usage": ("key_usage", _whole),
-    "max_usage": ("max_usage", _whole),
-    "last_used": ("last_used", _last_used),
-    "rate_limit": ("rate_limit", _number),
-    "spending_limit": ("spending_limit", _number),
-    "spending_in_period": ("spending_in_period", _number),
-    "is_test": ("is_test", _flag),
-    "is_temporary": ("is_temporary", _flag),
+_TEXT: Final = ((str,), _text)
+_FLAG: Final = ((bool,), _flag)
+_WHOLE: Final = ((int,), _whole)
+_NUMBER: Final = ((int, float), _number)
+_INSTANT: Final = ((), _instant)
+
+_FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
+    name: (attribute, *kind)
+    for name, attribute, kind in (
+        ("id", "id", _TEXT),
+        ("name", "name", _TEXT),
+        ("prefix", "prefix", _TEXT),
+        ("status", "status", _TEXT),
+        ("created", "created_at", _INSTANT),
+        ("created_at", "created_at", _INSTANT),
+        ("expiry_date", "expiry_date", _INSTANT),
+        ("revoked", "revoked", _FLAG),
+        ("key_usage", "key_usage", _WHOLE),
+        ("max_usage", "max_usage", _WHOLE),
+        ("last_used", "last_used", ((), _last_used)),
+        ("rate_limit", "rate_limit", _NUMBER),
+        ("spending_limit", "spending_limit", _NUMBER),
+        ("spending_in_period", "spending_in_period", _NUMBER),
+        ("is_test", "is_test", _FLAG),
+        ("is_temporary", "is_temporary", _FLAG),
+    )
 }
+"""By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
 _SECRETS: Final = frozenset({"api_key", "hashed_key"})
 
 
 def _key_fields(data: Any) -> dict[str, Any]:
     """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
-    if not isinstance(data, Mapping):
+    if type(data) is not dict:
         raise DecodeError("expected a JSON object")
     values: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for name, raw in data.items():
-        reader = _READERS.get(name)
-        if reader is None:
+        if raw is None:
+            if name not in _FIELDS:
+                extra[name] = None
+            continue
+        field = _FIELDS.get(name)
+        if field is None:
             extra[name] = Secret(raw) if name in _SECRETS and isinstance(raw, str) and raw else raw
-        elif raw is not None:
-            value = reader[1](raw)
-            if value is _UNREADABLE:
-                extra[name] = raw
-            else:
-                values[reader[0]] = value
+            continue
+        attribute, as_it_is, read = field
+        if type(raw) in as_it_is:
+            values[attribute] = raw
+        elif (value := read(raw)) is _UNREADABLE:
+            extra[name] = raw
+        else:
+            values[attribute] = value
     if not values.get("id"):
         raise DecodeError("expected a non-empty string as id")
     values["extra"] = extra
@@ -162,6 +179,14 @@ converter.register_unstructure_hook(
         expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
     ),
 )
+# The secret never goes this way: whoever writes it somewhere says so by `reveal()`.
+_omitted = cattrs.gen.override(omit=True)
+converter.register_unstructure_hook(
+    TemporaryKey, cattrs.gen.make_dict_unstructure_fn(TemporaryKey, converter, extra=_omitted)
+)
+converter.register_unstructure_hook(
+    CreatedKey, cattrs.gen.make_dict_unstructure_fn(CreatedKey, converter, extra=_omitted, api_key=_omitted)
+)
 converter.register_structure_hook(TemporaryKey, _structure_key)
 converter.register_structure_hook(CreatedKey, _structure_created)
 converter.register_structure_hook(KeyPage, _structure_page)
@@ -171,17 +196,36 @@ def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> di
     """Return what the caller gave, as JSON types; a relative lifetime is counted from `now` (aware)."""
     fields: dict[str, Any] = converter.unstructure(request)
     if isinstance(request, CreateKeyRequest) and request.expires_in:
-        ends = now + request.expires_in
         # Rounded up to the second: never shorter than asked, and comparable with what a server stores.
-        if ends.microsecond:
-            ends = ends.replace(microsecond=0) + timedelta(seconds=1)
-        fields["expiry_date"] = _unstructure_instant(ends)
+        ends = (now + request.expires_in + _NEARLY_A_SECOND).astimezone(UTC)
+        fields["expiry_date"] = f"{ends.isoformat(timespec='seconds')[:19]}Z"
+    return fields
+
+
+def canonical(request: CreateKeyRequest) -> str:
+    """Return a request as text that is equal for equal requests; a relative lifetime stays relative, in seconds."""
+    fields: dict[str, Any] = converter.unstructure(request)
+    if request.expires_in:
+        fields["expires_in"] = request.expires_in.total_seconds()
+    return orjson.dumps(fields, default=_plain, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def fields_of_key(key: TemporaryKey) -> dict[str, Any]:
+    """Return what is known of a key, as JSON types, without its secret and without `extra`."""
+    fields: dict[str, Any] = converter.unstructure(key)
     return fields
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
     """Return JSON text."""
-    return orjson.dumps(fields)
+    return orjson.dumps(fields, default=_plain)
+
+
+def _plain(value: Any) -> float:
+    # numpy's numbers, among others, are floats to Python and unknown to orjson
+    if isinstance(value, float):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def parse(text: bytes) -> Any:

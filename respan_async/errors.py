@@ -8,6 +8,8 @@
     │   └── APITimeoutError                            ... in time
     ├── InvalidResponseError                           an answer that is not the documented one
     ├── DeadlineExceededError       (also TimeoutError) the whole call's time is up
+    ├── LedgerError                                    the ledger could not be read or written
+    │   └── TicketConflictError                        a ticket was issued before, with other fields
     └── APIStatusError                                 the server refused
         ├── BadRequestError 400        ├── AuthenticationError 401   ├── PermissionDeniedError 403
         ├── NotFoundError 404          ├── ConflictError 409         ├── UnprocessableEntityError 422
@@ -134,6 +136,14 @@ class RateLimitError(APIStatusError):
 
 class InternalServerError(APIStatusError):
     """The server failed (5xx)."""
+
+
+class LedgerError(RespanError):
+    """The ledger could not be read or written."""
+
+
+class TicketConflictError(LedgerError):
+    """The ticket is known with other fields; a new issuance is a new ticket."""
 
 
 _BY_STATUS: Final[dict[int, type[APIStatusError]]] = {

@@ -1,6 +1,6 @@
 """The operations on temporary keys."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from respan_async import codec, sweep, wire
-from respan_async.batch import Batch
-from respan_async.call import Call, Desk, Draft, Options, Plan
+from respan_async.batch import Batch, Work
+from respan_async.call import Call, Desk, Draft, Journal, Options, Plan
 from respan_async.carry import carry
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import InvalidRequestError, InvalidResponseError, NotFoundError, RespanError
@@ -34,6 +34,7 @@ MAX_PAGES: Final = 10_000
 """Pages after which a list is taken to be endless."""
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 @attrs.frozen
@@ -126,22 +127,7 @@ class TemporaryKeys:
         Raises:
             InvalidRequestError: `items` cannot be iterated over, or `max_in_flight` is not such a number.
         """
-        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
-            raise InvalidRequestError(f"items: expected an iterable of CreateKeyRequest, got {type(items).__name__}")
-        allowed = self._core.desk.pacer.max_in_flight
-        if max_in_flight is None:
-            max_in_flight = allowed
-        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
-        return Batch(
-            items,
-            partial(_CreateWork, self),
-            self._discard,
-            pacer=self._core.desk.pacer,
-            lifetime=self._core.lifetime,
-            max_in_flight=max_in_flight,
-            ordered=ordered,
-        )
+        return self._batch(items, partial(_CreateWork, self), self._discard, max_in_flight, ordered)
 
     def list(self, *, page: int = 1, page_size: int | None = None) -> "Listing":
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
@@ -234,9 +220,36 @@ class TemporaryKeys:
         """
         self._core.lifetime.check()
         desk = self._core.desk
-        return await sweep.sweep(_SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace)
+        return await sweep.sweep(SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace)
 
     # ----------------------------------------------------------------- inside
+
+    def _batch(
+        self,
+        items: Iterable[Item] | AsyncIterable[Item],
+        start: Callable[[Item], Work],
+        discard: Callable[[CreatedKey], None],
+        max_in_flight: int | None,
+        ordered: bool,
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> Batch[Item]:
+        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
+            raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
+        pacer = self._core.desk.pacer
+        if max_in_flight is None:
+            max_in_flight = pacer.max_in_flight
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        return Batch(
+            items,
+            start,
+            discard,
+            pacer=pacer,
+            lifetime=self._core.lifetime,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            prepare=prepare,
+        )
 
     def _lowest(self) -> "TemporaryKeys":
         return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
@@ -253,17 +266,19 @@ class TemporaryKeys:
             return await call.run()
         return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
 
-    def _creation(self, request: CreateKeyRequest, priority: Priority) -> Call[CreatedKey]:
+    def _creation(
+        self, request: CreateKeyRequest, priority: Priority, journal: Journal | None = None
+    ) -> Call[CreatedKey]:
         if not isinstance(request, CreateKeyRequest):
             raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
-        tag_names = self._core.tag_names
+        tag_names = self._core.tag_names or journal is not None
         if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
             raise InvalidRequestError(
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
         draft = partial(_draft, request, self._core.desk.wall, tag_names)
-        plan = Plan(operation="create", draft=draft, model=CreatedKey, priority=priority)
+        plan = Plan(operation="create", draft=draft, model=CreatedKey, priority=priority, journal=journal)
         return Call(self._core.desk, plan, self._options)
 
     def _discard(self, key: CreatedKey) -> None:
@@ -345,8 +360,11 @@ class _CreateWork:
     def abandon(self) -> bool:
         return self._call.abandon()
 
+    def given_up(self) -> RespanError:
+        return self._call.given_up()
 
-class _SweepKeys:
+
+class SweepKeys:
     """The operations of a sweep."""
 
     def __init__(self, keys: TemporaryKeys) -> None:

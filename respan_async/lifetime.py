@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from respan_async.errors import ClientStateError
@@ -20,6 +20,7 @@ class Lifetime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
         self.closers: set[Callable[[], None]] = set()
+        self.finishers: set[Callable[[], Awaitable[None]]] = set()
 
     def close(self) -> bool:
         """Refuse what is new, and end what would go on by itself; return whether this is the first time."""

@@ -4,7 +4,7 @@ import enum
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar
 
 import attrs
 
@@ -14,6 +14,7 @@ from respan_async.secret import Secret
 MAX_NAME: Final = 50
 """Characters of a key's name that the server accepts (read in the official SDK)."""
 
+_LONGEST_LIFE: Final = timedelta(days=365_000)
 PERIODS: Final = ("minute", "hour", "day", "week", "month")
 METRICS: Final = ("cost", "request_count", "token_count")
 
@@ -38,12 +39,20 @@ Maybe: TypeAlias = T | Literal[Unset.UNSET]
 
 
 def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
-    return InvalidRequestError(f"{field}: expected {expected}, got {value!r:.100}")
+    try:
+        shown = f"{value!r:.100}"
+    except ValueError:  # a whole number of thousands of digits
+        shown = f"a very long {type(value).__name__}"
+    return InvalidRequestError(f"{field}: expected {expected}, got {shown}")
 
 
 def _is_number(value: object) -> bool:
-    # bool is an int to Python and something else to JSON
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    # bool is an int to Python and something else to JSON, and what is larger does not fit into what reads JSON
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -53,23 +62,27 @@ def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise _fail(attribute.name, "a string", value)
     if len(value) > MAX_NAME:
         raise InvalidRequestError(f"{attribute.name}: expected at most {MAX_NAME} characters, got {len(value)}")
+    _check_encodable(attribute.name, value)
+
+
+def _check_encodable(field: str, value: str) -> None:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise _fail(attribute.name, "text that UTF-8 can carry", value) from None
+        raise _fail(field, "text that UTF-8 can carry", value) from None
 
 
 def _check_max_usage(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or (value < 1 and value != -1):
+    if not _is_whole(value) or (value < 1 and value != -1):
         raise _fail(attribute.name, "a positive whole number, or -1 for no limit", value)
 
 
 def _check_rate_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET or value is None:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not _is_whole(value) or value < 0:
         raise _fail(attribute.name, "a whole number of requests a minute, 0 or more, or None", value)
 
 
@@ -86,8 +99,11 @@ def _check_flag(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 
 def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is not UNSET and not isinstance(value, str):
+    if value is UNSET:
+        return
+    if not isinstance(value, str):
         raise _fail(attribute.name, "a string", value)
+    _check_encodable(attribute.name, value)
 
 
 def _check_amount(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -108,12 +124,8 @@ def _check_metric(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
 def _check_lifetime(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET:
         return
-    if not isinstance(value, timedelta) or value <= timedelta(0):
-        raise _fail(attribute.name, "a positive timedelta", value)
-    try:
-        datetime.now(UTC) + value + timedelta(days=366)
-    except OverflowError:
-        raise _fail(attribute.name, "a timedelta that ends before the year 9999", value) from None
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= _LONGEST_LIFE:
+        raise _fail(attribute.name, "a timedelta above 0 and up to a thousand years", value)
 
 
 def _to_instant(value: Any) -> Any:

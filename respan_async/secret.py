@@ -21,6 +21,7 @@ class Secret:
     """
 
     __slots__ = ("_text",)
+    _text: str | None
 
     def __init__(self, text: str) -> None:
         # The type alone is named in both messages: what was passed may be the secret in some other wrapping.
@@ -30,11 +31,31 @@ class Secret:
             raise ValueError("a Secret holds a non-empty string")
         self._text = text
 
+    @classmethod
+    def erased(cls) -> "Secret":
+        """Return the place of a secret that is no longer kept."""
+        secret = object.__new__(cls)
+        secret._text = None
+        return secret
+
+    @property
+    def is_erased(self) -> bool:
+        """Whether the secret is no longer kept."""
+        return self._text is None
+
     def reveal(self) -> str:
-        """Return the secret text itself."""
+        """Return the secret text itself.
+
+        Raises:
+            ValueError: It was delivered, and is no longer kept.
+        """
+        if self._text is None:
+            raise ValueError("the secret was delivered, and is no longer kept")
         return self._text
 
     def __repr__(self) -> str:
+        if self._text is None:
+            return "Secret(erased)"
         # Respan's keys are an 8-character public prefix, a dot, and 32 secret characters. Anything of
         # another form has no part known to be public.
         prefix, dot, rest = self._text.partition(".")
@@ -49,6 +70,8 @@ class Secret:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):
             return NotImplemented
+        if self._text is None or other._text is None:
+            return self is other
         return hmac.compare_digest(
             self._text.encode(errors="surrogatepass"), other._text.encode(errors="surrogatepass")
         )

@@ -36,8 +36,8 @@ class SuspectStore(Protocol):
         """Whether a key with this id was handed out, and so is somebody's."""
         ...
 
-    async def settle(self, suspect: Suspect) -> None:
-        """Forget a suspect: its key was revoked, or has expired."""
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
+        """Let go of a suspect: its key was revoked, or else has died by itself."""
         ...
 
 
@@ -66,8 +66,8 @@ class SuspectBook:
         # Every attempt has a tag of its own, and an attempt that became a suspect has handed out nothing.
         return False
 
-    async def settle(self, suspect: Suspect) -> None:
-        """Forget a suspect: its key was revoked, or has expired."""
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
+        """Let go of a suspect: its key was revoked, or else has died by itself."""
         self._suspects.remove(suspect)
 
 

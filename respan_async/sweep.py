@@ -82,7 +82,7 @@ async def sweep(
     suspects = list(await store.pending())
     expired = [suspect for suspect in suspects if (end := expires_at(suspect)) and end + _AFTER_EXPIRY < wall()]
     for suspect in expired:
-        await store.settle(suspect)
+        await store.settle(suspect, revoked=False)
         suspects.remove(suspect)
     revoked: list[str] = []
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
@@ -127,7 +127,7 @@ async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
 
 async def _revoke(key_id: str, suspect: Suspect, keys: Keys, store: SuspectStore, hub: Hub) -> None:
     await keys.revoke(key_id)
-    await store.settle(suspect)
+    await store.settle(suspect, revoked=True)
     logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
     hub.tell(RevokedEvent, id=key_id, reason=suspect.reason)
 

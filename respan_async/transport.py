@@ -5,12 +5,14 @@ Authorization header, out of every chain of exceptions and every traceback.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async.effect import Effect
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 from respan_async.wire import Answer, NoAnswer, Request
@@ -39,8 +41,9 @@ class Flight(aiohttp.BytesPayload):
     started = False
     recalled = False
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, permits: Callable[[], bool] | None = None) -> None:
         super().__init__(body, content_type="application/json")
+        self._permits = permits
 
     @property
     def size(self) -> int | None:
@@ -59,10 +62,12 @@ class Flight(aiohttp.BytesPayload):
         return self.recalled
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Note that the request is leaving, and let it."""
+        """Note that the request is leaving, and let it, if it still may."""
         if self.recalled:
             # Whoever awaits the answer is being cancelled, which takes one more turn of the loop than this write.
             raise asyncio.CancelledError
+        if self._permits is not None and not self._permits():
+            raise ConnectionAbortedError  # with nothing sent: no answer, and proof of it
         self.started = True
         await super().write_with_length(writer, content_length)
 
@@ -226,10 +231,14 @@ def _classify(
         return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
     elif isinstance(error, RuntimeError) and "closed" in str(error).lower():
         # aiohttp says so of a session closed under us, and asyncio of a loop that is.
-        return ClientStateError("the aiohttp session was closed while the request waited for it")
+        left = flight is None or flight.started
+        return ClientStateError(
+            "the aiohttp session was closed while the request waited for it",
+            effect=Effect.UNKNOWN if left else Effect.NONE,
+        )
     if isinstance(error, TimeoutError):
-        connecting = isinstance(error, aiohttp.ConnectionTimeoutError)
-        return NoAnswer("no connection in time" if connecting else "no answer in time", timed_out=True, **facts)
+        reason = "no answer in time" if facts["left"] else "no connection in time"
+        return NoAnswer(reason, timed_out=True, **facts)
     # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the server's.
     not_http = isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
     return NoAnswer(_reason(error), not_http=not_http, **facts)

@@ -5,11 +5,12 @@ on the server. Nothing else in the library looks at a status code to decide that
 """
 
 import email.utils
+import html
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -155,13 +156,18 @@ def _meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]
     return effect, retryable
 
 
+def is_success(result: Answer | NoAnswer) -> TypeGuard[Answer]:
+    """Whether the server did what was asked, as far as the status tells, and the answer can be read."""
+    return isinstance(result, Answer) and 200 <= result.status < 300 and not result.oversize
+
+
 def is_refusal(result: Answer | NoAnswer) -> bool:
     """Whether the account's limit turned the request away."""
     return isinstance(result, Answer) and result.status in (429, 425)
 
 
-def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError | None:
-    """Return the error this result amounts to, or None for a 2xx whose body is still to be read.
+def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError:
+    """Return the error that a result which is no success amounts to.
 
     Args:
         request: What was asked.
@@ -169,8 +175,6 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         token: The bearer token, to be kept out of what a server may echo.
         now: The wall clock, aware; for a Retry-After date.
     """
-    if isinstance(result, Answer) and 200 <= result.status < 300 and not result.oversize:
-        return None
     effect, retryable = _meaning(request, result)
     called = f"{request.method} {request.path}"
     if isinstance(result, NoAnswer):
@@ -181,7 +185,7 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         "effect": effect,
         "retryable": retryable,
         "status": result.status,
-        "request_id": _request_id(result.headers),
+        "request_id": _request_id(result.headers, token),
         "body": shown,
     }
     if result.status < 300:
@@ -190,7 +194,8 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    error = errors.class_for(result.status)(f"{called}: answered {result.status}{_said(result.body, shown)}", **facts)
+    said = _said(result.body, shown, token)
+    error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     error.retry_after = retry_after(result, now)
     return error
 
@@ -209,7 +214,7 @@ def read(request: Request, answer: Answer, model: type[T], token: Secret | None)
         effect=effect,
         retryable=retryable,
         status=answer.status,
-        request_id=_request_id(answer.headers),
+        request_id=_request_id(answer.headers, token),
         body=_shown(answer.body, token),
     )
 
@@ -262,11 +267,15 @@ def _date(value: Any) -> datetime | None:
     return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
-def _request_id(headers: Mapping[str, str]) -> str | None:
+def _request_id(headers: Mapping[str, str], token: Secret | None) -> str | None:
     value = headers.get("X-Request-ID")
-    return value[:200] if value and value.isprintable() else None
+    return _redacted(value, token)[:200] if value and value.isprintable() else None
 
 
+_MOST_READ: Final = 20_000
+"""Bytes of a refusal's body that are looked at."""
+_MAY_BE_CUT: Final = 1_000
+"""Characters at the end of those in which half a key would not be recognised as one."""
 _KEY_TEXT: Final = re.compile(r"\b([A-Za-z0-9]{8})\.[A-Za-z0-9_-]{16,}")
 _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
 
@@ -274,28 +283,44 @@ _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|
 def _shown(body: bytes, token: Secret | None) -> str:
     """Return at most 2,000 characters of a body, without anything that is or looks like a key."""
     # Redacted before it is cut, or a key cut in half would no longer look like one; bounded before it is redacted.
-    text = body[:20_000].decode(errors="replace")
-    if token is not None:
-        text = text.replace(token.reveal(), "***")
-    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))[:2_000]
+    text = _redacted(body[:_MOST_READ].decode(errors="replace"), token)
+    return (text if len(body) <= _MOST_READ else text[:-_MAY_BE_CUT])[:2_000]
 
 
-def _said(body: bytes, shown: str) -> str:
+def _redacted(text: str, token: Secret | None) -> str:
+    for form in _forms(token) if token is not None else ():
+        text = text.replace(form, "***")
+    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))
+
+
+def _forms(token: Secret) -> Iterable[str]:
+    """Return the ways in which JSON, a URL or HTML may write a token."""
+    text = token.reveal()
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return dict.fromkeys((text, quoted, quoted.replace("/", "\\/"), quote(text, safe=""), html.escape(text)))
+
+
+def _said(body: bytes, shown: str, token: Secret | None) -> str:
     """Return what the server said is wrong, as the end of a sentence, from a body already made safe to show."""
     try:
         data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
     except codec.DecodeError:
         data = None
-    said = _gather(data)
+    said = _redacted(_gather(data), token)  # again, because JSON can write any text in escapes
     return f": {said:.500}" if said else ""
 
 
-def _gather(data: Any) -> str:
+_DEEPEST: Final = 5
+
+
+def _gather(data: Any, depth: int = 0) -> str:
     """Collect the messages out of the shapes in which this API reports errors."""
+    if depth > _DEEPEST:
+        return ""
     if isinstance(data, str):
         return data
     if isinstance(data, list):
-        return " ".join(filter(None, map(_gather, data)))
+        return " ".join(filter(None, (_gather(item, depth + 1) for item in data)))
     if not isinstance(data, dict):
         return ""
     error = data.get("error")
@@ -304,5 +329,5 @@ def _gather(data: Any) -> str:
     parts = [data[name] for name in ("detail", "error") if isinstance(data.get(name), str)]
     fields = data.get("errors") if parts else data
     if isinstance(fields, dict):
-        parts += [f"{name}: {said}" for name, value in fields.items() if (said := _gather(value))]
+        parts += [f"{name}: {said}" for name, value in fields.items() if (said := _gather(value, depth + 1))]
     return "; ".join(parts)

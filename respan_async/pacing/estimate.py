@@ -69,7 +69,9 @@ class Estimate:
 
     def counting(self, now: float) -> bool:
         """Whether the first burst is being counted, and nothing may be sent."""
-        if self.counted_at is not None and now >= self.counted_at:
+        if self._first_refusal is None:
+            return False
+        if now >= self._first_refusal[0] + _LONGEST_COUNT:
             self._conclude(now)
         return self._first_refusal is not None
 
@@ -195,7 +197,12 @@ class Estimate:
             return limit.per
         count, age = burst
         same_again = abs(count - limit.limit) <= max(1, limit.limit // 10)
-        if _at_least(retry_after) > limit.per * 1.02 or (same_again and age + retry_after > limit.per * 1.1):
+        if _at_least(retry_after) > limit.per * 1.02:
+            # As many as before, over a longer time, explains it best: two periods' worth may lie in one flow. What is
+            # in the air was most likely let in by now.
+            before = max(1, limit.limit - self._log.in_air)
+            return _round_period(min(age, self._log.age(now, before)), retry_after)
+        if same_again and age + retry_after > limit.per * 1.1:
             return _round_period(age, retry_after)
         blurred = _is_whole(retry_after) and limit.per < _COARSE
         if blurred and 2 * self._let_in(now, limit.per, retry_after)[1] < self._peak:

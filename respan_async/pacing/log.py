@@ -1,7 +1,9 @@
 """When requests were let in: the memory that a limit is kept and learned by."""
 
+import math
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 _KEPT: Final = 20_000
@@ -26,6 +28,10 @@ class AdmissionLog:
     def answered(self, now: float, times: int = 1) -> None:
         """Note that a request was let in, or that one was sent `times` times."""
         self._times.extend([now] * times)
+
+    def seed(self, times: Iterable[float]) -> None:
+        """Note requests that were let in before this log was there."""
+        self._times = sorted([*times, *self._times])
 
     def lost(self, now: float) -> None:
         """Note that a request left and was never answered: the server may have let it in, and late."""
@@ -57,6 +63,10 @@ class AdmissionLog:
         while start > 0 and times[start] - times[start - 1] < pause:
             start -= 1
         return len(times) - start, now - times[start]
+
+    def age(self, now: float, number: int) -> float:
+        """Return how long ago the oldest of the newest `number` was let in; endless if there are not so many."""
+        return now - self._times[-number] if number <= len(self._times) else math.inf
 
     def trim(self) -> None:
         """Drop all but the newest, while no limit is known and so none is needed for keeping one."""

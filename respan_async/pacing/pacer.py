@@ -52,7 +52,6 @@ class End(enum.Enum):
     """It was not sent after all."""
 
 
-_HEALTHY: Final = {End.ANSWERED: True, End.FAILED: False, End.LOST: False, End.UNREACHED: False}
 _PASSED_OVER: Final = 19
 _CATCH_UP: Final = 0.02
 """Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
@@ -77,6 +76,7 @@ class Slot:
     """Leave to send one request, to be settled once."""
 
     priority: Priority
+    asked_at: float
     granted_at: float
 
 
@@ -113,7 +113,7 @@ class Pacer:
         self.refused = 0
         self._longest_pause = longest_pause
         self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
-        self._waiting: tuple[OrderedDict[asyncio.Future[Slot], None], ...] = tuple(OrderedDict() for _ in Priority)
+        self._waiting: tuple[OrderedDict[asyncio.Future[Slot], float], ...] = tuple(OrderedDict() for _ in Priority)
         self._passed_over = [0] * len(Priority)
         self._in_air_below = 0  # of the lower classes
         self._demands: set[Demand] = set()
@@ -147,11 +147,11 @@ class Pacer:
         now = loop.time()
         queue = self._waiting[priority]
         if not queue and self._may_go(priority, now):
-            return self._grant(priority, now)
+            return self._grant(priority, now, now)
         if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
             raise TooLate(wait)
         waiter: asyncio.Future[Slot] = loop.create_future()
-        queue[waiter] = None
+        queue[waiter] = now
         self._pump()
         expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter, priority)
         try:
@@ -193,16 +193,18 @@ class Pacer:
                 self._last_admission = now
                 self._gate.succeeded(slot.granted_at, self.max_in_flight)
                 self._ramp += _RAMP
+                self._note_health(end is End.ANSWERED, slot, now, caller)
             case End.REFUSED:
                 self._refuse(slot, now, retry_after)
             case End.LOST:
                 self.window.lost(now)
-            case End.UNREACHED | End.UNUSED:
+                self._note_health(False, slot, now, caller)
+            case End.UNREACHED:
                 self.window.unused(now)
-        healthy = _HEALTHY.get(end)
-        if healthy is not None:
-            # That no connection can be made has nothing to do with whose call it was.
-            self._note_health(healthy, slot, now, slot if end is End.UNREACHED else caller)
+                # That no connection can be made has nothing to do with whose call it was.
+                self._note_health(False, slot, now, slot)
+            case End.UNUSED:
+                self.window.unused(now)
         if not self.in_air:
             self._idle.set()
         self._pump()
@@ -252,7 +254,7 @@ class Pacer:
 
     # ---------------------------------------------------------------- granting
 
-    def _grant(self, priority: Priority, now: float) -> Slot:
+    def _grant(self, priority: Priority, asked_at: float, now: float) -> Slot:
         self.window.take(now)
         self.in_air += 1
         if priority is not Priority.INTERACTIVE:
@@ -266,14 +268,17 @@ class Pacer:
         for lower in range(priority + 1, len(Priority)):
             if self._waiting[lower]:
                 self._passed_over[lower] += 1
-        return Slot(priority, now)
+        return Slot(priority, asked_at, now)
 
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
         if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air) or self.window.held(now):
             return False
         if priority is not Priority.INTERACTIVE:
-            if not self._lower_gate.admits(now, self._in_air_below) or self._spread_until(now) > now:
+            if not self._lower_gate.admits(now, self._in_air_below):
+                return False
+            # Interactive calls push the spread ahead: while they never cease, it would never be a lower class's turn.
+            if self._passed_over[priority] < _PASSED_OVER and self._spread_until(now) > now:
                 return False
             if self.window.limit is None and self._in_air_below >= self._ramp:
                 return False
@@ -295,9 +300,9 @@ class Pacer:
             return
         now = asyncio.get_running_loop().time()
         while (priority := self._next(now)) is not None:
-            waiter, _ = self._waiting[priority].popitem(last=False)
+            waiter, asked_at = self._waiting[priority].popitem(last=False)
             if not waiter.done():
-                waiter.set_result(self._grant(priority, now))
+                waiter.set_result(self._grant(priority, asked_at, now))
         self._set_alarm(now)
 
     def _next(self, now: float) -> Priority | None:

@@ -1,5 +1,6 @@
 """Where slots come from: one process's own view of the account's limit."""
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 from respan_async.pacing.estimate import Estimate
@@ -33,6 +34,10 @@ class Window(Protocol):
 
     def wakes_at(self, now: float) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
+        ...
+
+    def seed(self, now: float, ages: Iterable[float]) -> None:
+        """Count requests that were let in some seconds ago, before this window was there; the oldest first."""
         ...
 
     def take(self, now: float) -> None:
@@ -109,6 +114,10 @@ class LocalWindow:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
         limit = self._estimate.limit
         return self._log.expiry(0, limit.per) if limit else self._estimate.counted_at
+
+    def seed(self, now: float, ages: Iterable[float]) -> None:
+        """Count requests that were let in some seconds ago, before this window was there; the oldest first."""
+        self._log.seed(now - age for age in ages)
 
     def take(self, now: float) -> None:
         """Take a free slot."""

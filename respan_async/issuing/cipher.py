@@ -1,0 +1,119 @@
+"""Encrypting the secrets that a ledger keeps."""
+
+import base64
+import binascii
+import hashlib
+import os
+import secrets
+from typing import Any, Final, Protocol
+
+from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.secret import Secret
+
+ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
+
+_VERSION: Final = b"\x01"
+_ID: Final = 4
+_NONCE: Final = 12
+_KEY: Final = 32
+
+
+class Cipher(Protocol):
+    """Turns a secret into bytes that are of no use without a key, and back."""
+
+    def encrypt(self, secret: Secret, ticket: str) -> bytes:
+        """Encrypt a ticket's secret, so that it is of no use for another ticket."""
+        ...
+
+    def decrypt(self, sealed: bytes, ticket: str) -> Secret:
+        """Decrypt a ticket's secret.
+
+        Raises:
+            LedgerError: The key is another, or the bytes were changed, or they are another ticket's.
+        """
+        ...
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether this was encrypted with the key that is used now."""
+        ...
+
+
+class AESGCMCipher:
+    """Encrypt with AES-256-GCM, with the ticket as associated data and the id of the key in front (extra `crypto`).
+
+    Args:
+        key: The key to encrypt with: 32 bytes, or their base64 text. From `RESPAN_LEDGER_KEY` when left out.
+        old_keys: Keys that older secrets may still be encrypted with, until they are rotated.
+
+    Raises:
+        ConfigurationError: A key is missing or is not 32 bytes.
+        ImportError: The extra is not installed.
+    """
+
+    def __init__(
+        self, key: bytes | str | Secret | None = None, *, old_keys: tuple[bytes | str | Secret, ...] = ()
+    ) -> None:
+        if key is None:
+            key = os.environ.get(ENVIRONMENT) or None
+        if key is None:
+            raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none")
+        self._current, current = _cipher_of(key)
+        self._ciphers = dict([*(_cipher_of(old) for old in old_keys), (self._current, current)])
+
+    def encrypt(self, secret: Secret, ticket: str) -> bytes:
+        """Encrypt a ticket's secret, so that it is of no use for another ticket."""
+        nonce = secrets.token_bytes(_NONCE)
+        head = _VERSION + self._current
+        # 96 random bits: far from repeating within the 2**32 messages that one key may be used for.
+        sealed: bytes = self._ciphers[self._current].encrypt(nonce, secret.reveal().encode(), head + ticket.encode())
+        return head + nonce + sealed
+
+    def decrypt(self, sealed: bytes, ticket: str) -> Secret:
+        """Decrypt a ticket's secret.
+
+        Raises:
+            LedgerError: The key is another, or the bytes were changed, or they are another ticket's.
+        """
+        head, nonce, rest = sealed[: 1 + _ID], sealed[1 + _ID : 1 + _ID + _NONCE], sealed[1 + _ID + _NONCE :]
+        cipher = self._ciphers.get(head[1:])
+        if head[:1] != _VERSION or cipher is None:
+            raise LedgerError(f"the secret of ticket {ticket!r:.100} was encrypted with another key")
+        secret = _opened(cipher, nonce, rest, head + ticket.encode())
+        if secret is None:
+            raise LedgerError(f"the secret of ticket {ticket!r:.100} was changed, or is another ticket's")
+        return secret
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether this was encrypted with the key that is used now."""
+        return sealed[: 1 + _ID] == _VERSION + self._current
+
+
+def _opened(cipher: Any, nonce: bytes, rest: bytes, associated: bytes) -> Secret | None:
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        return Secret(cipher.decrypt(nonce, rest, associated).decode())
+    except (InvalidTag, ValueError):
+        return None
+
+
+def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
+    """Return a key's id and what encrypts with it."""
+    try:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+    except ImportError:
+        raise ImportError("AESGCMCipher needs the extra 'crypto': pip install 'respan-async[crypto]'") from None
+    raw = _raw(key)
+    if raw is None:
+        raise ConfigurationError(f"key: expected {_KEY} bytes, or their base64 text")
+    return hashlib.sha256(b"respan-async ledger key id" + raw).digest()[:_ID], AESGCM(raw)
+
+
+def _raw(key: bytes | str | Secret) -> bytes | None:
+    text = key.reveal() if isinstance(key, Secret) else key
+    if isinstance(text, str):
+        try:
+            text = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+    return text if isinstance(text, bytes) and len(text) == _KEY else None

@@ -1,0 +1,97 @@
+"""Putting secrets where they belong, until it succeeds."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+from respan_async.errors import LedgerError
+from respan_async.events import logger
+from respan_async.issuing.ledger import Ledger
+from respan_async.lifetime import Lifetime
+from respan_async.models import CreatedKey
+
+FIRST: Final = 1.0
+LONGEST: Final = 60.0
+"""Seconds from one attempt to deliver a secret to the next: the first pause, doubled up to the longest."""
+
+_PAGE: Final = 100
+
+
+class Delivery:
+    """Call the user's function for a ticket's key until it succeeds or the key has expired, then erase the secret.
+
+    Args:
+        deliver: The user's function, idempotent by ticket.
+        ledger: Where the secrets are kept until then.
+        lifetime: Where what goes on in the background belongs.
+    """
+
+    def __init__(
+        self, deliver: Callable[[str, CreatedKey], Awaitable[None]], ledger: Ledger, lifetime: Lifetime
+    ) -> None:
+        self._deliver = deliver
+        self._ledger = ledger
+        self._lifetime = lifetime
+        self._tasks: set[asyncio.Task[None]] = set()
+        lifetime.closers.add(self._stop)
+
+    async def deliver(self, ticket_id: str, key: CreatedKey) -> None:
+        """Deliver now; what fails is tried again in the background."""
+        if not await self._once(ticket_id, key):
+            self._spawn(self._insist(ticket_id, key))
+
+    def deliver_left(self) -> None:
+        """Deliver, in the background, what an earlier run has left."""
+        self._spawn(self._catch_up())
+
+    async def aclose(self) -> None:
+        """End what goes on in the background; the ledger keeps what is not delivered."""
+        self._lifetime.closers.discard(self._stop)
+        self._stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._lifetime.spawn(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _once(self, ticket_id: str, key: CreatedKey) -> bool:
+        try:
+            await self._deliver(ticket_id, key)
+        except Exception as error:  # noqa: BLE001  the user's function; it is called again
+            logger.warning("ticket %r could not be delivered: %s", ticket_id, type(error).__name__)
+            return False
+        await self._erase(ticket_id)
+        return True
+
+    async def _erase(self, ticket_id: str) -> None:
+        try:
+            await self._ledger.erase(ticket_id)
+        except LedgerError as error:
+            # Delivered all the same. The next run delivers it once more, and erases it then.
+            logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
+
+    async def _insist(self, ticket_id: str, key: CreatedKey) -> None:
+        pause = FIRST
+        while not key.expired:
+            await asyncio.sleep(pause)
+            if await self._once(ticket_id, key):
+                return
+            pause = min(2 * pause, LONGEST)
+        await self._erase(ticket_id)
+        logger.warning("ticket %r was not delivered before its key expired", ticket_id)
+
+    async def _catch_up(self) -> None:
+        after = ""
+        while left := await self._ledger.undelivered(after, _PAGE):
+            for ticket_id, key in left:
+                if key.expired:
+                    await self._erase(ticket_id)
+                else:
+                    await self.deliver(ticket_id, key)
+                after = ticket_id

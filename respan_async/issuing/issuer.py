@@ -1,0 +1,232 @@
+"""Issuing for tickets: a key for each, once, through crashes and on several machines."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from respan_async import sweep
+from respan_async.batch import Batch, Issued
+from respan_async.carry import carry
+from respan_async.client import AsyncRespan
+from respan_async.effect import Suspect
+from respan_async.errors import ClientStateError, LedgerError
+from respan_async.issuing.delivery import Delivery
+from respan_async.issuing.ledger import Counts, Ledger
+from respan_async.issuing.states import AttemptState
+from respan_async.issuing.tickets import Ticket
+from respan_async.issuing.work import TicketWork
+from respan_async.keys import SweepKeys, TemporaryKeys
+from respan_async.models import CreatedKey
+from respan_async.pacing.pacer import Priority
+from respan_async.secret import Secret
+from respan_async.sweep import AutoSweep, SweepReport
+
+Deliver = Callable[[str, CreatedKey], Awaitable[None]]
+
+
+class Issuer:
+    """Issue keys for tickets, with a ledger as the memory that survives.
+
+    To be entered with `async with`, or used as it is and closed with `aclose()`. Closing the client closes it as well.
+
+    Args:
+        respan: The client; its settings hold here, and names are always tagged.
+        ledger: Where tickets, attempts and keys are kept. It belongs to this issuer from now on.
+        deliver: An async function of a ticket's id and its key that puts the secret where it belongs. Called until it
+            succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
+        force: Use a ledger that belongs to another account or base URL.
+    """
+
+    def __init__(
+        self, respan: AsyncRespan, ledger: Ledger, *, deliver: Deliver | None = None, force: bool = False
+    ) -> None:
+        self._respan = respan
+        self._core = respan._core
+        self._keys = respan.temporary_keys
+        self._ledger = ledger
+        self._delivery = Delivery(deliver, ledger, self._core.lifetime) if deliver is not None else None
+        self._force = force
+        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._working: set[TicketWork] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._notes: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+        options = attrs.evolve(respan._options, priority=Priority.SWEEP, deadline=None)
+        self._lowest = TemporaryKeys(self._core, options)
+        self._suspected = False
+        self._auto_sweep = AutoSweep(self.sweep, lambda: self._suspected, self._core.lifetime)
+
+    async def issue(self, ticket: Ticket) -> Issued[Ticket]:
+        """Give a ticket its key: the one it has, or a new one.
+
+        A ticket that has its key gives it back with `replayed=True`, and sends nothing; `key.expired` tells whether it
+        is of use, and `key.api_key.is_erased` whether its secret was delivered and is no longer kept.
+
+        Raises:
+            TicketConflictError: The ticket was issued before with other fields.
+            LedgerError: The ledger cannot be used, or another process is at work on this ticket.
+            RespanError: No key was made; see `AsyncRespan.temporary_keys.create`.
+        """
+        await self._open()
+        self._core.lifetime.check()
+        work = TicketWork(self, ticket, Priority.INTERACTIVE)
+        key = await carry(work, self._keys._options.deadline, self._core.lifetime, lambda _: None)
+        return Issued(ticket, 0, key, work.replayed)
+
+    def issue_many(
+        self,
+        tickets: Iterable[Ticket] | AsyncIterable[Ticket],
+        *,
+        max_in_flight: int | None = None,
+        ordered: bool = False,
+    ) -> Batch[Ticket]:
+        """Give every ticket its key, with bounded parallelism; see `TemporaryKeys.create_many` for what a batch does.
+
+        Leaving it early revokes nothing: every key is recorded, and is its ticket's when it is asked for again.
+        """
+        return self._keys._batch(
+            tickets,
+            partial(TicketWork, self, priority=Priority.BATCH),
+            lambda _: None,
+            max_in_flight,
+            ordered,
+            self._open,
+        )
+
+    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+        """Revoke the keys that lost answers and crashes left behind, as far as they are proven to be this ledger's.
+
+        Args:
+            grace: Seconds to let pass after the last such attempt before looking: the server may make the key late.
+        """
+        await self._open()
+        self._core.lifetime.check()
+        desk = self._core.desk
+        return await sweep.sweep(SweepKeys(self._lowest), self, desk.hub, desk.wall, grace)
+
+    async def counts(self) -> Counts:
+        """Count tickets and attempts by their states."""
+        await self._open()
+        return await self._ledger.counts()
+
+    async def aclose(self, grace: float = 10.0) -> None:
+        """Finish what is in the air and record it, and close the ledger. May be called more than once.
+
+        Args:
+            grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._core.lifetime.finishers.discard(self.aclose)
+        for work in list(self._working):
+            work.abandon()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+                await self._written()
+        if self._delivery is not None:
+            await self._delivery.aclose()
+        await self._ledger.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -------------------------------------------- the sweep's view of suspects
+
+    async def pending(self) -> list[Suspect]:
+        """Return all suspects."""
+        suspects = list(await self._ledger.suspects())
+        self._suspected = bool(suspects)
+        return suspects
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id is a ticket's."""
+        return await self._ledger.holds(key_id)
+
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
+        """Let go of a suspect: its key was revoked, or else has died by itself."""
+        await self._ledger.settle(suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED)
+
+    # ----------------------------------------------------------------- inside
+
+    async def _open(self) -> None:
+        if self._closed:
+            raise ClientStateError("the issuer is closed")
+        if self._opening is None:
+            self._opening = self._core.lifetime.spawn(self._open_once())
+        try:
+            await asyncio.shield(self._opening)
+        except LedgerError:
+            self._opening = None
+            raise
+
+    async def _open_once(self) -> None:
+        await self._ledger.open(self._account(), force=self._force)
+        self._core.lifetime.finishers.add(self.aclose)
+        pacer = self._core.desk.pacer
+        limit = pacer.window.limit
+        # A run that starts anew knows what the last one has used up of the limit.
+        pacer.window.seed(asyncio.get_running_loop().time(), await self._ledger.recent(limit.per if limit else 60.0))
+        if await self.pending():
+            self._auto_sweep.wake()
+        if self._delivery is not None:
+            self._delivery.deliver_left()
+
+    def _account(self) -> str:
+        token = self._core.desk.token
+        known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
+        return f"{self._respan._base_url} {known}"
+
+    @asynccontextmanager
+    async def _turn(self, ticket_id: str) -> AsyncIterator[None]:
+        """Let calls for the same ticket go one after the other."""
+        lock, users = self._turns.get(ticket_id, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._turns[ticket_id] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._turns.pop(ticket_id)
+            if users > 1:
+                self._turns[ticket_id] = lock, users - 1
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Write something that nobody waits for but the closing."""
+        task = self._core.lifetime.spawn(work)
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
+
+    async def _written(self) -> None:
+        while self._notes:
+            await asyncio.wait(self._notes)
+
+    @asynccontextmanager
+    async def _at_work(self, work: TicketWork) -> AsyncIterator[None]:
+        self._working.add(work)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._working.discard(work)
+            if not self._working:
+                self._idle.set()
+
+    def _doubted(self) -> None:
+        self._suspected = True
+        self._auto_sweep.wake()

@@ -1,0 +1,135 @@
+"""What an `Issuer` needs of a ledger, whatever it is kept in."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import attrs
+
+from respan_async.effect import Effect, Suspect
+from respan_async.issuing.states import AttemptState, TicketState
+from respan_async.issuing.tickets import Ticket
+from respan_async.models import CreatedKey
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """What the ledger knows of a ticket.
+
+    Attributes:
+        fields: The ticket's request, as `Ticket.fields`.
+        state: Where the ticket is.
+        key: Its key, once there is one; with an erased secret once that was delivered.
+    """
+
+    fields: str
+    state: TicketState
+    key: CreatedKey | None
+
+
+@attrs.frozen(kw_only=True)
+class Intent:
+    """An attempt that is about to be sent.
+
+    Attributes:
+        tag: The attempt's.
+        name: The key's name as it goes out.
+        sent: All fields as they go out, in JSON types.
+        sent_at: Seconds since 1970.
+    """
+
+    tag: str
+    name: str | None
+    sent: dict[str, Any] = attrs.field(repr=False)
+    sent_at: float
+
+
+@attrs.frozen(kw_only=True)
+class Counts:
+    """How many tickets and attempts are in each state."""
+
+    tickets: dict[TicketState, int]
+    attempts: dict[AttemptState, int]
+
+
+class Ledger(Protocol):
+    """The durable memory of an issuer. Every method raises `LedgerError` when the store cannot do it.
+
+    A method that writes returns only when what it wrote is durable; only `doubt` and `void` may be left running.
+    """
+
+    async def open(self, account: str, *, force: bool = False) -> None:
+        """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
+
+        Raises:
+            LedgerError: It is another account's, unless forced; or newer than this code; or cannot be opened.
+        """
+        ...
+
+    async def find(self, ticket_id: str) -> Record | None:
+        """Return what is known of a ticket."""
+        ...
+
+    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+        """Claim a ticket and note an intent, in one step; return the claim's epoch.
+
+        Raises:
+            TicketConflictError: The ticket is known with other fields.
+            LedgerError: Another owner is at work on the ticket, or it has its key already.
+        """
+        ...
+
+    def leased(self, since: float) -> bool:
+        """Whether this owner's claims have held all the time since then, by what it knows without asking.
+
+        Args:
+            since: A time of `time.monotonic()`.
+        """
+        ...
+
+    async def void(self, tag: str) -> None:
+        """Note that an attempt is proven to have left nothing."""
+        ...
+
+    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+        """Note that an attempt may have left a key."""
+        ...
+
+    async def release(self, ticket_id: str, epoch: int) -> None:
+        """Give up a claim: the call has ended without a key."""
+        ...
+
+    async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
+        """Record a ticket's key, if the claim still holds; return whether it does."""
+        ...
+
+    async def erase(self, ticket_id: str) -> None:
+        """Erase a secret that was delivered."""
+        ...
+
+    async def undelivered(self, after: str, limit: int) -> Sequence[tuple[str, CreatedKey]]:
+        """Return tickets whose secret is still kept, in order of their ids, from the one after `after`."""
+        ...
+
+    async def suspects(self) -> Sequence[Suspect]:
+        """Return all suspects."""
+        ...
+
+    async def settle(self, tag: str, state: AttemptState) -> None:
+        """Note that a suspect's key was revoked, or has died by itself."""
+        ...
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id is a ticket's."""
+        ...
+
+    async def recent(self, seconds: float) -> Sequence[float]:
+        """Return the ages of the attempts of the last `seconds`, the oldest first, in seconds."""
+        ...
+
+    async def counts(self) -> Counts:
+        """Count tickets and attempts by their states."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what is to be written, and close the store. May be called more than once."""
+        ...

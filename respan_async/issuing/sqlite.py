@@ -1,0 +1,362 @@
+"""A ledger in one SQLite file."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from respan_async import codec
+from respan_async.effect import Effect, Suspect
+from respan_async.errors import LedgerError
+from respan_async.issuing import rows
+from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.keepsafe import make_private
+from respan_async.issuing.ledger import Counts, Intent, Record
+from respan_async.issuing.statements import load
+from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState, TicketState
+from respan_async.issuing.tickets import Ticket
+from respan_async.issuing.writer import Writer
+from respan_async.models import CreatedKey
+
+VERSION: Final = 1
+LEASE: Final = 30.0
+"""Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
+
+T = TypeVar("T")
+
+_SQL: Final = load("sqlite.sql")
+_STATES: Final = {state.name.lower(): str(state) for state in (*TicketState, *AttemptState)}
+
+
+class SQLiteLedger:
+    """Keep tickets, attempts and keys in one file, for any number of processes on one machine.
+
+    Writes go through one thread, which commits for many at once (WAL, `synchronous=FULL`). The file is its owner's
+    alone (0600), and erased secrets are overwritten in it and in its log.
+
+    Args:
+        path: The file, made when it is missing; `":memory:"` for tests.
+        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
+        lease: Seconds after which the claims of a process that is stopped, not dead, may be taken over.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
+        self._memory = os.fspath(path) == ":memory:"
+        self._path = Path(path)
+        self._cipher = cipher
+        self._lease = lease
+        self._writer: Writer | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._owner = 0
+        self._token = ""
+        self._lock = -1
+        self._leased_from = self._leased_until = 0.0
+        self._heart: asyncio.Task[None] | None = None
+        self._erased = False
+
+    # --------------------------------------------------------------- lifetime
+
+    async def open(self, account: str, *, force: bool = False) -> None:
+        """Open the file for an account, and take over what dead owners left; see `Ledger`."""
+        if self._writer is not None:
+            return
+        if not self._memory:
+            make_private(self._path)
+        writer = Writer(self._connect, self._truncate, asyncio.get_running_loop())
+        await writer.start()
+        self._writer = writer
+        try:
+            await writer.do(lambda connection: self._check_account(connection, account, force))
+            await self._hold()
+            await writer.do(self._bury)
+        except BaseException:
+            await self.aclose()
+            raise
+        self._heart = asyncio.get_running_loop().create_task(self._beat())
+
+    async def aclose(self) -> None:
+        """Finish what is to be written, and close the file; see `Ledger`."""
+        if self._heart is not None:
+            self._heart.cancel()
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            if self._owner:
+                with contextlib.suppress(LedgerError):
+                    await writer.do(self._leave)
+            await writer.stop()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._unlock_owner()
+
+    def leased(self, since: float) -> bool:
+        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        return self._leased_from <= since and time.monotonic() < self._leased_until
+
+    async def _beat(self) -> None:
+        """Prolong the lease, well before it ends, and take over what others have left since."""
+        while True:
+            await asyncio.sleep(self._lease / 4)
+            # A ledger that cannot be written now may be again before the lease ends.
+            with contextlib.suppress(LedgerError):
+                await self._hold()
+                await self._write(self._bury)
+
+    async def _hold(self) -> None:
+        """Have a lease from now on: the one there is, prolonged, or another."""
+        asked = time.monotonic()
+        if not (self._owner and await self._write(self._renew)):
+            # The first, or one that others took away while this process was stopped, with all its claims.
+            self._unlock_owner()
+            self._lock_owner()
+            self._owner = await self._write(self._enrol)
+            self._leased_from = asked
+        elif asked >= self._leased_until:
+            self._leased_from = asked  # it had ended, and single tickets may have been taken over
+        self._leased_until = asked + self._lease
+
+    # ---------------------------------------------------------------- tickets
+
+    async def find(self, ticket_id: str) -> Record | None:
+        """Return what is known of a ticket; see `Ledger`."""
+        row = await self._read(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
+        if row is None:
+            return None
+        fields, state, key, secret = row
+        opened = None if key is None else rows.key_of(key, rows.opened(secret, ticket_id, self._cipher))
+        return Record(fields=fields, state=TicketState(state), key=opened)
+
+    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+        """Claim a ticket and note an intent, in one step; see `Ledger`."""
+        ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
+        attempt = attrs.asdict(intent, recurse=False) | {"sent": codec.encode(intent.sent).decode()}
+        attempt |= {"ticket": ticket_id, "owner": owner}
+
+        def work(connection: sqlite3.Connection) -> int:
+            claimed = connection.execute(
+                _SQL["claim"],
+                {**_STATES, "ticket": ticket_id, "fields": fields, "owner": owner},
+            ).fetchone()
+            if claimed is None:
+                raise _not_claimed(connection, ticket_id, fields)
+            (epoch,) = claimed
+            if epoch > 1:
+                connection.execute(_SQL["doubt_others"], {**_STATES, "ticket": ticket_id, "owner": owner})
+            connection.execute(
+                _SQL["intend"],
+                {**_STATES, **attempt, "epoch": epoch},
+            )
+            return int(epoch)
+
+        return await self._write(work)
+
+    async def release(self, ticket_id: str, epoch: int) -> None:
+        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        await self._execute("release", ticket=ticket_id, owner=self._owner, epoch=epoch)
+
+    async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
+        """Record a ticket's key, if the claim still holds; see `Ledger`."""
+        text = rows.key_to_text(key)
+        secret = rows.sealed(key.api_key, ticket_id, self._cipher)
+        values = {**_STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
+        values |= {"key_id": key.id, "key": text, "secret": secret}
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if connection.execute(_SQL["record"], values).rowcount != 1:
+                return False
+            connection.execute(_SQL["record_attempt"], values)
+            return True
+
+        return await self._write(work)
+
+    async def erase(self, ticket_id: str) -> None:
+        """Erase a secret that was delivered; see `Ledger`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(_SQL["erase"], {**_STATES, "ticket": ticket_id})
+            self._erased = True
+
+        await self._write(work)
+
+    async def undelivered(self, after: str, limit: int) -> Sequence[tuple[str, CreatedKey]]:
+        """Return tickets whose secret is still kept; see `Ledger`."""
+        found = await self._select("undelivered", after=after, limit=limit)
+        return [(ticket, rows.key_of(key, rows.opened(secret, ticket, self._cipher))) for ticket, key, secret in found]
+
+    # --------------------------------------------------------------- attempts
+
+    async def void(self, tag: str) -> None:
+        """Note that an attempt is proven to have left nothing; see `Ledger`."""
+        await self._move("void", tag)
+
+    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+        """Note that an attempt may have left a key; see `Ledger`."""
+        await self._move("doubt", tag, effect=effect.value, reason=reason, key_id=key_id)
+
+    async def suspects(self) -> Sequence[Suspect]:
+        """Return all suspects; see `Ledger`."""
+        return [rows.suspect_of(row) for row in await self._select("suspects")]
+
+    async def settle(self, tag: str, state: AttemptState) -> None:
+        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        await self._execute("settle", tag=tag, to=str(state))
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id is a ticket's; see `Ledger`."""
+        return bool(await self._select("holds", key_id=key_id))
+
+    async def recent(self, seconds: float) -> Sequence[float]:
+        """Return the ages of the attempts of the last `seconds`; see `Ledger`."""
+        return [age for (age,) in await self._select("recent", seconds=seconds)]
+
+    async def counts(self) -> Counts:
+        """Count tickets and attempts by their states; see `Ledger`."""
+        tickets = dict(await self._select("count_tickets"))
+        attempts = dict(await self._select("count_attempts"))
+        return Counts(
+            tickets={state: tickets.get(str(state), 0) for state in TicketState},
+            attempts={state: attempts.get(str(state), 0) for state in AttemptState},
+        )
+
+    # ---------------------------------------------------------------- inside
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._writer is None:
+            raise LedgerError("the ledger is not open")
+        return await self._writer.do(work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read beside the writer. A look-up by a key takes some microseconds, less than handing it to a thread."""
+        if self._memory or self._writer is None:
+            return await self._write(work)
+        try:
+            if self._reader is None:
+                self._reader = _open(str(self._path), query_only=True)
+            return work(self._reader)
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger could not be read: {error}") from None
+
+    async def _select(self, statement: str, **values: Any) -> list[Any]:
+        return await self._read(
+            lambda connection: connection.execute(_SQL[statement], {**_STATES, **values}).fetchall()
+        )
+
+    async def _execute(self, statement: str, **values: Any) -> None:
+        await self._write(lambda connection: connection.execute(_SQL[statement], {**_STATES, **values}).rowcount)
+
+    async def _move(self, move: str, tag: str, **values: Any) -> None:
+        await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)
+
+    # ------------------------------------------------------------- in the thread
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = _open(str(self._path))
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            connection.close()
+            raise LedgerError(f"{self._path}: written by a newer version of this library; upgrade it to read this file")
+        if version == 0:
+            connection.execute("BEGIN EXCLUSIVE")
+            # Another process may have made it meanwhile.
+            if connection.execute("PRAGMA user_version").fetchone() == (0,):
+                for statement in _SQL["schema"].split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        return connection
+
+    def _truncate(self, connection: sqlite3.Connection) -> None:
+        """Empty the log after secrets were erased, so that they are not left in it."""
+        if self._erased and not self._memory:
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            self._erased = bool(busy)
+
+    def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
+        found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
+        if found is not None and not rows.same_account(found[0], account) and not force:
+            raise LedgerError(
+                f"{self._path}: the ledger of another account or base URL; give this one a file of its own, or force it"
+            )
+        connection.execute(_SQL["set_meta"], {"name": "account", "value": account})
+
+    def _enrol(self, connection: sqlite3.Connection) -> int:
+        (owner,) = connection.execute(_SQL["enrol"], {"token": self._token, "lease": self._lease}).fetchone()
+        return int(owner)
+
+    def _renew(self, connection: sqlite3.Connection) -> bool:
+        renewed = connection.execute(_SQL["renew"], {"owner": self._owner, "lease": self._lease}).fetchone()
+        return renewed is not None
+
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        """Take over what owners left that are dead, or whose lease is over."""
+        for owner, token, leased in connection.execute(_SQL["owners"], {"owner": self._owner}).fetchall():
+            if not leased or self._is_dead(token):
+                self._retire(connection, owner)
+                self._lock_path(token).unlink(missing_ok=True)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        self._retire(connection, self._owner)
+
+    def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
+        for statement in ("doubt_all_of", "release_all_of", "retire"):
+            connection.execute(_SQL[statement], {**_STATES, "owner": owner})
+
+    # An owner holds a lock on a file of its own for as long as its process lives, however that ends.
+
+    def _lock_path(self, token: str) -> Path:
+        return self._path.with_name(f"{self._path.name}-owner-{token}")
+
+    def _lock_owner(self) -> None:
+        self._token = secrets.token_hex(16)
+        if not self._memory:
+            path = self._lock_path(self._token)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def _unlock_owner(self) -> None:
+        if self._lock >= 0:
+            self._lock_path(self._token).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
+
+    def _is_dead(self, token: str) -> bool:
+        if self._memory:
+            return False
+        try:
+            descriptor = os.open(self._lock_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _open(path: str, *, query_only: bool = False) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "busy_timeout = 10000"):
+        connection.execute(f"PRAGMA {pragma}")
+    if query_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _not_claimed(connection: sqlite3.Connection, ticket_id: str, fields: str) -> LedgerError:
+    """Say why a ticket could not be claimed."""
+    known, state, *_ = connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone()
+    if known != fields:
+        return rows.conflict(ticket_id, known, fields)
+    if state == TicketState.CLAIMED:
+        return LedgerError(f"ticket {ticket_id!r:.100}: another process is at work on it", retryable=True)
+    return LedgerError(f"ticket {ticket_id!r:.100}: it has its key already", retryable=True)

@@ -1,0 +1,161 @@
+-- name: schema
+-- Version 1. Times are seconds since 1970 by this machine's clock, read by SQLite.
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE owners (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    token TEXT NOT NULL UNIQUE,
+    lease_until REAL NOT NULL
+);
+
+CREATE TABLE tickets (
+    ticket TEXT PRIMARY KEY,
+    fields TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner INTEGER,
+    epoch INTEGER NOT NULL,
+    key_id TEXT,
+    key TEXT,
+    secret BLOB,
+    issued_at REAL
+) WITHOUT ROWID;
+CREATE INDEX tickets_claimed ON tickets (owner) WHERE state = 'claimed';
+CREATE INDEX tickets_undelivered ON tickets (issued_at) WHERE state = 'issued';
+CREATE INDEX tickets_by_key ON tickets (key_id) WHERE key_id IS NOT NULL;
+
+CREATE TABLE attempts (
+    tag TEXT PRIMARY KEY,
+    ticket TEXT NOT NULL,
+    owner INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    name TEXT,
+    sent TEXT NOT NULL,
+    sent_at REAL NOT NULL,
+    effect TEXT NOT NULL DEFAULT 'unknown',
+    reason TEXT NOT NULL DEFAULT 'its process ended before the answer came',
+    key_id TEXT
+) WITHOUT ROWID;
+CREATE INDEX attempts_unsettled ON attempts (state, owner) WHERE state IN ('intent', 'suspect');
+CREATE INDEX attempts_recent ON attempts (sent_at);
+
+-- name: now
+SELECT (julianday('now') - 2440587.5) * 86400.0;
+
+-- name: enrol
+-- A new owner, with its lease.
+INSERT INTO owners (token, lease_until)
+VALUES (:token, (julianday('now') - 2440587.5) * 86400.0 + :lease)
+RETURNING id;
+
+-- name: renew
+-- Prolong a lease that has not been taken away.
+UPDATE owners SET lease_until = (julianday('now') - 2440587.5) * 86400.0 + :lease
+WHERE id = :owner
+RETURNING id;
+
+-- name: owners
+SELECT id, token, lease_until > (julianday('now') - 2440587.5) * 86400.0 FROM owners WHERE id <> :owner;
+
+-- name: retire
+DELETE FROM owners WHERE id = :owner;
+
+-- name: doubt_all_of
+-- What an owner that is gone had in the air is a suspect (rule 3).
+UPDATE attempts SET state = :suspect WHERE state = :intent AND owner = :owner;
+
+-- name: release_all_of
+UPDATE tickets SET state = :open, owner = NULL, epoch = epoch + 1 WHERE state = :claimed AND owner = :owner;
+
+-- name: find
+SELECT fields, state, key, secret FROM tickets WHERE ticket = :ticket;
+
+-- name: claim
+-- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch.
+INSERT INTO tickets (ticket, fields, state, owner, epoch)
+VALUES (:ticket, :fields, :claimed, :owner, 1)
+ON CONFLICT (ticket) DO UPDATE SET
+    state = :claimed,
+    epoch = epoch + (owner IS NOT :owner),
+    owner = :owner
+WHERE fields = :fields AND (
+    state = :open
+    OR (state = :claimed AND (
+        owner = :owner
+        OR NOT EXISTS (
+            SELECT 1 FROM owners
+            WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+        )
+    ))
+)
+RETURNING epoch;
+
+-- name: doubt_others
+-- What an owner that lost this ticket had in the air is a suspect (rule 3).
+UPDATE attempts SET state = :suspect WHERE ticket = :ticket AND state = :intent AND owner <> :owner;
+
+-- name: intend
+INSERT INTO attempts (tag, ticket, owner, epoch, state, name, sent, sent_at)
+VALUES (:tag, :ticket, :owner, :epoch, :intent, :name, :sent, :sent_at);
+
+-- name: void
+UPDATE attempts SET state = :to WHERE tag = :tag AND state = :intent;
+
+-- name: doubt
+UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id)
+WHERE tag = :tag AND state IN (:intent, :to);
+
+-- name: record_attempt
+UPDATE attempts SET state = :recorded WHERE tag = :tag AND state = :intent AND owner = :owner;
+
+-- name: record
+-- A key is its ticket's only for the owner and the epoch that claimed it.
+UPDATE tickets SET state = :issued, key_id = :key_id, key = :key, secret = :secret,
+    issued_at = (julianday('now') - 2440587.5) * 86400.0
+WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch;
+
+-- name: release
+UPDATE tickets SET state = :open, owner = NULL
+WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch;
+
+-- name: erase
+-- Delivered: the secret is overwritten, as secure_delete is on.
+UPDATE tickets SET state = :delivered, secret = NULL WHERE ticket = :ticket AND state = :issued;
+
+-- name: undelivered
+SELECT ticket, key, secret FROM tickets WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
+
+-- name: suspects
+SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts WHERE state = 'suspect';
+
+-- name: settle
+UPDATE attempts SET state = :to WHERE tag = :tag AND state = :suspect;
+
+-- name: holds
+SELECT 1 FROM tickets WHERE key_id = :key_id;
+
+-- name: recent
+SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at FROM attempts
+WHERE sent_at > (julianday('now') - 2440587.5) * 86400.0 - :seconds ORDER BY sent_at LIMIT 20000;
+
+-- name: count_tickets
+SELECT state, count(*) FROM tickets GROUP BY state;
+
+-- name: count_attempts
+SELECT state, count(*) FROM attempts GROUP BY state;
+
+-- name: get_meta
+SELECT value FROM meta WHERE name = :name;
+
+-- name: set_meta
+INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value;
+
+-- name: secrets
+-- For the rotation of the cipher's key.
+SELECT ticket, secret FROM tickets WHERE secret IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
+
+-- name: replace_secret
+UPDATE tickets SET secret = :secret WHERE ticket = :ticket AND secret = :old;

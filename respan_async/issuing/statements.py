@@ -1,0 +1,14 @@
+"""SQL that lives in files: each statement after a line `-- name: something`."""
+
+import re
+from importlib import resources
+from typing import Final
+
+_NAME: Final = re.compile(r"^-- name: (\w+)$", flags=re.MULTILINE)
+
+
+def load(file: str) -> dict[str, str]:
+    """Return the statements of a file in this package, by name."""
+    text = resources.files("respan_async.issuing").joinpath(file).read_text(encoding="utf-8")
+    _, *parts = _NAME.split(text)
+    return {name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}

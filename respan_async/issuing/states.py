@@ -1,0 +1,78 @@
+"""The states of tickets and attempts, and every move between them.
+
+The theory. A ticket is one issuance; an attempt is one POST for it, known by its tag. Before a byte of an attempt
+leaves, its *intent* is durable. What becomes of it is one of four things: it is proven to have left nothing; its key is
+recorded; or nobody can say, and it is a suspect, for good, until its key is revoked or has died.
+
+Rules:
+
+1. For each attempt, in this order: slot, tag, durable intent, bytes.
+2. A key is durable before anybody is given it.
+3. An intent without an answer, after a crash or a takeover, is a suspect with its tag.
+4. A commit that failed proves nothing: read before revoking; until the row is known not to be ours, the key is a
+   suspect.
+
+A store applies a move by compare-and-set: it changes a row only if it is in one of the states the move comes from, and,
+where a ticket is claimed, only for the owner and epoch that claimed it. A move that changes no row did not happen.
+"""
+
+import enum
+from typing import Final
+
+import attrs
+
+
+class TicketState(enum.StrEnum):
+    """Where a ticket is."""
+
+    OPEN = "open"
+    """It has no key, and nobody is at work on it."""
+    CLAIMED = "claimed"
+    """An owner is at work on it, as long as its lease lasts."""
+    ISSUED = "issued"
+    """Its key is recorded, with its secret."""
+    DELIVERED = "delivered"
+    """Its secret was delivered, and is erased here."""
+
+
+class AttemptState(enum.StrEnum):
+    """Where an attempt is."""
+
+    INTENT = "intent"
+    """It may be sent, or is in the air."""
+    VOID = "void"
+    """It is proven to have left nothing."""
+    RECORDED = "recorded"
+    """Its key is its ticket's."""
+    SUSPECT = "suspect"
+    """It may have left a key that nobody holds."""
+    REVOKED = "revoked"
+    """Its key was found, and revoked."""
+    EXPIRED = "expired"
+    """Its key, if there was one, has died by itself."""
+
+
+@attrs.frozen
+class Move:
+    """From any of these states to that one."""
+
+    come_from: tuple[enum.StrEnum, ...]
+    to: enum.StrEnum
+
+
+TICKET_MOVES: Final = {
+    "claim": Move((TicketState.OPEN, TicketState.CLAIMED), TicketState.CLAIMED),
+    "release": Move((TicketState.CLAIMED,), TicketState.OPEN),
+    "record": Move((TicketState.CLAIMED,), TicketState.ISSUED),
+    "deliver": Move((TicketState.ISSUED,), TicketState.DELIVERED),
+}
+"""A claimed ticket is claimed anew by the same owner for its next attempt, or by another when the lease is over."""
+
+ATTEMPT_MOVES: Final = {
+    "void": Move((AttemptState.INTENT,), AttemptState.VOID),
+    "record": Move((AttemptState.INTENT,), AttemptState.RECORDED),
+    "doubt": Move((AttemptState.INTENT, AttemptState.SUSPECT), AttemptState.SUSPECT),
+    "revoke": Move((AttemptState.SUSPECT,), AttemptState.REVOKED),
+    "expire": Move((AttemptState.SUSPECT,), AttemptState.EXPIRED),
+}
+"""Doubting twice adds what was learned meanwhile, such as the key's id."""

@@ -1,0 +1,172 @@
+"""One ticket's work: look it up, make its key if it has none, keep the key, deliver it."""
+
+import asyncio
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from respan_async.call import Call, Draft
+from respan_async.effect import Effect, Suspect
+from respan_async.errors import ClientStateError, DeadlineExceededError, InvalidRequestError, LedgerError
+from respan_async.events import logger
+from respan_async.issuing.ledger import Intent, Record
+from respan_async.issuing.rows import conflict
+from respan_async.issuing.tickets import Ticket
+from respan_async.models import CreatedKey
+from respan_async.pacing.pacer import Priority
+
+if TYPE_CHECKING:
+    from respan_async.issuing.issuer import Issuer
+
+
+class TicketWork:
+    """One ticket's work, and the journal of its attempts.
+
+    Args:
+        issuer: Whose work it is.
+        ticket: The ticket.
+        priority: The class in which its requests wait.
+    """
+
+    def __init__(self, issuer: "Issuer", ticket: Ticket, priority: Priority) -> None:
+        if not isinstance(ticket, Ticket):
+            raise InvalidRequestError(f"ticket: expected a Ticket, got {type(ticket).__name__}")
+        self.replayed = False
+        self._issuer = issuer
+        self._ledger = issuer._ledger
+        self._ticket = ticket
+        self._call: Call[CreatedKey] = issuer._keys._creation(ticket.request, priority, self)
+        self._task: asyncio.Task[object] | None = None
+        self._calling = self._keeping = False
+        self._epoch: int | None = None
+        self._tag = ""
+        self._intended_at = 0.0
+
+    # ----------------------------------------------------- as part of a batch
+
+    def begin(self) -> None:
+        """Let the time of the whole call begin."""
+        self._call.begin()
+
+    def abandon(self) -> bool:
+        """Give up whoever awaits this; return whether it goes on."""
+        if self._keeping:
+            return True
+        if self._calling:
+            return self._call.abandon()
+        if self._task is not None:
+            self._task.cancel()
+        return False
+
+    def given_up(self) -> ClientStateError:
+        """Return the error of work that was abandoned and did not go on."""
+        return self._call.given_up()
+
+    def overdue(self) -> DeadlineExceededError:
+        """Return the error of a deadline that passed while this was under way."""
+        return self._call.overdue()
+
+    async def run(self) -> CreatedKey:
+        """Give the ticket its key."""
+        self._task = asyncio.current_task()
+        async with self._issuer._at_work(self), self._issuer._turn(self._ticket.id):
+            key = await self._recorded()
+            if key is not None:
+                self.replayed = True
+                return key
+            self._calling = True
+            try:
+                key = await self._call.run()
+            except BaseException as error:
+                self._release()
+                if isinstance(error, LedgerError) and (key := await self._recorded()) is not None:
+                    self.replayed = True  # another process was faster
+                    return key
+                raise
+            self._keeping = True
+            return await self._keep(key)
+
+    async def _recorded(self) -> CreatedKey | None:
+        """Return the key that the ticket has already."""
+        record = await self._ledger.find(self._ticket.id)
+        if record is not None and record.fields != self._ticket.fields:
+            raise conflict(self._ticket.id, record.fields, self._ticket.fields)
+        return record.key if record is not None else None
+
+    def _release(self) -> None:
+        if self._epoch is not None:
+            self._issuer._later(self._ledger.release(self._ticket.id, self._epoch))
+
+    # -------------------------------------------------------- keeping the key
+
+    async def _keep(self, key: CreatedKey) -> CreatedKey:
+        """Make a key durable before anybody is given it (rules 2 and 4)."""
+        problem: LedgerError | None = None
+        mine: bool | None = None
+        try:
+            mine = await self._ledger.record(self._ticket.id, self._epoch or 0, self._tag, key)
+        except LedgerError as error:
+            problem = error
+            mine = await self._is_recorded(key)
+        if mine:
+            if self._issuer._delivery is not None:
+                await self._issuer._delivery.deliver(self._ticket.id, key)
+            return key
+        if mine is None:
+            reason = "the ledger failed when its key was recorded, and could not be read since"
+            self.doubt(self._suspect(key, reason))
+            raise LedgerError(
+                f"ticket {self._ticket.id!r:.100}: {problem}; whether its key was recorded is not known, "
+                "so it was neither handed out nor revoked",
+                effect=Effect.UNKNOWN,
+            )
+        # Known not to be ours: nobody will ever hold this key.
+        self.doubt(self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem)))
+        self._issuer._keys._discard(key)
+        if problem is not None:
+            raise LedgerError(
+                f"ticket {self._ticket.id!r:.100}: {problem}; its key is being revoked", effect=Effect.LOST
+            )
+        other = await self._recorded()
+        if other is None:
+            raise LedgerError(f"ticket {self._ticket.id!r:.100}: another process has taken it over", retryable=True)
+        self.replayed = True
+        return other
+
+    async def _is_recorded(self, key: CreatedKey) -> bool | None:
+        """Read whether a key is the ticket's; None when that cannot be known."""
+        try:
+            record: Record | None = await self._ledger.find(self._ticket.id)
+        except LedgerError:
+            return None
+        return record is not None and record.key is not None and record.key.id == key.id
+
+    def _suspect(self, key: CreatedKey, reason: str) -> Suspect:
+        wall = self._issuer._core.desk.wall
+        return Suspect(
+            name=key.name, tag=self._tag, id=key.id, effect=Effect.LOST, sent_at=wall(), sent={}, reason=reason
+        )
+
+    # ------------------------------------------------------------ the journal
+
+    async def intend(self, draft: Draft, sent_at: datetime) -> None:
+        """Note an attempt, durably (rule 1)."""
+        self._tag = draft.tag or ""
+        self._intended_at = time.monotonic()
+        fields = draft.fields or {}
+        intent = Intent(tag=self._tag, name=fields.get("name"), sent=fields, sent_at=sent_at.timestamp())
+        self._epoch = await self._ledger.intend(self._ticket, intent)
+
+    def permits(self) -> bool:
+        """Whether the claim still holds, asked when the first byte is about to leave."""
+        return self._ledger.leased(self._intended_at)
+
+    def void(self, draft: Draft) -> None:
+        """Note that an attempt is proven to have left nothing."""
+        self._issuer._later(self._ledger.void(draft.tag or ""))
+
+    def doubt(self, suspect: Suspect) -> None:
+        """Note that an attempt may have left a key. Should this not be written, the intent alone says as much."""
+        self._issuer._later(self._ledger.doubt(suspect.tag or "", suspect.effect, suspect.reason, suspect.id))
+        self._issuer._doubted()
+        logger.debug("ticket %r: attempt %s is a suspect", self._ticket.id, suspect.tag)

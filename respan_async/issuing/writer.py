@@ -1,0 +1,186 @@
+"""One thread that writes, and commits for many at once.
+
+A durable commit waits for the disk. So whatever has been asked for while one commit was on its way shares the next:
+each operation gets a result of its own, and one that fails undoes itself and nothing else.
+"""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from typing import Any, Final, Generic, TypeVar
+
+from respan_async.errors import LedgerError
+
+T = TypeVar("T")
+
+_GROUP: Final = 1_000
+"""Operations in one commit, at most."""
+
+
+class Operation(Generic[T]):
+    """Something to be done within a transaction, and where its result goes."""
+
+    __slots__ = ("error", "future", "value", "withdrawn", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], T], future: "asyncio.Future[T]") -> None:
+        self.work = work
+        self.future = future
+        self.withdrawn = False
+        self.value: T | None = None
+        self.error: BaseException | None = None
+
+
+class AmbiguousCommitError(LedgerError):
+    """The commit failed, which does not prove that nothing was written."""
+
+
+class Writer:
+    """Run operations in a thread of its own, in the order they were asked for.
+
+    Args:
+        connect: Opens the connection, in that thread.
+        idle: Called in that thread when nothing is left to do after a commit.
+        loop: Where results go.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        idle: Callable[[sqlite3.Connection], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._connect = connect
+        self._idle = idle
+        self._loop = loop
+        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._closed: asyncio.Future[None] = loop.create_future()
+        self._thread = threading.Thread(target=self._run, name="respan-ledger", daemon=True)
+        self._ended = False
+
+    async def start(self) -> None:
+        """Open the connection.
+
+        Raises:
+            LedgerError: It cannot be opened.
+        """
+        self._thread.start()
+        await asyncio.shield(self._opened)
+
+    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run an operation, and return its result once it is durable.
+
+        When the caller is cancelled before the operation has begun, it is withdrawn.
+
+        Raises:
+            LedgerError: It could not be done.
+        """
+        if self._ended:
+            raise LedgerError("the ledger is closed")
+        operation: Operation[T] = Operation(work, self._loop.create_future())
+        self._queue.put(operation)
+        try:
+            return await operation.future
+        except asyncio.CancelledError:
+            operation.withdrawn = True
+            raise
+
+    async def stop(self) -> None:
+        """Do what has been asked for, and close the connection."""
+        if not self._ended:
+            self._ended = True
+            self._queue.put(None)
+        await asyncio.shield(self._closed)
+
+    # ------------------------------------------------------------- in the thread
+
+    def _run(self) -> None:
+        try:
+            connection = self._connect()
+        except BaseException as error:  # noqa: BLE001  told to whoever opens the ledger
+            self._tell(self._opened.set_exception, _ledger_error(error, "opened"))
+            self._tell(self._closed.set_result, None)
+            return
+        self._tell(self._opened.set_result, None)
+        ended = False
+        while not ended:
+            group = [self._queue.get()]
+            while len(group) < _GROUP and not self._queue.empty():
+                group.append(self._queue.get())
+            ended = None in group
+            operations = [operation for operation in group if operation is not None and not operation.withdrawn]
+            if operations:
+                _commit(connection, operations)
+                self._tell(_hand_out, operations)
+            if ended or self._queue.empty():
+                self._idle(connection)
+        connection.close()
+        self._tell(self._closed.set_result, None)
+
+    def _tell(self, what: Callable[..., object], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
+            self._loop.call_soon_threadsafe(what, *arguments)
+
+
+def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> None:
+    """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        if not _do_all(connection, operations):
+            connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            _do_each(connection, operations)
+    except sqlite3.Error as error:
+        _fail(connection, operations, _ledger_error(error, "written"))
+        return
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        _fail(connection, operations, AmbiguousCommitError(f"the ledger could not be written: {error}"))
+
+
+def _do_all(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> bool:
+    try:
+        for operation in operations:
+            operation.value = operation.work(connection)
+    except (sqlite3.Error, LedgerError):
+        return False
+    return True
+
+
+def _do_each(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> None:
+    for operation in operations:
+        connection.execute("SAVEPOINT one")
+        try:
+            operation.value = operation.work(connection)
+        except (sqlite3.Error, LedgerError) as error:
+            operation.error = _ledger_error(error, "written")
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+
+def _fail(connection: sqlite3.Connection, operations: list[Operation[Any]], error: LedgerError) -> None:
+    for operation in operations:
+        operation.error = operation.error or error
+    if connection.in_transaction:
+        with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+            connection.execute("ROLLBACK")
+
+
+def _hand_out(operations: list[Operation[Any]]) -> None:
+    """Give every operation its result, on the event loop."""
+    for operation in operations:
+        future = operation.future
+        if future.done():
+            continue
+        if operation.error is not None:
+            future.set_exception(operation.error)
+        else:
+            future.set_result(operation.value)
+
+
+def _ledger_error(error: BaseException, what: str) -> LedgerError:
+    return error if isinstance(error, LedgerError) else LedgerError(f"the ledger could not be {what}: {error}")
