@@ -1,0 +1,496 @@
+"""Cancelling a call, or a batch, at every single turn of the event loop, and what is left afterwards: nothing."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import aiohttp
+import aiohttp.abc
+import async_solipsism
+import attrs
+import pytest
+
+from respan_async import AsyncRespan, ConflictError, CreatedKey, CreateKeyRequest, Issued, RateLimit
+from respan_async.testing import FakeRespan
+
+pytestmark = pytest.mark.virtual
+
+Place = Literal["before", "after"]
+
+
+class SteppedLoop(async_solipsism.EventLoop):  # type: ignore[misc, unused-ignore]  # that library has no types
+    """A loop with virtual time that counts its turns, and does something in a certain one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = 0
+        self._plan: tuple[int, Place, Callable[[], object]] | None = None
+
+    def interrupt(self, after: int, place: Place, act: Callable[[], object]) -> None:
+        """Do something so many turns from now, before the turn's callbacks or after those that are ready."""
+        self._plan = (self.turn + after, place, act)
+
+    def leave_alone(self) -> bool:
+        """Forget the plan; tell whether it had been carried out."""
+        carried_out, self._plan = self._plan is None, None
+        return carried_out
+
+    def _due(self, place: Place) -> Callable[[], object] | None:
+        if self._plan is None or self._plan[:2] != (self.turn, place):
+            return None
+        act, self._plan = self._plan[2], None
+        return act
+
+    def _run_once(self) -> None:
+        self.turn += 1
+        if (act := self._due("before")) is not None:
+            act()
+        super()._run_once()
+
+    def _process_events(self, event_list: Any) -> None:
+        super()._process_events(event_list)
+        if (act := self._due("after")) is not None:
+            self.call_soon(act)
+
+
+class SlowResolver(aiohttp.abc.AbstractResolver):
+    """Takes its time to find out that every name is this machine's."""
+
+    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[aiohttp.abc.ResolveResult]:
+        await asyncio.sleep(1)
+        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 0, "flags": 0}]
+
+    async def close(self) -> None:
+        pass
+
+
+async def slow_token() -> str:
+    """Give the token, after a while."""
+    await asyncio.sleep(1)
+    return "test-key"
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """How a call goes when nobody touches it.
+
+    Attributes:
+        server: The fake's settings.
+        client: The client's settings.
+        script: The faults its creates meet.
+        before: Calls made before it.
+        slow_name: The server's name takes long to look up.
+        ways: How the call can end, each of which some turn must bring about.
+    """
+
+    server: Mapping[str, Any] = {}
+    client: Mapping[str, Any] = {}
+    script: Sequence[str] = ()
+    before: int = 0
+    slow_name: bool = False
+    ways: frozenset[str] = frozenset({"nothing sent", "revoked", "handed out"})
+
+
+SCENARIOS = {
+    "plain": Scenario(),
+    "on a warm connection": Scenario(before=1),
+    "slow answer": Scenario(server={"latency": 2.0}),
+    "waiting for the pace": Scenario(client={"pace": RateLimit(1, per=60)}, before=1),
+    "refused, then let in": Scenario(script=["refuse:2"]),
+    "refused for nothing, then let in": Scenario(script=["refuse_bare", "refuse_bare"]),
+    "unavailable, then well": Scenario(script=["unavailable_503"]),
+    "answer lost, then well": Scenario(script=["reset"]),
+    "slow token": Scenario(client={"api_key": slow_token}),
+    "slow connect": Scenario(slow_name=True),
+    "with a deadline": Scenario(client={"deadline": 500.0}, script=["refuse:2"]),
+    "a client error": Scenario(script=["conflict_409"], ways=frozenset({"nothing sent", "nothing made"})),
+}
+
+
+@contextlib.asynccontextmanager
+async def world(scenario: Scenario, trouble: list[Any]) -> AsyncIterator[tuple[FakeRespan, AsyncRespan]]:
+    """Run a server and a client; in the end look for what either has left behind."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: trouble.append(context))
+    async with FakeRespan(**scenario.server) as fake:
+        session, url = None, fake.url
+        if scenario.slow_name:
+            connector = aiohttp.TCPConnector(resolver=SlowResolver(), use_dns_cache=False)
+            session = aiohttp.ClientSession(connector=connector)
+            url = url.replace("127.0.0.1", "respan.example")
+        settings = {"api_key": "test-key", **scenario.client}
+        respan = AsyncRespan(base_url=url, session=session, allow_http=True, **settings)
+        try:
+            yield fake, respan
+        finally:
+            await respan.aclose(grace=10_000)
+            if session is not None:
+                await session.close()
+    trouble.extend(asyncio.all_tasks() - {asyncio.current_task()})
+
+
+def creates(fake: FakeRespan) -> int:
+    """Count the creates that the server saw."""
+    return fake.counts.by_operation.get("create", 0)
+
+
+async def see_it_well(respan: AsyncRespan) -> None:
+    """See that another call gets its key, once the script has run out."""
+    with contextlib.suppress(ConflictError):
+        await respan.temporary_keys.create(name="next")
+    assert (await respan.temporary_keys.create(name="next")).name == "next"
+
+
+@attrs.frozen
+class Ending:
+    """What came of a call that was cancelled at some turn.
+
+    Attributes:
+        way: In one word or two.
+        untouched: The call was over before its turn came.
+    """
+
+    way: str
+    untouched: bool
+
+
+async def cancel_create(scenario: Scenario, turn: int, place: Place) -> Ending:
+    """Cancel a create at a turn, wait for all that goes on afterwards, and check what is left."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SteppedLoop)
+    trouble: list[Any] = []
+    async with world(scenario, trouble) as (fake, respan):
+        held = [(await respan.temporary_keys.create(name="earlier")).id for _ in range(scenario.before)]
+        fake.script(*scenario.script)
+        sent_before = creates(fake)
+        seen_then = [sent_before]
+        task = asyncio.create_task(respan.temporary_keys.create(name="wanted"))
+
+        def cancel() -> None:
+            seen_then[0] = creates(fake)
+            task.cancel()
+
+        loop.interrupt(turn, place, cancel)
+        await asyncio.wait({task})
+        untouched = not loop.leave_alone()
+        handed_out = not task.cancelled() and task.exception() is None
+        if handed_out:
+            held.append(task.result().id)
+        await asyncio.sleep(500)
+
+        # Nothing is left over: no slot, nobody who waits, no key that nobody holds.
+        assert respan.pace.in_flight == 0
+        assert not any(respan.pace.waiting.values())
+        assert fake.unheld(held) == []
+        made = [record for record in fake.keys.values() if record.name == "wanted"]
+        assert len(made) <= 1
+        if not handed_out:
+            # What was in the air then, or about to be, is all that came of it: nothing was repeated for nobody.
+            assert creates(fake) <= seen_then[0] + 1
+            # What came of an answer that was lost is remembered; anything else is known for sure.
+            assert len(respan.suspects) <= sum(name in ("reset", "unavailable_503") for name in scenario.script)
+        way = "nothing made" if creates(fake) > sent_before else "nothing sent"
+        # The client goes on as if nothing had been.
+        await see_it_well(respan)
+        way = "handed out" if handed_out else "revoked" if made else way
+        if way == "revoked":
+            assert all(record.revoked for record in made)
+    assert trouble == []
+    return Ending(way, untouched)
+
+
+def turns_until(is_over: Callable[[int], bool]) -> int:
+    """Give the first turn that came too late."""
+    return next(turn for turn in itertools.count(1) if is_over(turn))
+
+
+def run(main: Awaitable[Any]) -> Any:
+    """Run something on a loop of its own whose turns are counted."""
+
+    async def wrapped() -> Any:
+        return await main
+
+    with asyncio.Runner(loop_factory=SteppedLoop) as runner:
+        return runner.run(wrapped())
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_create_can_be_cancelled_at_every_turn_of_the_loop(name: str, place: Place) -> None:
+    """Whenever its caller is cancelled, no slot, no waiter, no task and no key is left, and the next call goes on."""
+    ways = set[str]()
+
+    def is_over(turn: int) -> bool:
+        ending: Ending = run(cancel_create(SCENARIOS[name], turn, place))
+        ways.add(ending.way)
+        return ending.untouched
+
+    assert turns_until(is_over) > 9
+    assert ways >= SCENARIOS[name].ways
+
+
+# ------------------------------------------------------------------------------------------------------------ batches
+
+
+async def cancel_batch(how: str, script: Sequence[str], turn: int, place: Place) -> bool:
+    """Cancel whoever consumes a batch at a turn, and check what is left; tell whether it was over before."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SteppedLoop)
+    trouble: list[Any] = []
+    handed_out: list[str] = []
+    taken: list[CreateKeyRequest] = []
+
+    def source() -> Iterator[CreateKeyRequest]:
+        for number in range(5):
+            taken.append(CreateKeyRequest(name=f"tenant-{number}"))
+            yield taken[-1]
+
+    async with world(Scenario(server={"latency": 0.5}), trouble) as (fake, respan):
+        fake.script(*script)
+
+        async def consume() -> None:
+            batch = respan.temporary_keys.create_many(source(), max_in_flight=2, ordered=how == "ordered")
+            if how == "awaited":
+                handed_out.extend(outcome.key.id for outcome in await batch if isinstance(outcome, Issued))
+                return
+            async with batch:
+                async for outcome in batch:
+                    if isinstance(outcome, Issued):
+                        handed_out.append(outcome.key.id)
+                    await asyncio.sleep(0.3)
+
+        task = asyncio.create_task(consume())
+        taken_then = list[int]()
+
+        def cancel() -> None:
+            taken_then.append(len(taken))
+            task.cancel()
+
+        loop.interrupt(turn, place, cancel)
+        await asyncio.wait({task})
+        untouched = not loop.leave_alone()
+        await asyncio.sleep(500)
+
+        assert respan.pace.in_flight == 0
+        assert not any(respan.pace.waiting.values())
+        assert sorted(record.id for record in fake.alive()) == sorted(handed_out)
+        if untouched:
+            assert len(handed_out) == 5
+        else:
+            # Those who were just about to take an item may still do so, and do nothing with it.
+            assert len(taken) <= taken_then[0] + 2
+        await see_it_well(respan)
+    assert trouble == []
+    return untouched
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("script", [[], ["refuse:1"], ["ok", "unavailable_503", "reset"]], ids=len)
+@pytest.mark.parametrize("how", ["streamed", "ordered", "awaited"])
+def test_a_batch_can_be_cancelled_at_every_turn_of_the_loop(how: str, script: Sequence[str], place: Place) -> None:
+    """Whenever a batch's consumer is cancelled, the keys that work are exactly those it was handed."""
+    assert turns_until(lambda turn: run(cancel_batch(how, script, turn, place))) > 40
+
+
+async def test_leaving_a_batch_can_itself_be_cancelled() -> None:
+    """Cancelled a second time, while what is in the air is being finished, a batch still leaves no key behind."""
+    trouble: list[Any] = []
+    scenario = Scenario(server={"latency": 4.0}, client={"pace": RateLimit(60, per=60)})
+    async with world(scenario, trouble) as (fake, respan):
+
+        async def consume() -> None:
+            async with respan.temporary_keys.create_many(CreateKeyRequest() for _ in range(100)) as batch:
+                async for _ in batch:
+                    pytest.fail("nothing is ready yet")
+
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(2.5)
+
+        task.cancel()
+        await asyncio.sleep(1)
+        assert not task.done()
+        task.cancel()
+        await asyncio.wait({task})
+
+        await asyncio.sleep(100)
+        assert task.cancelled()
+        assert 1 < fake.counts.created < 9
+        assert fake.counts.alive == 0
+    assert trouble == []
+
+
+# -------------------------------------------------------------------------------------------------- one at a time
+
+
+async def test_a_timeout_around_a_create_revokes_the_key_that_comes_too_late() -> None:
+    """`asyncio.timeout` gives up at its time; the answer that comes later is waited for, and its key revoked."""
+    trouble: list[Any] = []
+    async with world(Scenario(server={"latency": 10.0}), trouble) as (fake, respan):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(7):
+                await respan.temporary_keys.create()
+
+        assert loop.time() - began == pytest.approx(7)
+        assert respan.pace.in_flight == 1
+        await asyncio.sleep(30)
+        assert (fake.counts.created, fake.counts.revoked) == (1, 1)
+        assert respan.suspects == ()
+    assert trouble == []
+
+
+async def test_a_caller_that_gives_up_waiting_costs_nothing() -> None:
+    """A call cancelled before its bytes left has used no slot: the next in line gets it in that very moment."""
+    trouble: list[Any] = []
+    scenario = Scenario(client={"api_key": slow_token, "pace": RateLimit(1, per=1000), "max_in_flight": 1})
+    async with world(scenario, trouble) as (fake, respan):
+        loop = asyncio.get_running_loop()
+        gives_up = asyncio.create_task(respan.temporary_keys.create(name="gives up"))
+        await asyncio.sleep(0.5)
+        next_one = asyncio.create_task(respan.temporary_keys.create(name="next"))
+        await asyncio.sleep(0)
+        assert respan.pace.used == 1
+
+        gives_up.cancel()
+        began = loop.time()
+        await next_one
+
+        assert loop.time() - began == pytest.approx(1, abs=0.01)  # its token, and no period
+        assert [record.name for record in fake.keys.values()] == ["next"]
+    assert trouble == []
+
+
+async def test_a_name_still_being_looked_up_is_before_sending() -> None:
+    """Cancelled while there is no connection yet, a call never reaches the server, and leaves no suspect."""
+    trouble: list[Any] = []
+    async with world(Scenario(slow_name=True), trouble) as (fake, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        assert respan.pace.in_flight == 1
+
+        task.cancel()
+        await asyncio.sleep(0.001)
+
+        assert respan.pace.in_flight == 0
+        await asyncio.sleep(100)
+        assert fake.counts.requests == 0
+        assert respan.suspects == ()
+    assert trouble == []
+
+
+@pytest.mark.parametrize("fault", ["unavailable_503", "reset", "refuse:5", "refuse_bare", "html_502_after"])
+async def test_a_call_nobody_awaits_any_more_is_not_repeated(fault: str) -> None:
+    """A failure that comes after the caller has gone is the end of the call."""
+    trouble: list[Any] = []
+    async with world(Scenario(server={"latency": 2.0}), trouble) as (fake, respan):
+        fake.script(fault)
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+
+        task.cancel()
+        await asyncio.sleep(500)
+
+        assert fake.counts.requests == 1
+        assert len(respan.suspects) == (not fault.startswith("refuse"))
+    assert trouble == []
+
+
+async def test_callers_cancelled_all_at_once_leave_the_line_empty() -> None:
+    """A hundred calls at ten a minute, cancelled together: those in the air are revoked, and nobody waits."""
+    trouble: list[Any] = []
+    scenario = Scenario(server={"latency": 1.0}, client={"pace": RateLimit(10, per=60)})
+    async with world(scenario, trouble) as (fake, respan):
+        tasks = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(100)]
+        await asyncio.sleep(0.6)
+        assert respan.pace.waiting["interactive"] == 90
+
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+        assert respan.pace.waiting["interactive"] == 0
+        await asyncio.sleep(200)
+        assert (fake.counts.created, fake.counts.alive) == (10, 0)
+        assert respan.pace.in_flight == 0
+    assert trouble == []
+
+
+async def test_a_task_group_that_fails_keeps_no_key() -> None:
+    """When one of a group fails, the keys of those it cancels are revoked: nobody holds them."""
+    trouble: list[Any] = []
+    async with world(Scenario(server={"latency": (1.0, 3.0)}), trouble) as (fake, respan):
+        fake.script("ok", "ok", "ok", "conflict_409")
+
+        tasks = list[asyncio.Task[CreatedKey]]()
+
+        async def issue_together() -> None:
+            async with asyncio.TaskGroup() as group:
+                tasks.extend(group.create_task(respan.temporary_keys.create()) for _ in range(20))
+
+        with pytest.raises(ExceptionGroup) as caught:
+            await issue_together()
+
+        assert caught.group_contains(ConflictError)
+        await asyncio.sleep(100)
+        assert fake.counts.created == 19
+        through = [task for task in tasks if not task.cancelled() and task.exception() is None]
+        assert {record.id for record in fake.alive()} == {task.result().id for task in through}
+        assert len(through) < 19
+    assert trouble == []
+
+
+async def test_a_repeated_cancellation_does_not_stop_the_revocation() -> None:
+    """A caller that is cancelled over and over has its key revoked once."""
+    trouble: list[Any] = []
+    async with world(Scenario(server={"latency": 1.0}), trouble) as (fake, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.3)
+
+        for _ in range(5):
+            task.cancel()
+            await asyncio.sleep(0.3)
+        await asyncio.sleep(100)
+
+        assert (fake.counts.created, fake.counts.revoked) == (1, 1)
+        assert fake.counts.by_operation["delete"] == 1
+    assert trouble == []
+
+
+@pytest.mark.parametrize("operation", ["list", "retrieve", "delete"])
+def test_other_calls_can_be_cancelled_at_every_turn_too(operation: str) -> None:
+    """Cancelling a call that makes no key leaves nothing behind either."""
+
+    async def cancel(turn: int) -> bool:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SteppedLoop)
+        trouble: list[Any] = []
+        async with world(Scenario(), trouble) as (fake, respan):
+            key = await respan.temporary_keys.create()
+            fake.script("refuse:1", "unavailable_503", operation=operation)
+            calls: dict[str, Callable[[], Coroutine[Any, Any, Any]]] = {
+                "list": lambda: listed(respan),
+                "retrieve": lambda: respan.temporary_keys.retrieve(key.id),
+                "delete": lambda: respan.temporary_keys.delete(key.id),
+            }
+            task = asyncio.create_task(calls[operation]())
+            loop.interrupt(turn, "before", task.cancel)
+            await asyncio.wait({task})
+            untouched = not loop.leave_alone()
+            await asyncio.sleep(0.1)
+            assert respan.pace.in_flight == 0
+            assert not any(respan.pace.waiting.values())
+            assert respan.suspects == ()
+            await see_it_well(respan)
+        assert trouble == []
+        return untouched
+
+    assert turns_until(lambda turn: run(cancel(turn))) > 15
+
+
+async def listed(respan: AsyncRespan) -> list[Any]:
+    """Read the list to its end."""
+    return [key async for key in respan.temporary_keys.list()]

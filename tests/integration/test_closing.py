@@ -1,0 +1,376 @@
+"""Closing a client: what is new is refused, what is in the air is finished, and nothing is left behind."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from respan_async import (
+    AsyncRespan,
+    ClientStateError,
+    CreatedKey,
+    CreateKeyRequest,
+    Effect,
+    Issued,
+    RateLimit,
+    RespanError,
+    TemporaryKey,
+)
+from respan_async.events import IssuedEvent
+from respan_async.testing import FakeRespan
+
+pytestmark = pytest.mark.virtual
+
+
+@pytest.fixture(autouse=True)
+async def nothing_is_left_behind() -> AsyncIterator[None]:
+    """Fail a test that leaves a task, or something that the event loop has to complain about."""
+    loop = asyncio.get_running_loop()
+    complaints = list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()
+    assert complaints == []
+
+
+@asynccontextmanager
+async def world(server: dict[str, Any] | None = None, **settings: Any) -> AsyncIterator[tuple[FakeRespan, AsyncRespan]]:
+    """Run a server, a second away unless said otherwise, and a client that the test closes."""
+    server = {"latency": 1.0, **(server or {})}
+    async with FakeRespan(**server) as fake:
+        yield fake, AsyncRespan(fake.api_key, base_url=fake.url, **settings)
+
+
+def now() -> float:
+    """Tell the loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_client_that_was_never_used_closes_at_once() -> None:
+    """There is no session to be closed."""
+    async with world() as (fake, respan):
+        await respan.aclose()
+
+        assert now() == 0
+        assert fake.counts.connections == 0
+        assert "closed" in repr(respan)
+
+
+async def test_nothing_new_is_taken_after_closing() -> None:
+    """Every operation says that the client is closed, and nothing is sent."""
+    async with world() as (fake, respan):
+        view = respan.with_options(timeout=5.0)
+        await respan.aclose()
+
+        for client in (respan, view):
+            keys = client.temporary_keys
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.create()
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.list()
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.retrieve("a")
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.update("a", name="b")
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.delete("a")
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.sweep()
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await keys.create_many([CreateKeyRequest()])
+            with pytest.raises(ClientStateError, match="the client is closed"):
+                await client.__aenter__()
+        assert fake.counts.requests == 0
+
+
+async def test_the_order_of_closing() -> None:
+    """Newcomers are refused and waiters fail at once; what is in the air gets its key; then the session is closed."""
+    async with world({"latency": 4.0}, pace=RateLimit(3, per=60)) as (fake, respan):
+        in_air = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(3)]
+        await asyncio.sleep(1)
+        waiting = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(5)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(respan.aclose())
+        await asyncio.sleep(0)
+
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert now() == 1
+        assert {type(result) for result in results} == {ClientStateError}
+        with pytest.raises(ClientStateError, match="the client is closed"):
+            await respan.temporary_keys.create()
+
+        keys = await asyncio.gather(*in_air)
+        assert all(isinstance(key, CreatedKey) for key in keys)
+        await closing
+        assert now() == pytest.approx(4, abs=0.1)
+        assert fake.counts.alive == 3
+        assert respan.suspects == ()
+
+
+async def test_what_takes_longer_than_the_grace_is_cut_and_remembered() -> None:
+    """Its caller is told, and what it may have left is a suspect, of which the log says how many there are."""
+    async with world({"latency": 100.0}, timeout=500.0) as (fake, respan):
+        tasks = [asyncio.create_task(respan.temporary_keys.create(name=f"tenant-{index}")) for index in range(3)]
+        await asyncio.sleep(1)
+
+        await respan.aclose(grace=5.0)
+
+        assert now() == pytest.approx(6, abs=0.1)
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not any(isinstance(result, CreatedKey) for result in results)
+        assert sorted(suspect.name or "" for suspect in respan.suspects) == ["tenant-0", "tenant-1", "tenant-2"]
+        assert {suspect.effect for suspect in respan.suspects} == {Effect.UNKNOWN}
+        assert respan.pace.in_flight == 0
+        assert fake.counts.created == 0
+
+
+async def test_suspects_that_are_left_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The last word of a client that closes with suspects is a warning."""
+    async with world() as (fake, respan):
+        fake.script("lose_answer_after_create")
+        await respan.temporary_keys.create()
+        with caplog.at_level(logging.WARNING, logger="respan_async"):
+            caplog.clear()
+            await respan.aclose()
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "closed with 1 suspects left, which may be live keys nobody holds"
+    ]
+
+
+async def test_keys_that_nobody_holds_are_revoked_before_the_session_is_closed() -> None:
+    """A caller that was cancelled just before: its key arrives, is revoked, and then the client is closed."""
+    async with world({"latency": 2.0}) as (fake, respan):
+        tasks = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        for task in tasks:
+            task.cancel()
+
+        await respan.aclose()
+
+        assert now() <= 6.1
+        assert (fake.counts.created, fake.counts.revoked) == (4, 4)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_key_that_could_not_be_revoked_in_time_is_remembered() -> None:
+    """When the grace is over before the revocation is, its id is among the suspects."""
+    async with world({"latency": 4.0}) as (fake, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait({task})
+        await respan.aclose(grace=4.0)
+
+        assert fake.counts.created == 1
+        assert [suspect.id for suspect in respan.suspects] == [record.id for record in fake.keys.values()]
+
+
+async def test_closing_twice_is_closing_once() -> None:
+    """The second time does nothing, also while the first is under way."""
+    async with world({"latency": 4.0}) as (_, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        first = asyncio.create_task(respan.aclose())
+        await asyncio.sleep(0)
+        await respan.aclose()
+        assert (await task).id
+        await first
+        await respan.aclose()
+        async with AsyncRespan("test-key") as other:
+            await other.aclose()
+
+
+async def test_closing_a_view_closes_nothing() -> None:
+    """A view shares the session of the client it was made from."""
+    async with world() as (fake, respan):
+        view = respan.with_options(timeout=5.0)
+        async with view:
+            await view.temporary_keys.create()
+        await view.temporary_keys.create()
+        await respan.temporary_keys.create()
+        await respan.aclose()
+
+        assert fake.counts.created == 3
+
+
+async def test_a_session_that_was_given_stays_open() -> None:
+    """It is the caller's to close."""
+    async with FakeRespan() as fake, aiohttp.ClientSession() as session:
+        async with AsyncRespan(fake.api_key, base_url=fake.url, session=session) as respan:
+            await respan.temporary_keys.create()
+
+        assert not session.closed
+        async with AsyncRespan(fake.api_key, base_url=fake.url, session=session) as another:
+            await another.temporary_keys.create()
+
+
+async def test_a_hook_may_close_the_client() -> None:
+    """The task in which it happens cannot wait for itself, and is not cut: its key is handed out."""
+    closings = list[asyncio.Task[None]]()
+
+    def hook(event: Any) -> None:
+        if isinstance(event, IssuedEvent):
+            closings.append(asyncio.create_task(respan.aclose()))
+
+    async with FakeRespan(latency=1.0) as fake:
+        respan = AsyncRespan(fake.api_key, base_url=fake.url, hooks=[hook])
+
+        key = await respan.temporary_keys.create()
+
+        assert key.id in fake.keys
+        await asyncio.gather(*closings)
+        assert fake.counts.alive == 1
+        assert now() == pytest.approx(1, abs=0.1)
+
+
+async def test_the_source_of_the_token_may_close_the_client() -> None:
+    """Closing from within one of the client's own tasks comes to an end."""
+
+    async def token() -> str:
+        await respan.aclose(grace=3.0)
+        return "test-key"
+
+    async with FakeRespan(latency=1.0) as fake:
+        respan = AsyncRespan(token, base_url=fake.url)
+
+        result = await asyncio.gather(respan.temporary_keys.create(), return_exceptions=True)
+
+        assert now() <= 5
+        assert fake.counts.alive == sum(isinstance(one, CreatedKey) for one in result)
+
+
+async def test_an_exception_in_the_body_closes_the_client_as_well() -> None:
+    """Leaving `async with` by an error waits for what is in the air, and lets the error through."""
+
+    class BodyError(Exception):
+        pass
+
+    async with world() as (fake, respan):
+
+        async def body() -> None:
+            async with respan:
+                tasks.append(asyncio.create_task(respan.temporary_keys.create()))
+                await asyncio.sleep(0.1)
+                raise BodyError
+
+        tasks = list[asyncio.Task[CreatedKey]]()
+        with pytest.raises(BodyError):
+            await body()
+
+        assert (await tasks[0]).id in fake.keys
+
+
+async def test_closing_can_be_cancelled_and_still_closes_the_session() -> None:
+    """Who will not wait for the grace gives up what is in the air, and leaves no session open."""
+    async with world({"latency": 100.0}, timeout=500.0) as (_, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(1)
+        closing = asyncio.create_task(respan.aclose(grace=50.0))
+        await asyncio.sleep(1)
+
+        closing.cancel()
+        await asyncio.wait({closing, task})
+
+        assert closing.cancelled()
+        assert now() < 3
+        assert len(respan.suspects) == 1
+
+
+async def test_closing_while_a_batch_runs_hands_out_every_key() -> None:
+    """The batch ends with what was in the air; the keys that work are those that came out of it."""
+    handed_out = list[str]()
+
+    async def consume() -> None:
+        async with respan.temporary_keys.create_many(CreateKeyRequest() for _ in range(1000)) as batch:
+            async for outcome in batch:
+                if isinstance(outcome, Issued):
+                    handed_out.append(outcome.key.id)
+
+    async with world({"latency": (0.5, 3.0)}, pace=RateLimit(120, per=60)) as (fake, respan):
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(30)
+        began = now()
+        await respan.aclose()
+
+        with pytest.raises(ClientStateError):
+            await task
+        assert now() - began <= 3.1
+        assert sorted(handed_out) == sorted(record.id for record in fake.alive())
+
+
+async def test_a_batch_whose_consumer_is_slow_when_the_client_is_closed_hands_out_what_it_has() -> None:
+    """Keys that are ready when the client is closed are still taken; they are not revoked behind one's back."""
+    handed_out = list[str]()
+
+    async def consume() -> None:
+        async with respan.temporary_keys.create_many(CreateKeyRequest() for _ in range(100)) as batch:
+            async for outcome in batch:
+                assert isinstance(outcome, Issued) or respan._core.lifetime.closing
+                if isinstance(outcome, Issued):
+                    handed_out.append(outcome.key.id)
+                await asyncio.sleep(20)
+
+    async with world({"latency": 0.5}, pace=RateLimit(600, per=60)) as (fake, respan):
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(10)
+        await respan.aclose()
+        with pytest.raises(ClientStateError):
+            await task
+
+        assert sorted(handed_out) == sorted(record.id for record in fake.alive())
+
+
+async def test_a_batch_that_is_being_left_when_the_client_is_closed_leaves_no_key() -> None:
+    """The body ends by an error while the client is closed around it: what was not handed out is revoked."""
+    async with world({"latency": 2.0}, pace=RateLimit(600, per=60)) as (fake, respan):
+        async with respan:
+            requests = [CreateKeyRequest() for _ in range(30)]
+            async with respan.temporary_keys.create_many(requests) as batch:
+                kept = await anext(batch)
+
+        assert isinstance(kept, Issued)
+        assert [record.id for record in fake.alive()] == [kept.key.id]
+
+
+async def test_calls_that_wait_for_a_back_off_are_cut_at_the_end_of_the_grace() -> None:
+    """A call that sleeps before its next attempt does not keep a client open for longer than the grace."""
+    async with world() as (fake, respan):
+        fake.script("refuse:100")
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(5)
+
+        await respan.aclose(grace=8.0)
+
+        assert now() == pytest.approx(13, abs=0.1)
+        results = await asyncio.gather(task, return_exceptions=True)
+        assert isinstance(results[0], ClientStateError | asyncio.CancelledError)
+        assert fake.counts.created == 0
+
+
+@pytest.mark.parametrize("grace", [10.0, 1.0])
+async def test_reading_is_finished_within_the_grace_or_fails(grace: float) -> None:
+    """A call that makes no key is waited for as well, and told when the grace is over."""
+    async with world({"latency": 4.0}) as (_, respan):
+        task = asyncio.create_task(first_page(respan))
+        await asyncio.sleep(0.5)
+
+        await respan.aclose(grace=grace)
+
+        results = await asyncio.gather(task, return_exceptions=True)
+        if grace > 4:
+            assert results == [[]]
+        else:
+            assert isinstance(results[0], RespanError)
+        assert now() <= 4.1
+
+
+async def first_page(respan: AsyncRespan) -> list[TemporaryKey]:
+    """Read the first page of the list."""
+    return list((await respan.temporary_keys.list()).results)

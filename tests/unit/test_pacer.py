@@ -1,0 +1,501 @@
+"""The one place before which every request waits: the real pacer on a clock that jumps."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import pytest
+
+from respan_async import ClientStateError
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
+from respan_async.pacing.window import LocalWindow
+
+pytestmark = pytest.mark.virtual
+
+INTERACTIVE, BATCH, SWEEP = Priority
+
+
+def pacer(limit: RateLimit | None = None, max_in_flight: int = 64, **settings: Any) -> Pacer:
+    """Make a pacer with a local window."""
+    return Pacer(LocalWindow(limit), max_in_flight, **settings)
+
+
+def now() -> float:
+    """Tell the loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+class Line:
+    """Callers who stand in line, and the order in which they were served."""
+
+    def __init__(self, pacer: Pacer) -> None:
+        self.pacer = pacer
+        self.order = list[str]()
+        self.times = dict[str, float]()
+        self.slots = dict[str, Slot]()
+        self.tasks = dict[str, asyncio.Task[None]]()
+
+    async def _wait(self, name: str, priority: Priority, hold: float) -> None:
+        slot = self.slots[name] = await self.pacer.acquire(priority)
+        self.order.append(name)
+        self.times[name] = now()
+        if hold >= 0:
+            await asyncio.sleep(hold)
+            self.pacer.settle(slot, End.ANSWERED, caller=name)
+
+    def join(self, name: str, priority: Priority = INTERACTIVE, hold: float = 0.0) -> asyncio.Task[None]:
+        """Let somebody stand in line, and hold the slot for so long; with -1 for ever."""
+        task = self.tasks[name] = asyncio.create_task(self._wait(name, priority, hold))
+        return task
+
+    async def all_served(self) -> None:
+        """Wait until everybody was."""
+        await asyncio.gather(*self.tasks.values())
+
+
+async def answered(pacer: Pacer, number: int, priority: Priority = INTERACTIVE) -> None:
+    """Take so many slots, each answered at once."""
+    for _ in range(number):
+        pacer.settle(await pacer.acquire(priority), End.ANSWERED, caller=object())
+
+
+# ------------------------------------------------------------------------------------------------------------- the line
+
+
+async def test_first_come_first_served_within_a_class() -> None:
+    """Nobody overtakes."""
+    line = Line(pacer(RateLimit(1, per=10)))
+    for index in range(10):
+        line.join(f"{index}")
+        await asyncio.sleep(0.1)
+
+    await line.all_served()
+
+    assert line.order == [f"{index}" for index in range(10)]
+
+
+async def test_a_higher_class_goes_first() -> None:
+    """Interactive calls before batches, and those before the sweep, whoever came first."""
+    line = Line(pacer(RateLimit(1, per=10)))
+    line.join("first")
+    await asyncio.sleep(0)
+    for name, priority in (("s", SWEEP), ("b", BATCH), ("i", INTERACTIVE)):
+        for index in range(2):
+            line.join(f"{name}{index}", priority)
+    await line.all_served()
+
+    assert line.order == ["first", "i0", "i1", "b0", "b1", "s0", "s1"]
+
+
+@pytest.mark.parametrize("low", [BATCH, SWEEP])
+async def test_a_lower_class_gets_every_twentieth_slot(low: Priority) -> None:
+    """Nineteen may pass it by, and no more, however many interactive calls there are."""
+    line = Line(pacer(RateLimit(1, per=1)))
+    line.join("first")
+    await asyncio.sleep(0)
+    for index in range(100):
+        line.join(f"i{index}")
+        line.join(f"low{index}", low)
+    await asyncio.sleep(90)
+
+    turns = [position for position, name in enumerate(line.order) if name.startswith("low")]
+    assert turns == [20, 40, 60, 80]
+    for task in line.tasks.values():
+        task.cancel()
+
+
+async def test_no_more_are_in_the_air_than_is_allowed() -> None:
+    """The next goes when one has come back, the highest class first."""
+    line = Line(pacer(max_in_flight=2))
+    for name in ("a", "b"):
+        line.join(name, hold=10)
+    await asyncio.sleep(0)
+    line.join("batch", BATCH, hold=10)
+    line.join("single", hold=10)
+    await asyncio.sleep(1)
+    assert line.pacer.in_air == 2
+    assert line.pacer.waiting(BATCH) == line.pacer.waiting(INTERACTIVE) == 1
+
+    await line.all_served()
+
+    assert line.order == ["a", "b", "single", "batch"]
+    assert line.pacer.in_air == 0
+
+
+async def test_an_unknown_limit_holds_no_single_call_back() -> None:
+    """Everybody goes at once, up to what may be in the air."""
+    line = Line(pacer(max_in_flight=50))
+    for index in range(50):
+        line.join(f"{index}", hold=1)
+
+    await asyncio.sleep(0.5)
+
+    assert len(line.order) == 50
+    await line.all_served()
+
+
+async def test_a_batch_feels_its_way_while_the_limit_is_unknown() -> None:
+    """It begins with two in the air, and widens with each answer."""
+    line = Line(pacer(max_in_flight=50))
+    for index in range(200):
+        line.join(f"{index}", BATCH, hold=1)
+    widths = list[int]()
+    for _ in range(12):
+        await asyncio.sleep(0.5)
+        widths.append(line.pacer.in_air)
+        await asyncio.sleep(0.5)
+    await line.all_served()
+
+    assert widths[0] == 2
+    assert widths == sorted(widths)
+    assert 4 < widths[-1] <= 50
+
+
+async def test_interactive_calls_take_any_free_slot() -> None:
+    """They are not spread: a whole period's slots may go at once."""
+    line = Line(pacer(RateLimit(20, per=60)))
+    for index in range(21):
+        line.join(f"{index}")
+    await line.all_served()
+
+    assert [time for time in line.times.values() if time < 1] == [0.0] * 20
+    assert line.times["20"] == pytest.approx(60, abs=0.01)
+
+
+async def test_a_batch_takes_one_slot_an_interval() -> None:
+    """A batch of unknown length is spread evenly from the start."""
+    line = Line(pacer(RateLimit(20, per=60)))
+    line.pacer.demand()
+    for index in range(20):
+        line.join(f"{index}", BATCH)
+    await line.all_served()
+
+    assert list(line.times.values())[1:] == pytest.approx([3.0 * index for index in range(19)], abs=0.05)
+
+
+async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
+    """What it says it still wants, and those of it who wait, are what has to fit."""
+    line = Line(pacer(RateLimit(20, per=60)))
+    demand = line.pacer.demand()
+    demand.more = 0
+    await answered(line.pacer, 5)
+    for index in range(15):
+        line.join(f"{index}", BATCH)
+    await line.all_served()
+    assert set(line.times.values()) == {0.0}
+
+    line.join("one too many", BATCH)
+    await line.all_served()
+    assert line.times["one too many"] == pytest.approx(60, abs=0.01)
+
+
+async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> None:
+    """Beside a batch that is spread, single calls do not make the whole faster than the limit."""
+    line = Line(pacer(RateLimit(60, per=60)))
+    line.pacer.demand()
+    for index in range(100):
+        line.join(f"{index}", BATCH)
+    await asyncio.sleep(10.5)
+    before = len(line.order)
+    for index in range(5):
+        line.join(f"single-{index}")
+    await asyncio.sleep(0.1)
+    assert line.order[-5:] == [f"single-{index}" for index in range(5)]
+
+    await asyncio.sleep(9.9)
+    assert len(line.order) - before <= 12
+    for task in line.tasks.values():
+        task.cancel()
+
+
+# --------------------------------------------------------------------------------------------------------- giving up
+
+
+async def test_a_waiter_that_is_cancelled_leaves_the_line() -> None:
+    """Those behind it move up."""
+    line = Line(pacer(RateLimit(1, per=10)))
+    for name in ("a", "b", "c"):
+        line.join(name)
+    await asyncio.sleep(1)
+
+    line.tasks.pop("b").cancel()
+    await line.all_served()
+
+    assert line.order == ["a", "c"]
+    assert line.times["c"] == pytest.approx(10, abs=0.01)
+    assert line.pacer.waiting(INTERACTIVE) == 0
+
+
+async def test_a_waiter_cancelled_in_the_moment_of_the_grant_passes_the_slot_on() -> None:
+    """The slot was granted, and the one it was for is gone before it could run: the next one has it at once."""
+    line = Line(pacer(max_in_flight=1))
+    line.join("a", hold=-1)
+    await asyncio.sleep(0)
+    line.join("b")
+    line.join("c")
+    await asyncio.sleep(0)
+
+    line.pacer.settle(line.slots["a"], End.ANSWERED)  # grants it to b, who has not noticed yet
+    assert line.pacer.waiting(INTERACTIVE) == 1
+    line.tasks.pop("b").cancel()
+    await line.all_served()
+
+    assert line.order == ["a", "c"]
+    assert line.pacer.in_air == 0
+
+
+async def test_a_slot_that_was_not_used_goes_to_the_next_without_a_wait() -> None:
+    """The server knows nothing of it, so it costs nothing."""
+    line = Line(pacer(RateLimit(1, per=1000)))
+    slot = await line.pacer.acquire(INTERACTIVE)
+    line.join("next")
+    await asyncio.sleep(1)
+
+    line.pacer.settle(slot, End.UNUSED)
+    await line.all_served()
+
+    assert line.times["next"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("end", "seconds"),
+    [
+        (End.ANSWERED, 60.0),
+        (End.FAILED, 60.0),
+        (End.LOST, 62.0),
+        (End.UNREACHED, 0.0),
+        (End.UNUSED, 0.0),
+    ],
+)
+async def test_how_long_a_slot_is_taken_depends_on_how_it_ended(end: End, seconds: float) -> None:
+    """A period after the answer; a grace longer without one; not at all if the server never saw it."""
+    line = Line(pacer(RateLimit(1, per=60)))
+    slot = await line.pacer.acquire(INTERACTIVE)
+    await asyncio.sleep(5)
+    line.pacer.settle(slot, end, caller="a")
+
+    line.join("next")
+    await line.all_served()
+
+    assert line.times["next"] == pytest.approx(5 + seconds, abs=0.01)
+
+
+async def test_repeated_sendings_take_as_many_slots() -> None:
+    """What the transport sent three times has met the limit three times."""
+    paced = pacer(RateLimit(4, per=60))
+    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED, sendings=3)
+
+    assert paced.window.used(now()) == 3
+
+
+# ---------------------------------------------------------------------------------------------------------- deadlines
+
+
+async def test_a_deadline_that_cannot_be_met_is_told_at_once() -> None:
+    """The least wait is known: for the slot, and for those who are ahead."""
+    paced = pacer(RateLimit(2, per=60))
+    await answered(paced, 2)
+
+    with pytest.raises(TooLate) as alone:
+        await paced.acquire(INTERACTIVE, deadline=59.0)
+    ahead = [asyncio.create_task(paced.acquire(INTERACTIVE)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooLate) as third:
+        await paced.acquire(INTERACTIVE, deadline=119.0)
+
+    assert now() == 0
+    assert alone.value.wait == pytest.approx(60)
+    assert third.value.wait == pytest.approx(120)
+    for task in ahead:
+        task.cancel()
+
+
+async def test_a_deadline_is_not_held_against_one_who_can_make_it() -> None:
+    """A slot that is free in time is waited for."""
+    paced = pacer(RateLimit(1, per=60))
+    await answered(paced, 1)
+
+    await paced.acquire(INTERACTIVE, deadline=60.5)
+
+    assert now() == pytest.approx(60, abs=0.001)
+
+
+async def test_a_deadline_ends_a_wait_that_nobody_could_foretell() -> None:
+    """While somebody holds the only place, it is not known for how long."""
+    paced = pacer(max_in_flight=1)
+    slot = await paced.acquire(INTERACTIVE)
+
+    with pytest.raises(TooLate):
+        await paced.acquire(INTERACTIVE, deadline=7.0)
+
+    assert now() == pytest.approx(7)
+    assert paced.waiting(INTERACTIVE) == 0
+    paced.settle(slot, End.ANSWERED)
+    assert paced.in_air == 0
+
+
+async def test_a_pause_counts_for_a_deadline() -> None:
+    """While everybody is held back, nobody can be served earlier than that."""
+    paced = pacer()
+    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=50.0)
+
+    with pytest.raises(TooLate) as caught:
+        await paced.acquire(INTERACTIVE, deadline=40.0)
+
+    assert caught.value.wait == pytest.approx(50)
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
+    """For as long as it said; then one goes first."""
+    line = Line(pacer())
+    line.pacer.settle(await line.pacer.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=30.0)
+    for index in range(10):
+        line.join(f"{index}", hold=1)
+    assert line.pacer.paused_until(now()) == 30
+
+    await asyncio.sleep(29.9)
+    assert line.order == []
+    await asyncio.sleep(0.6)
+    assert len(line.order) == 1
+    await line.all_served()
+
+    assert line.pacer.paused_until(now()) is None
+    # One by one at first: nobody stampedes.
+    assert sorted(line.times.values())[:3] == pytest.approx([30, 31, 31], abs=0.01)
+
+
+async def test_refusals_without_a_wait_pause_longer_and_longer() -> None:
+    """Half a second, then twice as long each time, and never more than half a minute."""
+    paced = pacer()
+    pauses = list[float]()
+    paced.on_pause = lambda reason, seconds, lower_only: pauses.append(seconds)
+    for _ in range(9):
+        paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=None)
+
+    assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert paced.window.limit is None
+
+
+async def test_the_refusals_of_one_flight_make_one_pause() -> None:
+    """Fifty refusals that come back together are one piece of news."""
+    paced = pacer()
+    pauses = list[tuple[str, float, bool]]()
+    paced.on_pause = lambda *told: pauses.append(told)
+    slots = [await paced.acquire(INTERACTIVE) for _ in range(50)]
+
+    for slot in slots:
+        paced.settle(slot, End.REFUSED, caller=slot, retry_after=20.0)
+
+    assert pauses == [("refused", 20.0, False)]
+    assert paced.refused == 50
+
+
+async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
+    """It may be nonsense: a probe finds out, again and again."""
+    paced = pacer(longest_pause=120.0)
+    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=1e9)
+
+    await paced.acquire(INTERACTIVE)
+
+    assert now() == pytest.approx(120, abs=0.001)
+    assert paced.window.limit is None
+
+
+# ------------------------------------------------------------------------------------------------------------ outages
+
+
+async def fail(paced: Pacer, caller: object, priority: Priority = BATCH, end: End = End.FAILED) -> None:
+    """Let one call fail."""
+    paced.settle(await paced.acquire(priority), end, caller=caller)
+
+
+async def test_failures_of_different_calls_in_a_row_hold_the_lower_classes_back() -> None:
+    """Three of them are an outage: batches pause, and an interactive call still goes."""
+    paced = pacer(RateLimit(1000, per=1))
+    for caller in ("a", "b", "c"):
+        await fail(paced, caller, INTERACTIVE)
+    assert paced.outage
+
+    began = now()
+    await fail(paced, "d", INTERACTIVE)
+    assert now() == began
+    await paced.acquire(BATCH)
+    assert now() - began == pytest.approx(0.5, abs=0.01)
+
+
+async def test_one_call_that_keeps_failing_is_no_outage() -> None:
+    """Something the server cannot take is that call's own trouble."""
+    paced = pacer(RateLimit(1000, per=1))
+
+    for _ in range(20):
+        await fail(paced, "a", INTERACTIVE)
+
+    assert not paced.outage
+
+
+async def test_that_nothing_can_be_reached_is_nobodys_own_trouble() -> None:
+    """Refused connections are an outage, whoever meets them."""
+    paced = pacer(RateLimit(1000, per=1))
+
+    for _ in range(3):
+        await fail(paced, "a", INTERACTIVE, End.UNREACHED)
+
+    assert paced.outage
+
+
+async def test_an_outage_is_probed_by_one_at_a_time_and_ends_with_a_success() -> None:
+    """Pauses grow up to ten seconds; the first success lets one more go, and so on."""
+    paced = pacer(RateLimit(1000, per=1))
+    for caller in range(3):
+        await fail(paced, caller)
+    times = list[float]()
+    for caller in range(8):
+        await fail(paced, caller)
+        times.append(now())
+    gaps = [round(later - earlier, 1) for earlier, later in itertools.pairwise(times)]
+    assert gaps == [1, 2, 4, 8, 10, 10, 10]
+
+    line = Line(paced)
+    for index in range(20):
+        line.join(f"{index}", BATCH, hold=1)
+    await line.all_served()
+    assert not paced.outage
+    rounds = [sum(1 for time in line.times.values() if int(time - line.times["0"]) == n) for n in range(4)]
+    assert rounds == [1, 2, 4, 8]
+
+
+# ------------------------------------------------------------------------------------------------------------ closing
+
+
+async def test_closing_fails_those_who_wait_and_those_who_come() -> None:
+    """Nobody waits for a client that is closed."""
+    line = Line(pacer(max_in_flight=1))
+    line.join("a", hold=5)
+    await asyncio.sleep(0)
+    waiting = [line.join(name, priority) for name, priority in (("b", INTERACTIVE), ("c", BATCH), ("d", SWEEP))]
+    await asyncio.sleep(0)
+
+    line.pacer.close()
+
+    for task in waiting:
+        with pytest.raises(ClientStateError, match="closed while the call waited"):
+            await task
+    with pytest.raises(ClientStateError, match="the client is closed"):
+        await line.pacer.acquire(INTERACTIVE)
+    await line.pacer.idle()
+    assert now() == pytest.approx(5)
+
+
+async def test_closing_can_leave_the_lowest_class_open() -> None:
+    """That is where keys nobody holds are revoked."""
+    paced = pacer()
+    paced.close(below=SWEEP)
+
+    with pytest.raises(ClientStateError):
+        await paced.acquire(BATCH)
+    paced.settle(await paced.acquire(SWEEP), End.ANSWERED)
+    assert paced.in_air == 0
