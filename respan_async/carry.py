@@ -31,6 +31,10 @@ class Carried(Protocol[T_co]):
         """Give up whoever awaits it; return whether it goes on, because something may have left already."""
         ...
 
+    def given_up(self) -> RespanError:
+        """Return the error of a call that was abandoned, or cut, and did not go on."""
+        ...
+
     def overdue(self) -> RespanError:
         """Return the error of a call whose time ran out while it was in the air."""
         ...
@@ -46,6 +50,7 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
         discard: Given a result that nobody is left to take.
 
     Raises:
+        ClientStateError: The client was closed, and did not wait for the call.
         DeadlineExceededError: The deadline passed while an attempt was in the air.
         RespanError: The call did not succeed.
     """
@@ -61,6 +66,9 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
         error = call.overdue()
         _leave(call, task, discard)
         raise error
+    if task.cancelled():
+        # Cut, when the client was closed and its grace was over. Nobody cancelled whoever awaits this.
+        raise call.given_up()
     return task.result()
 
 

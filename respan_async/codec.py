@@ -49,9 +49,12 @@ def _whole(raw: Any) -> Any:
 def _instant(raw: Any) -> Any:
     try:
         instant = datetime.fromisoformat(raw)
-    except (TypeError, ValueError):
+        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        if instant.tzinfo is not UTC:
+            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date there
+    except (TypeError, ValueError, OverflowError):
         return _UNREADABLE
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    return instant
 
 
 def _last_used(raw: Any) -> Any:
@@ -89,6 +92,7 @@ _FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = 
 }
 """By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
 _SECRETS: Final = frozenset({"api_key", "hashed_key"})
+_SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in _FIELDS.values()))
 
 
 def _key_fields(data: Any) -> dict[str, Any]:
@@ -179,14 +183,6 @@ converter.register_unstructure_hook(
         expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
     ),
 )
-# The secret never goes this way: whoever writes it somewhere says so by `reveal()`.
-_omitted = cattrs.gen.override(omit=True)
-converter.register_unstructure_hook(
-    TemporaryKey, cattrs.gen.make_dict_unstructure_fn(TemporaryKey, converter, extra=_omitted)
-)
-converter.register_unstructure_hook(
-    CreatedKey, cattrs.gen.make_dict_unstructure_fn(CreatedKey, converter, extra=_omitted, api_key=_omitted)
-)
 converter.register_structure_hook(TemporaryKey, _structure_key)
 converter.register_structure_hook(CreatedKey, _structure_created)
 converter.register_structure_hook(KeyPage, _structure_page)
@@ -210,10 +206,10 @@ def canonical(request: CreateKeyRequest) -> str:
     return orjson.dumps(fields, default=_plain, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def fields_of_key(key: TemporaryKey) -> dict[str, Any]:
-    """Return what is known of a key, as JSON types, without its secret and without `extra`."""
-    fields: dict[str, Any] = converter.unstructure(key)
-    return fields
+def encode_key(key: TemporaryKey) -> str:
+    """Return what is known of a key as JSON text, without its secret and without `extra`."""
+    known = {name: value for name in _SHOWN if (value := getattr(key, name)) is not None}
+    return orjson.dumps(known, option=orjson.OPT_UTC_Z).decode()
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

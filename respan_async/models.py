@@ -107,7 +107,9 @@ def _check_text(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
 
 
 def _check_amount(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is not UNSET and (not _is_number(value) or value < 0):
+    if value is UNSET and attribute.default is UNSET:
+        return
+    if not _is_number(value) or value < 0:
         raise _fail(attribute.name, "a number, 0 or more", value)
 
 

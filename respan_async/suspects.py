@@ -1,5 +1,6 @@
 """What is remembered of attempts that may have left a key nobody holds."""
 
+import os
 import secrets
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -15,9 +16,19 @@ MAX_TAGGED_NAME: Final = MAX_NAME - len(_MARK) - _TAG
 """Characters left for a name that is to carry a tag."""
 
 
+_random = bytearray()
+# Asked of the system for many tags at once. Two processes must not share what is left.
+os.register_at_fork(after_in_child=_random.clear)
+_TO_ALPHABET: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+
+
 def new_tag() -> str:
     """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
-    return "".join(_ALPHABET[byte & 31] for byte in secrets.token_bytes(_TAG))
+    if len(_random) < _TAG:
+        _random.extend(secrets.token_bytes(256 * _TAG))
+    tag = _random[-_TAG:].translate(_TO_ALPHABET).decode("ascii")
+    del _random[-_TAG:]
+    return tag
 
 
 def tagged(name: str, tag: str) -> str:

@@ -84,6 +84,7 @@ class Transport:
         self._base_url = base_url
         self._session = session
         self._owned = session is None
+        self._closed = False
         self._urls: dict[str, URL] = {}
 
     async def send(
@@ -108,6 +109,9 @@ class Transport:
             ConfigurationError: The caller's session cannot carry this request at all.
         """
         session = self._session
+        if self._closed:
+            # Only a call from within which the client was closed comes here; a new session would never be closed.
+            raise ClientStateError("the client is closed")
         if session is None:
             session = self._session = _own_session()
         elif session.closed:
@@ -167,6 +171,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
+        self._closed = True
         if self._owned and self._session is not None:
             await self._session.close()
 

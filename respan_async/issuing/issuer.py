@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -52,7 +52,7 @@ class Issuer:
         self._ledger = ledger
         self._delivery = Delivery(deliver, ledger, self._core.lifetime) if deliver is not None else None
         self._force = force
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
         self._working: set[TicketWork] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -192,19 +192,24 @@ class Issuer:
         known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
         return f"{self._respan._base_url} {known}"
 
-    @asynccontextmanager
-    async def _turn(self, ticket_id: str) -> AsyncIterator[None]:
-        """Let calls for the same ticket go one after the other."""
-        lock, users = self._turns.get(ticket_id, (None, 0))
-        lock = lock or asyncio.Lock()
-        self._turns[ticket_id] = lock, users + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._turns.pop(ticket_id)
-            if users > 1:
-                self._turns[ticket_id] = lock, users - 1
+    async def _begin(self, work: TicketWork) -> None:
+        """Note that a ticket is being worked on, once no other call works on it."""
+        while (waiting := self._turns.get(work.ticket.id)) is not None:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiting.append(turn)
+            await turn
+        self._turns[work.ticket.id] = []
+        self._working.add(work)
+        self._idle.clear()
+
+    def _end(self, work: TicketWork) -> None:
+        """Note that a ticket is no longer worked on."""
+        for turn in self._turns.pop(work.ticket.id):
+            if not turn.done():
+                turn.set_result(None)
+        self._working.discard(work)
+        if not self._working:
+            self._idle.set()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         """Write something that nobody waits for but the closing."""
@@ -215,17 +220,6 @@ class Issuer:
     async def _written(self) -> None:
         while self._notes:
             await asyncio.wait(self._notes)
-
-    @asynccontextmanager
-    async def _at_work(self, work: TicketWork) -> AsyncIterator[None]:
-        self._working.add(work)
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._working.discard(work)
-            if not self._working:
-                self._idle.set()
 
     def _doubted(self) -> None:
         self._suspected = True

@@ -9,7 +9,7 @@ from respan_async import codec
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import TicketConflictError
 from respan_async.issuing.cipher import Cipher
-from respan_async.models import CreatedKey, TemporaryKey
+from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret
 
 
@@ -23,11 +23,6 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     if secret is None:
         return Secret.erased()
     return Secret(secret.decode()) if cipher is None else cipher.decrypt(secret, ticket_id)
-
-
-def key_to_text(key: CreatedKey) -> str:
-    """Return a key without its secret, as JSON."""
-    return codec.encode(codec.fields_of_key(key)).decode()
 
 
 def key_of(text: str, secret: Secret) -> CreatedKey:
@@ -60,7 +55,7 @@ def suspect_of(row: tuple[Any, ...]) -> Suspect:
 def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
     """Return the error of a ticket that is known with other fields, naming those that differ."""
     before, now = codec.parse(known.encode()), codec.parse(fields.encode())
-    differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
     return TicketConflictError(
         f"ticket {ticket_id!r:.100}: issued before with another {', '.join(differing)}; a new issuance is a new ticket"
     )

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import attrs
-
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import LedgerError
@@ -54,7 +52,6 @@ class SQLiteLedger:
         self._cipher = cipher
         self._lease = lease
         self._writer: Writer | None = None
-        self._reader: sqlite3.Connection | None = None
         self._owner = 0
         self._token = ""
         self._lock = -1
@@ -92,9 +89,6 @@ class SQLiteLedger:
                 with contextlib.suppress(LedgerError):
                     await writer.do(self._leave)
             await writer.stop()
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
         self._unlock_owner()
 
     def leased(self, since: float) -> bool:
@@ -127,7 +121,8 @@ class SQLiteLedger:
 
     async def find(self, ticket_id: str) -> Record | None:
         """Return what is known of a ticket; see `Ledger`."""
-        row = await self._read(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
+        # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
+        row = await self._write(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
         if row is None:
             return None
         fields, state, key, secret = row
@@ -137,23 +132,18 @@ class SQLiteLedger:
     async def intend(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
-        attempt = attrs.asdict(intent, recurse=False) | {"sent": codec.encode(intent.sent).decode()}
-        attempt |= {"ticket": ticket_id, "owner": owner}
+        claim = {**_STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
+        attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
+        attempt["sent"] = codec.encode(intent.sent).decode()
 
         def work(connection: sqlite3.Connection) -> int:
-            claimed = connection.execute(
-                _SQL["claim"],
-                {**_STATES, "ticket": ticket_id, "fields": fields, "owner": owner},
-            ).fetchone()
+            claimed = connection.execute(_SQL["claim"], claim).fetchone()
             if claimed is None:
                 raise _not_claimed(connection, ticket_id, fields)
             (epoch,) = claimed
             if epoch > 1:
-                connection.execute(_SQL["doubt_others"], {**_STATES, "ticket": ticket_id, "owner": owner})
-            connection.execute(
-                _SQL["intend"],
-                {**_STATES, **attempt, "epoch": epoch},
-            )
+                connection.execute(_SQL["doubt_others"], claim)
+            connection.execute(_SQL["intend"], {**attempt, "epoch": epoch})
             return int(epoch)
 
         return await self._write(work)
@@ -164,7 +154,7 @@ class SQLiteLedger:
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
-        text = rows.key_to_text(key)
+        text = codec.encode_key(key)
         secret = rows.sealed(key.api_key, ticket_id, self._cipher)
         values = {**_STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": text, "secret": secret}
@@ -234,13 +224,15 @@ class SQLiteLedger:
         return await self._writer.do(work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Read beside the writer. A look-up by a key takes some microseconds, less than handing it to a thread."""
+        """Read beside the writer, what may take long."""
         if self._memory or self._writer is None:
             return await self._write(work)
+        return await asyncio.to_thread(self._read_beside, work)
+
+    def _read_beside(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            if self._reader is None:
-                self._reader = _open(str(self._path), query_only=True)
-            return work(self._reader)
+            with contextlib.closing(_open(str(self._path), query_only=True)) as connection:
+                return work(connection)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger could not be read: {error}") from None
 
@@ -306,7 +298,8 @@ class SQLiteLedger:
         self._retire(connection, self._owner)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
-        for statement in ("doubt_all_of", "release_all_of", "retire"):
+        # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
+        for statement in ("doubt_all_of", "retire"):
             connection.execute(_SQL[statement], {**_STATES, "owner": owner})
 
     # An owner holds a lock on a file of its own for as long as its process lives, however that ends.

@@ -22,12 +22,13 @@ CREATE TABLE tickets (
     secret BLOB,
     issued_at REAL
 ) WITHOUT ROWID;
-CREATE INDEX tickets_claimed ON tickets (owner) WHERE state = 'claimed';
-CREATE INDEX tickets_undelivered ON tickets (issued_at) WHERE state = 'issued';
-CREATE INDEX tickets_by_key ON tickets (key_id) WHERE key_id IS NOT NULL;
+CREATE INDEX tickets_undelivered ON tickets (ticket) WHERE state = 'issued';
 
+-- In the order in which they were made, so that making one appends. Only those that are not settled are ever looked
+-- for by their tags, and those are few.
 CREATE TABLE attempts (
-    tag TEXT PRIMARY KEY,
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL,
     ticket TEXT NOT NULL,
     owner INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
@@ -38,9 +39,8 @@ CREATE TABLE attempts (
     effect TEXT NOT NULL DEFAULT 'unknown',
     reason TEXT NOT NULL DEFAULT 'its process ended before the answer came',
     key_id TEXT
-) WITHOUT ROWID;
-CREATE INDEX attempts_unsettled ON attempts (state, owner) WHERE state IN ('intent', 'suspect');
-CREATE INDEX attempts_recent ON attempts (sent_at);
+);
+CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
 
 -- name: now
 SELECT (julianday('now') - 2440587.5) * 86400.0;
@@ -65,10 +65,7 @@ DELETE FROM owners WHERE id = :owner;
 
 -- name: doubt_all_of
 -- What an owner that is gone had in the air is a suspect (rule 3).
-UPDATE attempts SET state = :suspect WHERE state = :intent AND owner = :owner;
-
--- name: release_all_of
-UPDATE tickets SET state = :open, owner = NULL, epoch = epoch + 1 WHERE state = :claimed AND owner = :owner;
+UPDATE attempts SET state = :suspect WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: find
 SELECT fields, state, key, secret FROM tickets WHERE ticket = :ticket;
@@ -95,21 +92,23 @@ RETURNING epoch;
 
 -- name: doubt_others
 -- What an owner that lost this ticket had in the air is a suspect (rule 3).
-UPDATE attempts SET state = :suspect WHERE ticket = :ticket AND state = :intent AND owner <> :owner;
+UPDATE attempts SET state = :suspect
+WHERE state IN ('intent', 'suspect') AND state = :intent AND ticket = :ticket AND owner <> :owner;
 
 -- name: intend
 INSERT INTO attempts (tag, ticket, owner, epoch, state, name, sent, sent_at)
 VALUES (:tag, :ticket, :owner, :epoch, :intent, :name, :sent, :sent_at);
 
 -- name: void
-UPDATE attempts SET state = :to WHERE tag = :tag AND state = :intent;
+UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent;
 
 -- name: doubt
 UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id)
-WHERE tag = :tag AND state IN (:intent, :to);
+WHERE tag = :tag AND state IN ('intent', 'suspect');
 
 -- name: record_attempt
-UPDATE attempts SET state = :recorded WHERE tag = :tag AND state = :intent AND owner = :owner;
+UPDATE attempts SET state = :recorded
+WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: record
 -- A key is its ticket's only for the owner and the epoch that claimed it.
@@ -129,17 +128,21 @@ UPDATE tickets SET state = :delivered, secret = NULL WHERE ticket = :ticket AND 
 SELECT ticket, key, secret FROM tickets WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
 
 -- name: suspects
-SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts WHERE state = 'suspect';
+SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts
+WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
 -- name: settle
-UPDATE attempts SET state = :to WHERE tag = :tag AND state = :suspect;
+UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
 
 -- name: holds
 SELECT 1 FROM tickets WHERE key_id = :key_id;
 
 -- name: recent
-SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at FROM attempts
-WHERE sent_at > (julianday('now') - 2440587.5) * 86400.0 - :seconds ORDER BY sent_at LIMIT 20000;
+-- Among the newest: the ages of those that were sent in the last seconds.
+SELECT age FROM (
+    SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at AS age FROM attempts ORDER BY id DESC LIMIT 20000
+)
+WHERE age < :seconds ORDER BY age DESC;
 
 -- name: count_tickets
 SELECT state, count(*) FROM tickets GROUP BY state;

@@ -1,5 +1,6 @@
 """What is issued: a ticket of the caller's own, and what its key should be."""
 
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -38,7 +39,7 @@ class Ticket:
     id: str = attrs.field(validator=_check_id)
     request: CreateKeyRequest = attrs.field(factory=CreateKeyRequest, validator=_check_request)
 
-    @property
+    @cached_property
     def fields(self) -> str:
         """The request as text that is equal for equal requests; a relative expiry counts as it was given."""
         return codec.canonical(self.request)

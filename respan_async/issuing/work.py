@@ -34,7 +34,7 @@ class TicketWork:
         self.replayed = False
         self._issuer = issuer
         self._ledger = issuer._ledger
-        self._ticket = ticket
+        self.ticket = ticket
         self._call: Call[CreatedKey] = issuer._keys._creation(ticket.request, priority, self)
         self._task: asyncio.Task[object] | None = None
         self._calling = self._keeping = False
@@ -69,33 +69,38 @@ class TicketWork:
     async def run(self) -> CreatedKey:
         """Give the ticket its key."""
         self._task = asyncio.current_task()
-        async with self._issuer._at_work(self), self._issuer._turn(self._ticket.id):
-            key = await self._recorded()
-            if key is not None:
-                self.replayed = True
-                return key
-            self._calling = True
-            try:
-                key = await self._call.run()
-            except BaseException as error:
-                self._release()
-                if isinstance(error, LedgerError) and (key := await self._recorded()) is not None:
-                    self.replayed = True  # another process was faster
-                    return key
-                raise
-            self._keeping = True
-            return await self._keep(key)
+        await self._issuer._begin(self)
+        try:
+            return await self._recorded() or await self._made()
+        finally:
+            self._issuer._end(self)
+
+    async def _made(self) -> CreatedKey:
+        """Make the ticket's key."""
+        self._calling = True
+        try:
+            key = await self._call.run()
+        except BaseException as error:
+            self._release()
+            if isinstance(error, LedgerError) and (recorded := await self._recorded()) is not None:
+                return recorded  # another process was faster
+            raise
+        self._keeping = True
+        return await self._keep(key)
 
     async def _recorded(self) -> CreatedKey | None:
         """Return the key that the ticket has already."""
-        record = await self._ledger.find(self._ticket.id)
-        if record is not None and record.fields != self._ticket.fields:
-            raise conflict(self._ticket.id, record.fields, self._ticket.fields)
-        return record.key if record is not None else None
+        record = await self._ledger.find(self.ticket.id)
+        if record is not None and record.fields != self.ticket.fields:
+            raise conflict(self.ticket.id, record.fields, self.ticket.fields)
+        if record is None or record.key is None:
+            return None
+        self.replayed = True
+        return record.key
 
     def _release(self) -> None:
         if self._epoch is not None:
-            self._issuer._later(self._ledger.release(self._ticket.id, self._epoch))
+            self._issuer._later(self._ledger.release(self.ticket.id, self._epoch))
 
     # -------------------------------------------------------- keeping the key
 
@@ -104,19 +109,19 @@ class TicketWork:
         problem: LedgerError | None = None
         mine: bool | None = None
         try:
-            mine = await self._ledger.record(self._ticket.id, self._epoch or 0, self._tag, key)
+            mine = await self._ledger.record(self.ticket.id, self._epoch or 0, self._tag, key)
         except LedgerError as error:
             problem = error
             mine = await self._is_recorded(key)
         if mine:
             if self._issuer._delivery is not None:
-                await self._issuer._delivery.deliver(self._ticket.id, key)
+                await self._issuer._delivery.deliver(self.ticket.id, key)
             return key
         if mine is None:
             reason = "the ledger failed when its key was recorded, and could not be read since"
             self.doubt(self._suspect(key, reason))
             raise LedgerError(
-                f"ticket {self._ticket.id!r:.100}: {problem}; whether its key was recorded is not known, "
+                f"ticket {self.ticket.id!r:.100}: {problem}; whether its key was recorded is not known, "
                 "so it was neither handed out nor revoked",
                 effect=Effect.UNKNOWN,
             )
@@ -125,18 +130,17 @@ class TicketWork:
         self._issuer._keys._discard(key)
         if problem is not None:
             raise LedgerError(
-                f"ticket {self._ticket.id!r:.100}: {problem}; its key is being revoked", effect=Effect.LOST
+                f"ticket {self.ticket.id!r:.100}: {problem}; its key is being revoked", effect=Effect.LOST
             )
         other = await self._recorded()
         if other is None:
-            raise LedgerError(f"ticket {self._ticket.id!r:.100}: another process has taken it over", retryable=True)
-        self.replayed = True
+            raise LedgerError(f"ticket {self.ticket.id!r:.100}: another process has taken it over", retryable=True)
         return other
 
     async def _is_recorded(self, key: CreatedKey) -> bool | None:
         """Read whether a key is the ticket's; None when that cannot be known."""
         try:
-            record: Record | None = await self._ledger.find(self._ticket.id)
+            record: Record | None = await self._ledger.find(self.ticket.id)
         except LedgerError:
             return None
         return record is not None and record.key is not None and record.key.id == key.id
@@ -155,7 +159,7 @@ class TicketWork:
         self._intended_at = time.monotonic()
         fields = draft.fields or {}
         intent = Intent(tag=self._tag, name=fields.get("name"), sent=fields, sent_at=sent_at.timestamp())
-        self._epoch = await self._ledger.intend(self._ticket, intent)
+        self._epoch = await self._ledger.intend(self.ticket, intent)
 
     def permits(self) -> bool:
         """Whether the claim still holds, asked when the first byte is about to leave."""
@@ -169,4 +173,4 @@ class TicketWork:
         """Note that an attempt may have left a key. Should this not be written, the intent alone says as much."""
         self._issuer._later(self._ledger.doubt(suspect.tag or "", suspect.effect, suspect.reason, suspect.id))
         self._issuer._doubted()
-        logger.debug("ticket %r: attempt %s is a suspect", self._ticket.id, suspect.tag)
+        logger.debug("ticket %r: attempt %s is a suspect", self.ticket.id, suspect.tag)

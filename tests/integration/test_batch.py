@@ -25,7 +25,7 @@ from respan_async import (
 )
 from respan_async.testing import FakeRespan, SlidingLog
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 Outcome = Issued[CreateKeyRequest] | Failed[CreateKeyRequest]
 

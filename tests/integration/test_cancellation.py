@@ -15,7 +15,7 @@ import pytest
 from respan_async import AsyncRespan, ConflictError, CreatedKey, CreateKeyRequest, Issued, RateLimit
 from respan_async.testing import FakeRespan
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 Place = Literal["before", "after"]
 

@@ -22,7 +22,7 @@ from respan_async import (
 )
 from respan_async.testing import FakeRespan, FixedWindow, SlidingLog
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 
 @asynccontextmanager

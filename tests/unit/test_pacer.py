@@ -11,7 +11,7 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
 from respan_async.pacing.window import LocalWindow
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 INTERACTIVE, BATCH, SWEEP = Priority
 

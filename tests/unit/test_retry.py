@@ -32,7 +32,7 @@ from respan_async import (
 from respan_async.events import AttemptEvent, RetryEvent
 from respan_async.testing import FakeRespan
 
-pytestmark = pytest.mark.virtual
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 
 @asynccontextmanager
