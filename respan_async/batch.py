@@ -94,7 +94,10 @@ class Progress:
 class Work(Protocol):
     """One item's work, as the engine sees it."""
 
-    replayed: bool
+    @property
+    def replayed(self) -> bool:
+        """Whether the key was made earlier; known once the work is done."""
+        ...
 
     async def run(self) -> CreatedKey:
         """Do it."""

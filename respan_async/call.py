@@ -55,7 +55,7 @@ class Options:
     extra_headers: tuple[tuple[str, str], ...] = ()
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Draft:
     """One attempt, ready to be sent.
 
@@ -90,7 +90,7 @@ class Journal(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Plan(Generic[T]):
     """What a call asks for.
 
@@ -163,6 +163,11 @@ class Call(Generic[T]):
         "_task",
         "requests",
     )
+
+    @property
+    def replayed(self) -> bool:
+        """As an item of a batch: whether the key was made earlier, which it never was."""
+        return False
 
     def __init__(self, desk: Desk, plan: Plan[T], options: Options) -> None:
         self._desk = desk

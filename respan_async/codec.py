@@ -70,7 +70,7 @@ _NUMBER: Final = ((int, float), _number)
 _INSTANT: Final = ((), _instant)
 
 _FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
-    name: (attribute, *kind)
+    name: (attribute, kind[0], kind[1])
     for name, attribute, kind in (
         ("id", "id", _TEXT),
         ("name", "name", _TEXT),

@@ -127,7 +127,7 @@ class TemporaryKeys:
         Raises:
             InvalidRequestError: `items` cannot be iterated over, or `max_in_flight` is not such a number.
         """
-        return self._batch(items, partial(_CreateWork, self), self._discard, max_in_flight, ordered)
+        return self._batch(items, self._work, self._discard, max_in_flight, ordered)
 
     def list(self, *, page: int = 1, page_size: int | None = None) -> "Listing":
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
@@ -266,6 +266,10 @@ class TemporaryKeys:
             return await call.run()
         return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
 
+    def _work(self, request: CreateKeyRequest) -> Work:
+        call = self._creation(request, Priority.BATCH)
+        return call if self._options.deadline is None else _TimedCall(call, self)
+
     def _creation(
         self, request: CreateKeyRequest, priority: Priority, journal: Journal | None = None
     ) -> Call[CreatedKey]:
@@ -341,21 +345,18 @@ class Listing:
             number = page.next_page
 
 
-class _CreateWork:
-    """One item of a batch."""
+class _TimedCall:
+    """One item of a batch whose calls have a deadline, and are carried to their end beyond it."""
 
     replayed = False
 
-    def __init__(self, keys: TemporaryKeys, request: CreateKeyRequest) -> None:
+    def __init__(self, call: Call[CreatedKey], keys: TemporaryKeys) -> None:
+        self._call = call
         self._keys = keys
-        self._call = keys._creation(request, Priority.BATCH)
 
     async def run(self) -> CreatedKey:
         keys = self._keys
-        deadline = keys._options.deadline
-        if deadline is None:
-            return await self._call.run()
-        return await carry(self._call, deadline, keys._core.lifetime, keys._discard)
+        return await carry(self._call, keys._options.deadline, keys._core.lifetime, keys._discard)
 
     def abandon(self) -> bool:
         return self._call.abandon()

@@ -143,7 +143,9 @@ class Transport:
         extra_headers: tuple[tuple[str, str], ...],
         sendings: aiohttp.UploadTracker | None,
     ) -> Answer:
-        headers = {**dict(extra_headers), **_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
+        headers = {**_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
+        if extra_headers:
+            headers = {**dict(extra_headers), **headers}
         response = await session.request(
             request.method,
             self._url(request.path),
@@ -208,10 +210,14 @@ class _BrokenOff(Exception):
 
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
+    content = response.content
     chunks: list[bytes] = []
     size = 0
     try:
-        while chunk := await response.content.read(_CHUNK):
+        if content.is_eof() and content.total_bytes <= MAX_BODY:
+            # It came with the headers, as a small answer does: nothing to wait for.
+            return Answer(response.status, response.headers, content.read_nowait(), False, resends)
+        while chunk := await content.read(_CHUNK):
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_BODY:

@@ -32,7 +32,7 @@ PATH: Final = "/api/temporary-keys/"
 T = TypeVar("T")
 
 
-@attrs.frozen
+@attrs.define
 class Request:
     """One request, as far as the protocol goes.
 
@@ -49,7 +49,7 @@ class Request:
     body: bytes | None = attrs.field(default=None, repr=False)
 
 
-@attrs.frozen
+@attrs.define
 class Answer:
     """An answer of which at least the status is certain.
 

@@ -33,12 +33,23 @@ class Delivery:
         self._ledger = ledger
         self._lifetime = lifetime
         self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: set[str] = set()
+        self._stopped = False
         lifetime.closers.add(self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey) -> None:
-        """Deliver now; what fails is tried again in the background."""
-        if not await self._once(ticket_id, key):
-            self._spawn(self._insist(ticket_id, key))
+        """Deliver now, if that is not under way; what fails is tried again in the background."""
+        if ticket_id in self._under_way:
+            return
+        self._under_way.add(ticket_id)
+        insist = False
+        try:
+            insist = not await self._once(ticket_id, key) and not self._stopped
+        finally:
+            if insist:
+                self._spawn(self._insist(ticket_id, key))
+            else:
+                self._under_way.discard(ticket_id)
 
     def deliver_left(self) -> None:
         """Deliver, in the background, what an earlier run has left."""
@@ -48,12 +59,17 @@ class Delivery:
         """End what goes on in the background; the ledger keeps what is not delivered."""
         self._lifetime.closers.discard(self._stop)
         self._stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if tasks := self._others():
+            await asyncio.wait(tasks)
 
     def _stop(self) -> None:
-        for task in self._tasks:
+        self._stopped = True
+        for task in self._others():
             task.cancel()
+
+    def _others(self) -> set[asyncio.Task[None]]:
+        # The user's function may close the issuer from within one of these tasks, which cannot wait for itself.
+        return {task for task in self._tasks if task is not asyncio.current_task()}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._lifetime.spawn(work)
@@ -78,15 +94,24 @@ class Delivery:
 
     async def _insist(self, ticket_id: str, key: CreatedKey) -> None:
         pause = FIRST
-        while not key.expired:
-            await asyncio.sleep(pause)
-            if await self._once(ticket_id, key):
-                return
-            pause = min(2 * pause, LONGEST)
+        try:
+            while not key.expired:
+                await asyncio.sleep(pause)
+                if await self._once(ticket_id, key) or self._stopped:
+                    return
+                pause = min(2 * pause, LONGEST)
+        finally:
+            self._under_way.discard(ticket_id)
         await self._erase(ticket_id)
         logger.warning("ticket %r was not delivered before its key expired", ticket_id)
 
     async def _catch_up(self) -> None:
+        try:
+            await self._deliver_left()
+        except LedgerError as error:
+            logger.warning("what an earlier run has not delivered could not be read: %s", error)
+
+    async def _deliver_left(self) -> None:
         after = ""
         while left := await self._ledger.undelivered(after, _PAGE):
             for ticket_id, key in left:

@@ -78,8 +78,7 @@ class Issuer:
         await self._open()
         self._core.lifetime.check()
         work = TicketWork(self, ticket, Priority.INTERACTIVE)
-        key = await carry(work, self._keys._options.deadline, self._core.lifetime, lambda _: None)
-        return Issued(ticket, 0, key, work.replayed)
+        return Issued(ticket, 0, await self._carried(work), work.replayed)
 
     def issue_many(
         self,
@@ -94,7 +93,7 @@ class Issuer:
         """
         return self._keys._batch(
             tickets,
-            partial(TicketWork, self, priority=Priority.BATCH),
+            partial(_TicketOfBatch, self),
             lambda _: None,
             max_in_flight,
             ordered,
@@ -192,6 +191,10 @@ class Issuer:
         known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
         return f"{self._respan._base_url} {known}"
 
+    async def _carried(self, work: TicketWork) -> CreatedKey:
+        # Nothing is discarded: whatever key arrives is its ticket's.
+        return await carry(work, self._keys._options.deadline, self._core.lifetime, lambda _: None)
+
     async def _begin(self, work: TicketWork) -> None:
         """Note that a ticket is being worked on, once no other call works on it."""
         while (waiting := self._turns.get(work.ticket.id)) is not None:
@@ -224,3 +227,26 @@ class Issuer:
     def _doubted(self) -> None:
         self._suspected = True
         self._auto_sweep.wake()
+
+
+class _TicketOfBatch:
+    """One ticket of a batch."""
+
+    def __init__(self, issuer: Issuer, ticket: Ticket) -> None:
+        self._issuer = issuer
+        self._work = TicketWork(issuer, ticket, Priority.BATCH)
+
+    @property
+    def replayed(self) -> bool:
+        return self._work.replayed
+
+    async def run(self) -> CreatedKey:
+        if self._issuer._keys._options.deadline is None:
+            return await self._work.run()
+        return await self._issuer._carried(self._work)
+
+    def abandon(self) -> bool:
+        return self._work.abandon()
+
+    def given_up(self) -> ClientStateError:
+        return self._work.given_up()

@@ -94,8 +94,8 @@ class Ledger(Protocol):
         """Note that an attempt may have left a key."""
         ...
 
-    async def release(self, ticket_id: str, epoch: int) -> None:
-        """Give up a claim: the call has ended without a key."""
+    async def release(self, ticket_id: str, epoch: int | None) -> None:
+        """Give up a claim, or whichever this owner has: the call has ended without a key."""
         ...
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:

@@ -148,7 +148,7 @@ class SQLiteLedger:
 
         return await self._write(work)
 
-    async def release(self, ticket_id: str, epoch: int) -> None:
+    async def release(self, ticket_id: str, epoch: int | None) -> None:
         """Give up a claim: the call has ended without a key; see `Ledger`."""
         await self._execute("release", ticket=ticket_id, owner=self._owner, epoch=epoch)
 

@@ -111,14 +111,17 @@ UPDATE attempts SET state = :recorded
 WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: record
--- A key is its ticket's only for the owner and the epoch that claimed it.
+-- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
+-- a suspect may be being revoked at this moment.
 UPDATE tickets SET state = :issued, key_id = :key_id, key = :key, secret = :secret,
     issued_at = (julianday('now') - 2440587.5) * 86400.0
-WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch;
+WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch AND EXISTS (
+    SELECT 1 FROM attempts WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owner = :owner
+);
 
 -- name: release
 UPDATE tickets SET state = :open, owner = NULL
-WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch;
+WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coalesce(:epoch, epoch);
 
 -- name: erase
 -- Delivered: the secret is overwritten, as secure_delete is on.

@@ -64,7 +64,10 @@ class TicketWork:
 
     def overdue(self) -> DeadlineExceededError:
         """Return the error of a deadline that passed while this was under way."""
-        return self._call.overdue()
+        error = self._call.overdue()
+        if self._keeping:  # there is a key, which goes on to its ticket
+            error.effect = error.effect.or_worse(Effect.UNKNOWN)
+        return error
 
     async def run(self) -> CreatedKey:
         """Give the ticket its key."""
@@ -99,7 +102,7 @@ class TicketWork:
         return record.key
 
     def _release(self) -> None:
-        if self._epoch is not None:
+        if self._intended_at:
             self._issuer._later(self._ledger.release(self.ticket.id, self._epoch))
 
     # -------------------------------------------------------- keeping the key
@@ -159,7 +162,11 @@ class TicketWork:
         self._intended_at = time.monotonic()
         fields = draft.fields or {}
         intent = Intent(tag=self._tag, name=fields.get("name"), sent=fields, sent_at=sent_at.timestamp())
-        self._epoch = await self._ledger.intend(self.ticket, intent)
+        try:
+            self._epoch = await self._ledger.intend(self.ticket, intent)
+        except LedgerError:
+            self.void(draft)  # it may have been noted all the same, and is never sent
+            raise
 
     def permits(self) -> bool:
         """Whether the claim still holds, asked when the first byte is about to leave."""

@@ -142,6 +142,11 @@ class RawServer:
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
 
     @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._serving)
+
+    @property
     def methods(self) -> list[str]:
         """The methods of the requests."""
         return [seen.method for seen in self.requests]
