@@ -90,23 +90,23 @@ class Journal(Protocol):
         ...
 
 
-@attrs.define(kw_only=True)
+def _as_it_is(subject: Any, _: datetime) -> Draft:
+    return Draft(request=subject)
+
+
+@attrs.frozen(kw_only=True)
 class Plan(Generic[T]):
-    """What a call asks for.
+    """A kind of call.
 
     Attributes:
         operation: The name of the operation.
-        draft: Makes each attempt afresh.
         model: What a good answer is read as; None when its body does not matter.
-        priority: The class in which the call waits.
-        journal: Where attempts are noted; None for the client's memory of suspects.
+        draft: Makes each attempt afresh, out of what the call is about and the time (aware).
     """
 
     operation: str
-    draft: Callable[[], Draft]
     model: type[T] | None
-    priority: Priority = Priority.INTERACTIVE
-    journal: Journal | None = None
+    draft: Callable[[Any, datetime], Draft] = _as_it_is
 
 
 @attrs.frozen
@@ -142,8 +142,11 @@ class Call(Generic[T]):
 
     Args:
         desk: What all calls share.
-        plan: What is asked for.
+        plan: The kind of call.
+        subject: What it is about, for the plan's `draft`.
         options: How.
+        priority: The class in which it waits, unless the options name another.
+        journal: Where its attempts are noted; None for the client's memory of suspects.
     """
 
     __slots__ = (
@@ -154,10 +157,12 @@ class Call(Generic[T]):
         "_final",
         "_flight",
         "_in_air",
+        "_journal",
         "_options",
         "_plan",
         "_priority",
         "_started",
+        "_subject",
         "_suspects",
         "_tally",
         "_task",
@@ -169,12 +174,22 @@ class Call(Generic[T]):
         """As an item of a batch: whether the key was made earlier, which it never was."""
         return False
 
-    def __init__(self, desk: Desk, plan: Plan[T], options: Options) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        plan: Plan[T],
+        subject: Any,
+        options: Options,
+        priority: Priority = Priority.INTERACTIVE,
+        journal: Journal | None = None,
+    ) -> None:
         self._desk = desk
         self._plan = plan
+        self._subject = subject
         self._options = options
-        self._priority = plan.priority if options.priority is None else options.priority
-        self._tally = Tally()
+        self._priority = priority if options.priority is None else options.priority
+        self._journal = journal
+        self._tally: Tally | None = None  # there once an attempt has failed
         self._effect = Effect.NONE
         self._suspects: tuple[Suspect, ...] = ()
         self._flight: Flight | None = None
@@ -202,8 +217,8 @@ class Call(Generic[T]):
         self._task = asyncio.current_task()
         self.begin()
         result = await self._attempt()
-        if isinstance(result, RespanError) and self._wants(result) and not self._options.retry.exhausted(self._tally):
-            result = await self._retry(result)
+        if isinstance(result, RespanError) and self._tally is not None and self._wants(result):
+            result = await self._retry(result, self._tally)
         if isinstance(result, RespanError):
             raise self._summed_up(result)
         if isinstance(result, CreatedKey) and not self._abandoned:
@@ -249,20 +264,20 @@ class Call(Generic[T]):
         return self._too_late(wait, "the rate limit has no room for")
 
     async def _send(self, slot: Slot) -> T | RespanError:
-        desk, journal = self._desk, self._plan.journal
+        desk, journal = self._desk, self._journal
         end = End.UNUSED
         answer: T | RespanError | None = None
         sendings = 1
         try:
             token = await self._token()
-            draft = self._plan.draft()
-            request = draft.request
             sent_at = desk.wall()
+            draft = self._plan.draft(self._subject, sent_at)
+            request = draft.request
             permits = None
             if journal is not None:
                 await self._intend(journal, draft, sent_at)
                 permits = journal.permits
-            departed = asyncio.get_running_loop().time()
+            departed = asyncio.get_running_loop().time() if desk.hub.listening else 0.0
             flight = self._flight = Flight(request.body, permits) if request.body is not None else None
             self._in_air = True
             self.requests += 1
@@ -284,8 +299,6 @@ class Call(Generic[T]):
             end = _end_of(result)
             if isinstance(answer, RespanError):
                 self._note_failure(answer, end, draft, sent_at, result)
-            else:
-                self._tally.counted += 1
         finally:
             retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
             desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
@@ -310,24 +323,25 @@ class Call(Generic[T]):
         if left:
             self._suspect(draft, sent_at, self._doubt, "the request was cut off")
             return End.LOST
-        if self._plan.journal is not None:
-            self._plan.journal.void(draft)
+        if self._journal is not None:
+            self._journal.void(draft)
         return End.UNUSED
 
     def _note_failure(
         self, error: RespanError, end: End, draft: Draft, sent_at: datetime, result: wire.Answer | wire.NoAnswer
     ) -> None:
+        tally = self._tally = self._tally or Tally()
         if end is End.REFUSED:
-            self._tally.refused += 1
+            tally.refused += 1
         elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
-            self._tally.held_back += 1
+            tally.held_back += 1
         else:
-            self._tally.counted += 1
+            tally.counted += 1
         if error.effect is not Effect.NONE:
             key_id = wire.answered_id(result) if isinstance(result, wire.Answer) else None
             self._suspect(draft, sent_at, error.effect, _reason(error), key_id)
-        elif self._plan.journal is not None:
-            self._plan.journal.void(draft)
+        elif self._journal is not None:
+            self._journal.void(draft)
 
     async def _intend(self, journal: Journal, draft: Draft, sent_at: datetime) -> None:
         try:
@@ -363,7 +377,7 @@ class Call(Generic[T]):
     def _wants(self, error: RespanError) -> bool:
         return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)
 
-    async def _retry(self, first: RespanError) -> T | RespanError:
+    async def _retry(self, first: RespanError, tally: Tally) -> T | RespanError:
         """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
         pending = [first]
 
@@ -376,7 +390,7 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            self._tally, creates=self._creates, sleep=self._sleep, before_sleep=self._tell_retry
+            tally, creates=self._creates, sleep=self._sleep, before_sleep=self._tell_retry
         )
         try:
             return await retrying(attempt)
@@ -420,10 +434,10 @@ class Call(Generic[T]):
             reason=reason,
         )
         self._suspects += (suspect,)
-        if self._plan.journal is None:
+        if self._journal is None:
             self._desk.book.add(suspect)
         else:
-            self._plan.journal.doubt(suspect)
+            self._journal.doubt(suspect)
         logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
         self._desk.hub.tell(SuspectEvent, suspect=suspect)
 

@@ -242,4 +242,6 @@ def decode(text: bytes, model: type[T]) -> T:
     Raises:
         DecodeError: It is no JSON, or lacks what makes it a `model`.
     """
-    return converter.structure(parse(text), model)
+    # The hook itself: `structure` would look it up through more layers for each answer.
+    read: T = converter.get_structure_hook(model)(parse(text), model)
+    return read

@@ -149,16 +149,15 @@ class Hub:
     Args:
         hooks: Callables that take one event.
         wall: The wall clock, aware.
+
+    Attributes:
+        listening: Whether anybody hears; what nobody hears need not be made.
     """
 
     def __init__(self, hooks: Iterable[Hook], wall: Callable[[], datetime]) -> None:
         self._hooks = tuple(hooks)
+        self.listening = bool(self._hooks)
         self._wall = wall
-
-    @property
-    def listening(self) -> bool:
-        """Whether anybody hears; what nobody hears need not be made."""
-        return bool(self._hooks)
 
     def tell(self, kind: type[Event], **facts: Any) -> None:
         """Make an event and hand it to every hook."""

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -13,7 +12,7 @@ from respan_async.call import Call, Desk, Draft, Journal, Options, Plan
 from respan_async.carry import carry
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import InvalidRequestError, InvalidResponseError, NotFoundError, RespanError
-from respan_async.events import RevokedEvent, logger
+from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.lifetime import Lifetime
 from respan_async.models import (
     MAX_NAME,
@@ -35,6 +34,35 @@ MAX_PAGES: Final = 10_000
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+
+def _draft(request: CreateKeyRequest, now: datetime) -> Draft:
+    """Write one attempt: its expiry counts from now."""
+    fields = _fields(request, now)
+    return Draft(request=wire.create(fields), fields=fields)
+
+
+def _tagged_draft(request: CreateKeyRequest, now: datetime) -> Draft:
+    """Write one attempt, with a tag of its own."""
+    fields = _fields(request, now)
+    tag = new_tag()
+    fields["name"] = tagged(request.name or "", tag)
+    return Draft(request=wire.create(fields), fields=fields, tag=tag)
+
+
+def _fields(request: CreateKeyRequest, now: datetime) -> dict[str, Any]:
+    fields = codec.fields_of(request, now)
+    if request.expiry_date and request.expiry_date <= now:
+        logger.warning("expiry_date %s is in the past: the key will be dead when it arrives", fields["expiry_date"])
+    return fields
+
+
+_CREATE: Final = Plan(operation="create", model=CreatedKey, draft=_draft)
+_CREATE_TAGGED: Final = Plan(operation="create", model=CreatedKey, draft=_tagged_draft)
+_LIST: Final = Plan(operation="list", model=KeyPage)
+_RETRIEVE: Final = Plan(operation="retrieve", model=TemporaryKey)
+_UPDATE: Final = Plan(operation="update", model=TemporaryKey)
+_DELETE: Final[Plan[None]] = Plan(operation="delete", model=None)
 
 
 @attrs.frozen
@@ -150,7 +178,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._simple("retrieve", wire.retrieve(id), TemporaryKey)
+        return await self._simple(_RETRIEVE, wire.retrieve(id))
 
     async def update(
         self,
@@ -188,7 +216,7 @@ class TemporaryKeys:
         fields = codec.fields_of(changes, self._core.desk.wall())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._simple("update", wire.update(id, fields), TemporaryKey)
+        return await self._simple(_UPDATE, wire.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -201,7 +229,7 @@ class TemporaryKeys:
             NotFoundError: There is no such key, and `missing_ok` is False.
         """
         try:
-            await self._simple("delete", wire.delete(id), None)
+            await self._simple(_DELETE, wire.delete(id))
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like.
             if not missing_ok and error.effect is Effect.NONE:
@@ -255,13 +283,12 @@ class TemporaryKeys:
         return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
 
     async def _page(self, page: int, page_size: int | None) -> KeyPage:
-        return await self._simple("list", wire.list_page(page, page_size), KeyPage)
+        return await self._simple(_LIST, wire.list_page(page, page_size))
 
-    async def _simple(self, operation: str, request: wire.Request, model: type[T] | None) -> T:
+    async def _simple(self, plan: Plan[T], request: wire.Request) -> T:
         """Make a call that may be repeated without harm."""
         self._core.lifetime.check()
-        plan: Plan[T] = Plan(operation=operation, draft=lambda: Draft(request=request), model=model)
-        call = Call(self._core.desk, plan, self._options)
+        call = Call(self._core.desk, plan, request, self._options)
         if self._options.deadline is None:
             return await call.run()
         return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
@@ -281,9 +308,8 @@ class TemporaryKeys:
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
-        draft = partial(_draft, request, self._core.desk.wall, tag_names)
-        plan = Plan(operation="create", draft=draft, model=CreatedKey, priority=priority, journal=journal)
-        return Call(self._core.desk, plan, self._options)
+        plan = _CREATE_TAGGED if tag_names else _CREATE
+        return Call(self._core.desk, plan, request, self._options, priority, journal)
 
     def _discard(self, key: CreatedKey) -> None:
         """Revoke a key that nobody is left to take."""
@@ -293,9 +319,8 @@ class TemporaryKeys:
         desk = self._core.desk
         reason = "its caller was gone when it arrived"
         options = attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None)
-        plan: Plan[None] = Plan(operation="delete", draft=lambda: Draft(request=wire.delete(key.id)), model=None)
         try:
-            await Call(desk, plan, options).run()
+            await Call(desk, _DELETE, wire.delete(key.id), options).run()
         except NotFoundError:
             pass
         except BaseException as error:
@@ -305,6 +330,7 @@ class TemporaryKeys:
             )
             desk.book.add(suspect)
             logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
+            desk.hub.tell(SuspectEvent, suspect=suspect)
             if not isinstance(error, RespanError):
                 raise
             return
@@ -386,16 +412,3 @@ def _given(arguments: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value for name, value in arguments.items() if name not in ("self", "request", "id") and value is not UNSET
     }
-
-
-def _draft(request: CreateKeyRequest, wall: Callable[[], datetime], tag_names: bool) -> Draft:
-    """Write one attempt: its expiry counts from now, and its tag is its own."""
-    now = wall()
-    fields = codec.fields_of(request, now)
-    if request.expiry_date and request.expiry_date <= now:
-        logger.warning("expiry_date %s is in the past: the key will be dead when it arrives", fields["expiry_date"])
-    tag = None
-    if tag_names:
-        tag = new_tag()
-        fields["name"] = tagged(request.name or "", tag)
-    return Draft(request=wire.create(fields), fields=fields, tag=tag)

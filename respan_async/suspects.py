@@ -79,7 +79,9 @@ class SuspectBook:
 
     async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
         """Let go of a suspect: its key was revoked, or else has died by itself."""
-        self._suspects.remove(suspect)
+        # Two sweeps at once, or two keys with one tag, may let go of the same one.
+        if suspect in self._suspects:
+            self._suspects.remove(suspect)
 
 
 def expires_at(suspect: Suspect) -> datetime | None:

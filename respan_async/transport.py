@@ -143,9 +143,9 @@ class Transport:
         extra_headers: tuple[tuple[str, str], ...],
         sendings: aiohttp.UploadTracker | None,
     ) -> Answer:
-        headers = {**_HEADERS, "Authorization": f"Bearer {token.reveal()}"}
-        if extra_headers:
-            headers = {**dict(extra_headers), **headers}
+        headers = {"Authorization": f"Bearer {token.reveal()}"}
+        if not self._owned or extra_headers:
+            headers = {**dict(extra_headers), **_HEADERS, **headers}
         response = await session.request(
             request.method,
             self._url(request.path),
@@ -191,6 +191,7 @@ def _own_session() -> aiohttp.ClientSession:
         # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
     )
 

@@ -15,7 +15,7 @@ from respan_async.batch import Batch, Issued
 from respan_async.carry import carry
 from respan_async.client import AsyncRespan
 from respan_async.effect import Suspect
-from respan_async.errors import ClientStateError, LedgerError
+from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
 from respan_async.issuing.delivery import Delivery
 from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.states import AttemptState
@@ -24,6 +24,7 @@ from respan_async.issuing.work import TicketWork
 from respan_async.keys import SweepKeys, TemporaryKeys
 from respan_async.models import CreatedKey
 from respan_async.pacing.pacer import Priority
+from respan_async.pacing.window import GRACE
 from respan_async.secret import Secret
 from respan_async.sweep import AutoSweep, SweepReport
 
@@ -41,11 +42,25 @@ class Issuer:
         deliver: An async function of a ticket's id and its key that puts the secret where it belongs. Called until it
             succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
         force: Use a ledger that belongs to another account or base URL.
+        account: One word that the ledger is bound to in place of the base URL, for a server whose address changes.
+        auto_sweep: Sweep by itself, at most every ten minutes, while there are suspects.
+
+    Raises:
+        ConfigurationError: `account` is no such word.
     """
 
     def __init__(
-        self, respan: AsyncRespan, ledger: Ledger, *, deliver: Deliver | None = None, force: bool = False
+        self,
+        respan: AsyncRespan,
+        ledger: Ledger,
+        *,
+        deliver: Deliver | None = None,
+        force: bool = False,
+        account: str | None = None,
+        auto_sweep: bool = True,
     ) -> None:
+        if account is not None and account.split() != [account]:
+            raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
         self._respan = respan
         self._core = respan._core
         self._keys = respan.temporary_keys
@@ -62,7 +77,8 @@ class Issuer:
         options = attrs.evolve(respan._options, priority=Priority.SWEEP, deadline=None)
         self._lowest = TemporaryKeys(self._core, options)
         self._suspected = False
-        self._auto_sweep = AutoSweep(self.sweep, lambda: self._suspected, self._core.lifetime)
+        self._place = account
+        self._auto_sweep = AutoSweep(self.sweep, lambda: auto_sweep and self._suspected, self._core.lifetime)
 
     async def issue(self, ticket: Ticket) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -127,7 +143,10 @@ class Issuer:
         self._closed = True
         self._core.lifetime.finishers.discard(self.aclose)
         for work in list(self._working):
-            work.abandon()
+            if work.runs_here:
+                self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
+            else:
+                work.abandon()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
@@ -167,6 +186,7 @@ class Issuer:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
+            self._core.lifetime.check()  # or nobody would close the ledger again
             self._opening = self._core.lifetime.spawn(self._open_once())
         try:
             await asyncio.shield(self._opening)
@@ -179,8 +199,11 @@ class Issuer:
         self._core.lifetime.finishers.add(self.aclose)
         pacer = self._core.desk.pacer
         limit = pacer.window.limit
-        # A run that starts anew knows what the last one has used up of the limit.
-        pacer.window.seed(asyncio.get_running_loop().time(), await self._ledger.recent(limit.per if limit else 60.0))
+        # A run that starts anew knows what the last one has used up of the limit. The ledger has noted when each request
+        # was sent; the server may have let it in later, and gives its slot back later.
+        per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
+        ages = await self._ledger.recent(per + late)
+        pacer.window.seed(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
         if await self.pending():
             self._auto_sweep.wake()
         if self._delivery is not None:
@@ -189,7 +212,7 @@ class Issuer:
     def _account(self) -> str:
         token = self._core.desk.token
         known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
-        return f"{self._respan._base_url} {known}"
+        return f"{self._place or self._respan._base_url} {known}"
 
     async def _carried(self, work: TicketWork) -> CreatedKey:
         # Nothing is discarded: whatever key arrives is its ticket's.
@@ -210,6 +233,9 @@ class Issuer:
         for turn in self._turns.pop(work.ticket.id):
             if not turn.done():
                 turn.set_result(None)
+        self._done_with(work)
+
+    def _done_with(self, work: TicketWork) -> None:
         self._working.discard(work)
         if not self._working:
             self._idle.set()

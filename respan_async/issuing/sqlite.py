@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -181,6 +182,34 @@ class SQLiteLedger:
         found = await self._select("undelivered", after=after, limit=limit)
         return [(ticket, rows.key_of(key, rows.opened(secret, ticket, self._cipher))) for ticket, key, secret in found]
 
+    async def with_keys(self, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of tickets that have their key, in order, from the one after `after`."""
+        return [ticket for (ticket,) in await self._select("with_keys", after=after, limit=limit)]
+
+    async def rotate(self) -> int:
+        """Encrypt the secrets that are kept with the cipher's current key; safe while other processes issue.
+
+        The cipher needs the keys they are encrypted with now, as its `old_keys`.
+
+        Returns:
+            How many were encrypted anew.
+
+        Raises:
+            LedgerError: There is no cipher, or it has not the key of a secret. Those before it are encrypted anew.
+        """
+        cipher = self._cipher
+        if cipher is None:
+            raise LedgerError("a ledger without a cipher has nothing to rotate")
+        after, rotated = "", 0
+        while found := await self._select("secrets", after=after, limit=100):
+            old = [(ticket, secret) for ticket, secret in found if not cipher.is_current(secret)]
+            renewed = [
+                (ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old
+            ]
+            rotated += await self._write(partial(self._replace, renewed))
+            after = found[-1][0]
+        return rotated
+
     # --------------------------------------------------------------- attempts
 
     async def void(self, tag: str) -> None:
@@ -278,6 +307,14 @@ class SQLiteLedger:
                 f"{self._path}: the ledger of another account or base URL; give this one a file of its own, or force it"
             )
         connection.execute(_SQL["set_meta"], {"name": "account", "value": account})
+
+    def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
+        """Put secrets in the place of those that are still there."""
+        self._erased = True
+        return sum(
+            connection.execute(_SQL["replace_secret"], {"ticket": ticket, "old": old, "secret": new}).rowcount
+            for ticket, old, new in secrets_
+        )
 
     def _enrol(self, connection: sqlite3.Connection) -> int:
         (owner,) = connection.execute(_SQL["enrol"], {"token": self._token, "lease": self._lease}).fetchone()

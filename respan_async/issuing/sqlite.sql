@@ -130,6 +130,13 @@ UPDATE tickets SET state = :delivered, secret = NULL WHERE ticket = :ticket AND 
 -- name: undelivered
 SELECT ticket, key, secret FROM tickets WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
 
+-- name: with_keys
+SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
+
+-- name: waiting
+-- What is not delivered, without its secret.
+SELECT ticket, key_id, issued_at FROM tickets WHERE state = 'issued' ORDER BY ticket;
+
 -- name: suspects
 SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts
 WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;

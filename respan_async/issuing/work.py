@@ -58,6 +58,11 @@ class TicketWork:
             self._task.cancel()
         return False
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether whoever asks is called from within this work."""
+        return self._task is asyncio.current_task()
+
     def given_up(self) -> ClientStateError:
         """Return the error of work that was abandoned and did not go on."""
         return self._call.given_up()

@@ -8,8 +8,8 @@ users of the account may have taken a share: the result is a hypothesis. Hence t
 1. Nothing is known until the first refusal. Then what is in the air comes back, and the burst since the last pause is
    counted. A refusal with nothing let in teaches nothing.
 2. P prefers round values, within what the rounding of r leaves open.
-3. A later refusal corrects N to what that period proves, and not below. P only grows: when r is longer than P, or when
-   the same N came again after a pause, over a longer time.
+3. A later refusal corrects N to what that period proves, and not below. P only grows: when r is longer than P, when P
+   would have it that hardly anything was let in, or when the same N came again after a pause, over a longer time.
 4. A limit that was used up for a whole period without a refusal may be too small: scouts go beyond it, one at first,
    twice as many each time they come through, and after ever longer patience when they do not.
 5. A limit that was given is the ceiling: it is corrected downwards by refusals, and back up to it by scouts.
@@ -197,11 +197,13 @@ class Estimate:
             return limit.per
         count, age = burst
         same_again = abs(count - limit.limit) <= max(1, limit.limit // 10)
-        if _at_least(retry_after) > limit.per * 1.02:
+        # Refused with less than half let in, for more than half a period: by this period's count that cannot be.
+        contradicted = 2 * self._let_in(now, limit.per, retry_after)[1] < limit.limit and 2 * retry_after > limit.per
+        if contradicted or _at_least(retry_after) > limit.per * 1.02:
             # As many as before, over a longer time, explains it best: two periods' worth may lie in one flow. What is
             # in the air was most likely let in by now.
             before = max(1, limit.limit - self._log.in_air)
-            return _round_period(min(age, self._log.age(now, before)), retry_after)
+            return max(limit.per, _round_period(min(age, self._log.age(now, before)), retry_after))
         if same_again and age + retry_after > limit.per * 1.1:
             return _round_period(age, retry_after)
         blurred = _is_whole(retry_after) and limit.per < _COARSE

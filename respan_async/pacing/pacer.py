@@ -24,6 +24,7 @@ import attrs
 
 from respan_async.errors import ClientStateError
 from respan_async.pacing.gate import Gate
+from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.window import Window
 
 
@@ -272,27 +273,25 @@ class Pacer:
 
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
-        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air) or self.window.held(now):
+        window = self.window
+        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air) or window.held(now):
             return False
+        limit = window.limit
         if priority is not Priority.INTERACTIVE:
             if not self._lower_gate.admits(now, self._in_air_below):
                 return False
-            # Interactive calls push the spread ahead: while they never cease, it would never be a lower class's turn.
-            if self._passed_over[priority] < _PASSED_OVER and self._spread_until(now) > now:
+            if limit is None:
+                return self._in_air_below < self._ramp
+            overdue = self._passed_over[priority] >= _PASSED_OVER
+            if self._spread_from > now and not overdue and not self._all_fits(limit, now):
                 return False
-            if self.window.limit is None and self._in_air_below >= self._ramp:
-                return False
-        return self.window.delay(now) <= 0
+        return limit is None or window.delay(now) <= 0
 
-    def _spread_until(self, now: float) -> float:
-        """Return when the lower classes may take their next slot, as far as spreading goes."""
-        limit = self.window.limit
-        if limit is None or self._spread_from <= now:
-            return now
+    def _all_fits(self, limit: RateLimit, now: float) -> bool:
+        """Whether all that the lower classes have left fits into what is free, so that it need not be spread."""
         left = sum(demand.more for demand in self._demands)
         left += sum(len(self._waiting[priority]) for priority in (Priority.BATCH, Priority.SWEEP))
-        free = limit.limit - self.window.used(now)
-        return now if left <= free else self._spread_from
+        return left <= limit.limit - self.window.used(now)
 
     def _pump(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
