@@ -164,7 +164,7 @@ class Batch(Generic[Item]):
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
         self._broken = False  # the input raised
-        self._entered = False
+        self._entered = self._awaited = False
         self._began = self._ended = 0.0
         self._refused_before = 0
 
@@ -283,7 +283,10 @@ class Batch(Generic[Item]):
             index = self._taken
             self._taken += 1
             self._announce()
-            self._put(await self._outcome(item, index))
+            if self._stopped:
+                self._put(Failed(item, index, self._reason))  # it was on its way when the batch ended
+            else:
+                self._put(await self._outcome(item, index))
 
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
@@ -354,6 +357,11 @@ class Batch(Generic[Item]):
             self._discard(outcome.key)
 
     @property
+    def _reason(self) -> RespanError:
+        known = self._fatal if isinstance(self._fatal, RespanError) else None
+        return known or ClientStateError("the batch ended before this item was sent")
+
+    @property
     def _stopped(self) -> bool:
         return self._left or self._exhausted or self._fatal is not None
 
@@ -362,7 +370,8 @@ class Batch(Generic[Item]):
         self._end_input()
         for work in list(self._working.values()):
             work.abandon()
-        if self._puller is not None:
+        if self._puller is not None and (self._left or not self._awaited):
+            # An awaited batch has an outcome for every item, so it goes on taking them.
             self._puller.cancel()
 
     def _client_closed(self) -> None:
@@ -401,6 +410,7 @@ class Batch(Generic[Item]):
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
         """Run to the end; see `Batch`."""
         outcomes: list[Issued[Item] | Failed[Item]] = []
+        self._awaited = True
         try:
             try:
                 async with self:

@@ -1,7 +1,7 @@
 """What hooks are told: one frozen value for each thing that happened.
 
 A hook is any callable that takes one event, such as `print`. It is called at once, on the event loop, and must not
-block. One that raises is logged, and harms nothing.
+block. One that raises is logged, once, and harms nothing.
 """
 
 import logging
@@ -158,6 +158,7 @@ class Hub:
         self._hooks = tuple(hooks)
         self.listening = bool(self._hooks)
         self._wall = wall
+        self._complained: set[int] = set()
 
     def tell(self, kind: type[Event], **facts: Any) -> None:
         """Make an event and hand it to every hook."""
@@ -168,5 +169,8 @@ class Hub:
             try:
                 hook(event)
             except Exception as error:  # noqa: BLE001  whatever a hook does, the call goes on
+                if id(hook) in self._complained:
+                    continue  # once is enough: a batch makes ten thousand events
+                self._complained.add(id(hook))
                 # Without a traceback: its locals are not ours to know.
                 logger.error("hook %r raised %s on %s", hook, type(error).__name__, kind.__name__)  # noqa: TRY400  see above

@@ -13,6 +13,19 @@ import pytest
 pytest_plugins = ["respan_async.testing.plugin"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--long`."""
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes minutes, unless it is asked for."""
+    if not config.getoption("--long"):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))
+
+
 class MockedResponse(aiohttp.ClientResponse):
     """aioresponses 0.7.9 makes responses without the `stream_writer` that aiohttp 3.14 asks for."""
 

@@ -218,6 +218,7 @@ SERVERS: dict[str, Callable[[int, float], Limit]] = {
     "fixed": lambda number, per: FixedWindow(number, per=per),
     "fixed, soon over": lambda number, per: FixedWindow(number, per=per, offset=0.1 * per),
     "fixed, just begun": lambda number, per: FixedWindow(number, per=per, offset=0.37 * per),
+    "fixed, half over": lambda number, per: FixedWindow(number, per=per, offset=0.51 * per),
     "fixed, over at once": lambda number, per: FixedWindow(number, per=per, offset=0.95 * per),
 }
 
@@ -268,12 +269,21 @@ def test_a_limit_is_learned_even_where_seconds_are_coarse(server: str) -> None:
     assert world.refused <= 0.07 * 400
 
 
+def test_a_limit_is_learned_from_refusals_that_tell_nothing() -> None:
+    """Without `retry_after` the first success after a pause tells how long the period is."""
+    world, took = run(lambda: learn(SlidingLog(60, per=60), 600, 0.1, "nothing"))
+
+    assert took <= 1.15 * 600
+    assert world.refused <= 0.05 * 600
+    assert world.pacer.window.limit == RateLimit(60, per=60)
+
+
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_limit_is_learned_from_refusals_that_tell_nothing(server: str) -> None:
-    """Without `retry_after` it takes longer, and more refusals."""
+def test_refusals_that_tell_nothing_make_nobody_storm_the_server(server: str) -> None:
+    """A window's period cannot always be found out then: time may be lost, but the server is left in peace."""
     world, took = run(lambda: learn(SERVERS[server](60, 60.0), 600, 0.1, "nothing"))
 
-    assert took <= 3 * 600
+    assert took <= 7 * 600
     assert world.refused <= 0.1 * 600
 
 

@@ -170,6 +170,29 @@ def test_a_wait_longer_than_the_period_makes_the_period_longer() -> None:
     assert story.limit == RateLimit(60, per=60)
 
 
+def test_a_count_that_cannot_be_makes_the_period_longer() -> None:
+    """Refused for half a period with hardly anything let in: not the number was wrong, but the period."""
+    story = Story()
+    story.let_in(*spread(1000, 60, 0.5))
+    story.refuse(1000.5, 30)  # a fixed window of a minute, half of it gone
+    assert story.limit == RateLimit(60, per=30)
+
+    story.let_in(*spread(1030.5, 60, 30))
+    story.refuse(1060.6, 29.9)
+
+    assert story.limit == RateLimit(60, per=60)
+
+
+def test_a_number_that_is_much_too_high_leaves_the_period_as_it_is() -> None:
+    """Given four times the true limit, with nothing before to make the period look longer."""
+    story = Story(RateLimit(120, per=60))
+    story.let_in(*spread(1000, 30, 15))
+
+    story.refuse(1015, 45)
+
+    assert story.limit == RateLimit(30, per=60)
+
+
 def test_scouts_go_beyond_a_learned_limit_after_a_period_that_was_used_up() -> None:
     """One at first, twice as many after each success."""
     story = Story()

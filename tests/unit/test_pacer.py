@@ -105,6 +105,23 @@ async def test_a_lower_class_gets_every_twentieth_slot(low: Priority) -> None:
         task.cancel()
 
 
+async def test_a_lower_class_gets_its_slot_also_after_a_burst_of_interactive_calls() -> None:
+    """What interactive calls took out of turn is no debt that a lower class has to pay while they go on."""
+    line = Line(pacer(RateLimit(60, per=60)))
+    line.pacer.demand()
+    for index in range(400):
+        line.join(f"i{index}")
+    for index in range(20):
+        line.join(f"low{index}", BATCH)
+    await asyncio.sleep(290)
+
+    turns = [position for position, name in enumerate(line.order) if name.startswith("low")]
+    assert len(turns) >= 10
+    assert max(later - earlier for earlier, later in itertools.pairwise(turns)) <= 20
+    for task in line.tasks.values():
+        task.cancel()
+
+
 async def test_no_more_are_in_the_air_than_is_allowed() -> None:
     """The next goes when one has come back, the highest class first."""
     line = Line(pacer(max_in_flight=2))

@@ -1,0 +1,567 @@
+"""Keys that nobody holds are revoked; every other key is left alone."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import async_solipsism
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from respan_async import (
+    APIStatusError,
+    AsyncRespan,
+    Effect,
+    InvalidResponseError,
+    RateLimit,
+    RespanError,
+    RetryPolicy,
+    TemporaryKeys,
+)
+from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
+from respan_async.testing import FakeRespan, KeyRecord
+
+pytestmark = [
+    pytest.mark.virtual,
+    pytest.mark.filterwarnings("ignore:delta is less than resolution"),  # of virtual time: a sum of fractions
+]
+
+HOUR = 3600.0
+
+
+@attrs.define
+class World:
+    """A server, a client with tags, and everything that went between them in its order."""
+
+    fake: FakeRespan
+    respan: AsyncRespan
+    sent: list[tuple[float, str, str]] = attrs.field(factory=list)
+    events: list[Any] = attrs.field(factory=list)
+
+    @property
+    def keys(self) -> TemporaryKeys:
+        """The operations."""
+        return self.respan.temporary_keys
+
+    @property
+    def alive(self) -> set[str]:
+        """The ids of the keys that work."""
+        return {record.id for record in self.fake.alive()}
+
+    def requests(self, operation: str) -> list[tuple[float, str]]:
+        """When, and for what, requests of an operation were sent."""
+        method = {"list": "GET", "retrieve": "GET", "delete": "DELETE", "create": "POST"}[operation]
+        return [
+            (at, path)
+            for at, sent, path in self.sent
+            if sent == method and (operation != "list") == (path.count("/") == 4 or operation == "create")
+        ]
+
+    def told(self, kind: type[Any]) -> list[Any]:
+        """Give the events of a kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def leave(self, fault: str = "lose_answer_after_create", **fields: Any) -> KeyRecord:
+        """Make a key whose answer is lost; give the key that is left, and forget the one that replaced it."""
+        before = set(self.fake.keys)
+        self.fake.script(fault)
+        held = await self.keys.create(**fields)
+        (left,) = set(self.fake.keys) - before - {held.id}
+        return self.fake.keys[left]
+
+    def with_clock(self) -> TemporaryKeys:
+        """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
+        core = self.respan._core
+        return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=self.fake.now)), self.respan._options)
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Wait for something, an hour at most."""
+    for _ in range(3_600_000):
+        if happened():
+            return
+        await asyncio.sleep(0.001)
+    pytest.fail("it did not happen")
+
+
+async def make_world(**options: Any) -> AsyncIterator[World]:
+    """Open a world."""
+    options = {"tag_names": True, "retry": RetryPolicy(initial=0.01), **options}
+    world: World
+    tracing = aiohttp.TraceConfig()
+
+    async def note(_: object, __: object, started: aiohttp.TraceRequestStartParams) -> None:
+        path = urlsplit(str(started.url))
+        line = path.path + (f"?{path.query}" if path.query else "")
+        world.sent.append((asyncio.get_running_loop().time(), started.method, line))
+
+    tracing.on_request_start.append(note)
+    async with (
+        FakeRespan() as fake,
+        aiohttp.ClientSession(trace_configs=[tracing]) as session,
+        AsyncRespan(
+            fake.api_key,
+            base_url=fake.url,
+            session=session,
+            hooks=[lambda event: world.events.append(event)],
+            **options,
+        ) as respan,
+    ):
+        world = World(fake, respan)
+        yield world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """Open a world as it is by default."""
+    async for opened in make_world():
+        yield opened
+
+
+# ------------------------------------------------------------ what is revoked
+
+
+async def test_a_key_left_behind_is_revoked(world: World) -> None:
+    """By itself, after the grace, and nothing else with it."""
+    held = await world.keys.create(name="tenant-42")
+    left = await world.leave(name="tenant-42", max_usage=5, expires_in=timedelta(days=1))
+    assert len(world.alive) == 3
+
+    await asyncio.sleep(120)
+
+    assert left.revoked
+    assert len(world.alive) == 2
+    assert held.id in world.alive
+    assert world.respan.suspects == ()
+    assert [event.id for event in world.told(RevokedEvent)] == [left.id]
+
+
+async def test_every_field_that_agrees_agrees(world: World) -> None:
+    """Dates as instants, and numbers as numbers, however the server writes them."""
+    left = await world.leave(
+        name=" tenant",
+        expires_in=timedelta(days=30),
+        max_usage=5,
+        rate_limit=100,
+        spending_limit=0.1 + 0.2,
+        is_test=True,
+        limit_policies=[{"max_value": 1, "period": "day"}],
+    )
+
+    report = await world.keys.sweep(grace=0)
+
+    assert report.revoked == (left.id,)
+    assert report.left == ()
+
+
+def use(record: KeyRecord) -> None:
+    """Somebody uses it, so somebody holds it."""
+    record.key_usage = 1
+
+
+def rename(record: KeyRecord) -> None:
+    """Somebody gives it another name."""
+    record.name = "mine now"
+
+
+def retag(record: KeyRecord) -> None:
+    """Only the tag is the same."""
+    record.name = f"other {record.name[-13:]}"
+
+
+def limit(record: KeyRecord) -> None:
+    """Somebody changes a limit."""
+    record.max_usage = 7
+
+
+def prolong(record: KeyRecord) -> None:
+    """Somebody changes when it ends."""
+    assert record.expiry_date is not None
+    record.expiry_date += timedelta(seconds=2)
+
+
+@pytest.mark.parametrize("touch", [use, rename, retag, limit, prolong])
+async def test_a_key_that_somebody_touched_stays(world: World, touch: Callable[[KeyRecord], None]) -> None:
+    """Only a key of which everything agrees, and that was never used, is proven to be nobody's."""
+    left = await world.leave(name="tenant-42", max_usage=5, expires_in=timedelta(days=1))
+    touch(left)
+
+    await asyncio.sleep(2 * HOUR)
+
+    assert left.id in world.alive
+    assert len(world.respan.suspects) == 1
+    assert world.told(RevokedEvent) == []
+    assert world.requests("delete") == []
+
+
+async def test_the_same_name_is_no_proof(world: World) -> None:
+    """Ten keys of one name, each with a tag of its own: one of them is left behind, and goes alone."""
+    held = [await world.keys.create(name="worker") for _ in range(5)]
+    left = await world.leave(name="worker")
+    held += [await world.keys.create(name="worker") for _ in range(5)]
+
+    await asyncio.sleep(120)
+
+    assert left.revoked
+    assert {key.id for key in held} < world.alive
+    assert len({record.name for record in world.fake.keys.values()}) == 12
+
+
+async def test_a_tag_is_twelve_characters_after_the_name(world: World) -> None:
+    """Fresh for each attempt, also where no name was given; a name may then have 36 characters."""
+    await world.leave(name="x" * 36)
+    await world.keys.create()
+
+    names = [record.name for record in world.fake.keys.values()]
+    assert [name[:-12] for name in names] == ["x" * 36 + " ~", "x" * 36 + " ~", "~"]
+    assert len({name[-12:] for name in names}) == 3
+    assert all(set(name[-12:]) <= set("abcdefghijklmnopqrstuvwxyz234567") for name in names)
+    with pytest.raises(RespanError, match="name: expected at most 36 characters"):
+        await world.keys.create(name="x" * 37)
+
+
+async def test_without_a_tag_a_key_is_left_alone() -> None:
+    """A name and a date are no proof: the suspect is reported, and nothing is even looked for."""
+    async for world in make_world(tag_names=False):
+        left = await world.leave(name="tenant-42")
+        report = await world.keys.sweep()
+        await asyncio.sleep(2 * HOUR)
+
+        assert left.id in world.alive
+        assert report.revoked == ()
+        assert [suspect.tag for suspect in report.left] == [None]
+        assert world.respan.suspects == report.left
+        assert world.requests("list") == world.requests("delete") == []
+
+
+@pytest.mark.parametrize("tag_names", [True, False])
+async def test_a_key_whose_id_was_told_is_revoked_by_it(tag_names: bool) -> None:
+    """An answer without a secret, but with an id: no list, no tag, no waiting needed."""
+    async for world in make_world(tag_names=tag_names):
+        world.fake.script("no_api_key")
+        with pytest.raises(InvalidResponseError) as caught:
+            await world.keys.create()
+        (left,) = world.fake.keys
+        assert [suspect.id for suspect in caught.value.suspects] == [left]
+        report = await world.keys.sweep()
+
+        assert world.alive == set()
+        assert set(report.revoked) <= {left}
+        assert report.left == world.respan.suspects == ()
+        assert world.requests("list") == []
+        assert {unquote(path).split("/")[3] for _, path in world.requests("delete")} == {left.partition("/")[0]}
+
+
+async def test_a_key_that_was_made_late_is_found(world: World) -> None:
+    """Half a minute after we gave up on it: the sweep waits longer than that."""
+    world.fake.script("late_create:30")
+    held = await world.keys.create(name="tenant-42")
+
+    report = await world.keys.sweep()
+
+    assert len(world.fake.keys) == 2
+    assert world.alive == {held.id}
+    assert len(report.revoked) <= 1
+    assert world.respan.suspects == ()
+
+
+async def test_a_key_that_was_made_very_late_is_found_by_a_later_sweep(world: World) -> None:
+    """Absence proves nothing: the suspect stays, and is looked for again."""
+    world.fake.script("late_create:300")
+    held = await world.keys.create()
+
+    report = await world.keys.sweep()
+    assert (report.revoked, len(report.left)) == ((), 1)
+    await asyncio.sleep(HOUR)
+
+    assert len(world.fake.keys) == 2
+    assert world.alive == {held.id}
+    assert world.respan.suspects == ()
+
+
+async def test_two_sweeps_at_once_do_no_harm(world: World) -> None:
+    """Besides the automatic one."""
+    lefts = [await world.leave() for _ in range(3)]
+
+    reports = await asyncio.gather(world.keys.sweep(grace=5), world.keys.sweep(grace=5), world.keys.sweep(grace=5))
+    await asyncio.sleep(120)
+
+    assert all(left.revoked for left in lefts)
+    assert all(report.left == () for report in reports)
+    assert len(world.alive) == 3
+
+
+async def test_two_keys_with_one_tag_both_go(world: World) -> None:
+    """A proxy that repeats a POST makes two keys of one attempt."""
+    left = await world.leave(name="tenant-42", max_usage=5)
+    async with AsyncRespan(world.fake.api_key, base_url=world.fake.url) as proxy:
+        await proxy.temporary_keys.create(name=left.name, max_usage=5)
+
+    report = await world.keys.sweep(grace=0)
+
+    assert len(report.revoked) == 2
+    assert len(world.alive) == 1
+
+
+async def test_a_suspect_ends_with_its_key(world: World) -> None:
+    """When its expiry has passed, and an hour for a clock that may be wrong."""
+    keys = world.with_clock()
+    world.fake.script("reset")
+    await keys.create(expires_in=timedelta(hours=1))
+    (suspect,) = world.respan.suspects
+
+    await asyncio.sleep(1.5 * HOUR)
+    early = await keys.sweep()
+    await asyncio.sleep(HOUR)
+    late = await keys.sweep()
+
+    assert (early.expired, early.left) == ((), (suspect,))
+    assert (late.expired, late.left, late.revoked) == ((suspect,), (), ())
+    assert world.respan.suspects == ()
+
+
+# ------------------------------------------------------------ how it is done
+
+
+async def test_the_list_is_read_to_its_end_before_anything_is_deleted(world: World) -> None:
+    """Deleting moves the pages under the reader. And each key is asked for again right before its DELETE."""
+    lefts = [(await world.leave()).id]
+    held = await asyncio.gather(*(world.keys.create() for _ in range(249)))
+    lefts += [(await world.leave()).id for _ in range(2)]
+    before = len(world.sent)
+
+    report = await world.keys.sweep(grace=0)
+
+    assert set(report.revoked) == set(lefts)
+    assert {key.id for key in held} < world.alive
+    order = [(method, unquote(path)) for _, method, path in world.sent[before:]]
+    root = "/api/temporary-keys/"
+    listed = [("GET", f"{root}?page={number}&page_size=100") for number in (1, 2, 3)]
+    checked = [(method, f"{root}{key_id}/") for key_id in report.revoked for method in ("GET", "DELETE")]
+    assert order == listed + checked
+
+
+async def test_a_key_that_is_used_at_the_last_moment_stays(world: World) -> None:
+    """What the list said may be old: it is asked for again."""
+    left = await world.leave()
+
+    def on_list(event: Any) -> None:
+        if isinstance(event, AttemptEvent) and event.operation == "list":
+            use(left)
+
+    async with AsyncRespan(world.fake.api_key, base_url=world.fake.url, tag_names=True, hooks=[on_list]) as other:
+        for suspect in world.respan.suspects:
+            other._core.desk.book.add(suspect)
+        report = await other.temporary_keys.sweep(grace=0)
+
+    assert report.revoked == ()
+    assert len(report.left) == 1
+    assert left.id in world.alive
+    assert world.fake.counts.by_operation["retrieve"] == 1
+
+
+async def test_a_key_that_goes_meanwhile_is_no_problem(world: World) -> None:
+    """Somebody else revokes it between the list and the second look: the suspect stays, as absence proves nothing."""
+    left = await world.leave()
+    world.fake.script("ok", operation="list")
+
+    async def revoke_it() -> None:
+        await until(lambda: bool(world.requests("list")))
+        async with AsyncRespan(world.fake.api_key, base_url=world.fake.url) as other:
+            await other.temporary_keys.delete(left.id)
+
+    revoking = asyncio.ensure_future(revoke_it())
+    await world.keys.sweep(grace=1)
+    await revoking
+
+    assert left.revoked
+    assert len(world.alive) == 1
+
+
+async def test_a_list_that_fails_is_told_and_changes_nothing(world: World) -> None:
+    """The suspects stay for the next sweep."""
+    left = await world.leave()
+    world.fake.script("conflict_409", operation="list")
+
+    with pytest.raises(APIStatusError):
+        await world.keys.sweep(grace=0)
+    assert len(world.respan.suspects) == 1
+    report = await world.keys.sweep(grace=0)
+
+    assert report.revoked == (left.id,)
+
+
+async def test_sweeping_nothing_sends_nothing(world: World) -> None:
+    """And takes no time."""
+    began = asyncio.get_running_loop().time()
+
+    report = await world.keys.sweep()
+
+    assert (report.revoked, report.expired, report.left) == ((), (), ())
+    assert asyncio.get_running_loop().time() == began
+    assert world.sent == []
+    assert [(event.revoked, event.left) for event in world.told(SweepEvent)] == [(0, 0)]
+
+
+# ------------------------------------------------------------ by itself
+
+
+async def test_it_sweeps_at_most_every_ten_minutes(world: World) -> None:
+    """While there are suspects that it does not find; and many at once cause no more of it."""
+    for _ in range(5):
+        world.fake.script("reset")
+        await world.keys.create()
+
+    await asyncio.sleep(2 * HOUR)
+
+    times = [at for at, _ in world.requests("list")]
+    assert all(later - earlier >= 600 for earlier, later in itertools.pairwise(times))
+    assert 10 <= len(times) <= 12
+    assert len(world.respan.suspects) == 5
+
+
+async def test_it_stops_when_nothing_is_left_and_begins_again(world: World) -> None:
+    """No suspects, no requests."""
+    await world.leave()
+    await asyncio.sleep(2 * HOUR)
+    assert len(world.requests("list")) == 1
+
+    second = await world.leave()
+    await asyncio.sleep(120)
+
+    assert second.revoked
+    assert len(world.requests("list")) == 2
+
+
+@pytest.mark.parametrize("fault", ["forbidden_403", "unauthorized_401"])
+async def test_it_stops_when_it_may_not_list(world: World, fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning; later suspects are only reported."""
+    world.fake.chance(fault, 1, operation="list")
+    await world.leave()
+    await asyncio.sleep(2 * HOUR)
+    await world.leave()
+    await asyncio.sleep(2 * HOUR)
+
+    warned = [record for record in caplog.records if "may not sweep" in record.message]
+    assert [record.levelno for record in warned] == [logging.WARNING]
+    assert len(world.requests("list")) == 1
+    assert len(world.respan.suspects) == 2
+
+
+async def test_it_goes_on_after_a_failure(world: World) -> None:
+    """A server that is away for a while is asked again ten minutes later."""
+    world.fake.script(*["error_500"] * 5, operation="list")
+    left = await world.leave()
+
+    await asyncio.sleep(HOUR)
+
+    assert left.revoked
+    assert len(world.requests("list")) == 6
+
+
+async def test_it_lets_everybody_else_go_first() -> None:
+    """The sweep waits while there is other work for the account's slots."""
+    async for world in make_world(pace=RateLimit(10, per=60)):
+        await world.leave()
+        await asyncio.sleep(59)
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(world.keys.create() for _ in range(30)))
+        (listed, _), *_ = world.requests("list") or [(began + HOUR, "")]
+        waited_for = [at for at, _ in world.requests("create") if began <= at < listed]
+
+        # A lower class still gets every twentieth slot.
+        assert len(waited_for) >= 19
+
+
+async def test_a_view_leaves_suspects_to_the_same_book(world: World) -> None:
+    """And they are swept as well."""
+    world.fake.script("lose_answer_after_create")
+    held = await world.respan.with_options(deadline=30).temporary_keys.create()
+
+    await asyncio.sleep(120)
+
+    assert world.alive == {held.id}
+
+
+async def test_closing_says_what_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    """Suspects that cannot be settled in time are told once more, and nothing waits for them."""
+    loop = asyncio.get_running_loop()
+    async for world in make_world():
+        await world.leave()
+        began = loop.time()
+        await world.respan.aclose()
+
+        assert loop.time() - began < 1
+        assert len(world.respan.suspects) == 1
+    assert "closed with 1 suspects left" in caplog.text
+
+
+async def test_a_key_that_could_not_be_revoked_after_its_caller_left_is_swept(world: World) -> None:
+    """It is a suspect with an id then, told to hooks like any other."""
+    world.fake.script("conflict_409", operation="delete")
+    creating = asyncio.ensure_future(world.keys.create())
+    await until(lambda: bool(world.requests("create")))
+    creating.cancel()
+    await asyncio.gather(creating, return_exceptions=True)
+    await asyncio.sleep(HOUR)
+
+    assert world.alive == set()
+    assert world.respan.suspects == ()
+    assert [(event.suspect.id, event.suspect.effect) for event in world.told(SuspectEvent)] == [
+        (next(iter(world.fake.keys)), Effect.LOST)
+    ]
+
+
+# ------------------------------------------------------------ whatever happens
+
+FAULTS = [
+    *("ok", "ok", "ok", "refuse:1", "lose_answer_after_create", "disconnect_after_create", "late_create:20"),
+    *("late_create:400", "truncate", "stall", "not_json", "no_api_key", "empty_2xx", "html_502_after", "error_500"),
+    *("reset", "garbage", "redirect", "null_api_key", "timeout_408", "conflict_409"),
+]
+LISTING = ["ok", "ok", "error_500", "refuse:1", "reset", "truncate"]
+
+
+@given(
+    faults=st.lists(st.sampled_from(FAULTS), min_size=5, max_size=40),
+    listing=st.lists(st.sampled_from(LISTING), max_size=5),
+    patience=st.lists(st.sampled_from([None, None, 0.0, 0.5, 3.0]), min_size=12, max_size=12),
+    shape=st.sampled_from(["a", "b"]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_in_the_end_the_keys_alive_are_the_keys_handed_out(
+    faults: list[str], listing: list[str], patience: list[float | None], shape: Any
+) -> None:
+    """Lost answers, late keys, cancelled callers, a list that fails: a few hours later, nothing is left of it."""
+
+    async def main() -> tuple[set[str], set[str]]:
+        async with FakeRespan(shape=shape, latency=(0.1, 1.0)) as fake:
+            fake.script(*faults)
+            fake.script(*listing, operation="list")
+            policy = RetryPolicy(initial=0.1, maximum=1.0)
+            async with AsyncRespan(fake.api_key, base_url=fake.url, timeout=5, tag_names=True, retry=policy) as respan:
+
+                async def create(number: int, seconds: float | None) -> str:
+                    async with asyncio.timeout(seconds):
+                        return (await respan.temporary_keys.create(name=f"tenant-{number}")).id
+
+                outcomes = await asyncio.gather(
+                    *(create(number, seconds) for number, seconds in enumerate(patience)), return_exceptions=True
+                )
+                await asyncio.sleep(6 * HOUR)
+                await fake.settle()
+                for outcome in outcomes:
+                    assert isinstance(outcome, str | RespanError | TimeoutError)
+                return {record.id for record in fake.alive()}, {id_ for id_ in outcomes if isinstance(id_, str)}
+
+    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        alive, handed_out = runner.run(main())
+
+    assert alive == handed_out
