@@ -10,6 +10,8 @@ import aioresponses.core
 import async_solipsism
 import pytest
 
+from tests.virtual import VirtualLoop
+
 pytest_plugins = ["respan_async.testing.plugin"]
 
 
@@ -47,7 +49,7 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run tests marked `virtual` on a loop whose clock jumps to the next event instead of waiting for it."""
     if item.get_closest_marker("virtual"):
-        return {"virtual": async_solipsism.EventLoop}
+        return {"virtual": VirtualLoop}
     return {"real": asyncio.new_event_loop}
 
 

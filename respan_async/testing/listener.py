@@ -22,6 +22,9 @@ _T = TypeVar("_T")
 _LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 """SO_LINGER on, with a time of 0: closing the socket then sends RST."""
 
+_FOREVER = 1e9
+"""Seconds that an idle connection is kept."""
+
 _BACKLOG = 4096
 """More than any test opens at one time: a full backlog shows as a connect that takes a second."""
 
@@ -33,7 +36,14 @@ class Connection(web.RequestHandler):
 
     def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop) -> None:
         # tcp_keepalive: a system call per connection that loopback has no use for.
-        super().__init__(listener.server, loop=loop, access_log=None, tcp_keepalive=False)  # type: ignore[arg-type]  # aiohttp takes None for no access log
+        # keepalive_timeout: its timer asks the clock whether it is late, and on one with virtual time may ask for ever.
+        super().__init__(
+            listener.server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # aiohttp takes None for no access log
+            tcp_keepalive=False,
+            keepalive_timeout=_FOREVER,
+        )
         self._listener = listener
         self._lost: asyncio.Future[None] = loop.create_future()
 

@@ -8,19 +8,19 @@ from typing import Any, Literal
 
 import aiohttp
 import aiohttp.abc
-import async_solipsism
 import attrs
 import pytest
 
 from respan_async import AsyncRespan, ConflictError, CreatedKey, CreateKeyRequest, Issued, RateLimit
 from respan_async.testing import FakeRespan
+from tests.virtual import VirtualLoop
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 Place = Literal["before", "after"]
 
 
-class SteppedLoop(async_solipsism.EventLoop):  # type: ignore[misc, unused-ignore]  # that library has no types
+class SteppedLoop(VirtualLoop):
     """A loop with virtual time that counts its turns, and does something in a certain one."""
 
     def __init__(self) -> None:

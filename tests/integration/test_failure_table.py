@@ -212,7 +212,7 @@ async def world(
 ) -> AsyncIterator[tuple[RawServer, AsyncRespan]]:
     """Give a server that does what a row and a script say, and a client that is quick to try again."""
     acts = ((row.act, *script) if row else script) or (key(),)
-    settings.setdefault("timeout", MOMENT if row and row.silent else 5.0)
+    settings.setdefault("timeout", aiohttp.ClientTimeout(sock_read=MOMENT) if row and row.silent else 5.0)
     settings.setdefault(
         "retry", RetryPolicy(max_attempts=attempts, initial=0.001, maximum=0.001, on_unknown=on_unknown)
     )
@@ -245,7 +245,7 @@ async def test_one_failed_create_tells_what_it_means(row: Row) -> None:
     assert all((suspect.name, suspect.tag) == ("tenant-42", None) for suspect in suspects)
 
 
-@pytest.mark.parametrize("verb", [*READS, *CHANGES])
+@pytest.mark.parametrize("verb", ["retrieve", *CHANGES])
 @named
 async def test_one_failed_call_of_another_kind_leaves_no_suspect(row: Row, verb: str) -> None:
     """A read changes nothing, whatever happens to its answer; a change may have been made; no key ever is."""
@@ -300,7 +300,7 @@ async def test_a_doubtful_create_is_told_instead(row: Row) -> None:
     assert len(server.requests) == 1 + mended
 
 
-@pytest.mark.parametrize("verb", [*READS, *CHANGES])
+@pytest.mark.parametrize("verb", ["retrieve", *CHANGES])
 @named
 async def test_the_other_verbs_are_simply_repeated(row: Row, verb: str) -> None:
     """Also under on_unknown="raise": repeating them does no harm."""

@@ -14,6 +14,7 @@ import pytest
 from yarl import URL
 
 from respan_async.testing import FAULTS, Bucket, FakeRespan, FixedWindow, SlidingLog
+from tests.virtual import VirtualLoop
 
 T = TypeVar("T")
 Virtual = Callable[[Callable[[], Awaitable[T]]], T]
@@ -91,7 +92,7 @@ def virtual(monkeypatch: pytest.MonkeyPatch) -> Virtual[Any]:
         async def wrapped() -> T:
             return await main()
 
-        with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             return runner.run(wrapped())
 
     return run

@@ -399,12 +399,15 @@ async def test_a_key_that_arrives_too_late_is_not_shown(witness: Witness) -> Non
     """Revoking it, or failing to, is logged, and told to hooks, by its id."""
 
     async def slow(connection: Connection, seen: Seen) -> None:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.01)
         await key(api_key=API_KEY).do(connection, seen)
 
     async with RawServer(Act("slow", slow), echo("403", in_json(403))) as server:
         async with AsyncRespan(BEARER, base_url=server.url, hooks=[witness]) as respan:
-            await fail(VERBS["create"], respan.with_options(deadline=0.01), witness)
+            creating = asyncio.ensure_future(fail(VERBS["create"], respan, witness))
+            await server.arrived.wait()
+            creating.cancel()
+            await creating
         witness.look("suspects", *respan.suspects)
 
     assert server.methods == ["POST", "DELETE"]

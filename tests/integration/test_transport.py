@@ -370,3 +370,18 @@ async def test_a_page_of_a_thousand_keys_is_read() -> None:
 
     assert len(page.results) == 1000
     assert len(json.dumps(keys)) > 500_000
+
+
+async def test_the_servers_id_of_a_request_is_told() -> None:
+    """Where it sends one with a failure, by which its people can find it in their logs."""
+    heard: list[Any] = []
+    refused = answer(400, {"detail": "no"}, {"X-Request-ID": "r-1"})
+    async with (
+        RawServer(refused, key()) as server,
+        AsyncRespan("token", base_url=server.url, hooks=[heard.append]) as respan,
+    ):
+        with pytest.raises(RespanError) as caught:
+            await respan.temporary_keys.create()
+
+    assert [event.request_id for event in heard] == ["r-1"]
+    assert caught.value.request_id == "r-1"

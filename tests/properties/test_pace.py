@@ -6,7 +6,6 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
-import async_solipsism
 import attrs
 import pytest
 from hypothesis import given, settings
@@ -17,6 +16,7 @@ from respan_async.pacing.pacer import End, Pacer, Priority
 from respan_async.pacing.window import LocalWindow
 from respan_async.testing import Bucket, FixedWindow, Limit, SlidingLog
 from respan_async.testing.limits import busiest_window
+from tests.virtual import VirtualLoop
 
 pytestmark = pytest.mark.filterwarnings("ignore:delta is less than resolution")
 
@@ -96,7 +96,7 @@ def run(main: Callable[[], Awaitable[Any]]) -> Any:
     async def wrapped() -> Any:
         return await main()
 
-    with asyncio.Runner(loop_factory=async_solipsism.EventLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(wrapped())
 
 

@@ -1,0 +1,298 @@
+"""Two workers, a ledger, and a server that loses answers, makes keys late and shows old lists, against a dict."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import attrs
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from respan_async import AsyncRespan, CreateKeyRequest, Issued, RespanError, RetryPolicy, TemporaryKey
+from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
+from respan_async.keys import SweepKeys
+from respan_async.sweep import sweep
+from respan_async.testing import FakeRespan
+from tests.integration.test_issuing import TroubledLedger
+
+T = TypeVar("T")
+
+FAULTS = (
+    "ok",
+    "lose_answer_after_create",
+    "disconnect_after_create",
+    "late_create:0.02",
+    "html_502",
+    "html_502_after",
+    "truncate",
+    "no_api_key",
+    "reset",
+    "refuse:0.001",
+    "conflict_409",
+)
+RETRY = RetryPolicy(max_attempts=3, initial=0.001, maximum=0.002)
+
+names = st.sampled_from(["one", "other"])
+numbers = st.integers(0, 3)
+faults = st.lists(st.sampled_from(FAULTS), max_size=3)
+
+
+@attrs.define
+class Worker:
+    """One process's client, issuer and ledger."""
+
+    respan: AsyncRespan
+    issuer: Issuer
+    ledger: SQLiteLedger
+    troubled: TroubledLedger
+
+
+class OldList:
+    """A sweep's view of the server, with a list as it was some time ago."""
+
+    def __init__(self, keys: SweepKeys, old: list[TemporaryKey]) -> None:
+        self._keys = keys
+        self._old = old
+
+    async def every(self) -> AsyncIterator[TemporaryKey]:
+        for key in self._old:
+            yield key
+
+    async def retrieve(self, key_id: str) -> TemporaryKey:
+        return await self._keys.retrieve(key_id)
+
+    async def revoke(self, key_id: str) -> None:
+        await self._keys.revoke(key_id)
+
+
+def ticket(number: int, **fields: Any) -> Ticket:
+    """Give a ticket; every other one's key dies some day."""
+    if number % 2:
+        fields["expires_in"] = timedelta(days=1)
+    return Ticket(f"tenant-{number}", CreateKeyRequest(name=f"tenant {number}", **fields))
+
+
+class Issuing(RuleBasedStateMachine):
+    """What may happen, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._runner = asyncio.Runner()
+        self._stack = contextlib.AsyncExitStack()
+        self._path = Path(self._stack_enter(tempfile.TemporaryDirectory())) / "keys.db"
+        self._fake: FakeRespan = self._run(self._stack.enter_async_context(FakeRespan()))
+        self._workers: dict[str, Worker] = {}
+        self._old: list[TemporaryKey] = []
+        self.held: dict[int, str] = {}
+        """The model: the id of the key that each ticket's caller was given."""
+
+    def _stack_enter(self, manager: contextlib.AbstractContextManager[T]) -> T:
+        return self._stack.enter_context(manager)
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(work)
+
+    def teardown(self) -> None:
+        try:
+            self._run(self._final())
+        finally:
+            self._run(self._stack.aclose())
+            self._runner.close()
+
+    async def _final(self) -> None:
+        """Close everything, let late keys happen, issue what is left, sweep: exactly the tickets' keys are alive."""
+        for name in list(self._workers):
+            await self._close(name)
+        self._fake._plan.script((), "create")
+        while self._fake._plan.draw("create"):
+            pass
+        await self._fake.settle()
+        worker = await self._worker("last")
+        for number in range(4):
+            issued = await worker.issuer.issue(ticket(number))
+            assert self.held.setdefault(number, issued.key.id) == issued.key.id
+        await worker.issuer.sweep(grace=0)
+        await self._close("last")
+        assert {record.id for record in self._fake.alive()} == set(self.held.values())
+
+    async def _worker(self, name: str) -> Worker:
+        if name not in self._workers:
+            respan = AsyncRespan(self._fake.api_key, base_url=self._fake.url, retry=RETRY)
+            ledger = SQLiteLedger(self._path)
+            troubled = TroubledLedger(ledger)
+            self._workers[name] = Worker(respan, Issuer(respan, cast("Ledger", troubled)), ledger, troubled)
+        return self._workers[name]
+
+    async def _close(self, name: str) -> None:
+        worker = self._workers.pop(name)
+        await worker.respan.aclose()
+        await worker.issuer.aclose()
+
+    async def _issue(self, name: str, number: int) -> None:
+        worker = await self._worker(name)
+        try:
+            issued = await worker.issuer.issue(ticket(number))
+        except RespanError:
+            if number in self.held:
+                raise  # a ticket that has its key gives it back, whatever the server does
+            return
+        assert isinstance(issued, Issued)
+        assert issued.replayed or number not in self.held
+        assert self.held.setdefault(number, issued.key.id) == issued.key.id
+        assert issued.key.api_key.reveal() == self._fake.keys[issued.key.id].api_key
+
+    # ----------------------------------------------------------------- rules
+
+    @rule(name=names, number=numbers, faults=faults)
+    def issue(self, name: str, number: int, faults: list[str]) -> None:
+        """A worker issues a ticket, and the server is in some mood."""
+        self._fake.script(*faults)
+        self._run(self._issue(name, number))
+
+    @rule(number=numbers, faults=faults)
+    def issue_in_both(self, number: int, faults: list[str]) -> None:
+        """Both workers issue the same ticket at the same time."""
+
+        async def both() -> None:
+            await asyncio.gather(self._try(number, "one"), self._try(number, "other"))
+
+        self._fake.script(*faults)
+        self._run(both())
+
+    async def _try(self, number: int, name: str) -> None:
+        worker = await self._worker(name)
+        with contextlib.suppress(RespanError):
+            issued = await worker.issuer.issue(ticket(number))
+            assert self.held.setdefault(number, issued.key.id) == issued.key.id
+
+    @rule(name=names, number=numbers)
+    def conflict(self, name: str, number: int) -> None:
+        """A worker is asked for a ticket with other fields: a conflict, if the ticket is known, and nothing happens."""
+        if number in self.held:
+
+            async def other() -> None:
+                worker = await self._worker(name)
+                before = len(self._fake.keys)
+                try:
+                    await worker.issuer.issue(ticket(number, max_usage=99))
+                except TicketConflictError:
+                    assert len(self._fake.keys) == before
+                else:
+                    raise AssertionError("no conflict")
+
+            self._run(other())
+
+    @rule(name=names, number=numbers, step=st.sampled_from(["intend", "record"]), after=st.booleans())
+    def fail(self, name: str, number: int, step: str, after: bool) -> None:
+        """A worker's ledger fails once, before or after a step was done."""
+
+        async def failing() -> None:
+            worker = await self._worker(name)
+            times = worker.troubled.after if after else worker.troubled.before
+            times[step] = 1
+            await self._issue(name, number)
+            times[step] = 0
+
+        self._run(failing())
+
+    @rule(name=names, number=numbers, step=st.sampled_from(["intend", "record"]), faults=faults)
+    def crash(self, name: str, number: int, step: str, faults: list[str]) -> None:
+        """A worker's process ends right before a step of its ledger, or while it waits."""
+
+        async def crashing() -> None:
+            worker = await self._worker(name)
+            await worker.issuer.counts()
+            worker.troubled.gates[step] = asyncio.Event()
+            call = asyncio.create_task(worker.issuer.issue(ticket(number)))
+            for _ in range(200):
+                if call.done() or worker.troubled.called[step]:
+                    break
+                await asyncio.sleep(0.001)
+            del self._workers[name]
+            await die(worker)
+            (outcome,) = await asyncio.gather(call, return_exceptions=True)
+            if isinstance(outcome, Issued):
+                assert self.held.setdefault(number, outcome.key.id) == outcome.key.id
+
+        self._fake.script(*faults)
+        self._run(crashing())
+
+    @precondition(lambda self: self._workers)
+    @rule(name=names)
+    def close(self, name: str) -> None:
+        """A worker shuts down in order."""
+        if name in self._workers:
+            self._run(self._close(name))
+
+    @rule()
+    def late_keys_happen(self) -> None:
+        """The server makes what it had put off."""
+        self._run(self._fake.settle())
+
+    @rule(name=names)
+    def sweep(self, name: str) -> None:
+        """A worker sweeps, without waiting."""
+
+        async def sweeping() -> None:
+            await (await self._worker(name)).issuer.sweep(grace=0)
+
+        self._run(sweeping())
+
+    @rule(name=names)
+    def remember_the_list(self, name: str) -> None:
+        """Keep the list as it is now, to show it later."""
+
+        async def remembering() -> None:
+            worker = await self._worker(name)
+            self._old = [key async for key in SweepKeys(worker.respan.temporary_keys).every()]
+
+        self._run(remembering())
+
+    @rule(name=names)
+    def sweep_by_an_old_list(self, name: str) -> None:
+        """A worker sweeps by a list of some time ago: keys are in it that are gone, and others are missing."""
+
+        async def sweeping() -> None:
+            worker = await self._worker(name)
+            await worker.issuer.counts()
+            desk = worker.respan._core.desk
+            keys = OldList(SweepKeys(worker.respan.temporary_keys), self._old)
+            await sweep(keys, worker.issuer, desk.hub, desk.wall, 0)
+
+        self._run(sweeping())
+
+    @invariant()
+    def what_was_handed_out_is_alive(self) -> None:
+        """No key that a caller was given is ever revoked."""
+        assert set(self.held.values()) <= {record.id for record in self._fake.alive()}
+
+
+async def die(worker: Worker) -> None:
+    """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
+    ledger, core = worker.ledger, worker.respan._core
+    if ledger._heart is not None:
+        ledger._heart.cancel()
+    if ledger._writer is not None:
+        await ledger._writer.stop()
+    if ledger._lock >= 0:
+        os.close(ledger._lock)
+        ledger._lock = -1
+    ledger._owner = 0
+    core.lifetime.close()
+    core.desk.pacer.close()
+    with contextlib.suppress(LedgerError):
+        await core.lifetime.cut()
+    await core.desk.transport.aclose()
+
+
+def test_two_workers_and_a_bad_server_keep_to_the_model() -> None:
+    """Whatever happens in whatever order: one key for each ticket, always the same, alive; and in the end no other."""
+    run_state_machine_as_test(
+        Issuing, settings=settings(max_examples=14, stateful_step_count=18, deadline=None, derandomize=True)
+    )
