@@ -313,7 +313,7 @@ class Batch(Generic[Item]):
             work = self._working[index] = self._start(item)
             key = await work.run()
         except RespanError as error:
-            if isinstance(error, _FATAL) or (isinstance(error, PermissionDeniedError) and self._done == self._failed):
+            if isinstance(error, _FATAL) or (isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed):
                 self._fatal = self._fatal or error
                 self._stop()
             return Failed(item, index, error)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from respan_async.cli import commands, fields, issue, sandbox
+from respan_async.cli import commands, fields, issue, sandbox, status, upkeep
 from respan_async.errors import InvalidRequestError
 from respan_async.models import UNSET
 from respan_async.pacing.limit import DOCUMENTED_LIMIT, RateLimit
+from respan_async.sweep import GRACE
 
 _EPILOG: Final = """\
 RESPAN_API_KEY holds the API key; it is never an argument, where every user of the machine could read it.
@@ -21,8 +22,37 @@ from another; the others are fields of the request: name, expiry_date,
 expires_in, max_usage, rate_limit, spending_limit, is_test, limit_policies. An
 empty cell is a field not given; `null` in rate_limit or spending_limit is sent.
 
-Lines whose ticket is in the --out file already are skipped, so that the same
-command again goes on from where it was.
+Every key is in the ledger before it is written to --out, and its secret is
+erased there once its line is on the disk. So the same command again, after
+Ctrl-C, kill -9 or a power cut, goes on from where it was, and issues no ticket
+twice. A ticket that is known keeps its fields: with others, its line fails.
+
+The ledger is FILE.ledger beside --out FILE, unless --ledger says otherwise. With
+--out - and no --ledger it is in memory alone: then nothing is remembered, and a
+key that cannot be written is revoked. With --out - and --ledger FILE a killed
+run may write the last few lines again; what a reader had not read yet is lost.
+
+Names get a random tag of 14 characters, the proof by which `respan-keys sweep`
+revokes what a lost answer or a kill may have left behind: 36 are left for yours.
+
+RESPAN_LEDGER_KEY (32 bytes as base64: openssl rand -base64 32) encrypts secrets
+while the ledger keeps them; RESPAN_LEDGER_OLD_KEYS are older ones, separated by
+commas. Without a key they are plain until they are delivered and erased.
+
+With --sandbox the server is a make-believe one within this process. The ledger
+and --out are as real as ever, but go with no real account.
+"""
+
+_SWEEP: Final = """\
+Read the account's list of keys, and revoke those that attempts of this ledger
+made, and that no ticket has. What is not found stays a suspect until it expires:
+the server may make its key late. Other keys are never touched.
+"""
+
+_ROTATE: Final = """\
+Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY. Those
+it was encrypted with before are in RESPAN_LEDGER_OLD_KEYS, separated by commas.
+Give both to the processes that issue first: they go on while this is done.
 """
 
 _OPTIONS: Final = {
@@ -84,6 +114,30 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     delete = add("delete", "revoke one key; it cannot be undone", commands.delete)
     delete.add_argument("id", metavar="ID")
     delete.add_argument("--missing-ok", action="store_true", help="do not mind a key that is not there")
+    _ledger(add("status", "tell what is in a ledger, also while a run goes on", status.status)).add_argument(
+        "--json", action="store_true", help="as one JSON object, with every suspect and every key not delivered"
+    )
+    sweep = _ledger(
+        add("sweep", "revoke the keys that lost answers and kills have left behind", upkeep.sweep, description=_SWEEP)
+    )
+    sweep.add_argument(
+        "--grace",
+        type=_seconds,
+        default=GRACE,
+        metavar="SECONDS",
+        help=f"to let pass after the last such attempt, as the server may make its key late; {GRACE:g} by default",
+    )
+    sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
+    keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)
+    keepers = keeping.add_subparsers(metavar="COMMAND", required=True)
+    rotating = keepers.add_parser(
+        "rotate",
+        help="encrypt the secrets it keeps with a new key",
+        description=_ROTATE,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    _ledger(rotating).set_defaults(run=upkeep.rotate)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
     arguments = parser.parse_args(argv)
     arguments.argv = tuple(argv)
@@ -95,6 +149,14 @@ def _common() -> argparse.ArgumentParser:
     common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
     common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
     return common
+
+
+def _ledger(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--ledger", metavar="FILE", help="the ledger")
+    parser.add_argument(
+        "--out", default="-", metavar="FILE", help="or else the run's --out, beside which its ledger is"
+    )
+    return parser
 
 
 def _issue(parser: argparse.ArgumentParser) -> None:
@@ -109,6 +171,8 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         metavar="N/SECONDS",
         help=f"the account's limit, as in 100/1s, or auto to learn it; {DOCUMENTED_LIMIT} by default",
     )
+    parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
+    parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
 
 

@@ -9,9 +9,11 @@ import attrs
 
 from respan_async.cli import exits
 from respan_async.cli.account import connect
-from respan_async.cli.keyfile import STANDARD_OUTPUT, line_of, write_all
+from respan_async.cli.stream import STANDARD_OUTPUT
 from respan_async.cli.terminal import LogLines, say
 from respan_async.client import AsyncRespan
+from respan_async.issuing.jsonlines import line_of
+from respan_async.issuing.linefile import write_all
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
 
 

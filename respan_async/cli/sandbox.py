@@ -7,8 +7,9 @@ from typing import Final
 
 from respan_async.cli import exits
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.keyfile import STANDARD_OUTPUT, write_all
+from respan_async.cli.stream import STANDARD_OUTPUT
 from respan_async.cli.terminal import LogLines, say
+from respan_async.issuing.linefile import write_all
 from respan_async.pacing.limit import RateLimit
 from respan_async.testing import FAULTS, FakeRespan, SlidingLog
 

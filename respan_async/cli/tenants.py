@@ -8,11 +8,13 @@ import attrs
 
 from respan_async.cli.exits import WrongUse
 from respan_async.cli.fields import READERS
-from respan_async.cli.keyfile import digest
 from respan_async.cli.sheet import Row, Sheet
 from respan_async.cli.terminal import MOST_LINES
 from respan_async.errors import InvalidRequestError
-from respan_async.models import CreateKeyRequest
+from respan_async.issuing import Ticket
+from respan_async.issuing.jsonlines import digest
+from respan_async.models import MAX_NAME, CreateKeyRequest
+from respan_async.suspects import MAX_TAGGED_NAME
 
 COLUMNS: Final = ("ticket", *READERS)
 KEYS: Final = ("ticket", "name")
@@ -26,14 +28,12 @@ class Tenant:
     """One line of the file.
 
     Attributes:
-        ticket: What tells it from the others.
+        ticket: What tells it from the others, and the key to be made.
         line: Where it begins, from 1.
-        request: The key to be made.
     """
 
-    ticket: str
+    ticket: Ticket
     line: int
-    request: CreateKeyRequest
 
 
 class BadTenants(WrongUse):
@@ -79,7 +79,7 @@ def check(sheet: Sheet) -> set[bytes]:
     doubled: list[tuple[int, str]] = []
     for row, ticket in _tickets(sheet, complaints):
         try:
-            _request(row)
+            _ticket(row, ticket)
         except InvalidRequestError as error:
             complaints.add(row.line, str(error))
         mark = digest(ticket)
@@ -104,31 +104,31 @@ def check(sheet: Sheet) -> set[bytes]:
 
 
 class Remaining:
-    """The tenants without a key, one after the other, for a batch.
+    """The tenants to be issued for, one after the other, for a batch.
 
     Args:
         sheet: The file, checked.
-        tickets: The digests of all its tickets.
-        issued: The digests of tickets that have their key.
+        tickets: How many it has.
+        issued: The digests of those that are to be skipped.
 
     Attributes:
         name: What the file is called.
-        already: How many of the tickets are among the issued.
+        already: How many are skipped.
         in_hand: Those that were taken, by their place in the batch; whoever knows their outcome removes them.
     """
 
-    def __init__(self, sheet: Sheet, tickets: set[bytes], issued: set[bytes]) -> None:
+    def __init__(self, sheet: Sheet, tickets: int, issued: set[bytes]) -> None:
         self.name = sheet.name
         self._sheet = sheet
         self._issued = issued
-        self.already = sum(mark in tickets for mark in issued)
-        self._length = len(tickets) - self.already
+        self.already = len(issued)
+        self._length = tickets - self.already
         self.in_hand: dict[int, Tenant] = {}
 
     def __len__(self) -> int:
         return self._length
 
-    async def __aiter__(self) -> AsyncIterator[CreateKeyRequest]:
+    async def __aiter__(self) -> AsyncIterator[Ticket]:
         complaints = Complaints()
         index = skipped = 0
         for row, ticket in _tickets(self._sheet, complaints):
@@ -137,9 +137,9 @@ class Remaining:
                 if not skipped % _TURN:
                     await asyncio.sleep(0)
                 continue
-            tenant = self.in_hand[index] = Tenant(ticket, row.line, _request(row))
+            tenant = self.in_hand[index] = Tenant(_ticket(row, ticket), row.line)
             index += 1
-            yield tenant.request
+            yield tenant.ticket
         if complaints.count:
             raise WrongUse(f"{self._sheet.name}: the file changed while it was read")
 
@@ -155,6 +155,12 @@ def _tickets(sheet: Sheet, complaints: Complaints) -> Iterator[tuple[Row, str]]:
             yield row, ticket
 
 
-def _request(row: Row) -> CreateKeyRequest:
+def _ticket(row: Row, ticket: str) -> Ticket:
+    name = row.cells.get("name", "")
+    if len(name) > MAX_TAGGED_NAME:
+        raise InvalidRequestError(
+            f"name: expected at most {MAX_TAGGED_NAME} characters, beside the {MAX_NAME - MAX_TAGGED_NAME} of the tag "
+            f"that is added, got {len(name)}"
+        )
     values = {column: READERS[column](text) for column, text in row.cells.items() if column != "ticket"}
-    return CreateKeyRequest(**values)
+    return Ticket(ticket, CreateKeyRequest(**values))

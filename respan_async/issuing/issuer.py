@@ -199,8 +199,8 @@ class Issuer:
         self._core.lifetime.finishers.add(self.aclose)
         pacer = self._core.desk.pacer
         limit = pacer.window.limit
-        # A run that starts anew knows what the last one has used up of the limit. The ledger has noted when each request
-        # was sent; the server may have let it in later, and gives its slot back later.
+        # A run that starts anew knows what the last one has used up of the limit. The ledger noted when each request
+        # was sent; the server may have let it in later, and then gives its slot back later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
         pacer.window.seed(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])

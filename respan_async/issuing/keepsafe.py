@@ -25,9 +25,10 @@ def make_private(path: Path) -> None:
             raise LedgerError(f"{path}: expected a plain file")
         if status.st_nlink > 1:
             raise LedgerError(f"{path}: the file has another name (a hard link); expected one name only")
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            if status.st_size:
-                raise LedgerError(f"{path}: others can read it; make it private with: chmod 600 {path}")
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & 0o077 and status.st_size:
+            raise LedgerError(f"{path}: others can read it; make it private with: chmod 600 {path}")
+        if mode != 0o600 and not status.st_size:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)

@@ -7,7 +7,7 @@ import attrs
 
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import TicketConflictError
+from respan_async.errors import LedgerError, TicketConflictError
 from respan_async.issuing.cipher import Cipher
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret
@@ -22,7 +22,12 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     """Return a secret that was kept, or its empty place."""
     if secret is None:
         return Secret.erased()
-    return Secret(secret.decode()) if cipher is None else cipher.decrypt(secret, ticket_id)
+    if cipher is not None:
+        return cipher.decrypt(secret, ticket_id)
+    text = secret.decode(errors="replace")
+    if not text.isprintable() or "\ufffd" in text:
+        raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
+    return Secret(text)
 
 
 def key_of(text: str, secret: Secret) -> CreatedKey:

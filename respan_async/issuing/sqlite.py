@@ -26,8 +26,12 @@ from respan_async.issuing.writer import Writer
 from respan_async.models import CreatedKey
 
 VERSION: Final = 1
+APPLICATION: Final = 0x52737041
+"""Marks a database as a ledger; both numbers are in the schema."""
 LEASE: Final = 30.0
 """Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
+
+_HEAD: Final = b"SQLite format 3\x00"
 
 T = TypeVar("T")
 
@@ -68,6 +72,7 @@ class SQLiteLedger:
             return
         if not self._memory:
             make_private(self._path)
+            _check_head(self._path)
         writer = Writer(self._connect, self._truncate, asyncio.get_running_loop())
         await writer.start()
         self._writer = writer
@@ -163,6 +168,7 @@ class SQLiteLedger:
         def work(connection: sqlite3.Connection) -> bool:
             if connection.execute(_SQL["record"], values).rowcount != 1:
                 return False
+            connection.execute(_SQL["record_secret"], values)
             connection.execute(_SQL["record_attempt"], values)
             return True
 
@@ -172,7 +178,8 @@ class SQLiteLedger:
         """Erase a secret that was delivered; see `Ledger`."""
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_SQL["erase"], {**_STATES, "ticket": ticket_id})
+            for statement in ("erase_secret", "erase"):
+                connection.execute(_SQL[statement], {**_STATES, "ticket": ticket_id})
             self._erased = True
 
         await self._write(work)
@@ -280,19 +287,35 @@ class SQLiteLedger:
 
     def _connect(self) -> sqlite3.Connection:
         connection = _open(str(self._path))
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
+        try:
+            if self._is_new(connection):
+                _configure(connection)
+                connection.execute("BEGIN EXCLUSIVE")
+                # Another process may have made it meanwhile.
+                if self._is_new(connection):
+                    for statement in _SQL["schema"].split(";"):
+                        connection.execute(statement)
+                connection.execute("COMMIT")
+            else:
+                _configure(connection)
+        except sqlite3.Error as error:
             connection.close()
-            raise LedgerError(f"{self._path}: written by a newer version of this library; upgrade it to read this file")
-        if version == 0:
-            connection.execute("BEGIN EXCLUSIVE")
-            # Another process may have made it meanwhile.
-            if connection.execute("PRAGMA user_version").fetchone() == (0,):
-                for statement in _SQL["schema"].split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
+            raise LedgerError(f"{self._path}: the ledger could not be opened: {error}") from None
+        except LedgerError:
+            connection.close()
+            raise
         return connection
+
+    def _is_new(self, connection: sqlite3.Connection) -> bool:
+        """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION and (application or version or things):
+            raise _no_ledger(self._path)
+        if version > VERSION:
+            raise LedgerError(f"{self._path}: written by a newer version of this library; upgrade it to read this file")
+        return not things
 
     def _truncate(self, connection: sqlite3.Connection) -> None:
         """Empty the log after secrets were erased, so that they are not left in it."""
@@ -348,8 +371,12 @@ class SQLiteLedger:
         self._token = secrets.token_hex(16)
         if not self._memory:
             path = self._lock_path(self._token)
-            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            try:
+                self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                os.fchmod(self._lock, 0o600)  # the umask may have taken that away
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
 
     def _unlock_owner(self) -> None:
         if self._lock >= 0:
@@ -362,8 +389,10 @@ class SQLiteLedger:
             return False
         try:
             descriptor = os.open(self._lock_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             return True
+        except OSError:
+            return False  # nobody can tell: its lease will
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -375,11 +404,30 @@ class SQLiteLedger:
 
 def _open(path: str, *, query_only: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "busy_timeout = 10000"):
-        connection.execute(f"PRAGMA {pragma}")
     if query_only:
+        _configure(connection)
         connection.execute("PRAGMA query_only = ON")
     return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "busy_timeout = 10000"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _check_head(path: Path) -> None:
+    """Refuse a file that is no database before SQLite makes one of it, as it does of a very short one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_HEAD))
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    if head not in (b"", _HEAD):
+        raise _no_ledger(path)
+
+
+def _no_ledger(path: Path) -> LedgerError:
+    return LedgerError(f"{path}: this is no ledger, but a file of another program; give the ledger a file of its own")
 
 
 def _not_claimed(connection: sqlite3.Connection, ticket_id: str, fields: str) -> LedgerError:

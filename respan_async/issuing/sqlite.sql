@@ -1,5 +1,8 @@
 -- name: schema
 -- Version 1. Times are seconds since 1970 by this machine's clock, read by SQLite.
+PRAGMA application_id = 0x52737041;
+PRAGMA user_version = 1;
+
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value TEXT NOT NULL
@@ -19,13 +22,20 @@ CREATE TABLE tickets (
     epoch INTEGER NOT NULL,
     key_id TEXT,
     key TEXT,
-    secret BLOB,
+    secret_id INTEGER,
     issued_at REAL
 ) WITHOUT ROWID;
 CREATE INDEX tickets_undelivered ON tickets (ticket) WHERE state = 'issued';
 
 -- In the order in which they were made, so that making one appends. Only those that are not settled are ever looked
 -- for by their tags, and those are few.
+-- Secrets are in rows of their own, which never move and never change their size: SQLite overwrites what is deleted, but
+-- not the copies that are left behind where rows were moved from one page to another.
+CREATE TABLE secrets (
+    id INTEGER PRIMARY KEY,
+    secret BLOB NOT NULL
+);
+
 CREATE TABLE attempts (
     id INTEGER PRIMARY KEY,
     tag TEXT NOT NULL,
@@ -41,9 +51,6 @@ CREATE TABLE attempts (
     key_id TEXT
 );
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
-
--- name: now
-SELECT (julianday('now') - 2440587.5) * 86400.0;
 
 -- name: enrol
 -- A new owner, with its lease.
@@ -68,7 +75,7 @@ DELETE FROM owners WHERE id = :owner;
 UPDATE attempts SET state = :suspect WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: find
-SELECT fields, state, key, secret FROM tickets WHERE ticket = :ticket;
+SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
 -- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch.
@@ -113,22 +120,31 @@ WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owne
 -- name: record
 -- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
 -- a suspect may be being revoked at this moment.
-UPDATE tickets SET state = :issued, key_id = :key_id, key = :key, secret = :secret,
+UPDATE tickets SET state = :issued, key_id = :key_id, key = :key,
+    secret_id = (SELECT coalesce(max(id), 0) + 1 FROM secrets),
     issued_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = :epoch AND EXISTS (
     SELECT 1 FROM attempts WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owner = :owner
 );
+
+-- name: record_secret
+INSERT INTO secrets (id, secret) SELECT secret_id, :secret FROM tickets WHERE ticket = :ticket;
 
 -- name: release
 UPDATE tickets SET state = :open, owner = NULL
 WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coalesce(:epoch, epoch);
 
 -- name: erase
--- Delivered: the secret is overwritten, as secure_delete is on.
-UPDATE tickets SET state = :delivered, secret = NULL WHERE ticket = :ticket AND state = :issued;
+-- Delivered: the secret, overwritten where it is, is no longer kept.
+UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = :ticket AND state = :issued;
+
+-- name: erase_secret
+UPDATE secrets SET secret = zeroblob(length(secret))
+WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
 
 -- name: undelivered
-SELECT ticket, key, secret FROM tickets WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
+SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
+WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
 
 -- name: with_keys
 SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
@@ -168,7 +184,7 @@ INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDA
 
 -- name: secrets
 -- For the rotation of the cipher's key.
-SELECT ticket, secret FROM tickets WHERE secret IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
+SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > :after ORDER BY ticket LIMIT :limit;
 
 -- name: replace_secret
-UPDATE tickets SET secret = :secret WHERE ticket = :ticket AND secret = :old;
+UPDATE secrets SET secret = :secret WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket) AND secret = :old;

@@ -116,9 +116,16 @@ class Writer:
                 _commit(connection, operations)
                 self._tell(_hand_out, operations)
             if ended or self._queue.empty():
-                self._idle(connection)
-        connection.close()
-        self._tell(self._closed.set_result, None)
+                self._tidy_up(connection)
+        try:
+            connection.close()
+        finally:
+            self._tell(self._closed.set_result, None)
+
+    def _tidy_up(self, connection: sqlite3.Connection) -> None:
+        # A full disk, say: there is another turn after the next commit.
+        with contextlib.suppress(sqlite3.Error):
+            self._idle(connection)
 
     def _tell(self, what: Callable[..., object], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
@@ -130,7 +137,8 @@ def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]]) ->
     try:
         connection.execute("BEGIN IMMEDIATE")
         if not _do_all(connection, operations):
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
             _do_each(connection, operations)
     except sqlite3.Error as error:
@@ -146,7 +154,7 @@ def _do_all(connection: sqlite3.Connection, operations: list[Operation[Any]]) ->
     try:
         for operation in operations:
             operation.value = operation.work(connection)
-    except (sqlite3.Error, LedgerError):
+    except Exception:  # noqa: BLE001  whose it is, and what it is, comes out when each is done by itself
         return False
     return True
 
@@ -156,8 +164,10 @@ def _do_each(connection: sqlite3.Connection, operations: list[Operation[Any]]) -
         connection.execute("SAVEPOINT one")
         try:
             operation.value = operation.work(connection)
-        except (sqlite3.Error, LedgerError) as error:
+        except Exception as error:
             operation.error = _ledger_error(error, "written")
+            if not connection.in_transaction:
+                raise  # SQLite has undone everything: the disk is full, or broken
             connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")
 

@@ -7,84 +7,14 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
-COMMAND = (sys.executable, "-m", "respan_async.cli")
-
-
-@attrs.define
-class World:
-    """A directory with a sandbox running beside it."""
-
-    directory: Path
-    environment: dict[str, str]
-    sandbox: subprocess.Popen[str]
-    _report: dict[str, int] = attrs.field(factory=dict)
-
-    @property
-    def keys(self) -> Path:
-        return self.directory / "keys.jsonl"
-
-    def tenants(self, count: int) -> None:
-        lines = [f"t{number}" for number in range(count)]
-        (self.directory / "t.csv").write_text("\n".join(["ticket", *lines]) + "\n")
-
-    def start(self, *argv: str, **more: Any) -> subprocess.Popen[str]:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen((*COMMAND, *argv), cwd=self.directory, env=self.environment, text=True, **streams)
-
-    def run(self, *argv: str, **more: Any) -> tuple[int, str, str]:
-        process = self.start(*argv, **more)
-        out, err = process.communicate(timeout=20)
-        assert "Traceback" not in (err or "")
-        return process.returncode, out, err
-
-    def held(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.keys.read_text().splitlines()]
-
-    def until_held(self, count: int) -> None:
-        until(lambda: self.keys.exists() and self.keys.read_bytes().count(b"\n") >= count)
-
-    def server_counts(self) -> dict[str, int]:
-        """End the sandbox, and return what it counted."""
-        self.sandbox.send_signal(signal.SIGINT)
-        _, err = self.sandbox.communicate(timeout=5)
-        assert self.sandbox.returncode == 0
-        return {name: int(number) for number, name in re.findall(r"(\d+) (requests|refused|keys made|alive)", err)}
-
-
-def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    options = getattr(request, "param", ("--latency", "0.03"))
-    sandbox = subprocess.Popen(
-        (*COMMAND, "sandbox", "--port", "0", "--limit", "none", *options),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert sandbox.stdout is not None
-    given = dict(sandbox.stdout.readline().rstrip("\n").split("=", 1) for _ in range(2))
-    assert given.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY"}
-    yield World(tmp_path, {**os.environ, **given, "TERM": "xterm", "COLUMNS": "100"}, sandbox)
-    if sandbox.poll() is None:
-        sandbox.kill()
-    sandbox.communicate()
-
+from tests.integration.cli_world import COMMAND, World, until, world_fixture  # noqa: F401  a fixture
 
 ISSUE = ("issue", "t.csv", "--out", "keys.jsonl", "--max-in-flight", "8", "--rate")
 FAST = "1000/1s"
@@ -135,20 +65,51 @@ def test_a_second_interrupt_ends_at_once(world: World) -> None:
     assert len(world.held()) >= 3
 
 
+TROUBLE = ("--latency", "0.03", "--fault", "lose_answer_after_create:0.03", "--fault", "html_502_after:0.03")
+
+
+@pytest.mark.parametrize("world", [TROUBLE], indirect=True)
 def test_kill_and_go_on(world: World) -> None:
-    """After kill -9 the same command issues the rest, each ticket once, and at most what was in the air is nobody's."""
-    world.tenants(100)
-    for held in (10, 40):
+    """After kill -9, several times, the same command and a sweep leave one live key a ticket, and it is in the file."""
+    world.tenants(120)
+    for held in (0, 1, 30, 70):
         process = world.start(*ISSUE, FAST)
+        until(lambda: (world.directory / "keys.jsonl.ledger").exists())
         world.until_held(held)
         process.kill()
         process.communicate()
-    code, _, _ = world.run(*ISSUE, FAST)
+    code, _, err = world.run(*ISSUE, FAST)
+    assert code == 0, err
+    swept = world.run("sweep", "--out", "keys.jsonl", "--grace", "0.5")
 
-    assert code == 0
-    assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(100)}
-    # At each of two kills: 8 in the air or waiting to be taken, and one on its way into the file.
-    assert 100 <= world.server_counts()["alive"] <= 100 + 2 * (8 + 1)
+    assert swept[0] == 0
+    assert " revoked, 0 expired by themselves, " in swept[2]
+    assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(120)}
+    listed = [json.loads(line)["id"] for line in world.run("list")[1].splitlines()]
+    assert sorted(listed) == sorted(line["id"] for line in world.held())
+    counts = world.server_counts()
+    assert counts["alive"] == 120
+    assert counts["keys made"] > 120
+    status = json.loads(world.run("status", "--out", "keys.jsonl", "--json")[1])
+    assert {state: count for state, count in status["tickets"].items() if count} == {"delivered": 120}
+    assert status["undelivered"] == []
+
+
+def test_kill_in_the_sandbox(world: World) -> None:
+    """A make-believe run that is killed goes on as a real one does, though its server has forgotten everything."""
+    world.tenants(30)
+    sandbox = ("issue", "t.csv", "--sandbox", "--out", "keys.jsonl", "--ledger", "keys.db")
+    for held in (1, 12):
+        process = world.start(*sandbox)
+        world.until_held(held)
+        process.kill()
+        process.communicate()
+    code, _, err = world.run(*sandbox)
+
+    assert code == 0, err
+    assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(30)}
+    assert ", 0 suspects" in err
+    assert "0 of them held by nobody" in err
 
 
 def test_two_runs_on_one_file(world: World) -> None:
@@ -164,18 +125,51 @@ def test_two_runs_on_one_file(world: World) -> None:
     process.communicate()
 
 
-def test_a_full_disk(world: World) -> None:
-    """Keys that cannot be put on record are named and revoked, the job stops, and its file is whole."""
-    world.tenants(100)
-    full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))}
-    code, _, err = world.run(*ISSUE, FAST, **full)
+def limited(size: int) -> dict[str, Any]:
+    """Let no file of a process grow beyond this."""
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
 
-    held = world.held()
+
+def test_a_full_disk(world: World) -> None:
+    """Keys that cannot be delivered stay in the ledger, the job stops, and the same command delivers them."""
+    world.tenants(100)
+    size = 2_000_000
+    world.keys.touch(0o600)
+    world.keys.write_text(f'{{"ticket":"filler","id":"{"x" * (size - 5_000)}"}}\n')
+    code, _, err = world.run(*ISSUE, FAST, **limited(size))
+
+    held = world.held()[1:]
+    (kept,) = re.findall(r"(\d+) keys are in keys.jsonl.ledger, and could not be delivered yet", err)
     assert code == 1
     assert 5 < len(held) < 30
+    assert int(kept) > 0
     assert "respan-keys: keys.jsonl: File too large; no more keys are asked for" in err
-    assert re.search(r"t\.csv:\d+: t\d+: key \S+ could not be put on record, and was revoked", err)
-    assert world.server_counts()["alive"] == len(held)
+    assert "to go on: respan-keys issue" in err
+    assert len(world.run("list")[1].splitlines()) == len(held) + int(kept)
+    code, _, err = world.run(*ISSUE, FAST, **limited(size))
+    assert code == 1
+    assert err.splitlines()[-1] == "respan-keys: keys.jsonl: File too large"
+    assert len(world.run("list")[1].splitlines()) == len(held) + int(kept)
+    code, _, err = world.run(*ISSUE, FAST)
+    assert code == 0
+    assert " keys of an earlier run, which were only in keys.jsonl.ledger, were written to keys.jsonl" in err
+    assert Counter(line["ticket"] for line in world.held()[1:]) == {f"t{n}": 1 for n in range(100)}
+    assert world.server_counts()["alive"] == 100
+
+
+def test_a_full_disk_under_the_ledger(world: World) -> None:
+    """A key that cannot be noted is not asked for: the job stops, says so once, and the same command goes on."""
+    world.tenants(150)
+    code, _, err = world.run(*ISSUE, FAST, **limited(100_000))
+
+    assert code == 1
+    assert err.count("; no more keys are asked for") == 1
+    assert "the ledger could not be written" in err
+    assert len(world.held()) < 150
+    assert world.run(*ISSUE, FAST)[0] == 0
+    assert world.run("sweep", "--out", "keys.jsonl", "--grace", "0")[0] == 0
+    assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(150)}
+    assert world.server_counts()["alive"] == 150
 
 
 def test_a_full_disk_behind_standard_output(world: World) -> None:
@@ -245,7 +239,8 @@ def test_no_bar_without_rich(world: World, tmp_path: Path) -> None:
     (tmp_path / "none" / "rich" / "__init__.py").write_text("raise ImportError('not installed')\n")
 
     for environment in ({"PYTHONPATH": str(tmp_path / "none")}, {"TERM": "dumb"}):
-        world.keys.unlink(missing_ok=True)
+        for path in world.directory.glob("keys.jsonl*"):
+            path.unlink()
         seen = terminal(world, *ISSUE, FAST, **environment)
         assert "\x1b" not in seen
         assert re.search(r"^20/20 issued, [0-9.]+/s, 0 refused, 0 failed\r$", seen, re.MULTILINE)

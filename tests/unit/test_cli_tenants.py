@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli.exits import WrongUse
-from respan_async.cli.keyfile import digest
 from respan_async.cli.sheet import Sheet, open_sheet
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.issuing.jsonlines import digest
 from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy
 
 KNOWN = ", ".join(COLUMNS)
@@ -28,12 +28,11 @@ def complaints(content: bytes) -> list[str]:
 
 async def requests(content: bytes, *issued: str) -> list[tuple[str, int, CreateKeyRequest]]:
     file = sheet(content)
-    remaining = Remaining(file, check(file), {digest(ticket) for ticket in issued})
-    taken = [request async for request in remaining]
+    remaining = Remaining(file, len(check(file)), {digest(ticket) for ticket in issued})
+    taken = [ticket async for ticket in remaining]
     assert len(remaining) == len(taken)
-    return [
-        (tenant.ticket, tenant.line, request) for tenant, request in zip(remaining.in_hand.values(), taken, strict=True)
-    ]
+    assert [tenant.ticket for tenant in remaining.in_hand.values()] == taken
+    return [(tenant.ticket.id, tenant.line, tenant.ticket.request) for tenant in remaining.in_hand.values()]
 
 
 async def test_every_field() -> None:
@@ -102,17 +101,17 @@ async def test_a_ticket_is_not_sent() -> None:
 
 async def test_lines_and_where_they_begin() -> None:
     """Blank lines do not count, a quoted cell may hold lines, and a byte order mark and CRLF are no matter."""
-    content = b'\xef\xbb\xbfticket,name\r\n\r\na,"two\r\nlines"\r\n   \r\n"b\nc",x\r\nd,"un, deux"'
+    content = b'\xef\xbb\xbfticket,name\r\n\r\na,"two\r\nlines"\r\n   \r\n"b",x\r\nd,"un, deux"'
 
     found = await requests(content)
 
-    assert [(ticket, line) for ticket, line, _ in found] == [("a", 3), ("b\nc", 6), ("d", 8)]
+    assert [(ticket, line) for ticket, line, _ in found] == [("a", 3), ("b", 6), ("d", 7)]
     assert found[2][2].name == "un, deux"
 
 
 async def test_what_has_its_key_is_skipped() -> None:
-    """Tickets that were issued are not given again, and those that are in no line do not count."""
-    found = await requests(b"ticket\na\nb\nc\n", "b", "elsewhere")
+    """Tickets that are to be skipped are not given."""
+    found = await requests(b"ticket\na\nb\nc\n", "b")
 
     assert [(ticket, line) for ticket, line, _ in found] == [("a", 2), ("c", 4)]
 
@@ -149,14 +148,18 @@ async def test_many_skipped_lines() -> None:
         (b"ticket,name\n,b\n", "2: ticket: expected a text of its own for each line, got an empty cell"),
         (b"name,max_usage\n ,1\n", "2: name: expected a text of its own for each line, got an empty cell"),
         (b"ticket\na\n\nb\na \n", "5: ticket: expected each only once, got 'a' as in line 2"),
-        (b'ticket,name\n"a\nb",x\na,"y\n\n', "4: a quoted cell in this line has no end; what follows was not read"),
+        (b'ticket,name\n"a","x\nz"\na,"y\n\n', "4: a quoted cell in this line has no end; what follows was not read"),
         (b'ticket\n"a"b\n', "2: ',' expected after '\"'; what follows was not read"),
         (
             b"ticket\n" + b"a" * 200_000,
             "2: a cell is too long; perhaps a quoted cell has no end; what follows was not read",
         ),
         (b"ticket\n" + b"a" * 2_000_000, "2: expected lines of at most 1048576 characters; what follows was not read"),
-        (b"name\n" + b"a" * 51, "2: name: expected at most 50 characters, got 51"),
+        (
+            b"name\n" + b"a" * 37,
+            "2: name: expected at most 36 characters, beside the 14 of the tag that is added, got 37",
+        ),
+        (b'ticket\n"a\nb"\n', "2: ticket id: expected 1 to 500 printable characters, got 'a\\nb'"),
         (b"name,expires_in\na,1y\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '1y'"),
         (b"name,expires_in\na,0s\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '0s'"),
         (b"name,expires_in\na,999999999999w\n", "2: expires_in: expected a time of human measure, got '999999999999w'"),
@@ -216,7 +219,7 @@ async def test_a_file_that_changes_meanwhile() -> None:
     """A line that was good and is not any more ends the input."""
     file = io.BytesIO(b"ticket\na\nb\n")
     source = Sheet(file, "t.csv", known=COLUMNS, keys=KEYS)
-    remaining = Remaining(source, check(source), set())
+    remaining = Remaining(source, len(check(source)), set())
     file.seek(0)
     file.write(b"ticket\na\n\xff\n")
 

@@ -1,0 +1,67 @@
+"""`respan-keys status`: what is in a ledger, read without disturbing whoever works with it."""
+
+import argparse
+from datetime import UTC, datetime
+
+from respan_async import codec
+from respan_async.cli import exits, ledgerfile
+from respan_async.cli.progress import clock
+from respan_async.cli.stream import STANDARD_OUTPUT
+from respan_async.cli.tables import Table, show
+from respan_async.cli.terminal import LogLines
+from respan_async.errors import LedgerError
+from respan_async.issuing.linefile import write_all
+from respan_async.issuing.snapshot import Snapshot, look
+
+
+def status(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Print what is in a ledger."""
+    path = ledgerfile.existing_path_of(arguments)
+    try:
+        snapshot = look(path)
+    except LedgerError as error:
+        raise exits.WrongUse(str(error)) from None
+    if arguments.json:
+        write_all(STANDARD_OUTPUT, codec.encode(_as_json(path, snapshot)) + b"\n")
+    else:
+        show(_tables(path, snapshot, datetime.now(UTC)))
+    return exits.OK
+
+
+def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "ledger": path,
+        "tickets": {str(state): count for state, count in snapshot.counts.tickets.items()},
+        "attempts": {str(state): count for state, count in snapshot.counts.attempts.items()},
+        "suspects": [
+            {
+                "name": suspect.name,
+                "id": suspect.id,
+                "sent_at": suspect.sent_at.isoformat(),
+                "effect": str(suspect.effect.value),
+                "reason": suspect.reason,
+            }
+            for suspect in snapshot.suspects
+        ],
+        "undelivered": [
+            {"ticket": left.ticket, "id": left.key_id, "issued_at": left.issued_at.isoformat()}
+            for left in snapshot.undelivered
+        ],
+    }
+
+
+def _tables(path: str, snapshot: Snapshot, now: datetime) -> list[Table]:
+    counts = [("tickets", str(state), str(count)) for state, count in snapshot.counts.tickets.items()]
+    counts += [("attempts", str(state), str(count)) for state, count in snapshot.counts.attempts.items()]
+    tables = [Table(path, ("what", "state", "count"), counts)]
+    if snapshot.suspects:
+        rows = [(each.name or "", _age(each.sent_at, now), each.reason) for each in snapshot.suspects]
+        tables.append(Table("suspects: keys that may be alive and held by nobody", ("name", "age", "reason"), rows))
+    if snapshot.undelivered:
+        rows = [(each.ticket, each.key_id, _age(each.issued_at, now)) for each in snapshot.undelivered]
+        tables.append(Table("not delivered: secrets that are still in the ledger", ("ticket", "key", "age"), rows))
+    return tables
+
+
+def _age(then: datetime, now: datetime) -> str:
+    return clock(max((now - then).total_seconds(), 0.0))

@@ -1,0 +1,111 @@
+"""What is said at the end of a run of `respan-keys issue`."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+import attrs
+
+from respan_async.cli import exits
+from respan_async.cli.ledgerfile import IN_MEMORY
+from respan_async.cli.terminal import MOST_LINES, say
+from respan_async.effect import Suspect
+from respan_async.errors import LedgerError
+from respan_async.issuing.snapshot import look
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """How it went, what may be left behind, and how to go on.
+
+    Attributes:
+        arguments: The command's.
+        ledger: Where the ledger is.
+        suspects: What this run has left behind, as far as it knows.
+        issued: Keys made and delivered.
+        already: Tickets that were issued before.
+        absent: Those among them whose line is not in the file of keys.
+        failed: Tickets that failed.
+        kept: Keys that are in the ledger, because they could not be delivered.
+        left: Tickets without a delivered key.
+        refused: Requests the limit turned away.
+        elapsed: Seconds.
+        rate: Outcomes a second.
+        fatal: What ended the run; None when nothing did.
+    """
+
+    arguments: argparse.Namespace
+    ledger: str
+    suspects: Sequence[Suspect]
+    issued: int
+    already: int
+    absent: int
+    failed: int
+    kept: int
+    left: int
+    refused: int
+    elapsed: float
+    rate: float
+    fatal: Exception | None
+
+    def say(self) -> None:
+        """Say it, once the ledger is closed."""
+        remembered = self._remembered()
+        if self.failed > MOST_LINES:
+            say(f"... and {self.failed - MOST_LINES} more failures")
+        if remembered is None:
+            say_suspects(self.suspects)
+        suspects = len(self.suspects) if remembered is None else remembered
+        not_sent = max(self.left - self.failed - self.kept, 0)
+        say(
+            f"{self.issued} issued in {self.elapsed:.1f} s ({self.rate:.1f}/s), {self.already} already issued, "
+            f"{self.failed} failed, {not_sent} not sent, {self.refused} refused, {suspects} suspects"
+        )
+        self._say_what_is_missing()
+        if remembered:
+            sweep, status = self._command("sweep"), self._command("status")
+            say(f"suspects may be live keys that nobody holds; {status} names them, {sweep} revokes them")
+        if self.fatal is not None:
+            say(f"respan-keys: {exits.sentence(self.fatal)}")
+        if self.left and not isinstance(self.fatal, exits.WrongUse):
+            self._say_how_to_go_on()
+
+    def _remembered(self) -> int | None:
+        """Count the ledger's suspects; None when it is forgotten with this process."""
+        if self.ledger == IN_MEMORY:
+            return None
+        try:
+            return len(look(self.ledger).suspects)
+        except LedgerError:
+            return None
+
+    def _say_what_is_missing(self) -> None:
+        if self.absent:
+            anew = f"; to play anew, remove {self.ledger}" if self.arguments.sandbox else ""
+            say(
+                f"{self.absent} of those already issued are not in {self.arguments.out}: their keys were delivered "
+                f"before, and their secrets are erased{anew}"
+            )
+        if self.kept:
+            say(f"{self.kept} keys are in {self.ledger}, and could not be delivered yet")
+
+    def _command(self, name: str) -> str:
+        url = ("--base-url", self.arguments.base_url) if self.arguments.base_url and name == "sweep" else ()
+        return shlex.join(("respan-keys", name, "--ledger", self.ledger, *url))
+
+    def _say_how_to_go_on(self) -> None:
+        if self.ledger == IN_MEMORY and self.arguments.out == "-":
+            say("to go on, leave out what was issued: without --ledger, keys on standard output are not remembered")
+            return
+        again = "give the same input to " if self.arguments.file == "-" else ""
+        say(f"to go on: {again}{shlex.join(('respan-keys', *self.arguments.argv))}")
+
+
+def say_suspects(suspects: Sequence[Suspect]) -> None:
+    """Say the first few suspects, a line each."""
+    for suspect in suspects[:MOST_LINES]:
+        known = f"; respan-keys delete -- {shlex.quote(suspect.id)}" if suspect.id else ""
+        sent_at = suspect.sent_at.isoformat(timespec="seconds")
+        say(f"suspect: name {suspect.name!r}, sent at {sent_at}: {suspect.reason}{known}")
+    if len(suspects) > MOST_LINES:
+        say(f"... and {len(suspects) - MOST_LINES} more suspects")

@@ -1,0 +1,67 @@
+"""Tables on standard output: by rich on a terminal, plain anywhere else."""
+
+import sys
+from collections.abc import Sequence
+
+import attrs
+
+from respan_async.cli.stream import STANDARD_OUTPUT
+from respan_async.cli.terminal import MOST_LINES, printable
+from respan_async.issuing.linefile import write_all
+
+
+@attrs.frozen
+class Table:
+    """Rows of text.
+
+    Attributes:
+        title: What it shows.
+        columns: The names of the columns.
+        rows: The rows; of many, the first few are shown, and the rest is counted.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Write tables to standard output."""
+    if sys.stdout.isatty() and _show_by_rich(tables):
+        return
+    lines: list[str] = []
+    for table in tables:
+        shown = [tuple(map(printable, row)) for row in table.rows[:MOST_LINES]]
+        widths = [max(map(len, column)) for column in zip(table.columns, *shown, strict=True)]
+        lines += [table.title]
+        for row in (table.columns, *shown):
+            cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+            lines.append(f"  {'  '.join(cells).rstrip()}")
+        lines += [*_rest(table), ""]
+    write_all(STANDARD_OUTPUT, "\n".join(lines).encode())
+
+
+def _rest(table: Table) -> list[str]:
+    more = len(table.rows) - MOST_LINES
+    return [f"  ... and {more} more"] if more > 0 else []
+
+
+def _show_by_rich(tables: Sequence[Table]) -> bool:
+    """Write tables by rich; return whether it is there."""
+    try:
+        from rich.console import Console
+        from rich.table import Table as RichTable
+        from rich.text import Text
+    except ImportError:
+        return False
+    console = Console()
+    for table in tables:
+        drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
+        for column in table.columns:
+            drawn.add_column(column, overflow="fold")
+        for row in table.rows[:MOST_LINES]:
+            drawn.add_row(*(Text(printable(cell)) for cell in row))
+        console.print(drawn)
+        for line in _rest(table):
+            console.print(line)
+    return True

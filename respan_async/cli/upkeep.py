@@ -1,0 +1,56 @@
+"""`respan-keys sweep` and `respan-keys ledger rotate`: what a ledger needs from time to time."""
+
+import argparse
+import asyncio
+
+from respan_async.cli import exits, ledgerfile
+from respan_async.cli.account import connect
+from respan_async.cli.summary import say_suspects
+from respan_async.cli.terminal import LogLines, say
+from respan_async.errors import LedgerError
+from respan_async.events import Event, RevokedEvent
+from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing.snapshot import look
+
+
+def sweep(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Revoke what lost answers and crashes have left behind."""
+    path = ledgerfile.existing_path_of(arguments)
+    return asyncio.run(_sweep(arguments, path, SQLiteLedger(path, ledgerfile.cipher())))
+
+
+async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger) -> int:
+    def tell(event: Event) -> None:
+        if isinstance(event, RevokedEvent):
+            say(f"key {event.id} is revoked: {event.reason}")
+
+    async with connect(arguments, hooks=(tell,)) as respan:
+        issuer = Issuer(respan, ledger, force=arguments.force_ledger, auto_sweep=False)
+        await ledgerfile.enter(issuer, path)
+        if suspects := len(await issuer.pending()):
+            say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
+        report = await issuer.sweep(grace=arguments.grace)
+    say_suspects(report.left)
+    say(f"{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, {len(report.left)} suspects left")
+    return exits.OK
+
+
+def rotate(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Encrypt the secrets that a ledger keeps with the key that is used now."""
+    path = ledgerfile.existing_path_of(arguments)
+    cipher = ledgerfile.cipher()
+    if cipher is None:
+        raise exits.WrongUse(f"{ledgerfile.KEY}: expected the key to encrypt with, got none")
+    say(f"{asyncio.run(_rotate(path, SQLiteLedger(path, cipher)))} secrets are encrypted anew")
+    return exits.OK
+
+
+async def _rotate(path: str, ledger: SQLiteLedger) -> int:
+    try:
+        await ledger.open(look(path).account)
+        try:
+            return await ledger.rotate()
+        finally:
+            await ledger.aclose()
+    except LedgerError as error:
+        raise exits.WrongUse(str(error) if path in str(error) else f"{path}: {error}") from None

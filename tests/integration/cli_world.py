@@ -1,0 +1,152 @@
+"""What the tests of the command line share: servers, and runs within this process or as one of their own."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from respan_async.cli import main
+from respan_async.testing import FakeRespan
+
+COMMAND = (sys.executable, "-m", "respan_async.cli")
+
+
+@attrs.define
+class World:
+    """A directory with a sandbox running beside it."""
+
+    directory: Path
+    environment: dict[str, str]
+    sandbox: subprocess.Popen[str]
+    _report: dict[str, int] = attrs.field(factory=dict)
+
+    @property
+    def keys(self) -> Path:
+        return self.directory / "keys.jsonl"
+
+    def tenants(self, count: int) -> None:
+        lines = [f"t{number}" for number in range(count)]
+        (self.directory / "t.csv").write_text("\n".join(["ticket", *lines]) + "\n")
+
+    def start(self, *argv: str, **more: Any) -> subprocess.Popen[str]:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        return subprocess.Popen((*COMMAND, *argv), cwd=self.directory, env=self.environment, text=True, **streams)
+
+    def run(self, *argv: str, **more: Any) -> tuple[int, str, str]:
+        process = self.start(*argv, **more)
+        out, err = process.communicate(timeout=20)
+        assert "Traceback" not in (err or "")
+        return process.returncode, out, err
+
+    def held(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.keys.read_text().splitlines()]
+
+    def until_held(self, count: int) -> None:
+        until(lambda: self.keys.exists() and self.keys.read_bytes().count(b"\n") >= count)
+
+    def server_counts(self) -> dict[str, int]:
+        """End the sandbox, and return what it counted."""
+        self.sandbox.send_signal(signal.SIGINT)
+        _, err = self.sandbox.communicate(timeout=5)
+        assert self.sandbox.returncode == 0
+        return {name: int(number) for number, name in re.findall(r"(\d+) (requests|refused|keys made|alive)", err)}
+
+
+def until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(name="world")
+def world_fixture(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    options = getattr(request, "param", ("--latency", "0.03"))
+    sandbox = subprocess.Popen(
+        (*COMMAND, "sandbox", "--port", "0", "--limit", "none", *options),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sandbox.stdout is not None
+    given = dict(sandbox.stdout.readline().rstrip("\n").split("=", 1) for _ in range(2))
+    assert given.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY"}
+    yield World(tmp_path, {**os.environ, **given, "TERM": "xterm", "COLUMNS": "100"}, sandbox)
+    if sandbox.poll() is None:
+        sandbox.kill()
+    sandbox.communicate()
+
+
+class Server:
+    """A fake server on an event loop of its own, because the command line brings its own as well."""
+
+    def __init__(self) -> None:
+        self.fake = FakeRespan(forbidden_keys=["forbidden"])
+        self._loop = asyncio.new_event_loop()
+        self._ended = asyncio.Event()
+        self._up: Future[None] = Future()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    async def _serve(self) -> None:
+        async with self.fake:
+            self._up.set_result(None)
+            await self._ended.wait()
+
+    def start(self) -> None:
+        self._thread.start()
+        self._up.result(5)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+        self._thread.join(5)
+        self._loop.close()
+
+    def ids(self) -> set[str]:
+        return {record.id for record in self.fake.alive()}
+
+
+@pytest.fixture(name="server")
+def server_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    server = Server()
+    server.start()
+    monkeypatch.setenv("RESPAN_API_KEY", server.fake.api_key)
+    monkeypatch.setenv("RESPAN_BASE_URL", server.fake.url)
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.stop()
+
+
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+@pytest.fixture(name="run")
+def run_fixture(capfd: pytest.CaptureFixture[str]) -> Run:
+    def run(*argv: str) -> tuple[int, list[dict[str, Any]], str]:
+        code = main(argv)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return code, [json.loads(line) for line in out.splitlines()], err
+
+    return run
+
+
+def tenants(count: int, path: str = "t.csv") -> str:
+    lines = [f"t{number},Tenant {number}" for number in range(count)]
+    Path(path).write_text("\n".join(["ticket,name", *lines]) + "\n")
+    return path
+
+
+def held(path: str = "keys.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]

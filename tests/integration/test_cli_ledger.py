@@ -1,0 +1,398 @@
+"""`respan-keys` and its ledger: what is remembered from run to run, what `status`, `sweep` and `ledger rotate` do."""
+
+import base64
+import json
+import os
+import pty
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from respan_async import AsyncRespan, ConfigurationError
+from respan_async.issuing import Issuer, SQLiteLedger
+from tests.integration.cli_world import (
+    COMMAND,
+    Run,
+    Server,
+    World,
+    held,
+    run_fixture,  # noqa: F401  a fixture
+    server_fixture,  # noqa: F401  a fixture
+    tenants,
+    world_fixture,  # noqa: F401  a fixture
+)
+
+LEDGER = "keys.jsonl.ledger"
+ISSUE = ("issue", "t.csv", "--out", "keys.jsonl")
+KEYS = [base64.b64encode(bytes([number]) * 32).decode() for number in (1, 2, 3)]
+
+
+def status_of(run: Run) -> dict[str, Any]:
+    code, (status,), _ = run("status", "--ledger", LEDGER, "--json")
+    assert code == 0
+    return status
+
+
+def test_names_carry_a_tag(server: Server, run: Run) -> None:
+    """A name is what the file says and a tag; the ticket is the caller's own."""
+    run("issue", tenants(2), "--out", "keys.jsonl")
+
+    for line in held():
+        name, mark, tag = line["name"].partition(" ~")
+        assert name == f"Tenant {line['ticket'][1:]}"
+        assert (mark, len(tag)) == (" ~", 12)
+
+
+def test_nothing_is_left_in_the_ledger_but_what_is_known(server: Server, run: Run) -> None:
+    """The ledger beside --out is its owner's alone, and has no secret once all is delivered."""
+    run("issue", tenants(3), "--out", "keys.jsonl")
+
+    assert Path(LEDGER).stat().st_mode & 0o777 == 0o600
+    assert status_of(run)["tickets"]["delivered"] == 3
+    content = Path(LEDGER).read_bytes()
+    assert not any(line["api_key"].encode() in content for line in held())
+    assert sorted(path.name for path in Path().iterdir()) == ["keys.jsonl", LEDGER, "t.csv"]
+
+
+def test_other_fields_for_a_known_ticket(server: Server, run: Run) -> None:
+    """A ticket keeps its fields: with others its line fails, and the rest goes on."""
+    run("issue", tenants(3), "--out", "keys.jsonl")
+    Path("t.csv").write_text("ticket,name\nt0,Tenant 0\nt1,Another\nt2,Tenant 2\nt3,Tenant 3\n")
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert "t.csv:3: t1: ticket 't1': issued before with another name; a new issuance is a new ticket" in err
+    assert "1 issued in " in err
+    assert "2 already issued, 1 failed, 0 not sent" in err
+    assert len(held()) == 4
+
+
+def test_lines_that_are_gone(server: Server, run: Run) -> None:
+    """A file of keys that was removed does not make its tickets new: they are not issued again, and that is said."""
+    run("issue", tenants(3), "--out", "keys.jsonl")
+    Path("keys.jsonl").unlink()
+    code, _, err = run(*ISSUE)
+
+    assert code == 0
+    assert "3 already issued" in err
+    assert "3 of those already issued are not in keys.jsonl: their keys were delivered before" in err
+    assert server.fake.counts.created == 3
+
+
+def test_the_ledger_of_another_account(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger belongs to its account, unless it is forced."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    monkeypatch.setenv("RESPAN_API_KEY", "another")
+    for argv in (ISSUE, ("sweep", "--ledger", LEDGER)):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert err == (
+            f"respan-keys: {LEDGER}: the ledger of another account or base URL; give this one a file of its own, or "
+            "use --force-ledger\n"
+        )
+    assert run(*ISSUE, "--force-ledger")[0] == 0
+
+
+def test_what_is_no_ledger(server: Server, run: Run) -> None:
+    """A ledger that cannot be one ends with 2 and one sentence, before anything is sent."""
+    tenants(1)
+    Path("notes.txt").write_text("hello, I am no ledger\n" * 100)
+    Path("notes.txt").chmod(0o600)
+    Path("open.db").touch(0o644)
+    Path("open.db").write_text("x")
+    for argv in (
+        [*ISSUE, "--ledger", "notes.txt"],
+        [*ISSUE, "--ledger", "open.db"],
+        [*ISSUE, "--ledger", "none/keys.db"],
+        [*ISSUE, "--ledger", "keys.jsonl"],
+        ["status", "--ledger", "notes.txt"],
+        ["status", "--ledger", "none.db"],
+        ["status", "--out", "-"],
+        ["sweep", "--ledger", "none.db"],
+        ["ledger", "rotate", "--ledger", "none.db"],
+    ):
+        code, _, err = run(*argv)
+        assert (code, len(err.splitlines())) == (2, 1), (argv, err)
+        assert err.startswith("respan-keys: ")
+    assert Path("notes.txt").read_text() == "hello, I am no ledger\n" * 100
+    assert not Path("none.db").exists()
+    assert server.fake.counts.requests == 0
+
+
+def test_a_ledger_of_a_newer_version(server: Server, run: Run) -> None:
+    """A ledger that this version cannot read is left alone, by every command."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    with closing(sqlite3.connect(LEDGER)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    for argv in (ISSUE, ("status", "--ledger", LEDGER), ("sweep", "--ledger", LEDGER)):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert "written by a newer version of this library" in err
+
+
+def test_standard_output_with_a_ledger(server: Server, run: Run) -> None:
+    """With a ledger of its own, a run to standard output is remembered as well."""
+    code, out, _ = run("issue", tenants(3), "--ledger", LEDGER)
+    assert (code, len(out)) == (0, 3)
+
+    code, out, err = run("issue", "t.csv", "--ledger", LEDGER)
+
+    assert (code, out) == (0, [])
+    assert "3 already issued" in err
+    assert server.fake.counts.created == 3
+
+
+def test_standard_output_without_a_ledger(server: Server, run: Run) -> None:
+    """Without one, nothing is remembered; a suspect is named, as nobody else could."""
+    server.fake.script("lose_answer_after_create")
+    code, out, err = run("issue", tenants(1))
+
+    assert (code, len(out)) == (0, 1)
+    assert "suspect: name 'Tenant 0 ~" in err
+    assert "1 suspects" in err
+    assert sorted(path.name for path in Path().iterdir()) == ["t.csv"]
+    assert len(run("issue", "t.csv")[1]) == 1
+
+
+def test_sandbox_and_account_do_not_mix(server: Server, run: Run) -> None:
+    """A make-believe run has a ledger like any other, which goes with no account; the server's address is no matter."""
+    assert run("issue", tenants(3), "--sandbox", "--out", "trial.jsonl", "--ledger", LEDGER)[0] == 0
+    assert run("issue", "t.csv", "--sandbox", "--out", "trial.jsonl", "--ledger", LEDGER)[0] == 0
+    code, _, err = run("issue", "t.csv", "--out", "keys.jsonl", "--ledger", LEDGER)
+
+    assert code == 2
+    assert "the ledger of another account" in err
+    assert server.fake.counts.requests == 0
+
+
+async def test_an_account_of_its_own_is_one_word(respan: AsyncRespan) -> None:
+    """What a ledger is bound to in place of the base URL is refused at once when it could not be compared."""
+    for account in ("two words", "", " "):
+        with pytest.raises(ConfigurationError, match="expected one word"):
+            Issuer(respan, SQLiteLedger(":memory:"), account=account)
+
+
+def test_suspects_of_the_sandbox_die_with_it(server: Server, run: Run) -> None:
+    """What a killed run left on a make-believe server is gone with that server."""
+    run("issue", tenants(1), "--sandbox", "--out", "keys.jsonl")
+    with closing(sqlite3.connect(LEDGER)) as connection, connection:
+        connection.execute("UPDATE attempts SET state = 'suspect'")
+    run(*ISSUE, "--sandbox")
+
+    assert status_of(run)["attempts"]["suspect"] == 0
+
+
+def test_sweep(server: Server, run: Run) -> None:
+    """`sweep` revokes what lost answers left, and nothing else; `status` names it before, and nothing after."""
+    server.fake.script("lose_answer_after_create", "ok", "lose_answer_after_create", "no_api_key")
+    assert run("issue", tenants(4), "--out", "keys.jsonl", "--max-in-flight", "1")[0] == 1
+    orphans = {record.id for record in server.fake.unheld(line["id"] for line in held())}
+    status = status_of(run)
+    assert len(orphans) == 3
+    assert len(status["suspects"]) == status["attempts"]["suspect"] == 3
+
+    code, out, err = run("sweep", "--ledger", LEDGER, "--grace", "0.1")
+
+    assert (code, out) == (0, [])
+    assert "3 suspects; the list is read 0.1 s after the last of them was sent" in err
+    assert all(f"key {orphan} is revoked: " in err for orphan in orphans)
+    assert err.endswith("3 revoked, 0 expired by themselves, 0 suspects left\n")
+    assert server.ids() == {line["id"] for line in held()}
+    assert status_of(run)["suspects"] == []
+
+
+def test_sweep_leaves_what_it_cannot_prove(server: Server, run: Run) -> None:
+    """An attempt whose key is not to be found stays a suspect, and is named."""
+    server.fake.script("html_502")
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    code, _, err = run("sweep", "--ledger", LEDGER, "--grace", "0")
+
+    assert code == 0
+    assert "suspect: name 'Tenant 0 ~" in err
+    assert err.endswith("0 revoked, 0 expired by themselves, 1 suspects left\n")
+
+
+def test_sweep_with_a_key_that_is_refused(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that may not list ends with 3."""
+    server.fake.script("html_502")
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    monkeypatch.setenv("RESPAN_API_KEY", "forbidden")
+
+    assert run("sweep", "--ledger", LEDGER, "--grace", "0", "--force-ledger")[0] == 3
+
+
+def undelivered(server: Server, run: Run, count: int) -> None:
+    """Leave secrets in the ledger."""
+    tenants(count)
+    Path("keys.jsonl").touch(0o600)
+    script = (
+        "import resource, sys; from respan_async.cli import main;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    Path("keys.jsonl").write_text(f'{{"ticket":"filler","id":"{"x" * 3_999_900}"}}\n')
+    done = subprocess.run((sys.executable, "-c", script, *ISSUE), capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    Path("keys.jsonl").write_bytes(b"")
+
+
+def test_status(server: Server, run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    """`status` counts tickets and attempts by state, and lists suspects and what is not delivered, without secrets."""
+    server.fake.script("lose_answer_after_create")
+    run("issue", tenants(1, "first.csv"), "--out", "first.jsonl", "--ledger", LEDGER)
+    undelivered(server, run, 4)
+    before = Path(LEDGER).read_bytes()
+    code = subprocess.run((*COMMAND, "status", "--out", "keys.jsonl"), check=False).returncode
+    out, err = capfd.readouterr()
+
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["tickets", "issued", "3"] in rows
+    assert ["tickets", "delivered", "1"] in rows
+    assert ["attempts", "suspect", "1"] in rows
+    assert "suspects: keys that may be alive and held by nobody" in out
+    assert "APIConnectionError" in out
+    assert "not delivered: secrets that are still in the ledger" in out
+    assert [row[0] for row in rows if len(row) == 3 and row[0].startswith("t") and row[0][1:].isdigit()] == [
+        "t1",
+        "t2",
+        "t3",
+    ]
+    assert not any(record.api_key in out for record in server.fake.keys.values())
+    assert Path(LEDGER).read_bytes() == before
+    status = status_of(run)
+    assert [left["ticket"] for left in status["undelivered"]] == ["t1", "t2", "t3"]
+    assert run(*ISSUE)[0] == 0
+    assert len(held()) == 3
+
+
+def test_status_on_a_terminal(server: Server, run: Run) -> None:
+    """On a terminal, rich draws the tables."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    ours, theirs = pty.openpty()
+    done = subprocess.run((*COMMAND, "status", "--ledger", LEDGER), stdout=theirs, check=False)
+    os.close(theirs)
+    seen = os.read(ours, 100_000).decode()
+    os.close(ours)
+
+    assert done.returncode == 0
+    assert "┏━━━" in seen
+    assert "delivered" in seen
+
+
+def test_secrets_are_encrypted(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With RESPAN_LEDGER_KEY a kept secret is of no use to who reads the file, and is delivered all the same."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+    undelivered(server, run, 2)
+    content = b"".join(path.read_bytes() for path in Path().glob(f"{LEDGER}*"))
+    assert not any(record.api_key.encode() in content for record in server.fake.keys.values())
+    for key in ("", KEYS[1]):
+        monkeypatch.setenv("RESPAN_LEDGER_KEY", key)
+        code, _, err = run(*ISSUE)
+        assert code == 2
+        assert err.endswith("; expected its key in RESPAN_LEDGER_KEY or RESPAN_LEDGER_OLD_KEYS\n")
+        assert held() == []
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+
+    assert run(*ISSUE)[0] == 0
+    assert {line["api_key"] for line in held()} == {record.api_key for record in server.fake.alive()}
+
+
+def test_rotate(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ledger rotate` encrypts what is kept with the new key, after which the old one is not needed, nor an API key."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+    undelivered(server, run, 3)
+    api_key = os.environ["RESPAN_API_KEY"]
+    monkeypatch.delenv("RESPAN_API_KEY")
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[2])
+    rotate = ("ledger", "rotate", "--ledger", LEDGER)
+    code, _, err = run(*rotate)
+    assert code == 2
+    assert "was encrypted with another key" in err
+    monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS", f"{KEYS[1]}, {KEYS[0]}")
+
+    assert run(*rotate) == (0, [], "3 secrets are encrypted anew\n")
+    assert run(*rotate) == (0, [], "0 secrets are encrypted anew\n")
+    monkeypatch.delenv("RESPAN_LEDGER_OLD_KEYS")
+    monkeypatch.setenv("RESPAN_API_KEY", api_key)
+    assert run(*ISSUE)[0] == 0
+    assert {line["api_key"] for line in held()} == {record.api_key for record in server.fake.alive()}
+
+
+@pytest.mark.parametrize(
+    ("key", "old", "complaint"),
+    [
+        ("short", "", "RESPAN_LEDGER_KEY: expected 32 bytes as base64"),
+        (KEYS[0], "x,y", "RESPAN_LEDGER_OLD_KEYS: expected keys of 32 bytes as base64"),
+        ("", KEYS[0], "RESPAN_LEDGER_KEY: expected the key to encrypt with"),
+    ],
+)
+def test_keys_that_are_none(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, key: str, old: str, complaint: str
+) -> None:
+    """A key in the environment that is none ends with 2, and is not shown."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", key)
+    monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS", old)
+    tenants(1)
+    for argv in (ISSUE, ("ledger", "rotate", "--ledger", LEDGER)):
+        Path(LEDGER).touch(0o600)
+        code, _, err = run(*argv)
+        assert code == 2
+        assert complaint in err
+        assert "short" not in err
+    assert server.fake.counts.requests == 0
+
+
+def test_without_the_extra_crypto(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key without what encrypts with it ends with 2, and the command to install it."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers.aead", None)
+    code, _, err = run("issue", tenants(1), "--out", "keys.jsonl")
+
+    assert code == 2
+    assert "pip install 'respan-async[crypto]'" in err
+
+
+def test_status_of_a_running_issue(world: World) -> None:
+    """`status` and `ledger rotate` do their work while a run goes on, which is not disturbed."""
+    world.tenants(1000)
+    world.environment["RESPAN_LEDGER_KEY"] = KEYS[0]
+    process = world.start(*ISSUE, "--rate", "40/1s")
+    world.until_held(5)
+    code, out, _ = world.run("status", "--out", "keys.jsonl", "--json")
+    rotated = world.run("ledger", "rotate", "--out", "keys.jsonl")
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=15)
+
+    counts = json.loads(out)
+    assert (code, rotated[0], process.returncode) == (0, 0, 130), err
+    assert 5 <= counts["tickets"]["delivered"] < 1000
+    assert counts["attempts"]["suspect"] == 0
+    assert " 0 failed, " in err
+    assert "0 suspects" in err
+    assert world.server_counts()["alive"] == len(world.held())
+
+
+@pytest.mark.parametrize("world", [("--fault", "stall:0.3")], indirect=True)
+def test_what_a_second_interrupt_leaves_is_remembered(world: World) -> None:
+    """What was in the air when the process ended at once is known to `status`, from the first moment."""
+    world.tenants(40)
+    process = world.start(*ISSUE, "--rate", "1000/1s", "--max-in-flight", "8")
+    world.until_held(3)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    while "interrupted" not in process.stderr.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+
+    status = json.loads(world.run("status", "--out", "keys.jsonl", "--json")[1])
+    assert process.returncode == 130
+    assert f"{LEDGER} remembers them" in err
+    assert status["attempts"]["intent"] + status["attempts"]["suspect"] > 0
