@@ -313,7 +313,9 @@ class Batch(Generic[Item]):
             work = self._working[index] = self._start(item)
             key = await work.run()
         except RespanError as error:
-            if isinstance(error, _FATAL) or (isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed):
+            # A 403 after a success is about that one item; before any, about the API key.
+            useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
+            if useless or isinstance(error, _FATAL):
                 self._fatal = self._fatal or error
                 self._stop()
             return Failed(item, index, error)

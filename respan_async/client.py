@@ -1,6 +1,7 @@
 """The client: its settings, its lifetime, and how its parts are put together. No HTTP here."""
 
 import asyncio
+import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -318,8 +319,8 @@ def _is_loopback(host: str) -> bool:
 def _checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
-        if not callable(hook):
-            raise ConfigurationError(f"hooks: expected callables, got {hook!r:.100}")
+        if not callable(hook) or inspect.iscoroutinefunction(hook):
+            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
     return checked
 
 

@@ -35,7 +35,7 @@ class RespanError(Exception):
         status: The HTTP status of the last answer, or None when there was none.
         request_id: The server's id of the last request, where it sent one.
         body: The last answer's body: text, at most 2,000 characters, secrets redacted.
-        attempts: How many requests may have reached the server.
+        attempts: How many requests were made, those among them that met no server or a refusal.
         retryable: Whether the same call may succeed later.
     """
 

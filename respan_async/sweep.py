@@ -20,7 +20,14 @@ from typing import Any, Final, Protocol
 import attrs
 
 from respan_async.effect import Suspect
-from respan_async.errors import AuthenticationError, ClientStateError, NotFoundError, PermissionDeniedError, RespanError
+from respan_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    ClientStateError,
+    NotFoundError,
+    PermissionDeniedError,
+    RespanError,
+)
 from respan_async.events import Hub, RevokedEvent, SweepEvent, logger
 from respan_async.lifetime import Lifetime
 from respan_async.models import TemporaryKey
@@ -85,9 +92,14 @@ async def sweep(
         await store.settle(suspect, revoked=False)
         suspects.remove(suspect)
     revoked: list[str] = []
+    failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
-        await _revoke(suspect.id or "", suspect, keys, store, hub)
-        revoked.append(suspect.id or "")
+        try:
+            await _revoke(suspect.id or "", suspect, keys, store, hub)
+        except APIStatusError as error:
+            failure = failure or error  # about this one key; the others are revoked all the same
+        else:
+            revoked.append(suspect.id or "")
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
         await _wait_out(tagged, grace, wall)
@@ -97,6 +109,8 @@ async def sweep(
                 revoked.append(key.id)
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
     hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
+    if failure is not None:
+        raise failure
     return report
 
 

@@ -44,7 +44,7 @@ async def test_a_refusal_even_as_the_very_first_answer_is_waited_out(
     mocked: aioresponses, refusal: dict[str, object]
 ) -> None:
     """429 in each form, then 201: the key is returned."""
-    mocked.post(URL, status=429, **refusal)  # type: ignore[arg-type]
+    mocked.post(URL, status=429, **refusal)
     mocked.post(URL, status=201, payload=KEY)
 
     async with AsyncRespan("k", retry=QUICK) as respan:

@@ -1,0 +1,661 @@
+"""What an `Issuer` relies on, of every ledger there is."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from respan_async import CreatedKey, CreateKeyRequest, Effect
+from respan_async.issuing import (
+    AttemptState,
+    Ledger,
+    LedgerError,
+    SQLiteLedger,
+    Ticket,
+    TicketConflictError,
+    TicketState,
+)
+from respan_async.issuing.ledger import Intent
+from respan_async.secret import Secret
+
+ACCOUNT = "https://api.respan.ai abc"
+TICKET = Ticket("tenant-1", CreateKeyRequest(name="tenant 1", max_usage=5))
+_numbers = itertools.count(1)
+
+Make = Callable[..., Ledger]
+
+
+@attrs.define
+class Store:
+    """Where ledgers of one kind keep their things.
+
+    Attributes:
+        make: Gives another ledger of the same store, as another process would have it; takes `lease`.
+        opened: What is to be closed in the end.
+    """
+
+    make: Make
+    opened: list[Ledger] = attrs.field(factory=list)
+
+    async def open(self, account: str = ACCOUNT, *, force: bool = False, **settings: Any) -> Ledger:
+        """Give an open ledger."""
+        ledger = self.make(**settings)
+        self.opened.append(ledger)
+        await ledger.open(account, force=force)
+        return ledger
+
+    async def close(self) -> None:
+        """Close every ledger that was opened."""
+        for ledger in self.opened:
+            await ledger.aclose()
+
+
+SHARED: dict[str, Callable[[Path], Store]] = {
+    "file": lambda folder: Store(partial(SQLiteLedger, folder / "keys.db")),
+}
+"""Stores that several processes can use."""
+ALL: dict[str, Callable[[Path], Store]] = {**SHARED, "memory": lambda _: Store(partial(SQLiteLedger, ":memory:"))}
+
+
+@pytest.fixture(params=ALL)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Give a store of each kind."""
+    kept = ALL[request.param](tmp_path)
+    yield kept
+    await kept.close()
+
+
+@pytest.fixture(params=SHARED)
+async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    """Give a store of each kind that two processes can share."""
+    kept = SHARED[request.param](tmp_path)
+    yield kept
+    await kept.close()
+
+
+@pytest.fixture
+async def ledger(store: Store) -> Ledger:
+    """Give an open ledger of each kind."""
+    return await store.open()
+
+
+def intent(tag: str = "", sent_at: float | None = None) -> Intent:
+    """Give an intent with a fresh tag."""
+    tag = tag or f"tag{next(_numbers):09}"
+    sent = {"name": f"tenant 1 ~{tag}", "max_usage": 5}
+    now = datetime.now(UTC).timestamp()
+    return Intent(tag=tag, name=sent["name"], sent=sent, sent_at=now if sent_at is None else sent_at)  # type: ignore[arg-type]  # the name is text
+
+
+def key(key_id: str = "key-1", secret: str = "prefix12.0123456789abcdef0123456789abcdef") -> CreatedKey:
+    """Give a key as the server told it."""
+    return CreatedKey(
+        id=key_id,
+        api_key=Secret(secret),
+        name="tenant 1 ~tag",
+        created_at=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
+        expiry_date=datetime.now(UTC) + timedelta(days=1),
+        max_usage=5,
+        spending_limit=0.1,
+        is_test=False,
+    )
+
+
+async def issued(ledger: Ledger, ticket: Ticket = TICKET, key_id: str = "key-1") -> str:
+    """Bring a ticket to its key; return the attempt's tag."""
+    attempt = intent()
+    epoch = await ledger.intend(ticket, attempt)
+    assert await ledger.record(ticket.id, epoch, attempt.tag, key(key_id))
+    return attempt.tag
+
+
+async def ticket_states(ledger: Ledger) -> dict[TicketState, int]:
+    """Count tickets, leaving out what there is none of."""
+    return {state: number for state, number in (await ledger.counts()).tickets.items() if number}
+
+
+async def attempt_states(ledger: Ledger) -> dict[AttemptState, int]:
+    """Count attempts, leaving out what there is none of."""
+    return {state: number for state, number in (await ledger.counts()).attempts.items() if number}
+
+
+# --------------------------------------------------------------------------------------------------- one ticket's life
+
+
+async def test_an_unknown_ticket_is_not_found(ledger: Ledger) -> None:
+    """A ledger knows what was intended, and nothing else."""
+    assert await ledger.find("tenant-1") is None
+    assert await ticket_states(ledger) == {}
+
+
+async def test_an_intent_claims_its_ticket(ledger: Ledger) -> None:
+    """From then on the ticket is known with its fields, and has no key yet."""
+    await ledger.intend(TICKET, intent())
+
+    record = await ledger.find("tenant-1")
+    assert record is not None
+    assert (record.fields, record.state, record.key) == (TICKET.fields, TicketState.CLAIMED, None)
+    assert await attempt_states(ledger) == {AttemptState.INTENT: 1}
+
+
+async def test_a_recorded_key_comes_back_as_it_was(ledger: Ledger) -> None:
+    """Every field, to the microsecond, and the secret."""
+    await issued(ledger)
+
+    record = await ledger.find("tenant-1")
+    assert record is not None
+    assert record.key is not None
+    assert record.state is TicketState.ISSUED
+    assert record.key.api_key == key().api_key
+    assert attrs.evolve(record.key, expiry_date=None) == attrs.evolve(key(), expiry_date=None)
+    assert await attempt_states(ledger) == {AttemptState.RECORDED: 1}
+    assert await ledger.holds("key-1")
+    assert not await ledger.holds("key-2")
+
+
+async def test_an_erased_secret_is_gone_and_the_key_is_not(ledger: Ledger) -> None:
+    """After delivery the ticket still has its key, without the secret."""
+    await issued(ledger)
+
+    await ledger.erase("tenant-1")
+
+    record = await ledger.find("tenant-1")
+    assert record is not None
+    assert record.key is not None
+    assert record.state is TicketState.DELIVERED
+    assert record.key.id == "key-1"
+    assert record.key.api_key.is_erased
+    assert await ledger.holds("key-1")
+
+
+async def test_a_released_ticket_can_be_claimed_again(ledger: Ledger) -> None:
+    """The claim that was given up is worth nothing any more: its epoch has passed."""
+    first = intent()
+    epoch = await ledger.intend(TICKET, first)
+    await ledger.release("tenant-1", epoch)
+    assert await ticket_states(ledger) == {TicketState.OPEN: 1}
+
+    again = await ledger.intend(TICKET, intent())
+
+    assert again > epoch
+    assert not await ledger.record("tenant-1", epoch, first.tag, key())
+    assert await ticket_states(ledger) == {TicketState.CLAIMED: 1}
+
+
+async def test_a_claim_can_be_released_by_one_who_does_not_know_its_epoch(ledger: Ledger) -> None:
+    """A caller that was cancelled while it claimed never learned it."""
+    await ledger.intend(TICKET, intent())
+
+    await ledger.release("tenant-1", None)
+
+    assert await ticket_states(ledger) == {TicketState.OPEN: 1}
+
+
+async def test_the_same_call_may_intend_again(ledger: Ledger) -> None:
+    """The next attempt of a call keeps the claim and its epoch."""
+    first = await ledger.intend(TICKET, intent())
+
+    assert await ledger.intend(TICKET, intent()) == first
+
+
+@pytest.mark.parametrize(
+    ("other", "names"),
+    [
+        (CreateKeyRequest(name="tenant 1", max_usage=6), "max_usage"),
+        (CreateKeyRequest(name="tenant 1"), "max_usage"),
+        (CreateKeyRequest(max_usage=5, is_test=True), "is_test, name"),
+        (CreateKeyRequest(name="tenant 1", max_usage=5, rate_limit=None), "rate_limit"),
+        (CreateKeyRequest(name="tenant 1", max_usage=5, expires_in=timedelta(days=1)), "expires_in"),
+    ],
+)
+@pytest.mark.parametrize("when", ["claimed", "issued", "delivered", "open"])
+async def test_other_fields_are_a_conflict_that_names_them(
+    ledger: Ledger, other: CreateKeyRequest, names: str, when: str
+) -> None:
+    """Whatever state the ticket is in; and nothing is changed by it."""
+    epoch = 0
+    if when in ("issued", "delivered"):
+        await issued(ledger)
+    else:
+        epoch = await ledger.intend(TICKET, intent())
+    if when == "delivered":
+        await ledger.erase("tenant-1")
+    if when == "open":
+        await ledger.release("tenant-1", epoch)
+    before = await ledger.counts()
+
+    with pytest.raises(TicketConflictError, match=rf"another {names};"):
+        await ledger.intend(Ticket("tenant-1", other), intent())
+
+    assert await ledger.counts() == before
+
+
+@pytest.mark.parametrize("erased", [False, True])
+async def test_a_ticket_with_a_key_is_not_claimed_again(ledger: Ledger, erased: bool) -> None:
+    """The error is no conflict; whoever gets it finds the key."""
+    await issued(ledger)
+    if erased:
+        await ledger.erase("tenant-1")
+
+    with pytest.raises(LedgerError, match="has its key already") as caught:
+        await ledger.intend(TICKET, intent())
+
+    assert not isinstance(caught.value, TicketConflictError)
+    assert await attempt_states(ledger) == {AttemptState.RECORDED: 1}
+
+
+# ------------------------------------------------------------------------------------------------------- illegal moves
+
+
+async def to_intent(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    await ledger.intend(TICKET, attempt)
+
+
+async def to_void(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    await to_intent(ledger, attempt)
+    await ledger.void(attempt.tag)
+
+
+async def to_recorded(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    assert await ledger.record("tenant-1", await ledger.intend(TICKET, attempt), attempt.tag, key())
+
+
+async def to_suspect(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    await to_intent(ledger, attempt)
+    await ledger.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+
+
+async def to_revoked(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    await to_suspect(ledger, attempt)
+    await ledger.settle(attempt.tag, AttemptState.REVOKED)
+
+
+async def to_expired(ledger: Ledger, attempt: Intent) -> None:
+    """Bring an attempt there."""
+    await to_suspect(ledger, attempt)
+    await ledger.settle(attempt.tag, AttemptState.EXPIRED)
+
+
+ATTEMPTS: dict[AttemptState, Callable[[Ledger, Intent], Awaitable[None]]] = {
+    AttemptState.INTENT: to_intent,
+    AttemptState.VOID: to_void,
+    AttemptState.RECORDED: to_recorded,
+    AttemptState.SUSPECT: to_suspect,
+    AttemptState.REVOKED: to_revoked,
+    AttemptState.EXPIRED: to_expired,
+}
+MOVES: dict[str, tuple[Callable[[Ledger, str], Awaitable[Any]], AttemptState, set[AttemptState]]] = {
+    "void": (lambda ledger, tag: ledger.void(tag), AttemptState.VOID, {AttemptState.INTENT}),
+    "doubt": (
+        lambda ledger, tag: ledger.doubt(tag, Effect.LOST, "again", "key-9"),
+        AttemptState.SUSPECT,
+        {AttemptState.INTENT, AttemptState.SUSPECT},
+    ),
+    "record": (
+        lambda ledger, tag: ledger.record("tenant-1", 1, tag, key("key-9")),
+        AttemptState.RECORDED,
+        {AttemptState.INTENT},
+    ),
+    "revoke": (
+        lambda ledger, tag: ledger.settle(tag, AttemptState.REVOKED),
+        AttemptState.REVOKED,
+        {AttemptState.SUSPECT},
+    ),
+    "expire": (
+        lambda ledger, tag: ledger.settle(tag, AttemptState.EXPIRED),
+        AttemptState.EXPIRED,
+        {AttemptState.SUSPECT},
+    ),
+}
+"""Each move, where it leads, and from where."""
+
+
+@pytest.mark.parametrize("state", ATTEMPTS)
+@pytest.mark.parametrize("move", MOVES)
+async def test_an_attempt_moves_only_where_the_table_lets_it(ledger: Ledger, state: AttemptState, move: str) -> None:
+    """Every state by every move: a legal one arrives, an illegal one changes nothing at all."""
+    attempt = intent()
+    await ATTEMPTS[state](ledger, attempt)
+    held = await ledger.holds("key-9")
+    tickets = await ticket_states(ledger)
+    act, leads_to, legal_from = MOVES[move]
+
+    result = await act(ledger, attempt.tag)
+
+    legal = state in legal_from
+    assert await attempt_states(ledger) == {(leads_to if legal else state): 1}
+    assert await ledger.holds("key-9") == (held or (legal and move == "record"))
+    if move == "record":
+        assert result is legal
+    if not legal:
+        assert await ticket_states(ledger) == tickets
+
+
+@pytest.mark.parametrize("step", ["open", "claimed", "issued", "delivered"])
+@pytest.mark.parametrize("move", ["release", "record", "erase"])
+async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step: str, move: str) -> None:
+    """Releasing and recording need a claim, erasing needs a key; anything else changes nothing."""
+    attempt = intent()
+    epoch = await ledger.intend(TICKET, attempt)
+    if step == "open":
+        await ledger.release("tenant-1", epoch)
+    elif step != "claimed":
+        assert await ledger.record("tenant-1", epoch, attempt.tag, key())
+    if step == "delivered":
+        await ledger.erase("tenant-1")
+    if move == "record" and step != "claimed":
+        attempt = intent()  # that of this attempt is used up
+
+    match move:
+        case "release":
+            await ledger.release("tenant-1", epoch)
+        case "record":
+            assert await ledger.record("tenant-1", epoch, attempt.tag, key()) is (step == "claimed")
+        case _:
+            await ledger.erase("tenant-1")
+
+    legal = {("release", "claimed"): "open", ("record", "claimed"): "issued", ("erase", "issued"): "delivered"}
+    assert await ticket_states(ledger) == {TicketState(legal.get((move, step), step)): 1}
+
+
+@pytest.mark.parametrize(("ticket_id", "epoch"), [("tenant-1", 7), ("tenant-1", 0), ("tenant-2", 1)])
+async def test_a_key_is_recorded_only_for_its_own_claim(ledger: Ledger, ticket_id: str, epoch: int) -> None:
+    """Another epoch or another ticket gets nothing."""
+    attempt = intent()
+    assert await ledger.intend(TICKET, attempt) == 1
+
+    assert await ledger.record(ticket_id, epoch, attempt.tag, key()) is False
+
+    assert await ticket_states(ledger) == {TicketState.CLAIMED: 1}
+    assert await attempt_states(ledger) == {AttemptState.INTENT: 1}
+    assert not await ledger.holds("key-1")
+
+
+# ------------------------------------------------------------------------------------------------------------- reading
+
+
+async def test_suspects_tell_all_that_a_sweep_needs(ledger: Ledger) -> None:
+    """What was sent, as it was sent, when, and what is known since; a second doubt adds to the first."""
+    attempt = intent(sent_at=1_700_000_000.25)
+    await ledger.intend(TICKET, attempt)
+    await ledger.doubt(attempt.tag, Effect.UNKNOWN, "the connection broke", None)
+    await ledger.doubt(attempt.tag, Effect.LOST, "found since", "key-7")
+    await ledger.doubt(attempt.tag, Effect.LOST, "and again", None)
+
+    (suspect,) = await ledger.suspects()
+
+    assert (suspect.tag, suspect.name, suspect.sent) == (attempt.tag, attempt.name, attempt.sent)
+    assert abs(suspect.sent_at - datetime.fromtimestamp(1_700_000_000.25, UTC)) < timedelta(milliseconds=1)
+    assert (suspect.effect, suspect.reason, suspect.id) == (Effect.LOST, "and again", "key-7")
+
+
+async def test_undelivered_tickets_come_page_by_page_in_order(ledger: Ledger) -> None:
+    """Only those whose secret is still kept, with it."""
+    names = [f"tenant-{number:02}" for number in range(7)]
+    for number, name in enumerate(reversed(names)):
+        await issued(ledger, Ticket(name), f"key-{number}")
+    await ledger.erase("tenant-03")
+    await ledger.intend(Ticket("tenant-99"), intent())
+
+    pages = []
+    after = ""
+    while page := await ledger.undelivered(after, 2):
+        pages.append([name for name, _ in page])
+        assert all(not found.api_key.is_erased for _, found in page)
+        after = page[-1][0]
+
+    assert pages == [["tenant-00", "tenant-01"], ["tenant-02", "tenant-04"], ["tenant-05", "tenant-06"]]
+
+
+async def test_recent_attempts_come_with_their_ages_oldest_first(ledger: Ledger) -> None:
+    """Those of the last so many seconds, whatever became of them."""
+    now = datetime.now(UTC).timestamp()
+    for age in (5.0, 70.0, 30.0, 0.0):
+        attempt = intent(sent_at=now - age)
+        await ledger.intend(TICKET, attempt)
+        await ledger.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+
+    ages = await ledger.recent(60.0)
+
+    assert ages == pytest.approx([30.0, 5.0, 0.0], abs=1.0)
+    assert list(ages) == sorted(ages, reverse=True)
+
+
+async def test_counts_name_every_state(ledger: Ledger) -> None:
+    """Also those that nothing is in."""
+    await issued(ledger)
+
+    counts = await ledger.counts()
+
+    assert set(counts.tickets) == set(TicketState)
+    assert set(counts.attempts) == set(AttemptState)
+    assert sum(counts.tickets.values()) == sum(counts.attempts.values()) == 1
+
+
+async def test_operations_at_once_do_not_disturb_each_other(ledger: Ledger) -> None:
+    """A conflict in the middle of many intents is that caller's alone."""
+    await ledger.intend(TICKET, intent())
+    wrong = Ticket("tenant-1", CreateKeyRequest(name="another"))
+
+    outcomes = await asyncio.gather(
+        *(ledger.intend(wrong if number % 10 == 5 else Ticket(f"t-{number}"), intent()) for number in range(50)),
+        return_exceptions=True,
+    )
+
+    assert [number for number, o in enumerate(outcomes) if isinstance(o, BaseException)] == [5, 15, 25, 35, 45]
+    assert all(isinstance(o, TicketConflictError | int) for o in outcomes)
+    assert await ticket_states(ledger) == {TicketState.CLAIMED: 46}
+
+
+@pytest.mark.parametrize("ticket_id", ["x" * 500, "a'b\"c;--", "Zürich/2026 🗝", " ", "%"])
+async def test_any_ticket_id_is_a_ticket_id(ledger: Ledger, ticket_id: str) -> None:
+    """Text is text."""
+    await issued(ledger, Ticket(ticket_id))
+
+    assert await ledger.find(ticket_id) is not None
+    assert [name for name, _ in await ledger.undelivered("", 10)] == [ticket_id]
+
+
+# ---------------------------------------------------------------------------------------------------------- two owners
+
+
+async def test_another_owner_at_work_is_not_disturbed(shared: Store) -> None:
+    """Its ticket cannot be claimed, released or recorded by anybody else, and its intents are no suspects."""
+    one, other = await shared.open(), await shared.open()
+    attempt = intent()
+    epoch = await one.intend(TICKET, attempt)
+
+    with pytest.raises(LedgerError, match="another process is at work on it") as caught:
+        await other.intend(TICKET, intent())
+    await other.release("tenant-1", epoch)
+    assert await other.record("tenant-1", epoch, attempt.tag, key("key-2")) is False
+
+    assert caught.value.retryable
+    assert await other.suspects() == []
+    assert await one.record("tenant-1", epoch, attempt.tag, key()) is True
+
+
+async def test_what_one_owner_writes_another_reads(shared: Store) -> None:
+    """At once, the key and the erasure alike."""
+    one, other = await shared.open(), await shared.open()
+    await issued(one)
+    found = await other.find("tenant-1")
+    await other.erase("tenant-1")
+    again = await one.find("tenant-1")
+
+    assert found is not None
+    assert found.key is not None
+    assert found.key.api_key == key().api_key
+    assert again is not None
+    assert again.key is not None
+    assert again.key.api_key.is_erased
+
+
+@attrs.define
+class Stopped:
+    """A ledger whose process has stopped: it lives, and prolongs its lease no more."""
+
+    ledger: Ledger
+    attempt: Intent
+    epoch: int
+
+
+async def stopped(shared: Store, lease: float = 0.2) -> Stopped:
+    """Open a ledger, claim the ticket, and keep its heart from beating until its lease is over."""
+    ledger = await shared.open(lease=lease)
+    attempt = intent()
+    epoch = await ledger.intend(TICKET, attempt)
+    heart = getattr(ledger, "_heart", None)
+    assert heart is not None
+    heart.cancel()
+    await asyncio.sleep(1.5 * lease)
+    return Stopped(ledger, attempt, epoch)
+
+
+async def test_a_ticket_whose_lease_is_over_is_taken_over(shared: Store) -> None:
+    """The first owner's record has no effect, and what it had in the air is a suspect."""
+    other = await shared.open()
+    first = await stopped(shared)
+
+    epoch = await other.intend(TICKET, attempt := intent())
+    recorded_late = await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("late"))
+    recorded = await other.record("tenant-1", epoch, attempt.tag, key())
+
+    assert (recorded_late, recorded) == (False, True)
+    assert epoch > first.epoch
+    assert [suspect.tag for suspect in await other.suspects()] == [first.attempt.tag]
+    assert not await other.holds("late")
+
+
+async def test_an_owner_that_opens_takes_over_what_lapsed_leases_left(shared: Store) -> None:
+    """Its intents are suspects from then on, and its late record has no effect: a sweep may be revoking that key."""
+    first = await stopped(shared)
+
+    other = await shared.open()
+    suspects = await other.suspects()
+
+    assert [suspect.tag for suspect in suspects] == [first.attempt.tag]
+    assert await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("late")) is False
+    assert await other.intend(TICKET, intent()) > first.epoch
+
+
+async def test_a_lapsed_lease_that_nobody_has_touched_still_records(shared: Store) -> None:
+    """A key that was made is not thrown away because a clock went on."""
+    first = await stopped(shared)
+
+    assert await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key()) is True
+
+
+async def test_a_lease_ends_by_itself_and_covers_only_what_it_saw_begin(shared: Store) -> None:
+    """Whether the first byte may leave is known without asking the store."""
+    ledger = await shared.open(lease=0.3)
+    begun = time.monotonic()
+    assert ledger.leased(begun)
+
+    first = await stopped(shared)
+
+    assert not first.ledger.leased(begun)
+    assert not first.ledger.leased(time.monotonic())
+    await asyncio.sleep(0.2)
+    assert ledger.leased(begun), "a heart that beats keeps its lease"
+
+
+async def test_a_closed_ledger_leaves_suspects_for_what_was_in_the_air(shared: Store) -> None:
+    """And its tickets are free at once."""
+    one = await shared.open()
+    attempt = intent()
+    await one.intend(TICKET, attempt)
+    await one.aclose()
+
+    other = await shared.open()
+
+    assert [suspect.tag for suspect in await other.suspects()] == [attempt.tag]
+    assert await other.intend(TICKET, intent()) == 2
+
+
+# ------------------------------------------------------------------------------------------------ opening and closing
+
+
+async def test_what_was_written_is_there_when_it_is_opened_again(shared: Store) -> None:
+    """Tickets, keys and suspects outlive their process."""
+    one = await shared.open()
+    await issued(one)
+    lost = intent()
+    await one.intend(Ticket("tenant-2"), lost)
+    await one.doubt(lost.tag, Effect.UNKNOWN, "lost", None)
+    await one.aclose()
+
+    other = await shared.open()
+
+    assert await other.holds("key-1")
+    assert [suspect.reason for suspect in await other.suspects()] == ["lost"]
+
+
+async def test_another_account_is_refused_unless_forced(shared: Store) -> None:
+    """By host or by key; forcing makes the ledger the other account's from then on."""
+    await (await shared.open()).aclose()
+
+    with pytest.raises(LedgerError, match="another account or base URL"):
+        await shared.open("https://elsewhere.example abc")
+    await (await shared.open("https://elsewhere.example abc", force=True)).aclose()
+    await (await shared.open("https://elsewhere.example abc")).aclose()
+    with pytest.raises(LedgerError, match="another account or base URL"):
+        await shared.open(ACCOUNT)
+
+
+async def test_opening_twice_is_opening_once(ledger: Ledger) -> None:
+    """The second time changes nothing."""
+    await ledger.intend(TICKET, intent())
+
+    await ledger.open(ACCOUNT)
+
+    assert await attempt_states(ledger) == {AttemptState.INTENT: 1}
+
+
+async def test_closing_twice_is_closing_once(store: Store) -> None:
+    """Also at the same time, and before it was ever opened."""
+    ledger = await store.open()
+
+    await asyncio.gather(ledger.aclose(), ledger.aclose())
+    await ledger.aclose()
+    await store.make().aclose()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> None:
+    """Before it was opened, and after it was closed: a clear error from every method."""
+    ledger = store.make()
+    if closed:
+        await ledger.open(ACCOUNT)
+        await ledger.aclose()
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: ledger.find("tenant-1"),
+        lambda: ledger.intend(TICKET, intent()),
+        lambda: ledger.record("tenant-1", 1, "tag", key()),
+        lambda: ledger.release("tenant-1", 1),
+        lambda: ledger.void("tag"),
+        lambda: ledger.doubt("tag", Effect.LOST, "", None),
+        lambda: ledger.erase("tenant-1"),
+        lambda: ledger.undelivered("", 1),
+        lambda: ledger.suspects(),
+        lambda: ledger.settle("tag", AttemptState.REVOKED),
+        lambda: ledger.holds("key-1"),
+        lambda: ledger.recent(1.0),
+        lambda: ledger.counts(),
+    ]
+
+    for call in calls:
+        with pytest.raises(LedgerError, match=r"not open|closed"):
+            await call()

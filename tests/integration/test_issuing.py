@@ -1,0 +1,972 @@
+"""Issuing for tickets: once for each, whatever the server, the ledger, the caller and the process do."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from respan_async import (
+    APIConnectionError,
+    AsyncRespan,
+    AuthenticationError,
+    ClientStateError,
+    CreatedKey,
+    CreateKeyRequest,
+    DeadlineExceededError,
+    Effect,
+    Failed,
+    InvalidRequestError,
+    InvalidResponseError,
+    Issued,
+    RateLimit,
+    RetryPolicy,
+)
+from respan_async.events import Event, IssuedEvent
+from respan_async.issuing import (
+    AttemptState,
+    Issuer,
+    Ledger,
+    LedgerError,
+    SQLiteLedger,
+    Ticket,
+    TicketConflictError,
+    TicketState,
+)
+from respan_async.testing import FakeRespan, SlidingLog
+
+QUICK = RetryPolicy(initial=0.001, maximum=0.01)
+Deliver = Callable[[str, CreatedKey], Awaitable[None]]
+
+
+class TroubledLedger:
+    """A ledger that fails at chosen steps, before or after the real one has done them.
+
+    Args:
+        ledger: The real one.
+
+    Attributes:
+        before: How often each step fails before it is done.
+        after: How often each step fails after it was done.
+        gates: What a step waits for before it is done.
+        called: How often each step was asked for.
+    """
+
+    def __init__(self, ledger: "Ledger | TroubledLedger") -> None:
+        self._ledger: Any = ledger
+        self.before: Counter[str] = Counter()
+        self.after: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}
+        self.called: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._ledger, name)
+        return method if name == "leased" else partial(self._step, name, method)
+
+    async def _step(self, name: str, method: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
+        self.called[name] += 1
+        if name in self.gates:
+            await self.gates[name].wait()
+        self._fail(self.before, name)
+        result = await method(*arguments, **named)
+        self._fail(self.after, name)
+        return result
+
+    def _fail(self, times: Counter[str], name: str) -> None:
+        if times[name]:
+            times[name] -= 1
+            raise LedgerError(f"{name}: the disk is on fire")
+
+
+@contextlib.asynccontextmanager
+async def issuing(
+    fake: FakeRespan,
+    ledger: "Ledger | TroubledLedger | Path | None" = None,
+    *,
+    deliver: Deliver | None = None,
+    **settings: Any,
+) -> AsyncIterator[Issuer]:
+    """Run a client and an issuer: one life of a process."""
+    if ledger is None or isinstance(ledger, Path):
+        ledger = SQLiteLedger(ledger or ":memory:")
+    settings = {"retry": QUICK, **settings}
+    async with (
+        AsyncRespan(fake.api_key, base_url=fake.url, **settings) as respan,
+        Issuer(respan, cast("Ledger", ledger), deliver=deliver) as issuer,
+    ):
+        yield issuer
+
+
+def ticket(number: int = 1, **fields: Any) -> Ticket:
+    """Give a ticket."""
+    return Ticket(f"tenant-{number}", CreateKeyRequest(name=f"tenant {number}", **fields))
+
+
+def creates(fake: FakeRespan) -> int:
+    """Count the creates that the server saw."""
+    return fake.counts.by_operation.get("create", 0)
+
+
+def alive(fake: FakeRespan) -> list[str]:
+    """Give the ids of the keys that work."""
+    return [record.id for record in fake.alive()]
+
+
+def names(folder: Path) -> list[str]:
+    """Give the names of the files in a folder."""
+    return [path.name for path in folder.iterdir()]
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something to become true."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  what is waited for may be anything
+            await asyncio.sleep(0.005)
+
+
+async def state_of(issuer: Issuer, state: TicketState) -> int:
+    """Count the tickets in a state."""
+    return (await issuer.counts()).tickets[state]
+
+
+# ---------------------------------------------------------------------------------------------------- one key a ticket
+
+
+async def test_a_ticket_gets_a_key_and_then_always_that_one(fake_respan: FakeRespan) -> None:
+    """The first call makes the key; the second gives it back, says so, and sends nothing."""
+    async with issuing(fake_respan) as issuer:
+        first = await issuer.issue(ticket(max_usage=5))
+        second = await issuer.issue(ticket(max_usage=5))
+
+    record = fake_respan.keys[first.key.id]
+    assert not first.replayed
+    assert first.key.api_key.reveal() == record.api_key
+    assert second.replayed
+    assert second.key == first.key
+    assert record.body["max_usage"] == 5
+    assert creates(fake_respan) == 1
+
+
+async def test_the_name_carries_a_tag_of_the_attempt(fake_respan: FakeRespan) -> None:
+    """Names are always tagged, whatever the client's setting: a sweep needs it."""
+    async with issuing(fake_respan, tag_names=False) as issuer:
+        issued = await issuer.issue(ticket(7))
+
+    name = fake_respan.keys[issued.key.id].name
+    assert name.startswith("tenant 7 ~")
+    assert len(name) == len("tenant 7") + 14
+
+
+async def test_a_hundred_calls_at_once_for_one_ticket_make_one_key(fake_respan: FakeRespan) -> None:
+    """Calls for the same ticket go one after the other, and all but the first are replays."""
+    async with issuing(fake_respan) as issuer:
+        issued = await asyncio.gather(*(issuer.issue(ticket()) for _ in range(100)))
+
+    assert creates(fake_respan) == 1
+    assert len({outcome.key.id for outcome in issued}) == 1
+    assert [outcome.replayed for outcome in issued].count(False) == 1
+
+
+async def test_a_failed_call_does_not_stop_those_that_wait_for_the_same_ticket(fake_respan: FakeRespan) -> None:
+    """Each call that waits has its own try, until one succeeds."""
+    fake_respan.script("conflict_409", "conflict_409")
+
+    async with issuing(fake_respan) as issuer:
+        outcomes = await asyncio.gather(*(issuer.issue(ticket()) for _ in range(10)), return_exceptions=True)
+
+    assert sum(isinstance(outcome, BaseException) for outcome in outcomes) == 2
+    assert creates(fake_respan) == 3
+    assert len(alive(fake_respan)) == 1
+
+
+async def test_another_process_gives_the_key_back(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """The ledger's file outlives its process: the key, every field of it, and its secret."""
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        first = await issuer.issue(ticket(spending_limit=2.5, expires_in=timedelta(days=1)))
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        second = await issuer.issue(ticket(spending_limit=2.5, expires_in=timedelta(days=1)))
+
+    assert second.replayed
+    assert second.key == first.key
+    assert second.key.api_key.reveal() == fake_respan.keys[first.key.id].api_key
+    assert creates(fake_respan) == 1
+
+
+async def test_other_fields_under_the_same_ticket_are_a_conflict(fake_respan: FakeRespan) -> None:
+    """The error names the fields that differ, and nothing is sent."""
+    async with issuing(fake_respan) as issuer:
+        await issuer.issue(ticket(max_usage=5, is_test=True))
+        with pytest.raises(TicketConflictError, match=r"another expires_in, max_usage;") as caught:
+            await issuer.issue(ticket(max_usage=6, is_test=True, expires_in=timedelta(hours=1)))
+
+    assert caught.value.effect is Effect.NONE
+    assert not caught.value.retryable
+    assert creates(fake_respan) == 1
+
+
+async def test_a_relative_expiry_is_compared_as_given(fake_respan: FakeRespan) -> None:
+    """The same lifetime asked for later is the same request, though it would end at another time; None is not unset."""
+    async with issuing(fake_respan) as issuer:
+        first = await issuer.issue(ticket(expires_in=timedelta(hours=1)))
+        await asyncio.sleep(0.01)
+        second = await issuer.issue(ticket(expires_in=timedelta(minutes=60)))
+        with pytest.raises(TicketConflictError, match="rate_limit"):
+            await issuer.issue(ticket(expires_in=timedelta(hours=1), rate_limit=None))
+
+    assert second.replayed
+    assert second.key.expiry_date == first.key.expiry_date
+
+
+async def test_an_expired_key_is_replayed_and_says_so(fake_respan: FakeRespan) -> None:
+    """A ticket is one issuance: its key is not made anew because it has died."""
+    async with issuing(fake_respan) as issuer:
+        first = await issuer.issue(ticket(expires_in=timedelta(seconds=0.1)))
+        assert not first.key.expired
+        await until(lambda: first.key.expired)
+        second = await issuer.issue(ticket(expires_in=timedelta(seconds=0.1)))
+
+    assert second.replayed
+    assert second.key.expired
+    assert creates(fake_respan) == 1
+
+
+async def test_many_tickets_are_issued_and_replays_are_counted_apart(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """A batch over tickets of which some have their keys gives all keys, and tells in its progress which were there."""
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        await issuer.issue_many([ticket(number) for number in range(10)])
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        async with issuer.issue_many((ticket(number) for number in range(50)), max_in_flight=8) as batch:
+            outcomes = [outcome async for outcome in batch]
+        progress = batch.progress
+
+    assert progress.done == 50
+    assert progress.replayed == 10
+    assert progress.failed == 0
+    assert {o.item.id for o in outcomes if isinstance(o, Issued) and o.replayed} == {f"tenant-{n}" for n in range(10)}
+    assert len(alive(fake_respan)) == creates(fake_respan) == 50
+    assert {o.key.id for o in outcomes if isinstance(o, Issued)} == set(alive(fake_respan))
+
+
+async def test_a_ticket_that_is_twice_in_a_batch_gets_one_key(fake_respan: FakeRespan) -> None:
+    """Also when both are worked on at the same time."""
+    async with issuing(fake_respan) as issuer:
+        outcomes = await issuer.issue_many([ticket(number % 5) for number in range(20)])
+
+    assert creates(fake_respan) == 5
+    assert all(isinstance(outcome, Issued) for outcome in outcomes)
+
+
+async def test_one_wrong_item_of_a_batch_fails_alone(fake_respan: FakeRespan) -> None:
+    """No ticket, a name too long for a tag, other fields: each is its own failure."""
+    long = Ticket("long", CreateKeyRequest(name="x" * 37))
+    items: list[Any] = [ticket(1), CreateKeyRequest(name="no ticket"), long, ticket(1, max_usage=3), ticket(2)]
+
+    async with issuing(fake_respan) as issuer:
+        outcomes = await issuer.issue_many(items, max_in_flight=1)
+
+    errors = [outcome.error if isinstance(outcome, Failed) else None for outcome in outcomes]
+    assert [type(error) for error in errors] == [
+        type(None),
+        InvalidRequestError,
+        InvalidRequestError,
+        TicketConflictError,
+        type(None),
+    ]
+    assert creates(fake_respan) == 2
+
+
+async def test_a_key_that_is_not_accepted_ends_the_batch_and_leaves_no_suspect(fake_respan: FakeRespan) -> None:
+    """What was sent by then is proven to have left nothing, and the tickets are free."""
+    fake_respan.script("unauthorized_401")
+
+    async with issuing(fake_respan) as issuer:
+        with pytest.raises(AuthenticationError):
+            await issuer.issue_many([ticket(number) for number in range(20)], max_in_flight=1)
+        counts = await issuer.counts()
+
+    assert creates(fake_respan) == 1
+    assert counts.attempts[AttemptState.VOID] == 1
+    assert counts.attempts[AttemptState.SUSPECT] == counts.attempts[AttemptState.INTENT] == 0
+    assert counts.tickets[TicketState.CLAIMED] == 0
+
+
+async def test_a_refused_request_leaves_its_ticket_free(fake_respan: FakeRespan) -> None:
+    """A 4xx proves that no key was made: the attempt is void, the ticket open, and the next call may succeed."""
+    fake_respan.script("conflict_409")
+
+    async with issuing(fake_respan) as issuer:
+        with pytest.raises(Exception, match="Conflict"):
+            await issuer.issue(ticket())
+        after_failure = await issuer.counts()
+        issued = await issuer.issue(ticket())
+
+    assert after_failure.tickets[TicketState.OPEN] == 1
+    assert after_failure.attempts[AttemptState.VOID] == 1
+    assert not issued.replayed
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_leaving_a_batch_early_revokes_nothing(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """Every key that was made is recorded, and is its ticket's when it is asked for again."""
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        async with issuer.issue_many([ticket(number) for number in range(100)], max_in_flight=8) as batch:
+            async for _ in batch:
+                break
+        made = alive(fake_respan)
+        again = await issuer.issue_many([ticket(number) for number in range(100)])
+
+    assert fake_respan.counts.revoked == 0
+    assert len(made) > 1
+    assert set(made) <= {outcome.key.id for outcome in again if isinstance(outcome, Issued) and outcome.replayed}
+    assert len(alive(fake_respan)) == 100
+
+
+async def test_a_cancelled_caller_loses_nothing() -> None:
+    """A key that arrives after its caller has gone is recorded, not revoked: the ticket is asked for again."""
+    async with FakeRespan(latency=0.2) as fake, issuing(fake) as issuer:
+        call = asyncio.create_task(issuer.issue(ticket()))
+        await until(lambda: fake.counts.requests)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        issued = await issuer.issue(ticket())
+
+        assert issued.replayed
+        assert creates(fake) == 1
+        assert alive(fake) == [issued.key.id]
+
+
+# ------------------------------------------------------------------------------------------------------- delivering
+
+
+async def test_a_secret_is_delivered_and_then_erased(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """The caller still gets it with the first call; a replay has the key without its secret."""
+    delivered: list[tuple[str, str]] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append((ticket_id, key.api_key.reveal()))
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        first = await issuer.issue(ticket())
+        second = await issuer.issue(ticket())
+        assert await state_of(issuer, TicketState.DELIVERED) == 1
+
+    assert delivered == [("tenant-1", fake_respan.keys[first.key.id].api_key)]
+    assert first.key.api_key.reveal() == delivered[0][1]
+    assert second.replayed
+    assert second.key.id == first.key.id
+    assert second.key.api_key.is_erased
+    with pytest.raises(ValueError, match="no longer kept"):
+        second.key.api_key.reveal()
+
+
+async def test_a_key_is_durable_before_it_is_delivered(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """When the user's function is called, another process would find the key in the ledger's file."""
+    seen: list[bool] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        other = SQLiteLedger(tmp_path / "keys.db")
+        await other.open(account, force=True)
+        record = await other.find(ticket_id)
+        await other.aclose()
+        seen.append(record is not None and record.key == key)
+
+    account = "another process"
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await issuer.issue(ticket())
+
+    assert seen == [True]
+
+
+async def test_what_could_not_be_delivered_is_tried_again(
+    fake_respan: FakeRespan, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller is not kept waiting, and gets its key; the secret is kept until it is delivered, and not logged."""
+    tries: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        tries.append(ticket_id)
+        if len(tries) == 1:
+            raise OSError(f"no room for {key.api_key.reveal()}")
+
+    with caplog.at_level(logging.DEBUG, "respan_async"):
+        async with issuing(fake_respan, deliver=deliver) as issuer:
+            issued = await issuer.issue(ticket())
+            assert tries == ["tenant-1"]
+            assert await state_of(issuer, TicketState.ISSUED) == 1
+            await until(lambda: len(tries) == 2)
+            await asyncio.sleep(0.05)
+            assert await state_of(issuer, TicketState.DELIVERED) == 1
+
+    assert "'tenant-1' could not be delivered: OSError" in caplog.text
+    assert issued.key.api_key.reveal() not in caplog.text
+
+
+async def test_what_one_run_could_not_deliver_the_next_one_does(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """Also more than one page of it, and also what was kept because that run had nowhere to deliver."""
+
+    async def fail(ticket_id: str, key: CreatedKey) -> None:
+        raise OSError
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=fail) as issuer:
+        await issuer.issue_many([ticket(number) for number in range(100)])
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        await issuer.issue_many([ticket(number) for number in range(100, 130)])
+    delivered: dict[str, str] = {}
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered[ticket_id] = key.api_key.reveal()
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await until(lambda: len(delivered) == 130)
+        await asyncio.sleep(0.05)
+        counts = await issuer.counts()
+
+    assert counts.tickets[TicketState.DELIVERED] == 130
+    assert set(delivered.values()) == {record.api_key for record in fake_respan.keys.values()}
+    assert creates(fake_respan) == 130
+
+
+async def test_a_ticket_is_never_being_delivered_twice_at_the_same_time(
+    fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """What the last run left is delivered beside what this run makes, and the two keep apart."""
+
+    async def fail(ticket_id: str, key: CreatedKey) -> None:
+        raise OSError
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=fail) as issuer:
+        await issuer.issue_many([ticket(number) for number in range(100, 150)])
+    at_work: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    done: set[str] = set()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        at_work[ticket_id] += 1
+        most[ticket_id] = max(most[ticket_id], at_work[ticket_id])
+        await asyncio.sleep(0.005 if ticket_id < "tenant-150" else 0.7)
+        at_work[ticket_id] -= 1
+        done.add(ticket_id)
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await issuer.issue_many([ticket(number) for number in range(100, 250)])
+        await until(lambda: len(done) == 150)
+
+    assert max(most.values()) == 1
+
+
+async def test_a_secret_that_could_not_be_erased_is_delivered_again_by_the_next_run(
+    fake_respan: FakeRespan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller has its key, which is durable; the log tells that the secret is still in the ledger."""
+    tries: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        tries.append(ticket_id)
+
+    ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
+    ledger.before["erase"] = 1
+    async with issuing(fake_respan, ledger, deliver=deliver) as issuer:
+        issued = await issuer.issue(ticket())
+        assert await state_of(issuer, TicketState.ISSUED) == 1
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await until(lambda: len(tries) == 2)
+        await asyncio.sleep(0.05)
+        assert await state_of(issuer, TicketState.DELIVERED) == 1
+
+    assert "'tenant-1' is still in the ledger" in caplog.text
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_dead_key_is_not_delivered(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """A secret that was not delivered before its key expired is erased: it is of no use."""
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        issued = await issuer.issue(ticket(expires_in=timedelta(seconds=0.1)))
+        await until(lambda: issued.key.expired)
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await asyncio.sleep(0.1)
+        assert await state_of(issuer, TicketState.DELIVERED) == 1
+
+    assert delivered == []
+
+
+# ------------------------------------------------------------------------------------------------ suspects and sweeps
+
+
+@pytest.mark.parametrize("fault", ["lose_answer_after_create", "disconnect_after_create", "html_502_after", "truncate"])
+async def test_the_key_of_a_lost_answer_is_revoked(fake_respan: FakeRespan, fault: str) -> None:
+    """The ticket gets another key at once; the one nobody holds is found by its tag, and only that one is revoked."""
+    fake_respan.script(fault)
+
+    async with issuing(fake_respan) as issuer:
+        issued = await issuer.issue(ticket())
+        assert len(alive(fake_respan)) == 2
+        report = await issuer.sweep(grace=0)
+        counts = await issuer.counts()
+
+    assert len(report.revoked) == 1
+    assert report.left == ()
+    assert alive(fake_respan) == [issued.key.id]
+    assert counts.attempts[AttemptState.REVOKED] == counts.attempts[AttemptState.RECORDED] == 1
+
+
+async def test_every_attempt_has_a_tag_of_its_own(fake_respan: FakeRespan) -> None:
+    """Or a sweep could not tell the key that was handed out from one that was lost."""
+    fake_respan.script(*["lose_answer_after_create"] * 3)
+
+    async with issuing(fake_respan) as issuer:
+        issued = await issuer.issue(ticket())
+        await issuer.sweep(grace=0)
+
+    assert len({record.name for record in fake_respan.keys.values()}) == 4
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_late_key_is_revoked_by_a_later_sweep_of_another_process(
+    fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """The server makes the key after everybody gave up; a sweep that found nothing has proven nothing."""
+    fake_respan.script("late_create:0.5")
+
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        issued = await issuer.issue(ticket())
+        too_early = await issuer.sweep(grace=0)
+    await fake_respan.settle()
+    assert len(alive(fake_respan)) == 2
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        report = await issuer.sweep(grace=0)
+
+    assert too_early.revoked == ()
+    assert len(too_early.left) == 1
+    assert len(report.revoked) == 1
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_the_grace_covers_a_late_key(fake_respan: FakeRespan) -> None:
+    """A sweep waits before it looks, so that a key made a little late is there when it does."""
+    fake_respan.script("late_create:0.2")
+
+    async with issuing(fake_respan) as issuer:
+        issued = await issuer.issue(ticket())
+        report = await issuer.sweep(grace=0.4)
+
+    assert len(report.revoked) == 1
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_suspect_ends_with_its_expiry(fake_respan: FakeRespan) -> None:
+    """A key that would have died long ago need not be looked for."""
+    ledger = SQLiteLedger(":memory:")
+    fake_respan.script("reset")
+    past = datetime.now(UTC) - timedelta(hours=2)
+
+    async with issuing(fake_respan, ledger) as issuer:
+        await issuer.issue(ticket(expiry_date=past))
+        report = await issuer.sweep(grace=0)
+        counts = await issuer.counts()
+
+    assert [suspect.tag for suspect in report.expired] != [None]
+    assert report.left == ()
+    assert counts.attempts[AttemptState.EXPIRED] == 1
+
+
+async def test_a_failed_call_leaves_its_suspects_in_the_ledger(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """The error names them, the next process knows them, and a sweep ends them."""
+    fake_respan.script("lose_answer_after_create")
+    only_once = RetryPolicy(on_unknown="raise")
+
+    async with issuing(fake_respan, tmp_path / "keys.db", retry=only_once) as issuer:
+        with pytest.raises(APIConnectionError) as caught:
+            await issuer.issue(ticket())
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        (suspect,) = await issuer.pending()
+        issued = await issuer.issue(ticket())
+        await issuer.sweep(grace=0)
+
+    assert caught.value.effect is Effect.UNKNOWN
+    assert [suspect.tag for suspect in caught.value.suspects] == [suspect.tag]
+    assert suspect.effect is Effect.UNKNOWN
+    assert suspect.sent["name"] == suspect.name == next(iter(fake_respan.keys.values())).name
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_key_whose_id_the_server_told_is_revoked_by_it(fake_respan: FakeRespan) -> None:
+    """An answer without a secret still names its key: no list, no grace, no proof by tag is needed."""
+    fake_respan.script("no_api_key")
+
+    async with issuing(fake_respan) as issuer:
+        with pytest.raises(InvalidResponseError):
+            await issuer.issue(ticket())
+        (suspect,) = await issuer.pending()
+        report = await issuer.sweep(grace=60)
+
+    assert suspect.effect is Effect.LOST
+    assert list(report.revoked) == [suspect.id]
+    assert alive(fake_respan) == []
+
+
+async def test_a_key_that_was_recorded_is_never_revoked(fake_respan: FakeRespan) -> None:
+    """Not even if somebody comes late with a doubt about its attempt."""
+    ledger = SQLiteLedger(":memory:")
+
+    async with issuing(fake_respan, ledger) as issuer:
+        issued = await issuer.issue(ticket())
+        tag = (issued.key.name or "").rpartition("~")[2]
+        await ledger.doubt(tag, Effect.UNKNOWN, "somebody was late", issued.key.id)
+        await ledger.void(tag)
+        report = await issuer.sweep(grace=0)
+
+    assert report.left == ()
+    assert report.revoked == ()
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_suspects_of_the_last_run_are_swept_by_themselves(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """A new run looks for what an earlier one left, without being asked to."""
+    fake_respan.script("no_api_key")
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        with pytest.raises(InvalidResponseError):
+            await issuer.issue(ticket())
+        await asyncio.sleep(0)
+
+    fake_respan.script("ok", operation="delete")
+    async with issuing(fake_respan, tmp_path / "keys.db"):
+        await until(lambda: not alive(fake_respan))
+
+    assert fake_respan.counts.revoked == 1
+
+
+# ------------------------------------------------------------------------------------------------ a ledger that fails
+
+
+async def test_nothing_is_sent_when_the_intent_cannot_be_noted(fake_respan: FakeRespan) -> None:
+    """Rule 1. The error says that nothing was made; the next call goes well."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.before["intend"] = 1
+
+    async with issuing(fake_respan, ledger) as issuer:
+        with pytest.raises(LedgerError, match="on fire") as caught:
+            await issuer.issue(ticket())
+        assert creates(fake_respan) == 0
+        issued = await issuer.issue(ticket())
+
+    assert caught.value.effect is Effect.NONE
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_an_intent_of_which_nobody_knows_whether_it_was_noted_is_not_sent(fake_respan: FakeRespan) -> None:
+    """Rule 4 for intents: nothing leaves, the ticket can be asked for again, and no suspect is left behind."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.after["intend"] = 1
+
+    async with issuing(fake_respan, ledger) as issuer:
+        with pytest.raises(LedgerError, match="on fire"):
+            await issuer.issue(ticket())
+        assert creates(fake_respan) == 0
+        between = await issuer.counts()
+        issued = await issuer.issue(ticket())
+        counts = await issuer.counts()
+
+    assert alive(fake_respan) == [issued.key.id]
+    assert between.tickets[TicketState.CLAIMED] == 0
+    assert counts.attempts[AttemptState.INTENT] == counts.attempts[AttemptState.SUSPECT] == 0
+
+
+async def test_a_key_is_kept_when_its_commit_failed_after_all_was_written(fake_respan: FakeRespan) -> None:
+    """Rule 4: the row is read, and is ours; the caller gets its key as if nothing had happened."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.after["record"] = 1
+
+    async with issuing(fake_respan, ledger) as issuer:
+        issued = await issuer.issue(ticket())
+        again = await issuer.issue(ticket())
+        await issuer.sweep(grace=0)
+
+    assert again.key.id == issued.key.id
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_key_that_could_not_be_recorded_is_revoked(fake_respan: FakeRespan) -> None:
+    """Rule 4: the row is read, and is not ours; nobody gets the key, and it does not live on."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.before["record"] = 1
+
+    async with issuing(fake_respan, ledger) as issuer:
+        with pytest.raises(LedgerError, match="its key is being revoked") as caught:
+            await issuer.issue(ticket())
+        await until(lambda: not alive(fake_respan))
+        issued = await issuer.issue(ticket())
+        report = await issuer.sweep(grace=0)
+
+    assert caught.value.effect is Effect.LOST
+    assert report.left == ()
+    assert alive(fake_respan) == [issued.key.id]
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_key_is_a_suspect_while_nobody_can_tell_whether_it_was_recorded(
+    fake_respan: FakeRespan, when: str
+) -> None:
+    """Rule 4: neither handed out nor revoked. Once the ledger can be read again, it is its ticket's, or swept."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    getattr(ledger, when)["record"] = 1
+    found = itertools.count(1)
+
+    class Unreadable(TroubledLedger):
+        async def find(self, ticket_id: str) -> Any:
+            if next(found) == 2:
+                raise LedgerError("the disk is away")
+            return await self._ledger.find(ticket_id)
+
+    async with issuing(fake_respan, Unreadable(ledger)) as issuer:
+        with pytest.raises(LedgerError, match="neither handed out nor revoked") as caught:
+            await issuer.issue(ticket())
+        (made,) = fake_respan.keys
+        issued = await issuer.issue(ticket())
+        await issuer.sweep(grace=0)
+
+    assert caught.value.effect is not Effect.NONE
+    assert issued.replayed == (when == "after")
+    assert (issued.key.id == made) == (when == "after")
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_deadline_that_passes_while_the_key_is_being_recorded_says_that_something_was_made(
+    fake_respan: FakeRespan,
+) -> None:
+    """The key goes on to its ticket, and the error does not claim that nothing happened."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.gates["record"] = asyncio.Event()
+
+    async with issuing(fake_respan, ledger, deadline=0.3) as issuer:
+        with pytest.raises(DeadlineExceededError) as caught:
+            await issuer.issue(ticket())
+        ledger.gates["record"].set()
+        await until(lambda: alive(fake_respan))
+        issued = await issuer.issue(ticket())
+
+    assert caught.value.effect is not Effect.NONE
+    assert issued.replayed
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_deadline_holds_in_a_batch_as_well(fake_respan: FakeRespan) -> None:
+    """An answer that does not come in time fails its ticket, and its attempt is a suspect."""
+    fake_respan.script("stall")
+
+    async with issuing(fake_respan, deadline=0.5, timeout=1.0) as issuer:
+        async with asyncio.timeout(5):
+            outcomes = await issuer.issue_many([ticket(1), ticket(2)], max_in_flight=1)
+
+    assert isinstance(outcomes[0], Failed)
+    assert isinstance(outcomes[0].error, DeadlineExceededError)
+    assert isinstance(outcomes[1], Issued)
+
+
+# ------------------------------------------------------------------------------------------------- pace, lease, closing
+
+
+async def test_a_restart_does_not_run_into_the_limit_that_was_just_used_up(tmp_path: Path) -> None:
+    """The new run knows what the last one sent, to the second: the server refuses nothing, and each run is prompt."""
+    async with FakeRespan(limit=SlidingLog(20, per=1), retry_after_digits=2, latency=(0.0, 0.6)) as fake:
+        for run in range(2):
+            async with issuing(fake, tmp_path / "keys.db", pace=RateLimit(20, per=1)) as issuer:
+                await issuer.issue_many([ticket(number) for number in range(run * 15, run * 15 + 15)])
+
+        assert fake.counts.refused == 0
+        assert len(fake.alive()) == 30
+
+
+async def test_a_process_that_slept_through_its_lease_sends_only_what_it_noted_afterwards(
+    fake_respan: FakeRespan,
+) -> None:
+    """An intent that was noted before the lease ended is not sent; the call tries again under a new lease."""
+    asleep = itertools.count()
+
+    class Sleepy(TroubledLedger):
+        async def intend(self, *arguments: Any) -> Any:
+            epoch = await self._ledger.intend(*arguments)
+            if next(asleep) == 0:
+                time.sleep(0.5)  # noqa: ASYNC251  as if the process had been stopped
+            return epoch
+
+    async with issuing(fake_respan, Sleepy(SQLiteLedger(":memory:", lease=0.2))) as issuer:
+        issued = await issuer.issue(ticket())
+        await asyncio.sleep(0)
+        counts = await issuer.counts()
+
+    assert creates(fake_respan) == 1
+    assert alive(fake_respan) == [issued.key.id]
+    assert counts.attempts[AttemptState.VOID] == 1
+
+
+async def test_another_process_at_work_on_a_ticket_is_told(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """The call fails at once, sends nothing, and says that trying again later may help; then it is a replay."""
+    async with FakeRespan(latency=0.4) as fake:
+        async with issuing(fake, tmp_path / "keys.db") as one, issuing(fake, tmp_path / "keys.db") as other:
+            first = asyncio.create_task(one.issue(ticket()))
+            await until(lambda: fake.counts.requests)
+            with pytest.raises(LedgerError, match="another process is at work on it") as caught:
+                await other.issue(ticket())
+            issued = await first
+            again = await other.issue(ticket())
+
+        assert caught.value.retryable
+        assert caught.value.effect is Effect.NONE
+        assert again.replayed
+        assert again.key == issued.key
+        assert creates(fake) == 1
+
+
+async def test_closing_the_client_finishes_and_records_what_is_in_the_air(tmp_path: Path) -> None:
+    """The answers that come within the grace are recorded and delivered; the ledger knows every key."""
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        await asyncio.sleep(0.05)
+        delivered.append(ticket_id)
+
+    async with FakeRespan(latency=0.3) as fake:
+        respan = AsyncRespan(fake.api_key, base_url=fake.url, retry=QUICK, max_in_flight=10)
+        issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver)
+        calls = [asyncio.create_task(issuer.issue(ticket(number))) for number in range(20)]
+        await until(lambda: fake.counts.requests == 10)
+        await respan.aclose()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+        issued = [outcome for outcome in outcomes if isinstance(outcome, Issued)]
+        assert {outcome.key.id for outcome in issued} == set(alive(fake))
+        assert len(issued) == len(delivered) == 10
+        assert all(isinstance(o, Issued | ClientStateError) for o in outcomes)
+        with pytest.raises(ClientStateError):
+            await issuer.issue(ticket())
+        async with issuing(fake, tmp_path / "keys.db") as again:
+            counts = await again.counts()
+        assert counts.tickets[TicketState.DELIVERED] == 10
+        assert counts.attempts[AttemptState.SUSPECT] == 0
+
+
+async def test_what_the_grace_cuts_off_is_a_suspect_of_the_next_run(tmp_path: Path) -> None:
+    """Requests that were in the air when the time was up may have made keys: they are swept."""
+    async with FakeRespan(latency=0.3) as fake:
+        respan = AsyncRespan(fake.api_key, base_url=fake.url, retry=QUICK)
+        issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+        calls = [asyncio.create_task(issuer.issue(ticket(number))) for number in range(2)]
+        await until(lambda: fake.counts.requests == 2)
+        await respan.aclose(grace=0.1)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        await asyncio.sleep(0.3)
+
+        assert not any(isinstance(outcome, Issued) for outcome in outcomes)
+        assert len(alive(fake)) == 2
+        async with issuing(fake, tmp_path / "keys.db") as again:
+            assert (await again.counts()).attempts[AttemptState.SUSPECT] == 2
+            await again.sweep(grace=0)
+        assert alive(fake) == []
+
+
+@pytest.mark.parametrize("first", ["client", "issuer"])
+async def test_closing_twice_and_in_either_order_is_harmless(
+    fake_respan: FakeRespan, tmp_path: Path, first: str
+) -> None:
+    """Closing the client closes the issuer with it; whoever is closed again does nothing."""
+    respan = AsyncRespan(fake_respan.api_key, base_url=fake_respan.url)
+    issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+    await issuer.issue(ticket())
+
+    for closing in (respan, issuer, respan, issuer) if first == "client" else (issuer, respan, issuer, respan):
+        await closing.aclose()
+
+    assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
+    with pytest.raises(ClientStateError, match="closed"):
+        await issuer.issue(ticket())
+
+
+@pytest.mark.parametrize("what", ["client", "issuer"])
+async def test_closing_from_within_deliver_is_no_deadlock(fake_respan: FakeRespan, tmp_path: Path, what: str) -> None:
+    """A function that delivers and then shuts the service down gets through, in the call and in the background."""
+    closing: dict[str, Callable[[], Awaitable[None]]] = {}
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        await closing[what]()
+
+    for _ in range(2):  # first in the call, then in the background, by the next run
+        respan = AsyncRespan(fake_respan.api_key, base_url=fake_respan.url)
+        issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver)
+        closing = {"client": partial(respan.aclose, grace=1.0), "issuer": partial(issuer.aclose, grace=1.0)}
+        async with asyncio.timeout(8):
+            with contextlib.suppress(ClientStateError):
+                await issuer.issue(ticket())
+            await respan.aclose()
+
+    assert creates(fake_respan) == 1
+    assert len(alive(fake_respan)) == 1
+
+
+async def test_closing_from_a_hook_is_no_deadlock(fake_respan: FakeRespan) -> None:
+    """A hook that hears of a key may have the client closed; the key is recorded and handed out."""
+    closings: list[asyncio.Task[None]] = []
+
+    def hook(event: Event) -> None:
+        if isinstance(event, IssuedEvent):
+            closings.append(asyncio.ensure_future(respan.aclose()))
+
+    respan = AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, hooks=[hook])
+    async with asyncio.timeout(8):
+        issued = await Issuer(respan, SQLiteLedger(":memory:")).issue(ticket())
+        await asyncio.gather(*closings)
+
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_closing_the_issuer_first_finishes_what_is_in_the_air(tmp_path: Path) -> None:
+    """In `async with AsyncRespan() as respan, Issuer(respan, ...) as issuer` the issuer is closed first."""
+    async with FakeRespan(latency=0.3) as fake:
+        async with issuing(fake, tmp_path / "keys.db") as issuer:
+            calls = [asyncio.create_task(issuer.issue(ticket(number))) for number in range(5)]
+            await until(lambda: fake.counts.requests == 5)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert {o.key.id for o in outcomes if isinstance(o, Issued)} == set(alive(fake))
+        assert len(alive(fake)) == 5
+
+
+async def test_an_issuer_of_a_closed_client_does_not_open_its_ledger(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """Nobody would close it again."""
+    respan = AsyncRespan(fake_respan.api_key, base_url=fake_respan.url)
+    issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+    await respan.aclose()
+
+    with pytest.raises(ClientStateError, match="closed"):
+        await issuer.issue(ticket())
+    with pytest.raises(ClientStateError, match="closed"):
+        await issuer.counts()
+    assert names(tmp_path) == []
+
+
+async def test_a_ledger_of_another_account_is_refused(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """Another API key or another base URL would send this ledger's tickets to the wrong place; `force` allows it."""
+    path = tmp_path / "keys.db"
+    async with issuing(fake_respan, path) as issuer:
+        issued = await issuer.issue(ticket())
+
+    async with AsyncRespan("another-key", base_url=fake_respan.url) as respan:
+        issuer = Issuer(respan, SQLiteLedger(path))
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="another account or base URL"):
+                await issuer.issue(ticket())
+        async with Issuer(respan, SQLiteLedger(path), force=True) as forced:
+            assert (await forced.issue(ticket())).key == issued.key

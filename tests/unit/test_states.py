@@ -1,0 +1,48 @@
+"""The table of states, by its own rules: no way back, no way around."""
+
+import enum
+import inspect
+
+import pytest
+
+from respan_async.issuing import AttemptState, TicketState, snapshot, sqlite
+from respan_async.issuing.statements import load
+from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES, Move
+
+FINAL = {AttemptState.VOID, AttemptState.RECORDED, AttemptState.REVOKED, AttemptState.EXPIRED, TicketState.DELIVERED}
+
+
+@pytest.mark.parametrize("moves", [TICKET_MOVES, ATTEMPT_MOVES], ids=["tickets", "attempts"])
+def test_from_an_end_no_move_leads_anywhere(moves: dict[str, Move]) -> None:
+    """What is delivered, void, recorded, revoked or dead stays so."""
+    assert not {state for move in moves.values() for state in move.come_from} & FINAL
+
+
+@pytest.mark.parametrize(
+    ("moves", "first", "states"),
+    [(TICKET_MOVES, TicketState.OPEN, TicketState), (ATTEMPT_MOVES, AttemptState.INTENT, AttemptState)],
+    ids=["tickets", "attempts"],
+)
+def test_every_state_can_be_reached_and_left_but_the_ends(
+    moves: dict[str, Move], first: TicketState | AttemptState, states: type[TicketState] | type[AttemptState]
+) -> None:
+    """No state is forgotten by the table."""
+    reached: set[enum.StrEnum] = {first}
+    for _ in states:
+        reached |= {move.to for move in moves.values() if reached & set(move.come_from)}
+
+    assert reached == set(states)
+    assert {state for move in moves.values() for state in move.come_from} == set(states) - FINAL
+
+
+def test_a_key_is_recorded_only_from_an_intent() -> None:
+    """A suspect's key may be being revoked at this moment: it can no longer become a ticket's."""
+    assert ATTEMPT_MOVES["record"].come_from == (AttemptState.INTENT,)
+    assert TICKET_MOVES["record"].come_from == (TicketState.CLAIMED,)
+
+
+def test_every_statement_of_the_sql_file_is_used() -> None:
+    """A statement that nobody runs is not tested by anybody."""
+    code = inspect.getsource(sqlite) + inspect.getsource(snapshot)
+
+    assert {name for name in load("sqlite.sql") if f'"{name}"' not in code} == set()
