@@ -4,7 +4,7 @@ async with AsyncRespan() as respan:
     key = await respan.temporary_keys.create(name="tenant-42", expires_in=timedelta(hours=1))
 """
 
-from respan_async.batch import Batch, Failed, Issued, Progress
+from respan_async.batch import Batch
 from respan_async.client import AsyncRespan, Pace
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import (
@@ -26,7 +26,8 @@ from respan_async.errors import (
     RespanError,
     UnprocessableEntityError,
 )
-from respan_async.keys import Listing, TemporaryKeys
+from respan_async.keys import TemporaryKeys
+from respan_async.listing import Listing
 from respan_async.models import (
     UNSET,
     CreatedKey,
@@ -36,6 +37,7 @@ from respan_async.models import (
     TemporaryKey,
     UpdateKeyRequest,
 )
+from respan_async.outcomes import Failed, Issued, Progress
 from respan_async.pacing.limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret

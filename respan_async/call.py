@@ -7,13 +7,11 @@ the retry policy decides. An attempt *returns* its error: what is raised is rais
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, Protocol, TypeVar
-
-import attrs
+from typing import Any, Final, Generic, TypeVar
 
 from respan_async import wire
+from respan_async.bearer import usable_token, veiled
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import (
     ClientStateError,
@@ -22,119 +20,16 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
-from respan_async.events import AttemptEvent, Hub, IssuedEvent, PauseEvent, RetryEvent, SuspectEvent, logger
+from respan_async.events import AttemptEvent, IssuedEvent, RetryEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
-from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
-from respan_async.retry import RetryPolicy, Tally, retry_after_of
+from respan_async.pacing.slots import End, Priority, Slot, TooLate
+from respan_async.plan import Desk, Draft, Journal, Options, Plan
+from respan_async.retry import Tally, retry_after_of
 from respan_async.secret import Secret
-from respan_async.suspects import SuspectBook
-from respan_async.transport import Flight, Timeout, Transport
+from respan_async.transport import Flight
 
 T = TypeVar("T")
 Error = TypeVar("Error", bound=RespanError)
-
-TokenSource = Callable[[], Awaitable[Secret | str]]
-
-
-@attrs.frozen(kw_only=True)
-class Options:
-    """What may differ from call to call.
-
-    Attributes:
-        timeout: For one attempt.
-        deadline: Seconds for the whole call, or None.
-        retry: When a failed attempt is made again.
-        priority: The class in which the call waits, or None for the one its kind has by itself.
-        extra_headers: Sent besides.
-    """
-
-    timeout: Timeout
-    deadline: float | None
-    retry: RetryPolicy
-    priority: Priority | None = None
-    extra_headers: tuple[tuple[str, str], ...] = ()
-
-
-@attrs.define(kw_only=True)
-class Draft:
-    """One attempt, ready to be sent.
-
-    Attributes:
-        request: The request.
-        fields: For a create, what is sent, in JSON types.
-        tag: The tag in the name, if there is one.
-    """
-
-    request: wire.Request
-    fields: dict[str, Any] | None = None
-    tag: str | None = None
-
-
-class Journal(Protocol):
-    """Where the attempts of a call are noted, when more than this process's memory is to know of them."""
-
-    async def intend(self, draft: Draft, sent_at: datetime) -> None:
-        """Note an attempt, after its slot and its tag, and before any byte may leave."""
-        ...
-
-    def permits(self) -> bool:
-        """Whether the attempt may still be sent, asked when its first byte is about to leave."""
-        ...
-
-    def void(self, draft: Draft) -> None:
-        """Note that an attempt is proven to have left nothing."""
-        ...
-
-    def doubt(self, suspect: Suspect) -> None:
-        """Note that an attempt may have left a key."""
-        ...
-
-
-def _as_it_is(subject: Any, _: datetime) -> Draft:
-    return Draft(request=subject)
-
-
-@attrs.frozen(kw_only=True)
-class Plan(Generic[T]):
-    """A kind of call.
-
-    Attributes:
-        operation: The name of the operation.
-        model: What a good answer is read as; None when its body does not matter.
-        draft: Makes each attempt afresh, out of what the call is about and the time (aware).
-    """
-
-    operation: str
-    model: type[T] | None
-    draft: Callable[[Any, datetime], Draft] = _as_it_is
-
-
-@attrs.frozen
-class Desk:
-    """What all calls of a client share.
-
-    Attributes:
-        transport: Sends.
-        pacer: Says when.
-        hub: Tells the hooks.
-        token: Gives the bearer token for each request.
-        book: Where suspects are remembered.
-        wall: The wall clock, aware.
-    """
-
-    transport: Transport
-    pacer: Pacer
-    hub: Hub
-    token: Secret | TokenSource
-    book: SuspectBook
-    wall: Callable[[], datetime]
-
-    def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
-        """Tell that requests are held back."""
-        limit = self.pacer.window.limit
-        said = str(limit) if limit else None
-        logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
-        self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
 
 
 class Call(Generic[T]):
@@ -500,28 +395,3 @@ def _reason(error: RespanError) -> str:
         return type(error).__name__
     broken = " without a usable key" if isinstance(error, InvalidResponseError) else ""
     return f"{type(error).__name__} after status {error.status}{broken}"
-
-
-def veiled(token: object) -> object:
-    """Return a text as a `Secret`, so that no traceback with locals shows it from here on; anything else as it is."""
-    return Secret(token) if isinstance(token, str) and token else token
-
-
-def usable_token(token: object) -> Secret:
-    """Return a bearer token as a `Secret`.
-
-    Raises:
-        ConfigurationError: It is none that an Authorization header can carry.
-    """
-    token = veiled(token)
-    if not isinstance(token, Secret):
-        got = "an empty string" if token == "" else type(token).__name__
-        raise ConfigurationError(f"api_key: expected a non-empty string or Secret, got {got}")
-    if not _fits_a_header(token):
-        raise ConfigurationError("api_key: expected printable ASCII without spaces; check for a stray line break")
-    return token
-
-
-def _fits_a_header(token: Secret) -> bool:
-    text = token.reveal()
-    return text.isascii() and text.isprintable() and " " not in text

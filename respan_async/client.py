@@ -1,21 +1,17 @@
 """The client: its settings, its lifetime, and how its parts are put together. No HTTP here."""
 
 import asyncio
-import inspect
 import os
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from types import TracebackType
-from typing import Final, Literal, Self, cast
+from typing import Literal, Self, cast
 
 import aiohttp
 import attrs
-from yarl import URL
 
 from respan_async import transport
-from respan_async.call import Desk, Options, TokenSource, usable_token, veiled
+from respan_async.bearer import TokenSource, veiled
 from respan_async.effect import Suspect
 from respan_async.errors import ConfigurationError
 from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
@@ -23,28 +19,23 @@ from respan_async.keys import Core, TemporaryKeys
 from respan_async.lifetime import Lifetime
 from respan_async.models import UNSET, Maybe
 from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer, Priority
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import Priority
 from respan_async.pacing.window import LocalWindow
+from respan_async.plan import Desk
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
+from respan_async.settings import (
+    DEFAULT_BASE_URL,
+    checked_headers,
+    checked_hooks,
+    checked_priority,
+    checked_url,
+    options_of,
+    token_source,
+)
 from respan_async.suspects import SuspectBook
 from respan_async.sweep import AutoSweep
-
-DEFAULT_BASE_URL: Final = "https://api.respan.ai"
-
-_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_OURS: Final = frozenset(
-    (
-        "authorization",
-        "accept",
-        "accept-encoding",
-        "content-type",
-        "content-length",
-        "transfer-encoding",
-        "host",
-        "expect",
-    )
-)
 
 
 @attrs.frozen(kw_only=True)
@@ -111,20 +102,20 @@ class AsyncRespan:
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
-        source = _token_source(api_key := cast("Secret | TokenSource | None", veiled(api_key)))
+        source = token_source(api_key := cast("Secret | TokenSource | None", veiled(api_key)))
         if session is not None:
             transport.check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         if pace != "auto" and not isinstance(pace, RateLimit):
             raise ConfigurationError(f"pace: expected a RateLimit or 'auto', got {pace!r:.100}")
-        self._options = _options(timeout=timeout, deadline=deadline, retry=retry)
-        self._base_url = _checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
+        self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
         book = SuspectBook()
         lifetime = Lifetime()
         # The sweep hears of suspects as any hook does.
-        hub = Hub((*_checked_hooks(hooks), self._heard) if tag_names else _checked_hooks(hooks), _now)
+        hub = Hub((*checked_hooks(hooks), self._heard) if tag_names else checked_hooks(hooks), _now)
         window = LocalWindow(None if pace == "auto" else pace)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
         desk = Desk(transport.Transport(self._base_url, session), pacer, hub, source, book, _now)
@@ -162,12 +153,12 @@ class AsyncRespan:
         view = object.__new__(AsyncRespan)
         view.__dict__.update(self.__dict__)
         old = self._options
-        view._options = _options(
+        view._options = options_of(
             timeout=old.timeout if timeout is UNSET else timeout,
             deadline=old.deadline if deadline is UNSET else deadline,
             retry=old.retry if retry is UNSET else retry,
-            priority=old.priority if priority is UNSET else _checked_priority(priority),
-            extra_headers=old.extra_headers if extra_headers is UNSET else _checked_headers(extra_headers),
+            priority=old.priority if priority is UNSET else checked_priority(priority),
+            extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
         view.temporary_keys = TemporaryKeys(self._core, view._options)
@@ -239,108 +230,3 @@ class AsyncRespan:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _token_source(api_key: object) -> Secret | TokenSource:
-    if callable(api_key):
-        return api_key
-    if api_key is None:
-        api_key = veiled(os.environ.get("RESPAN_API_KEY") or None)
-    if api_key is None:
-        raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
-    return usable_token(api_key)
-
-
-def _options(
-    *,
-    timeout: float | aiohttp.ClientTimeout,
-    deadline: float | None,
-    retry: RetryPolicy,
-    priority: Priority | None = None,
-    extra_headers: tuple[tuple[str, str], ...] = (),
-) -> Options:
-    if not isinstance(timeout, aiohttp.ClientTimeout) and not _is_seconds(timeout):
-        raise ConfigurationError(
-            f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {timeout!r:.100}"
-        )
-    if deadline is not None and not _is_seconds(deadline):
-        raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {deadline!r:.100}")
-    if not isinstance(retry, RetryPolicy):
-        raise ConfigurationError(f"retry: expected a RetryPolicy, got {retry!r:.100}")
-    return Options(
-        timeout=transport.timeout_of(timeout),
-        deadline=deadline,
-        retry=retry,
-        priority=priority,
-        extra_headers=extra_headers,
-    )
-
-
-def _is_seconds(value: object) -> bool:
-    # The upper end is a year, which also keeps out infinity and what no clock can add.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
-
-
-def _checked_url(text: str, allow_http: bool) -> str:
-    """Return scheme, host and port of a base URL."""
-    if not isinstance(text, str) or not text.isprintable() or any(space in text for space in " \\"):
-        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
-    try:
-        url = URL(text)
-        host, port = url.host, url.port
-    except ValueError:
-        url, host, port = URL(), None, None
-    if not host or url.scheme not in ("https", "http") or port is None:
-        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
-    if url.user is not None or url.password is not None:
-        raise ConfigurationError("base_url: expected no user name or password in it")
-    if url.query_string or url.fragment or "?" in text or "#" in text:
-        raise ConfigurationError(f"base_url: expected no query or fragment, got {text!r:.100}")
-    if url.path.rstrip("/") not in ("", "/api"):
-        raise ConfigurationError(f"base_url: expected no path but /api, got {text!r:.100}")
-    if url.scheme == "http" and not allow_http and not _is_loopback(host):
-        raise ConfigurationError(
-            f"base_url: expected https, because http would send the API key unencrypted to {host}; "
-            "allow_http=True allows that"
-        )
-    return str(url.origin())
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
-    checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
-    for hook in checked:
-        if not callable(hook) or inspect.iscoroutinefunction(hook):
-            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
-    return checked
-
-
-def _checked_priority(name: str) -> Priority:
-    try:
-        return Priority[name.upper()]
-    except (KeyError, AttributeError):
-        names = ", ".join(repr(priority.name.lower()) for priority in Priority)
-        raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
-
-
-def _checked_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    if not isinstance(headers, Mapping):
-        raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
-    for name, value in headers.items():
-        # Values may be secrets: only names are shown.
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ConfigurationError(f"extra_headers: expected a header's name, got {name!r:.100}")
-        if name.lower() in _OURS:
-            raise ConfigurationError(f"extra_headers: {name} is this library's own")
-        if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
-            raise ConfigurationError(f"extra_headers: expected printable ASCII as the value of {name}")
-    return tuple(headers.items())

@@ -1,19 +1,20 @@
 """The operations on temporary keys."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import attrs
 
 from respan_async import codec, sweep, wire
-from respan_async.batch import Batch, Work
-from respan_async.call import Call, Desk, Draft, Journal, Options, Plan
+from respan_async.batch import Batch
+from respan_async.call import Call
 from respan_async.carry import carry
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import InvalidRequestError, InvalidResponseError, NotFoundError, RespanError
+from respan_async.errors import InvalidRequestError, NotFoundError, RespanError
 from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.lifetime import Lifetime
+from respan_async.listing import Listing
 from respan_async.models import (
     MAX_NAME,
     UNSET,
@@ -25,12 +26,11 @@ from respan_async.models import (
     TemporaryKey,
     UpdateKeyRequest,
 )
-from respan_async.pacing.pacer import Priority
+from respan_async.outcomes import Work
+from respan_async.pacing.slots import Priority
+from respan_async.plan import Desk, Draft, Journal, Options, Plan
 from respan_async.suspects import MAX_TAGGED_NAME, new_tag, tagged
 from respan_async.sweep import SweepReport
-
-MAX_PAGES: Final = 10_000
-"""Pages after which a list is taken to be endless."""
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -157,7 +157,7 @@ class TemporaryKeys:
         """
         return self._batch(items, self._work, self._discard, max_in_flight, ordered)
 
-    def list(self, *, page: int = 1, page_size: int | None = None) -> "Listing":
+    def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
 
         Args:
@@ -336,39 +336,6 @@ class TemporaryKeys:
             return
         logger.info("revoked key %s: %s", key.id, reason)
         desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
-
-
-class Listing:
-    """A list of keys that is still to be read.
-
-    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on.
-    """
-
-    def __init__(self, read: Callable[[int, int | None], Any], page: int, page_size: int | None) -> None:
-        self._read = read
-        self._first = page
-        self._page_size = page_size
-
-    def __await__(self) -> Generator[Any, None, KeyPage]:
-        result: Generator[Any, None, KeyPage] = self._read(self._first, self._page_size).__await__()
-        return result
-
-    async def __aiter__(self) -> AsyncIterator[TemporaryKey]:
-        number: int | None = self._first
-        pages = 0
-        while number is not None:
-            try:
-                page: KeyPage = await self._read(number, self._page_size)
-            except NotFoundError:
-                if pages:
-                    return  # keys were revoked meanwhile, and the page with them
-                raise
-            for key in page.results:
-                yield key
-            pages += 1
-            if page.next_page is not None and (page.next_page <= number or pages >= MAX_PAGES):
-                raise InvalidResponseError(f"list: page {number} of the list names page {page.next_page} as the next")
-            number = page.next_page
 
 
 class _TimedCall:

@@ -46,7 +46,7 @@ def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
     return InvalidRequestError(f"{field}: expected {expected}, got {shown}")
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from respan_async.batch import Batch, Failed, Issued
+from respan_async.batch import Batch
 from respan_async.cli import exits
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledgerfile import IN_MEMORY
@@ -29,6 +29,7 @@ from respan_async.errors import (
     TicketConflictError,
 )
 from respan_async.issuing import Issuer, Ticket
+from respan_async.outcomes import Failed, Issued
 
 _TICK: Final = 0.1
 _LAST_MOMENT: Final = 0.2

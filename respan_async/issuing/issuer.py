@@ -11,7 +11,7 @@ from typing import Any, Self
 import attrs
 
 from respan_async import sweep
-from respan_async.batch import Batch, Issued
+from respan_async.batch import Batch
 from respan_async.carry import carry
 from respan_async.client import AsyncRespan
 from respan_async.effect import Suspect
@@ -23,7 +23,8 @@ from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.work import TicketWork
 from respan_async.keys import SweepKeys, TemporaryKeys
 from respan_async.models import CreatedKey
-from respan_async.pacing.pacer import Priority
+from respan_async.outcomes import Issued
+from respan_async.pacing.slots import Priority
 from respan_async.pacing.window import GRACE
 from respan_async.secret import Secret
 from respan_async.sweep import AutoSweep, SweepReport

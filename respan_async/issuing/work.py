@@ -5,7 +5,7 @@ import time
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from respan_async.call import Call, Draft
+from respan_async.call import Call
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, DeadlineExceededError, InvalidRequestError, LedgerError
 from respan_async.events import logger
@@ -13,7 +13,8 @@ from respan_async.issuing.ledger import Intent, Record
 from respan_async.issuing.rows import conflict
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
-from respan_async.pacing.pacer import Priority
+from respan_async.pacing.slots import Priority
+from respan_async.plan import Draft
 
 if TYPE_CHECKING:
     from respan_async.issuing.issuer import Issuer

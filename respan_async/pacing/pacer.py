@@ -14,44 +14,16 @@ Rules:
 """
 
 import asyncio
-import enum
 import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-import attrs
-
 from respan_async.errors import ClientStateError
 from respan_async.pacing.gate import Gate
 from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.slots import Demand, End, Priority, Slot, TooLate
 from respan_async.pacing.window import Window
-
-
-class Priority(enum.IntEnum):
-    """Who goes first; the lower number does."""
-
-    INTERACTIVE = 0
-    BATCH = 1
-    SWEEP = 2
-
-
-class End(enum.Enum):
-    """How a granted slot ended."""
-
-    ANSWERED = "answered"
-    """The server let the request in and served it, be it with a 4xx."""
-    FAILED = "failed"
-    """The server let the request in, and failed."""
-    REFUSED = "refused"
-    """The limit turned it away."""
-    LOST = "lost"
-    """It left, and no answer came."""
-    UNREACHED = "unreached"
-    """No connection could be made."""
-    UNUSED = "unused"
-    """It was not sent after all."""
-
 
 _PASSED_OVER: Final = 19
 _CATCH_UP: Final = 0.02
@@ -62,30 +34,6 @@ _FIRST_FLIGHT: Final = 2.0
 _RAMP: Final = 1 / 6
 """Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
 them be. A limit of N is then met with N/6 in the air, which are refused, instead of with all there are."""
-
-
-class TooLate(Exception):
-    """Even the least possible wait ends after the deadline."""
-
-    def __init__(self, wait: float) -> None:
-        super().__init__(wait)
-        self.wait = wait
-
-
-@attrs.define(eq=False)
-class Slot:
-    """Leave to send one request, to be settled once."""
-
-    priority: Priority
-    asked_at: float
-    granted_at: float
-
-
-@attrs.define(eq=False)
-class Demand:
-    """How much a batch will still ask for, beside what is waiting already; infinite when it does not know."""
-
-    more: float = math.inf
 
 
 class Pacer:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import End, Pacer, Priority
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import End, Priority
 from respan_async.pacing.window import LocalWindow
 from respan_async.testing import Bucket, FixedWindow, Limit, SlidingLog
 from respan_async.testing.limits import busiest_window

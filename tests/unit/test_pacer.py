@@ -8,7 +8,8 @@ import pytest
 
 from respan_async import ClientStateError
 from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import End, Pacer, Priority, Slot, TooLate
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import End, Priority, Slot, TooLate
 from respan_async.pacing.window import LocalWindow
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]

@@ -1,0 +1,55 @@
+"""What the pacer hands out, and how it comes back."""
+
+import enum
+import math
+
+import attrs
+
+
+class Priority(enum.IntEnum):
+    """Who goes first; the lower number does."""
+
+    INTERACTIVE = 0
+    BATCH = 1
+    SWEEP = 2
+
+
+class End(enum.Enum):
+    """How a granted slot ended."""
+
+    ANSWERED = "answered"
+    """The server let the request in and served it, be it with a 4xx."""
+    FAILED = "failed"
+    """The server let the request in, and failed."""
+    REFUSED = "refused"
+    """The limit turned it away."""
+    LOST = "lost"
+    """It left, and no answer came."""
+    UNREACHED = "unreached"
+    """No connection could be made."""
+    UNUSED = "unused"
+    """It was not sent after all."""
+
+
+class TooLate(Exception):
+    """Even the least possible wait ends after the deadline."""
+
+    def __init__(self, wait: float) -> None:
+        super().__init__(wait)
+        self.wait = wait
+
+
+@attrs.define(eq=False)
+class Slot:
+    """Leave to send one request, to be settled once."""
+
+    priority: Priority
+    asked_at: float
+    granted_at: float
+
+
+@attrs.define(eq=False)
+class Demand:
+    """How much a batch will still ask for, beside what is waiting already; infinite when it does not know."""
+
+    more: float = math.inf
