@@ -225,6 +225,8 @@ class Issuer:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiting.append(turn)
             await turn
+        if self._closed:
+            raise ClientStateError("the issuer is closed")
         self._turns[work.ticket.id] = []
         self._working.add(work)
         self._idle.clear()
