@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from respan_async import (
     APIStatusError,
     AsyncRespan,
+    ConflictError,
     Effect,
     InvalidResponseError,
     RateLimit,
@@ -524,6 +525,21 @@ async def test_a_key_that_could_not_be_revoked_after_its_caller_left_is_swept() 
             (key_id, Effect.LOST)
         ]
         assert [event.id for event in world.told(RevokedEvent)] == [key_id]
+
+
+async def test_a_key_that_cannot_be_revoked_does_not_keep_the_others_alive(world: World) -> None:
+    """The sweep goes on to the other suspects, and tells of the failure at its end."""
+    world.fake.script("no_api_key", "no_api_key")
+    for _ in range(2):
+        with pytest.raises(InvalidResponseError):
+            await world.keys.create()
+    world.fake.script("conflict_409", operation="delete")
+
+    with pytest.raises(ConflictError):
+        await world.keys.sweep(grace=0)
+
+    assert len(world.respan.suspects) == 1
+    assert world.alive == {world.respan.suspects[0].id}
 
 
 # ------------------------------------------------------------ whatever happens

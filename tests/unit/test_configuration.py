@@ -163,7 +163,7 @@ WRONG: dict[str, list[Any]] = {
     "pace": [None, "fast", "AUTO", 60, (60, 60), RateLimit],
     "max_in_flight": [0, -1, None, "64", True, 1.5],
     "session": [5, "session", aiohttp.ClientSession],
-    "hooks": [5, [5], [print, None], "print"],
+    "hooks": [5, [5], [print, None], "print", asyncio.sleep],
 }
 
 
