@@ -184,7 +184,7 @@ class Batch(Generic[Item]):
     # ----------------------------------------------------------------- inside
 
     async def _work(self) -> None:
-        while await self._place():
+        while self._place_at_once() or await self._place():
             try:
                 item = next(self._plain) if self._plain is not None else await self._pull()
             except (StopIteration, StopAsyncIteration):
@@ -207,14 +207,19 @@ class Batch(Generic[Item]):
             else:
                 self._put(await self._outcome(item, index))
 
+    def _place_at_once(self) -> bool:
+        """Take a place for one more item, if one is free and there is anything left to do."""
+        if not self._places or self._stopped:
+            return False
+        self._places -= 1
+        return True
+
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
-        if not self._places and not self._stopped:
+        if not self._stopped:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._placeless.append(waiter)
             await waiter
-        else:
-            self._places -= 1
         return not self._stopped
 
     def _leave_place(self) -> None:

@@ -119,49 +119,41 @@ class Transport:
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
         sendings = aiohttp.UploadTracker() if flight is None else None
         result: NoAnswer | ClientStateError | ConfigurationError | None = None
+        response: aiohttp.ClientResponse | None = None
         try:
-            return await self._exchange(session, request, flight, token, timeout, extra_headers, sendings)
+            response = await session.request(
+                request.method,
+                self._url(request.path),
+                data=flight,
+                headers=self._headers(token, extra_headers),
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=(),
+                upload_tracker=sendings,
+            )
+            return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
         except _BrokenOff as error:
             result = _classify(error.cause, flight, error.status, _resends(sendings))
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
             result = _classify(error, flight, None, _resends(sendings))
+        finally:
+            if response is not None:
+                # One that was read to its end has given its connection back already, and is left unharmed by this.
+                response.close()
+        response = None  # it knows the Authorization header, and what is raised here knows this frame
         if result is None:
             raise asyncio.CancelledError
         if isinstance(result, RespanError):
             raise result
         return result
 
-    async def _exchange(
-        self,
-        session: aiohttp.ClientSession,
-        request: Request,
-        flight: Flight | None,
-        token: Secret,
-        timeout: Timeout,
-        extra_headers: tuple[tuple[str, str], ...],
-        sendings: aiohttp.UploadTracker | None,
-    ) -> Answer:
-        headers = {"Authorization": f"Bearer {token.reveal()}"}
-        if not self._owned or extra_headers:
-            headers = {**dict(extra_headers), **_HEADERS, **headers}
-        response = await session.request(
-            request.method,
-            self._url(request.path),
-            data=flight,
-            headers=headers,
-            timeout=timeout,
-            allow_redirects=False,
-            raise_for_status=False,
-            middlewares=(),
-            upload_tracker=sendings,
-        )
-        try:
-            return await _read(response, _resends(sendings))
-        finally:
-            # One that was read to its end has given its connection back already, and is left unharmed by this.
-            response.close()
+    def _headers(self, token: Secret, extra: tuple[tuple[str, str], ...]) -> dict[str, str]:
+        bearer = {"Authorization": f"Bearer {token.reveal()}"}
+        # Our own session has the others by itself.
+        return bearer if self._owned and not extra else {**dict(extra), **_HEADERS, **bearer}
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -209,15 +201,20 @@ class _BrokenOff(Exception):
         self.cause = cause
 
 
+def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Answer | None:
+    """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
+    content = response.content
+    if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
+        return None
+    return Answer(response.status, response.headers, content.read_nowait(), False, resends)
+
+
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
     content = response.content
     chunks: list[bytes] = []
     size = 0
     try:
-        if content.is_eof() and content.total_bytes <= MAX_BODY:
-            # It came with the headers, as a small answer does: nothing to wait for.
-            return Answer(response.status, response.headers, content.read_nowait(), False, resends)
         while chunk := await content.read(_CHUNK):
             chunks.append(chunk)
             size += len(chunk)
