@@ -23,7 +23,7 @@ from respan_async.errors import (
     PermissionDeniedError,
     RespanError,
 )
-from respan_async.lifetime import Lifetime
+from respan_async.lifetime import Lifetime, being_cancelled
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress, Work
 from respan_async.pacing.pacer import Pacer
@@ -77,7 +77,8 @@ class Batch(Generic[Item]):
         self._places = max_in_flight
         self._placeless: deque[asyncio.Future[None]] = deque()
         self._puller: asyncio.Task[Any] | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._news: list[asyncio.Future[None]] = []
+        self._halted = False  # what has not been sent was given up
         self._taken = self._next_out = 0
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
@@ -112,6 +113,8 @@ class Batch(Generic[Item]):
             worker = self._lifetime.spawn(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
+        if not self._workers:
+            self._all_over()
         return self
 
     async def __aexit__(
@@ -137,8 +140,9 @@ class Batch(Generic[Item]):
                     self._left = True
                     raise self._fatal
                 raise StopAsyncIteration
-            self._news = asyncio.get_running_loop().create_future()
-            await self._news
+            news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._news.append(news)
+            await news
         outcome = self._ready.popleft()
         self._leave_place()
         return outcome
@@ -191,8 +195,12 @@ class Batch(Generic[Item]):
                 self._end_input()
                 break
             except asyncio.CancelledError:
-                if not self._stopped:
+                if self._stopped:
+                    break
+                if being_cancelled():
                     raise
+                self._broken, self._fatal = True, ClientStateError("the input was cancelled from within")
+                self._end_input()
                 break
             except BaseException as error:  # noqa: BLE001  the input's own error, raised again to who iterates
                 self._broken = self._fatal is None
@@ -239,12 +247,13 @@ class Batch(Generic[Item]):
         except RespanError as error:
             # A 403 after a success is about that one item; before any, about the API key.
             useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
-            if useless or isinstance(error, _FATAL):
+            given_up = self._halted and isinstance(error, ClientStateError)
+            if useless or (isinstance(error, _FATAL) and not given_up):
                 self._fatal = self._fatal or error
                 self._stop()
             return Failed(item, index, error)
         except asyncio.CancelledError:
-            if not self._stopped or work is None:
+            if work is None or (being_cancelled() and not self._stopped):
                 raise
             return Failed(item, index, work.given_up())
         finally:
@@ -293,6 +302,7 @@ class Batch(Generic[Item]):
 
     def _stop(self) -> None:
         """Take nothing more, and give up what has not been sent."""
+        self._halted = True
         self._end_input()
         for work in list(self._working.values()):
             work.abandon()
@@ -321,17 +331,24 @@ class Batch(Generic[Item]):
         self._workers.discard(worker)
         if not worker.cancelled() and (error := worker.exception()) is not None:
             self._fatal = self._fatal or error
+            self._end_input()  # or, in order, those who wait for a place would wait for its outcome for ever
         if not self._workers:
-            self._ended = asyncio.get_running_loop().time()
-            self._pacer.withdraw(self._demand)
-            self._lifetime.closers.discard(self._client_closed)
-            # In order, a gap is left by an item that never had an outcome; what came after it still counts.
-            self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+            self._all_over()
         self._tell()
 
+    def _all_over(self) -> None:
+        """Note that no worker is left, and nothing more will come."""
+        self._ended = asyncio.get_running_loop().time()
+        self._pacer.withdraw(self._demand)
+        self._lifetime.closers.discard(self._client_closed)
+        # In order, a gap is left by an item that never had an outcome; what came after it still counts.
+        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
+
     def _tell(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        while self._news:
+            news = self._news.pop()
+            if not news.done():
+                news.set_result(None)
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
         """Run to the end; see `Batch`."""

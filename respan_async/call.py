@@ -110,6 +110,8 @@ class Call(Generic[T]):
             RespanError: It did not succeed.
         """
         self._task = asyncio.current_task()
+        if self._abandoned:
+            raise self.given_up()
         self.begin()
         result = await self._attempt()
         if isinstance(result, RespanError) and self._tally is not None and self._wants(result):

@@ -194,7 +194,12 @@ class AsyncRespan:
         Args:
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
         """
-        if self._is_view or not self._core.lifetime.close():
+        if self._is_view:
+            return
+        if not self._core.lifetime.close():
+            # Somebody else is closing it. What that one waits for must not wait for that one.
+            if not self._core.lifetime.within:
+                await self._core.lifetime.closed.wait()
             return
         desk, lifetime = self._core.desk, self._core.lifetime
         end = asyncio.get_running_loop().time() + grace
@@ -204,11 +209,14 @@ class AsyncRespan:
         try:
             await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
         finally:
-            desk.pacer.close()
-            await lifetime.cut()
-            for finish in list(lifetime.finishers):
-                await finish()
-            await desk.transport.aclose()
+            try:
+                desk.pacer.close()
+                await lifetime.cut()
+                for finish in list(lifetime.finishers):
+                    await finish()
+                await desk.transport.aclose()
+            finally:
+                lifetime.closed.set()
             if self.suspects:
                 logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 

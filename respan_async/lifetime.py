@@ -11,6 +11,12 @@ from respan_async.errors import ClientStateError
 T = TypeVar("T")
 
 
+def being_cancelled() -> bool:
+    """Whether the running task was cancelled itself, rather than something that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 class Lifetime:
     """Know where a client may be used, and what it still has under way by itself."""
 
@@ -19,6 +25,7 @@ class Lifetime:
         self._pid = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
+        self.closed = asyncio.Event()
         self.closers: set[Callable[[], None]] = set()
         self.finishers: set[Callable[[], Awaitable[None]]] = set()
 
@@ -79,6 +86,11 @@ class Lifetime:
         end = loop.time() + seconds
         while (tasks := self._others()) and (left := end - loop.time()) > 0:
             await asyncio.wait(tasks, timeout=left)
+
+    @property
+    def within(self) -> bool:
+        """Whether whoever asks runs in the background of this client itself."""
+        return asyncio.current_task() in self._tasks
 
     async def cut(self) -> None:
         """Cancel what is still in the background."""

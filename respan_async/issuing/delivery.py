@@ -7,7 +7,7 @@ from typing import Any, Final
 from respan_async.errors import LedgerError
 from respan_async.events import logger
 from respan_async.issuing.ledger import Ledger
-from respan_async.lifetime import Lifetime
+from respan_async.lifetime import Lifetime, being_cancelled
 from respan_async.models import CreatedKey
 
 FIRST: Final = 1.0
@@ -79,6 +79,11 @@ class Delivery:
     async def _once(self, ticket_id: str, key: CreatedKey) -> bool:
         try:
             await self._deliver(ticket_id, key)
+        except asyncio.CancelledError:
+            if being_cancelled():
+                raise
+            logger.warning("ticket %r could not be delivered: CancelledError", ticket_id)
+            return False
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
             logger.warning("ticket %r could not be delivered: %s", ticket_id, type(error).__name__)
             return False

@@ -75,6 +75,7 @@ class Issuer:
         self._notes: set[asyncio.Task[None]] = set()
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
+        self._over = asyncio.Event()
         options = attrs.evolve(respan._options, priority=Priority.SWEEP, deadline=None)
         self._lowest = TemporaryKeys(self._core, options)
         self._suspected = False
@@ -140,8 +141,18 @@ class Issuer:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
         """
         if self._closed:
+            if not self._core.lifetime.within:
+                await self._over.wait()
             return
         self._closed = True
+        try:
+            await self._close(grace)
+        finally:
+            self._over.set()
+
+    async def _close(self, grace: float) -> None:
+        if self._opening is not None and not self._opening.done():
+            await asyncio.wait({self._opening})  # or it would open what nobody closes
         self._core.lifetime.finishers.discard(self.aclose)
         for work in list(self._working):
             if work.runs_here:

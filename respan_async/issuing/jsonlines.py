@@ -195,6 +195,8 @@ class JSONLinesSink:
             self._writer = None
             for written in self._under_way.values():  # this task was cancelled, with its event loop
                 written.cancel()
+            self._under_way.clear()
+            self._queue.clear()
 
     def _end(self, line: _Line, error: Exception | None) -> None:
         del self._under_way[line.mark]

@@ -36,6 +36,11 @@ def key_of(text: str, secret: Secret) -> CreatedKey:
     return CreatedKey(api_key=secret, **attrs.asdict(public, recurse=False))
 
 
+def is_partial(account: str) -> bool:
+    """Whether an account does not tell its API key."""
+    return account.endswith(" ?")
+
+
 def same_account(known: str, account: str) -> bool:
     """Whether two accounts are the same, as far as both know their API key; `?` stands for one that is not known."""
     host, key = known.split(" ")

@@ -87,6 +87,7 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
+        self._leased_until = 0.0
         if self._heart is not None:
             self._heart.cancel()
         writer, self._writer = self._writer, None
@@ -118,7 +119,7 @@ class SQLiteLedger:
             self._unlock_owner()
             self._lock_owner()
             self._owner = await self._write(self._enrol)
-            self._leased_from = asked
+            self._leased_from = time.monotonic()  # what was intended while this was asked is the old owner's
         elif asked >= self._leased_until:
             self._leased_from = asked  # it had ended, and single tickets may have been taken over
         self._leased_until = asked + self._lease
@@ -329,7 +330,8 @@ class SQLiteLedger:
             raise LedgerError(
                 f"{self._path}: the ledger of another account or base URL; give this one a file of its own, or force it"
             )
-        connection.execute(_SQL["set_meta"], {"name": "account", "value": account})
+        if found is None or force or not rows.is_partial(account):
+            connection.execute(_SQL["set_meta"], {"name": "account", "value": account})
 
     def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
         """Put secrets in the place of those that are still there."""
@@ -353,6 +355,7 @@ class SQLiteLedger:
             if not leased or self._is_dead(token):
                 self._retire(connection, owner)
                 self._lock_path(token).unlink(missing_ok=True)
+        connection.execute(_SQL["doubt_ownerless"], _STATES)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         self._retire(connection, self._owner)

@@ -74,6 +74,11 @@ DELETE FROM owners WHERE id = :owner;
 -- What an owner that is gone had in the air is a suspect (rule 3).
 UPDATE attempts SET state = :suspect WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
+-- name: doubt_ownerless
+-- Noted by an owner that had been buried before: nobody else would ever doubt it (rule 3).
+UPDATE attempts SET state = :suspect
+WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
+
 -- name: find
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 

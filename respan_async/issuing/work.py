@@ -38,7 +38,7 @@ class TicketWork:
         self.ticket = ticket
         self._call: Call[CreatedKey] = issuer._keys._creation(ticket.request, priority, self)
         self._task: asyncio.Task[object] | None = None
-        self._calling = self._keeping = False
+        self._calling = self._keeping = self._abandoned = False
         self._epoch: int | None = None
         self._tag = ""
         self._intended_at = 0.0
@@ -51,6 +51,7 @@ class TicketWork:
 
     def abandon(self) -> bool:
         """Give up whoever awaits this; return whether it goes on."""
+        self._abandoned = True
         if self._keeping:
             return True
         if self._calling:
@@ -78,6 +79,8 @@ class TicketWork:
     async def run(self) -> CreatedKey:
         """Give the ticket its key."""
         self._task = asyncio.current_task()
+        if self._abandoned:
+            raise self.given_up()
         await self._issuer._begin(self)
         try:
             return await self._recorded() or await self._made()

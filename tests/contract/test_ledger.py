@@ -659,3 +659,15 @@ async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> No
     for call in calls:
         with pytest.raises(LedgerError, match=r"not open|closed"):
             await call()
+
+
+async def test_an_unknown_api_key_does_not_loosen_the_binding(tmp_path: Path) -> None:
+    """A run whose API key comes from a callable leaves the ledger bound to the key it was bound to."""
+    for account in ("https://host aaaa", "https://host ?"):
+        ledger = SQLiteLedger(tmp_path / "keys.db")
+        await ledger.open(account)
+        await ledger.aclose()
+
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    with pytest.raises(LedgerError, match="another account"):
+        await ledger.open("https://host bbbb")

@@ -698,3 +698,83 @@ async def test_a_deadline_that_passes_in_the_air_leaves_no_key() -> None:
         assert len(failed(outcomes)) == 6
         await asyncio.sleep(60)
         assert (fake.counts.created, fake.counts.alive) == (6, 0)
+
+
+# ------------------------------------------------- what came up in a review
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_cancellation_that_nobody_asked_for_fails_an_item_and_no_more(
+    fake_respan: FakeRespan, *, ordered: bool
+) -> None:
+    """A token callable that awaits something cancelled costs that item its key, and drops none silently."""
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise asyncio.CancelledError
+        return fake_respan.api_key
+
+    async with AsyncRespan(token, base_url=fake_respan.url) as respan, asyncio.timeout(10):
+        requests = [CreateKeyRequest(name=str(number)) for number in range(20)]
+        async with respan.temporary_keys.create_many(requests, max_in_flight=4, ordered=ordered) as batch:
+            outcomes = [outcome async for outcome in batch]
+
+    assert len(outcomes) == 20
+    assert sum(isinstance(outcome, Failed) for outcome in outcomes) == 1
+
+
+async def test_an_input_that_was_cancelled_from_within_is_told(respan: AsyncRespan) -> None:
+    """An input that ends early by somebody else's cancellation does not look like one that is through."""
+
+    async def requests() -> AsyncIterator[CreateKeyRequest]:
+        yield CreateKeyRequest(name="first")
+        raise asyncio.CancelledError
+
+    outcomes: list[object] = []
+
+    async def take() -> None:
+        async with respan.temporary_keys.create_many(requests()) as batch:
+            async for outcome in batch:
+                outcomes.append(outcome)  # noqa: PERF401  the error comes after the outcomes
+
+    with pytest.raises(ClientStateError, match="input was cancelled"):
+        await take()
+    assert len(outcomes) == 1
+
+
+async def test_two_may_take_outcomes_from_one_batch(respan: AsyncRespan) -> None:
+    """Both get their part, and both see the end."""
+    requests = [CreateKeyRequest(name=str(number)) for number in range(6)]
+
+    async with asyncio.timeout(10), respan.temporary_keys.create_many(requests, max_in_flight=2) as batch:
+
+        async def take() -> int:
+            return len([outcome async for outcome in batch])
+
+        taken = await asyncio.gather(take(), take())
+
+    assert sum(taken) == 6
+
+
+async def test_a_stopped_batch_with_a_deadline_ends_without_an_error(fake_respan: FakeRespan) -> None:
+    """What was given up is an outcome; the batch itself did not fail. Stopped at once, it has sent nothing."""
+    async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, deadline=30) as respan:
+        requests = [CreateKeyRequest(name=str(number)) for number in range(50)]
+        async with respan.temporary_keys.create_many(requests, max_in_flight=3) as batch:
+            await asyncio.sleep(0)
+            batch.stop()
+            outcomes = [outcome async for outcome in batch]
+
+    assert all(isinstance(outcome, Failed) for outcome in outcomes)
+    assert fake_respan.counts.requests == 0
+
+
+async def test_an_empty_batch_leaves_nothing_behind(respan: AsyncRespan) -> None:
+    """It is over at once, and the pace does not count on it any more."""
+    for _ in range(5):
+        assert await respan.temporary_keys.create_many([]) == []
+
+    assert not respan._core.desk.pacer._demands

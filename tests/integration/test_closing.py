@@ -381,3 +381,20 @@ async def test_reading_is_finished_within_the_grace_or_fails(grace: float) -> No
 async def first_page(respan: AsyncRespan) -> list[TemporaryKey]:
     """Read the first page of the list."""
     return list((await respan.temporary_keys.list()).results)
+
+
+async def test_a_second_closing_waits_for_the_first() -> None:
+    """Whoever leaves `async with` while a signal handler closes the client does not end the process under it."""
+    async with FakeRespan(latency=0.2) as fake:
+        async with AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+            creating = asyncio.ensure_future(respan.temporary_keys.create())
+            await asyncio.sleep(0.05)  # in the air
+            creating.cancel()
+            first = asyncio.ensure_future(respan.aclose())
+            await asyncio.sleep(0)
+            await respan.aclose()
+
+            assert respan._core.lifetime.closed.is_set()
+        await first
+
+        assert (fake.counts.created, fake.alive()) == (1, [])
