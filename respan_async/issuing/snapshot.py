@@ -11,8 +11,8 @@ import attrs
 from respan_async.effect import Suspect
 from respan_async.errors import LedgerError
 from respan_async.issuing import rows
+from respan_async.issuing.database import VERSION
 from respan_async.issuing.ledger import Counts
-from respan_async.issuing.sqlite import VERSION
 from respan_async.issuing.statements import load
 from respan_async.issuing.states import AttemptState, TicketState
 

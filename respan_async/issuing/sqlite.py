@@ -2,9 +2,7 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -17,21 +15,18 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.database import check_head, connect, connect_beside
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
+from respan_async.issuing.ownerlock import OwnerLock
 from respan_async.issuing.statements import load
 from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState, TicketState
 from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.writer import Writer
 from respan_async.models import CreatedKey
 
-VERSION: Final = 1
-APPLICATION: Final = 0x52737041
-"""Marks a database as a ledger; both numbers are in the schema."""
 LEASE: Final = 30.0
 """Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
-
-_HEAD: Final = b"SQLite format 3\x00"
 
 T = TypeVar("T")
 
@@ -58,8 +53,7 @@ class SQLiteLedger:
         self._lease = lease
         self._writer: Writer | None = None
         self._owner = 0
-        self._token = ""
-        self._lock = -1
+        self._lock = OwnerLock(None if self._memory else self._path)
         self._leased_from = self._leased_until = 0.0
         self._heart: asyncio.Task[None] | None = None
         self._erased = False
@@ -72,8 +66,8 @@ class SQLiteLedger:
             return
         if not self._memory:
             make_private(self._path)
-            _check_head(self._path)
-        writer = Writer(self._connect, self._truncate, asyncio.get_running_loop())
+            check_head(self._path)
+        writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
         await writer.start()
         self._writer = writer
         try:
@@ -96,7 +90,7 @@ class SQLiteLedger:
                 with contextlib.suppress(LedgerError):
                     await writer.do(self._leave)
             await writer.stop()
-        self._unlock_owner()
+        self._lock.release()
 
     def leased(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
@@ -116,8 +110,7 @@ class SQLiteLedger:
         asked = time.monotonic()
         if not (self._owner and await self._write(self._renew)):
             # The first, or one that others took away while this process was stopped, with all its claims.
-            self._unlock_owner()
-            self._lock_owner()
+            self._lock.acquire()
             self._owner = await self._write(self._enrol)
             self._leased_from = time.monotonic()  # what was intended while this was asked is the old owner's
         elif asked >= self._leased_until:
@@ -268,7 +261,7 @@ class SQLiteLedger:
 
     def _read_beside(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            with contextlib.closing(_open(str(self._path), query_only=True)) as connection:
+            with contextlib.closing(connect_beside(self._path)) as connection:
                 return work(connection)
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger could not be read: {error}") from None
@@ -285,38 +278,6 @@ class SQLiteLedger:
         await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)
 
     # ------------------------------------------------------------- in the thread
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = _open(str(self._path))
-        try:
-            if self._is_new(connection):
-                _configure(connection)
-                connection.execute("BEGIN EXCLUSIVE")
-                # Another process may have made it meanwhile.
-                if self._is_new(connection):
-                    for statement in _SQL["schema"].split(";"):
-                        connection.execute(statement)
-                connection.execute("COMMIT")
-            else:
-                _configure(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            raise LedgerError(f"{self._path}: the ledger could not be opened: {error}") from None
-        except LedgerError:
-            connection.close()
-            raise
-        return connection
-
-    def _is_new(self, connection: sqlite3.Connection) -> bool:
-        """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if application != APPLICATION and (application or version or things):
-            raise _no_ledger(self._path)
-        if version > VERSION:
-            raise LedgerError(f"{self._path}: written by a newer version of this library; upgrade it to read this file")
-        return not things
 
     def _truncate(self, connection: sqlite3.Connection) -> None:
         """Empty the log after secrets were erased, so that they are not left in it."""
@@ -342,7 +303,7 @@ class SQLiteLedger:
         )
 
     def _enrol(self, connection: sqlite3.Connection) -> int:
-        (owner,) = connection.execute(_SQL["enrol"], {"token": self._token, "lease": self._lease}).fetchone()
+        (owner,) = connection.execute(_SQL["enrol"], {"token": self._lock.token, "lease": self._lease}).fetchone()
         return int(owner)
 
     def _renew(self, connection: sqlite3.Connection) -> bool:
@@ -352,9 +313,9 @@ class SQLiteLedger:
     def _bury(self, connection: sqlite3.Connection) -> None:
         """Take over what owners left that are dead, or whose lease is over."""
         for owner, token, leased in connection.execute(_SQL["owners"], {"owner": self._owner}).fetchall():
-            if not leased or self._is_dead(token):
+            if not leased or self._lock.is_dead(token):
                 self._retire(connection, owner)
-                self._lock_path(token).unlink(missing_ok=True)
+                self._lock.forget(token)
         connection.execute(_SQL["doubt_ownerless"], _STATES)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
@@ -364,73 +325,6 @@ class SQLiteLedger:
         # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
         for statement in ("doubt_all_of", "retire"):
             connection.execute(_SQL[statement], {**_STATES, "owner": owner})
-
-    # An owner holds a lock on a file of its own for as long as its process lives, however that ends.
-
-    def _lock_path(self, token: str) -> Path:
-        return self._path.with_name(f"{self._path.name}-owner-{token}")
-
-    def _lock_owner(self) -> None:
-        self._token = secrets.token_hex(16)
-        if not self._memory:
-            path = self._lock_path(self._token)
-            try:
-                self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                os.fchmod(self._lock, 0o600)  # the umask may have taken that away
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
-            except OSError as error:
-                raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
-
-    def _unlock_owner(self) -> None:
-        if self._lock >= 0:
-            self._lock_path(self._token).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = -1
-
-    def _is_dead(self, token: str) -> bool:
-        if self._memory:
-            return False
-        try:
-            descriptor = os.open(self._lock_path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False  # nobody can tell: its lease will
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return True
-
-
-def _open(path: str, *, query_only: bool = False) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
-    if query_only:
-        _configure(connection)
-        connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "busy_timeout = 10000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _check_head(path: Path) -> None:
-    """Refuse a file that is no database before SQLite makes one of it, as it does of a very short one."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(_HEAD))
-    except OSError as error:
-        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
-    if head not in (b"", _HEAD):
-        raise _no_ledger(path)
-
-
-def _no_ledger(path: Path) -> LedgerError:
-    return LedgerError(f"{path}: this is no ledger, but a file of another program; give the ledger a file of its own")
 
 
 def _not_claimed(connection: sqlite3.Connection, ticket_id: str, fields: str) -> LedgerError:

@@ -280,9 +280,10 @@ async def die(worker: Worker) -> None:
         ledger._heart.cancel()
     if ledger._writer is not None:
         await ledger._writer.stop()
-    if ledger._lock >= 0:
-        os.close(ledger._lock)
-        ledger._lock = -1
+    lock = ledger._lock
+    if lock._descriptor >= 0:
+        os.close(lock._descriptor)
+        lock._descriptor = -1
     ledger._owner = 0
     core.lifetime.close()
     core.desk.pacer.close()
