@@ -1,6 +1,7 @@
 """Opening a ledger's file: making the schema, and refusing what is none."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,15 @@ from respan_async.issuing.statements import load
 VERSION: Final = 1
 APPLICATION: Final = 0x52737041
 """Marks a database as a ledger; both numbers are in the schema."""
+
+_PATIENCE: Final = 10.0
+_PAUSE: Final = 0.02
+"""Seconds for which a ledger that is being made by others is waited for, and between two tries."""
+
+_SIGNS: Final = """
+SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+    (SELECT count(*) FROM sqlite_master)
+"""
 
 _HEAD: Final = b"SQLite format 3\x00"
 
@@ -26,37 +36,46 @@ def check_head(path: Path) -> None:
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open a ledger for writing, and make it where there is none.
+    """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
 
     Raises:
         LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
     """
-    connection = _connected(path)
-    try:
-        if _is_new(path, connection):
-            _configure(connection)
-            connection.execute("BEGIN EXCLUSIVE")
-            # Another process may have made it meanwhile.
-            if _is_new(path, connection):
-                for statement in load("sqlite.sql")["schema"].split(";"):
-                    connection.execute(statement)
-            connection.execute("COMMIT")
-        else:
-            _configure(connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise LedgerError(f"{path}: the ledger could not be opened: {error}") from None
-    except LedgerError:
-        connection.close()
-        raise
-    return connection
+    until = time.monotonic() + _PATIENCE
+    while True:
+        connection = _connected(path)
+        try:
+            _make_ready(path, connection)
+            return connection
+        except sqlite3.Error as error:
+            connection.close()
+            # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > until:
+                raise LedgerError(f"{path}: the ledger could not be opened: {error}") from None
+        except LedgerError:
+            connection.close()
+            raise
+        time.sleep(_PAUSE)
+
+
+def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
+    new = _is_new(path, connection)
+    _configure(connection)
+    if not new:
+        return
+    connection.execute("BEGIN EXCLUSIVE")
+    # Another process may have made it meanwhile.
+    if _is_new(path, connection):
+        for statement in load("sqlite.sql")["schema"].split(";"):
+            connection.execute(statement)
+    connection.execute("COMMIT")
 
 
 def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
     """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (things,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    # In one statement: another process may be making it at this moment.
+    application, version, things = connection.execute(_SIGNS).fetchone()
     if application != APPLICATION and (application or version or things):
         raise _no_ledger(path)
     if version > VERSION:
