@@ -8,11 +8,16 @@ from unittest import mock
 import aiohttp
 import aioresponses.core
 import async_solipsism
+import hypothesis
 import pytest
 
 from tests.virtual import VirtualLoop
 
 pytest_plugins = ["respan_async.testing.plugin"]
+
+# Test time is part of the product; `--hypothesis-profile=default` looks longer.
+hypothesis.settings.register_profile("brief", max_examples=40, deadline=None)
+hypothesis.settings.load_profile("brief")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

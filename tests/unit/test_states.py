@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 
-from respan_async.issuing import AttemptState, TicketState, snapshot, sqlite
+from respan_async.issuing import AttemptState, TicketState, database, snapshot, sqlite
 from respan_async.issuing.statements import load
 from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES, Move
 
@@ -43,6 +43,6 @@ def test_a_key_is_recorded_only_from_an_intent() -> None:
 
 def test_every_statement_of_the_sql_file_is_used() -> None:
     """A statement that nobody runs is not tested by anybody."""
-    code = inspect.getsource(sqlite) + inspect.getsource(snapshot)
+    code = "".join(map(inspect.getsource, (database, snapshot, sqlite)))
 
     assert {name for name in load("sqlite.sql") if f'"{name}"' not in code} == set()
