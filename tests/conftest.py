@@ -13,7 +13,7 @@ import pytest
 
 from tests.virtual import VirtualLoop
 
-pytest_plugins = ["respan_async.testing.plugin"]
+pytest_plugins = ["respan_async.testing.plugin", "tests.servers.postgres", "tests.servers.redis"]
 
 # Test time is part of the product; `--hypothesis-profile=default` looks longer.
 hypothesis.settings.register_profile("brief", max_examples=40, deadline=None)
