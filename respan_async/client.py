@@ -21,7 +21,7 @@ from respan_async.models import UNSET, Maybe
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import Priority
-from respan_async.pacing.window import LocalWindow
+from respan_async.pacing.window import Window
 from respan_async.plan import Desk
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
@@ -31,6 +31,7 @@ from respan_async.settings import (
     checked_hooks,
     checked_priority,
     checked_url,
+    checked_window,
     options_of,
     token_source,
 )
@@ -75,7 +76,8 @@ class AsyncRespan:
         deadline: Seconds for a whole call, with all waiting and all attempts; None for no bound.
         retry: When a failed attempt is made again.
         pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
-            the server refuses, and its refusals teach the limit.
+            the server refuses, and its refusals teach the limit; or a window that processes share, such as
+            `respan_async.redis.RedisWindow`.
         max_in_flight: Requests in the air at the same time, of all calls and batches together.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
@@ -95,7 +97,7 @@ class AsyncRespan:
         timeout: float | aiohttp.ClientTimeout = 30.0,
         deadline: float | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  a frozen value
-        pace: RateLimit | Literal["auto"] = "auto",
+        pace: RateLimit | Window | Literal["auto"] = "auto",
         max_in_flight: int = 64,
         tag_names: bool = False,
         session: aiohttp.ClientSession | None = None,
@@ -107,8 +109,7 @@ class AsyncRespan:
             transport.check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
-        if pace != "auto" and not isinstance(pace, RateLimit):
-            raise ConfigurationError(f"pace: expected a RateLimit or 'auto', got {pace!r:.100}")
+        window = checked_window(pace)
         self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
@@ -116,7 +117,6 @@ class AsyncRespan:
         lifetime = Lifetime()
         # The sweep hears of suspects as any hook does.
         hub = Hub((*checked_hooks(hooks), self._heard) if tag_names else checked_hooks(hooks), _now)
-        window = LocalWindow(None if pace == "auto" else pace)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
         desk = Desk(transport.Transport(self._base_url, session), pacer, hub, source, book, _now)
         pacer.on_pause = desk.paused
@@ -214,6 +214,7 @@ class AsyncRespan:
                 await lifetime.cut()
                 for finish in list(lifetime.finishers):
                     await finish()
+                await desk.pacer.window.aclose()
                 await desk.transport.aclose()
             finally:
                 lifetime.closed.set()

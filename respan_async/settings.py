@@ -12,7 +12,9 @@ from yarl import URL
 from respan_async.bearer import TokenSource, usable_token, veiled
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
+from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.slots import Priority
+from respan_async.pacing.window import LocalWindow, Window
 from respan_async.plan import Options
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
@@ -108,6 +110,16 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def checked_window(pace: object) -> Window:
+    if pace == "auto":
+        return LocalWindow(None)
+    if isinstance(pace, RateLimit):
+        return LocalWindow(pace)
+    if isinstance(pace, Window) and not isinstance(pace, type):
+        return pace
+    raise ConfigurationError(f"pace: expected a RateLimit, 'auto' or a RedisWindow, got {pace!r:.100}")
 
 
 def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:

@@ -139,16 +139,8 @@ class Estimate:
         return scouting and self.limit == before
 
     def binding(self, retry_after: float | None) -> float | None:
-        """Return how long a refusal that nobody was let in beside should hold back everybody.
-
-        A whole second means up to one second less. Where that matters to a period as short as the one known, a probe
-        tells sooner.
-        """
-        if retry_after is None or self.limit is None or _at_least(retry_after) >= 0.95 * retry_after:
-            return retry_after
-        if self.limit.per >= _COARSE:
-            return retry_after
-        return max(_at_least(retry_after), self.limit.interval)
+        """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
+        return binding_pause(self.limit, retry_after)
 
     def settled(self, now: float) -> None:
         """Note that a request came back, in whatever way."""
@@ -230,6 +222,19 @@ class Estimate:
         self._corrected_at = now
         self._clean_since = now
         self._log.period_changed(now, limit.per)
+
+
+def binding_pause(limit: RateLimit | None, retry_after: float | None) -> float | None:
+    """Return how long a refusal should hold back everybody, given what is known of the limit.
+
+    A whole second means up to one second less. Where that matters to a period as short as the one known, a probe
+    tells sooner.
+    """
+    if retry_after is None or limit is None or _at_least(retry_after) >= 0.95 * retry_after:
+        return retry_after
+    if limit.per >= _COARSE:
+        return retry_after
+    return max(_at_least(retry_after), limit.interval)
 
 
 def _round_period(age: float, retry_after: float) -> float:

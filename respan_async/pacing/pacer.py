@@ -76,6 +76,7 @@ class Pacer:
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._open_from: int = Priority.INTERACTIVE
+        window.attach(self._pump, lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only))
 
     # ------------------------------------------------------------------ asking
 
@@ -222,12 +223,10 @@ class Pacer:
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
         window = self.window
-        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air) or window.held(now):
+        if not self._is_let_through(priority, now) or window.held(now):
             return False
         limit = window.limit
-        if priority is not Priority.INTERACTIVE:
-            if not self._lower_gate.admits(now, self._in_air_below):
-                return False
+        if priority is not Priority.INTERACTIVE and not window.shared:
             if limit is None:
                 return self._in_air_below < self._ramp
             overdue = self._passed_over[priority] >= _PASSED_OVER
@@ -235,30 +234,55 @@ class Pacer:
                 return False
         return limit is None or window.delay(now) <= 0
 
+    def _is_let_through(self, priority: Priority, now: float) -> bool:
+        """Whether nothing but a slot is missing to this class."""
+        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air):
+            return False
+        return priority is Priority.INTERACTIVE or self._lower_gate.admits(now, self._in_air_below)
+
     def _all_fits(self, limit: RateLimit, now: float) -> bool:
         """Whether all that the lower classes have left fits into what is free, so that it need not be spread."""
-        left = sum(demand.more for demand in self._demands)
-        left += sum(len(self._waiting[priority]) for priority in (Priority.BATCH, Priority.SWEEP))
-        return left <= limit.limit - self.window.used(now)
+        return self._left() <= limit.limit - self.window.used(now)
+
+    def _left(self) -> float:
+        """Return how much the lower classes will still ask for."""
+        waiting = sum(len(self._waiting[priority]) for priority in (Priority.BATCH, Priority.SWEEP))
+        return waiting + sum(demand.more for demand in self._demands)
 
     def _pump(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
-        if not any(self._waiting):
-            return
-        now = asyncio.get_running_loop().time()
-        while (priority := self._next(now)) is not None:
-            waiter, asked_at = self._waiting[priority].popitem(last=False)
-            if not waiter.done():
-                waiter.set_result(self._grant(priority, asked_at, now))
-        self._set_alarm(now)
+        if any(self._waiting):
+            now = asyncio.get_running_loop().time()
+            while (priority := self._next(now)) is not None:
+                waiter, asked_at = self._waiting[priority].popitem(last=False)
+                if not waiter.done():
+                    waiter.set_result(self._grant(priority, asked_at, now))
+            self._set_alarm(now)
+        if self.window.shared:
+            self._want()
 
-    def _next(self, now: float) -> Priority | None:
-        """Return the class whose turn it is, if it may go."""
-        turn = sorted(
+    def _want(self) -> None:
+        """Tell a shared window how many could go if it had slots for them."""
+        now = asyncio.get_running_loop().time()
+        wanted = [0, 0]
+        for priority in self._turn():
+            if self._is_let_through(priority, now):
+                wanted[priority is not Priority.INTERACTIVE] += len(self._waiting[priority])
+            if priority is not Priority.INTERACTIVE and wanted[1]:
+                break  # a lower class whose turn it is, is not passed over for those behind it
+        urgent, patient = (min(number, self.max_in_flight - self.in_air) for number in wanted)
+        self.window.want(urgent, patient, self._left())
+
+    def _turn(self) -> list[Priority]:
+        """Return the classes somebody waits in, in the order of their turns."""
+        return sorted(
             (priority for priority in Priority if self._waiting[priority]),
             key=lambda priority: (self._passed_over[priority] < _PASSED_OVER, priority),
         )
-        return next((priority for priority in turn if self._may_go(priority, now)), None)
+
+    def _next(self, now: float) -> Priority | None:
+        """Return the class whose turn it is, if it may go."""
+        return next((priority for priority in self._turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
         times = [self._gate.closed_until, self._lower_gate.closed_until, self._spread_from]

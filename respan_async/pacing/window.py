@@ -1,7 +1,7 @@
 """Where slots come from: one process's own view of the account's limit."""
 
-from collections.abc import Iterable
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, runtime_checkable
 
 from respan_async.pacing.estimate import Estimate
 from respan_async.pacing.limit import RateLimit
@@ -11,6 +11,7 @@ GRACE: Final = 2.0
 """Seconds by which a request that was never answered may have reached the server later than we gave it up."""
 
 
+@runtime_checkable
 class Window(Protocol):
     """A source of slots, as the pacer sees it. Times are the event loop's."""
 
@@ -22,6 +23,19 @@ class Window(Protocol):
     @property
     def learned(self) -> bool:
         """Whether `limit` comes from the server's refusals rather than from a setting."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether slots must be asked for by `want`, and come spread already."""
+        ...
+
+    def attach(self, wake: Callable[[], None], tell: Callable[[str, float, bool], None]) -> None:
+        """Have somebody to wake when slots have come, and to tell of a pause: why, for how long, lower classes only."""
+        ...
+
+    def want(self, urgent: int, patient: int, left: float) -> None:
+        """Hear how many interactive calls and others could go if there were slots, and what the others have left."""
         ...
 
     def used(self, now: float) -> int:
@@ -68,6 +82,10 @@ class Window(Protocol):
         """Whether nothing may be sent until what is in the air has come back."""
         ...
 
+    async def aclose(self) -> None:
+        """Let go of what is open."""
+        ...
+
 
 class LocalWindow:
     """A sliding log in this process, with a limit that is given, or learned, or corrected by refusals.
@@ -89,6 +107,17 @@ class LocalWindow:
     def learned(self) -> bool:
         """Whether `limit` comes from the server's refusals rather than from a setting."""
         return self._estimate.learned
+
+    @property
+    def shared(self) -> bool:
+        """Whether slots must be asked for, which these need not."""
+        return False
+
+    def attach(self, wake: Callable[[], None], tell: Callable[[str, float, bool], None]) -> None:
+        """Do nothing: slots come by answers and by time alone."""
+
+    def want(self, urgent: int, patient: int, left: float) -> None:
+        """Do nothing: slots are there without being asked for."""
 
     def used(self, now: float) -> int:
         """Return how many slots are taken."""
@@ -156,3 +185,6 @@ class LocalWindow:
     def held(self, now: float) -> bool:
         """Whether nothing may be sent until what is in the air has come back."""
         return self._estimate.counting(now)
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is open."""

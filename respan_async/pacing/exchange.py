@@ -1,0 +1,106 @@
+"""What a process and the account's shared log say to each other."""
+
+import enum
+from typing import Protocol
+
+import attrs
+
+from respan_async.pacing.limit import RateLimit
+
+
+class Fate(enum.StrEnum):
+    """What has become of a slot, or is to be known by everybody."""
+
+    ANSWERED = "answered"
+    """It was answered, so many seconds ago."""
+    UNUSED = "unused"
+    """It was never sent, or the server turned it away: whoever comes next may have it."""
+    FLYING = "flying"
+    """It is still in the air, or held."""
+    PAUSE = "pause"
+    """The server asks everybody to wait, for so many seconds."""
+
+
+@attrs.frozen
+class Report:
+    """What has become of a slot.
+
+    Attributes:
+        fate: What.
+        slot: Which; empty for a pause.
+        seconds: How long ago, or for how long.
+    """
+
+    fate: Fate
+    slot: str = ""
+    seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """What a process tells the log, and wants of it. What is said twice means the same as said once.
+
+    Attributes:
+        limit: The account's.
+        lease: Seconds after which a slot counts as answered, if nobody says a word of it any more.
+        owner: The process.
+        epoch: The log as the process knows it; empty if it knows none that could still be there.
+        fresh: A name for the log, should there be none.
+        urgent: Slots wanted for interactive calls.
+        patient: Slots wanted for batches and sweeps.
+        left: How much those have left altogether.
+        first: Granted slots are called `owner:first` and so on.
+        reports: What has become of slots.
+    """
+
+    limit: RateLimit
+    lease: float
+    owner: str
+    epoch: str
+    fresh: str
+    urgent: int
+    patient: int
+    left: float
+    first: int
+    reports: tuple[Report, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Grants:
+    """What the log says to that.
+
+    Attributes:
+        epoch: Which log it is.
+        vanished: The log that the process knew is gone; this one counts as full.
+        used: How many slots are taken.
+        soonest: Seconds until the next one comes back; 0 when one is free.
+        again: Seconds until asking again makes sense, where nothing was granted.
+        begins: Seconds until each slot that was granted may be used.
+    """
+
+    epoch: str
+    vanished: bool
+    used: int
+    soonest: float
+    again: float
+    begins: tuple[float, ...]
+
+
+class Unreachable(Exception):
+    """The log could not be asked, or did not answer in time; what was asked may have been done."""
+
+
+class SharedLog(Protocol):
+    """The account's log, somewhere that all processes can reach."""
+
+    async def exchange(self, ask: Ask) -> Grants:
+        """Tell and ask, in one step.
+
+        Raises:
+            Unreachable: It did not come to an answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        ...

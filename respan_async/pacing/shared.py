@@ -1,0 +1,342 @@
+"""Slots of a limit that many processes share.
+
+The theory. The log is somewhere else, and every word with it takes a round trip. So slots are asked for in the
+background, as soon as somebody waits, and what has become of earlier ones rides along. A grant names the time from
+which its slot may be used, which may lie ahead: then one word is enough for each slot.
+
+Rules:
+
+1. At most one slot is held ahead of its time, and a batch asks for it no sooner than it must: an interactive call of
+   any process waits behind what the others hold.
+2. Whatever was asked without an answer may have been done: its slots are given back with the next word, and what was
+   told is told again.
+3. A slot of which nothing is heard comes back by itself, one lease and one period after its last sign of life.
+4. A log that cannot be reached is waited for during one period, for the others may go on by it; then this process goes
+   on with its share of the limit. A log that has vanished counts as full.
+"""
+
+import asyncio
+import contextvars
+import logging
+import math
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from respan_async.errors import ConfigurationError
+from respan_async.pacing.estimate import binding_pause
+from respan_async.pacing.exchange import Ask, Grants, SharedLog, Unreachable
+from respan_async.pacing.holdings import Holdings
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.window import GRACE, LocalWindow
+
+LEASE: Final = 10.0
+_SILENCE: Final = LEASE / 3
+_TICK: Final = 1e-4
+_LEAST_LEAD: Final = 0.01
+"""Seconds before its time by which a batch asks for a slot, at least: timers and busy loops are late by as much."""
+_FIRST_RETRY: Final = 0.1
+_LAST_RETRY: Final = 2.0
+_AT_ONCE: Final = 100
+"""Slots that are asked for with one word at most; only those that are free at once are granted together."""
+
+_logger: Final = logging.getLogger("respan_async")
+
+
+class SharedWindow:
+    """The pacer's window on a log that many processes share; see `Window` for its methods.
+
+    Args:
+        log: Where the log is.
+        limit: The account's limit, of all processes together.
+        fallback_share: The part of it to go on with when the log cannot be reached; 0 to wait until it can.
+    """
+
+    def __init__(self, log: SharedLog, limit: RateLimit, fallback_share: float) -> None:
+        self._log = log
+        self._given = limit
+        self._share = fallback_share
+        self._mine = Holdings()
+        self._epoch = ""
+        # What was wanted last, and what the log said last, and when.
+        self._urgent = self._patient = 0
+        self._left = 0.0
+        self._used = 0
+        self._met_at = self._soonest_at = self._again_at = -math.inf
+        self._asked_urgently = False
+        self._paused_until = -math.inf
+        self._unsaid = 0  # refusals in a row that did not say how long to wait
+        self._taken_at = -math.inf
+        self._linger = 0.0
+        self._away_since: float | None = None
+        self._retry_at = -math.inf
+        self._retry_after = _FIRST_RETRY
+        self._local: LocalWindow | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = self._attached = False
+        self._wake: Callable[[], None] = lambda: None
+        self._tell: Callable[[str, float, bool], None] = lambda *_: None
+
+    # ------------------------------------------------------------ as a window
+
+    @property
+    def shared(self) -> bool:
+        """Whether slots must be asked for, and are spread elsewhere."""
+        return self._local is None
+
+    @property
+    def limit(self) -> RateLimit:
+        """What is allowed now: to all processes, or to this one while the log cannot be reached."""
+        return self._given if self._local is None else self._local.limit or self._given
+
+    @property
+    def learned(self) -> bool:
+        """Whether `limit` comes from the server's refusals rather than from a setting."""
+        return self._local is not None and self._local.learned
+
+    def attach(self, wake: Callable[[], None], tell: Callable[[str, float, bool], None]) -> None:
+        """Have somebody to wake when slots have come, and to tell when the log cannot be reached."""
+        if self._attached:
+            raise ConfigurationError("pace: this window belongs to another client; make one for each")
+        self._attached = True
+        self._wake = wake
+        self._tell = tell
+
+    def want(self, urgent: int, patient: int, left: float) -> None:
+        """Hear how many calls could go if there were slots, and how much the lower classes have left."""
+        self._urgent, self._patient, self._left = urgent, patient, left
+        self._consider()
+
+    def used(self, now: float) -> int:
+        """Return how many slots are taken, of all processes, by what the log said last."""
+        return self._used if self._local is None else self._local.used(now)
+
+    def delay(self, now: float, ahead: int = 0) -> float:
+        """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
+        if self._local is not None:
+            return self._local.delay(now, ahead)
+        self._mine.give_back(now, stale_only=True)
+        begins = self._mine.begins(ahead)
+        if begins is not None:
+            return max(begins - now, 0.0)
+        least = self._paused_until
+        if self._away_since is not None:
+            least = self._retry_at
+        elif self._soonest_at > now:
+            least = max(least, self._soonest_at + ahead // self._given.limit * self._given.per)
+        return max(least - now, _TICK)
+
+    def wakes_at(self, now: float) -> float | None:
+        """Return when the next slot comes by itself, or None if only an answer can bring one."""
+        return self._mine.begins() if self._local is None else self._local.wakes_at(now)
+
+    def seed(self, now: float, ages: Iterable[float]) -> None:
+        """Do nothing: the log remembers by itself."""
+
+    def take(self, now: float) -> None:
+        """Take a free slot."""
+        self._taken_at = now
+        if self._local is None:
+            self._mine.use(now)
+        else:
+            self._mine.use_unheard()
+            self._local.take(now)
+
+    def unused(self, now: float) -> None:
+        """Give back a slot of which the server knows nothing."""
+        self._mine.counts_not(now)
+        if self._local is not None:
+            self._local.unused(now)
+
+    def answered(self, now: float, sendings: int) -> None:
+        """Note that the server let the request in, or its `sendings` repetitions."""
+        self._unsaid = 0
+        self._mine.came_back(now)
+        for _ in range(sendings - 1):
+            self._mine.came_again(now)
+        if self._local is not None:
+            self._local.answered(now, sendings)
+
+    def lost(self, now: float) -> None:
+        """Note that the request left, and no answer came."""
+        self._mine.came_back(now + GRACE)
+        if self._local is not None:
+            self._local.lost(now)
+
+    def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
+        """Note that the server turned the request away, and let everybody know."""
+        self._mine.counts_not(now)
+        if self._local is not None:
+            return self._local.refused(now, sent_at, retry_after)
+        pause = self.binding(retry_after)
+        if pause is None:
+            pause = min(self._given.interval * 2.0 ** min(self._unsaid, 30), self._given.per)
+            self._unsaid += 1
+        self._paused_until = max(self._paused_until, now + pause)
+        self._mine.pause(now + pause)
+        self._mine.give_back(now)
+        return False
+
+    def binding(self, retry_after: float | None) -> float | None:
+        """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
+        return binding_pause(self.limit, retry_after)
+
+    def held(self, now: float) -> bool:
+        """Whether nothing may be sent until what is in the air has come back."""
+        return self._local is not None and self._local.held(now)
+
+    async def aclose(self) -> None:
+        """Say what is left to be said, and let go of the log."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
+        self._urgent = self._patient = 0
+        self._mine.give_back(asyncio.get_running_loop().time())
+        if self._mine.has_news and self._away_since is None:
+            await self._exchange()
+        await self._log.aclose()
+
+    # ------------------------------------------------------------------ asking
+
+    def _consider(self) -> None:
+        """Ask when it is time to, or set the alarm for when it will be."""
+        if self._asking is not None or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        self._mine.give_back(now, stale_only=True)
+        if self._away_since is not None and self._local is None and self._share:
+            self._fall_back(now, self._away_since)
+        due = self._due(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due <= now:
+            self._asking = loop.create_task(self._ask(), context=contextvars.Context())
+        elif due < math.inf:
+            self._timer = loop.call_at(max(due, now + _TICK), self._consider)
+
+    def _due(self, now: float) -> float:
+        """Return when there is something to be said."""
+        if self._away_since is not None:
+            falls_back_at = self._away_since + self._given.per
+            return min(self._retry_at, falls_back_at) if now < falls_back_at else self._retry_at
+        due = self._mine.due(min(_SILENCE, self._given.per / 2), _SILENCE)
+        if self._wants_slots(now):
+            if self._urgent:
+                wanted_at = self._again_at if self._asked_urgently else now
+            else:
+                wanted_at = max(self._again_at, self._taken_at + self._linger)
+            due = min(due, max(wanted_at, self._paused_until))
+        return due
+
+    def _wants_slots(self, now: float) -> bool:
+        begins = self._mine.begins()
+        if begins is None:
+            return self._urgent > 0 or self._patient > 0
+        # A batch's slot that lies ahead serves an interactive call as well, unless there are free ones.
+        return self._urgent > 0 and begins > now and self._used < self._given.limit
+
+    async def _ask(self) -> None:
+        try:
+            await self._exchange()
+        finally:
+            self._asking = None
+            if not self._closed:
+                self._wake()
+                self._consider()
+
+    async def _exchange(self) -> None:
+        """Say what is to be said, and take what is granted."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        urgent = patient = 0
+        if self._wants_slots(now) and now >= self._paused_until:
+            urgent = min(self._urgent, _AT_ONCE)
+            patient = 0 if urgent else min(self._patient, _AT_ONCE)
+            self._mine.give_back(now)
+        first, names = self._mine.names(urgent + patient)
+        told = self._mine.told(now, _SILENCE)
+        alive_for = 2 * (self._given.per + LEASE)
+        ask = Ask(
+            limit=self._given,
+            lease=LEASE,
+            owner=self._mine.owner,
+            epoch=self._epoch if now < self._met_at + alive_for else "",
+            fresh=secrets.token_hex(8),
+            urgent=urgent,
+            patient=patient,
+            left=self._left,
+            first=first,
+            reports=told,
+        )
+        try:
+            grants = await self._log.exchange(ask)
+        except Unreachable as error:
+            self._mine.disown(now, names)
+            self._mine.forget(now - alive_for)
+            self._lost_touch(now, error)
+            return
+        self._mine.heard(told, now)
+        self._reached(grants, loop.time())
+        self._asked_urgently = urgent > 0
+        self._mine.granted(names, [self._met_at + begins for begins in grants.begins])
+        if patient and grants.begins:
+            self._adjust_linger(grants.begins[0], self._met_at - now)
+
+    def _reached(self, grants: Grants, now: float) -> None:
+        if self._away_since is not None:
+            _logger.info("the shared pace is back after %.1f s", now - self._away_since)
+            self._away_since = self._local = None
+            self._retry_after = _FIRST_RETRY
+        if grants.vanished:
+            _logger.warning("the log of the shared pace has vanished; it counts as full for %g s", self._given.per)
+        self._epoch = grants.epoch
+        self._met_at = now
+        self._used = grants.used
+        self._soonest_at = now + grants.soonest if grants.soonest else -math.inf
+        self._again_at = now + grants.again
+
+    def _adjust_linger(self, lead: float, trip: float) -> None:
+        """Let a batch ask for its next slot so late that it will hold it for a short time only (rule 1).
+
+        What is taken off each time makes processes that compete linger equally long, and so get equally much.
+        """
+        wanted = max(1.5 * self._given.interval, 5 * trip, _LEAST_LEAD)
+        self._linger = max(0.9 * self._linger + lead - wanted, 0.0) if lead else 0.0
+
+    # ----------------------------------------------------------- without a log
+
+    def _lost_touch(self, now: float, error: Unreachable) -> None:
+        if self._away_since is None:
+            self._away_since = now
+            self._mine.give_back(now)
+            _logger.warning(
+                "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",
+                error,
+                self._given.per,
+                self._fallback() if self._share else "nothing",
+            )
+            self._tell("unreachable", self._given.per, False)
+        self._retry_at = asyncio.get_running_loop().time() + self._retry_after
+        self._retry_after = min(2 * self._retry_after, _LAST_RETRY)
+
+    def _fall_back(self, now: float, away_since: float) -> None:
+        """Go on with this process's share, once nothing the others did by the log counts any more (rule 4)."""
+        if now < away_since + self._given.per:
+            return
+        self._local = LocalWindow(self._fallback())
+        for _ in range(self._mine.in_air):
+            self._local.take(now)
+        self._wake()
+
+    def _fallback(self) -> RateLimit:
+        number = self._given.limit * self._share
+        if number >= 1:
+            return RateLimit(int(number), per=self._given.per)
+        return RateLimit(1, per=self._given.per / number)

@@ -1,0 +1,134 @@
+"""The log in Redis: the script that moves it, and the only place that knows redis-py."""
+
+import asyncio
+import contextlib
+import hashlib
+from importlib import resources
+from typing import Any, Final
+
+from respan_async.errors import ConfigurationError
+from respan_async.pacing.exchange import Ask, Grants, Unreachable
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.shared import SharedWindow
+
+try:
+    import redis.asyncio as _redis
+    from redis.exceptions import NoScriptError, RedisError
+except ModuleNotFoundError:
+    raise ImportError(
+        "respan_async.redis needs redis-py, which is not installed: pip install 'respan-async[redis]'"
+    ) from None
+
+_SCRIPT: Final = resources.files("respan_async.redis").joinpath("reserve.lua").read_text(encoding="utf-8")
+_SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_MICROSECONDS: Final = 1_000_000
+_ENDLESS: Final = 1 << 53
+"""As many as a script can count."""
+
+
+class RedisWindow(SharedWindow):
+    """One account's limit for all replicas, to be given to a client as its `pace`. One window belongs to one client.
+
+    Every process that uses the account should have the same `limit` and `key`. The log lives under that one key, on the
+    clock of the Redis server, and expires by itself. While Redis cannot be reached, the process waits for one period,
+    and then goes on with its share of the limit, until Redis is back; a log that has vanished counts as full.
+
+    Args:
+        redis: A URL (`redis://`, `rediss://` for TLS, `unix://`), with the user and the password in it if there are
+            any; or a client of one's own, `redis.asyncio.Redis` or `RedisCluster`, which is never closed here.
+        limit: The account's limit, such as `DOCUMENTED_LIMIT`.
+        key: Where the log is kept: one for each account.
+        fallback_share: The part of the limit, 0 to 1, that this process goes on with when Redis cannot be reached: one
+            by the number of processes. 0: wait until it can be.
+        timeout: Seconds for one word with Redis, more than 0.
+
+    Raises:
+        ConfigurationError: One of them is not that.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        limit: RateLimit,
+        *,
+        key: str = "respan_async:pace",
+        fallback_share: float = 0.25,
+        timeout: float = 1.0,
+    ) -> None:
+        if not isinstance(limit, RateLimit):
+            raise ConfigurationError(f"limit: expected a RateLimit, got {limit!r:.100}")
+        if not isinstance(key, str) or not key:
+            raise ConfigurationError(f"key: expected a name, got {key!r:.100}")
+        if not _is_number(fallback_share) or not 0 <= fallback_share <= 1:
+            raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
+        if not _is_number(timeout) or not 0 < timeout < float("inf"):
+            raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {timeout!r:.100}")
+        super().__init__(_RedisLog(redis, key, timeout), limit, fallback_share)
+
+
+class _RedisLog:
+    """The log under one key."""
+
+    def __init__(self, redis: Any, key: str, timeout: float) -> None:
+        self._given = not isinstance(redis, str)
+        self._redis = redis if self._given else _connected(redis)
+        if not hasattr(self._redis, "evalsha"):
+            raise ConfigurationError(f"redis: expected a URL or a client of redis.asyncio, got {type(redis).__name__}")
+        self._key = key
+        self._timeout = timeout
+
+    async def exchange(self, ask: Ask) -> Grants:
+        """Tell and ask, in one step."""
+        arguments: list[str | int] = [
+            ask.limit.limit,
+            _microseconds(ask.limit.per),
+            _microseconds(ask.lease),
+            *(ask.owner, ask.epoch, ask.fresh, ask.urgent, ask.patient),
+            _ENDLESS if ask.left > _ENDLESS else int(ask.left),
+            ask.first,
+        ]
+        for report in ask.reports:
+            arguments += [report.fate.value, report.slot, _microseconds(report.seconds)]
+        try:
+            async with asyncio.timeout(self._timeout):
+                try:
+                    reply = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
+                except NoScriptError:
+                    reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
+        except TimeoutError:
+            raise Unreachable(f"no answer within {self._timeout:g} s") from None
+        except (RedisError, OSError) as error:
+            raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None
+        epoch, vanished, used, *times = reply
+        soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
+        return Grants(
+            epoch=epoch.decode() if isinstance(epoch, bytes) else epoch,
+            vanished=bool(vanished),
+            used=int(used),
+            soonest=soonest,
+            again=again,
+            begins=tuple(begins),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection, if it is ours."""
+        if not self._given:
+            with contextlib.suppress(RedisError, OSError):
+                await self._redis.aclose()
+
+
+def _connected(url: str) -> Any:
+    try:
+        # Without retries of its own: what to do about a lost answer is decided above, and in time.
+        return _redis.Redis.from_url(url, retry=None, single_connection_client=False)
+    except ValueError:
+        # The URL is not repeated: there may be a password in it.
+        raise ConfigurationError("redis: expected a URL that begins with redis://, rediss:// or unix://") from None
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * _MICROSECONDS)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
