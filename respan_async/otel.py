@@ -1,6 +1,7 @@
-"""OpenTelemetry: spans and metrics out of the events that hooks are told.
+"""OpenTelemetry: spans and metrics out of the events that hooks are told, and gauges of how things stand.
 
-    async with AsyncRespan(hooks=[OpenTelemetry()]) as respan: ...
+    telemetry = OpenTelemetry()
+    async with AsyncRespan(hooks=[telemetry]) as respan, telemetry.observing(respan): ...
 
 Needs the extra: `pip install 'respan-async[otel]'`. Only the OpenTelemetry API is used; what is recorded goes wherever
 the application's SDK sends it, and nowhere without one. No secret, name or id is ever recorded.
@@ -10,10 +11,14 @@ Events do not know the server's address, so `server.address` and `url.full` are 
 attempt is over: no `traceparent` header is sent. Beside an instrumentation of aiohttp itself, requests count twice.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, Protocol
 
+from respan_async.client import AsyncRespan
+from respan_async.errors import ConfigurationError, RespanError
 from respan_async.events import (
     AttemptEvent,
     Event,
@@ -23,6 +28,7 @@ from respan_async.events import (
     RevokedEvent,
     SuspectEvent,
     SweepEvent,
+    logger,
 )
 from respan_async.wire import PATH
 
@@ -49,8 +55,30 @@ _WAIT_SECONDS: Final = (0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 
 _Value = str | int | float | bool
 
 
+class LedgerCounts(Protocol):
+    """How many tickets and attempts are in each state."""
+
+    @property
+    def tickets(self) -> Mapping[Any, int]:
+        """Tickets, by the state's name."""
+        ...
+
+    @property
+    def attempts(self) -> Mapping[Any, int]:
+        """Attempts, by the state's name."""
+        ...
+
+
+class Countable(Protocol):
+    """An `Issuer`, as far as it is needed here."""
+
+    async def counts(self) -> LedgerCounts:
+        """Count tickets and attempts by their states."""
+        ...
+
+
 class OpenTelemetry:
-    """A hook that records spans and metrics.
+    """A hook that records spans and metrics, and beside a client, with `observing`, how things stand.
 
     A span: `"POST /api/temporary-keys/"`, `"DELETE /api/temporary-keys/{id}/"`, for each attempt; besides the
     conventional attributes it has `respan.operation` and, on a failure, `respan.effect`: what it may have left. The
@@ -66,6 +94,20 @@ class OpenTelemetry:
     | `respan.client.keys.revoked`: which nobody held | {key} | |
     | `respan.client.suspects` | {suspect} | `respan.effect` |
     | `respan.client.sweeps` | {sweep} | |
+
+    And these gauges, read every few seconds inside `observing`:
+
+    | metric | unit | by |
+    |---|---|---|
+    | `respan.client.pace.limit`: given or learned, once it is known | {request} | |
+    | `respan.client.pace.period`: of that limit | s | |
+    | `respan.client.pace.used`: what counts against that limit | {request} | |
+    | `respan.client.pace.in_flight` | {request} | |
+    | `respan.client.pace.waiting` | {request} | `respan.priority`: `interactive`, `batch` or `sweep` |
+    | `respan.client.pace.paused`: 1 while held back, else 0 | 1 | `respan.pause.reason` |
+    | `respan.client.suspects.remembered`: without an issuer's | {suspect} | |
+    | `respan.ledger.tickets` | {ticket} | `respan.ticket.state`: `open`, `claimed`, `issued` or `delivered` |
+    | `respan.ledger.attempts`: an issuer's suspects among them | {attempt} | `respan.attempt.state` |
 
     Args:
         tracer_provider: Where spans go; the application's global one by default.
@@ -93,6 +135,78 @@ class OpenTelemetry:
             "respan.client.suspects", "{suspect}", "Attempts that may have left a key nobody holds."
         )
         self._sweeps = meter.create_counter("respan.client.sweeps", "{sweep}", "Sweeps that were completed.")
+        self._limit = meter.create_gauge(
+            "respan.client.pace.limit", "{request}", "Requests that a period has room for."
+        )
+        self._period = meter.create_gauge("respan.client.pace.period", "s", "The period of the limit.")
+        self._used = meter.create_gauge(
+            "respan.client.pace.used", "{request}", "Requests that count against the limit."
+        )
+        self._in_flight = meter.create_gauge("respan.client.pace.in_flight", "{request}", "Requests in the air.")
+        self._waiting = meter.create_gauge("respan.client.pace.waiting", "{request}", "Requests that wait for a turn.")
+        self._paused_now = meter.create_gauge("respan.client.pace.paused", "1", "Whether requests are held back.")
+        self._remembered = meter.create_gauge(
+            "respan.client.suspects.remembered", "{suspect}", "Suspects that the client remembers."
+        )
+        self._tickets = meter.create_gauge("respan.ledger.tickets", "{ticket}", "Tickets of the ledger, by state.")
+        self._attempts = meter.create_gauge("respan.ledger.attempts", "{attempt}", "Attempts of the ledger, by state.")
+
+    @asynccontextmanager
+    async def observing(
+        self, respan: AsyncRespan, issuer: Countable | None = None, *, every: float = 10.0
+    ) -> AsyncGenerator[None]:
+        """Read a client's pace and a ledger's states: on entering, then `every` so often, and a last time on leaving.
+
+        One client a process: the readings of a second would take the first one's place.
+
+        Args:
+            respan: The client.
+            issuer: The `Issuer` whose ledger is counted; None for none.
+            every: Seconds from one reading to the next. Less than the exporter's own interval, or it repeats itself.
+
+        Raises:
+            ConfigurationError: `every` is no number of seconds above 0.
+        """
+        if not every > 0:
+            raise ConfigurationError(f"every: expected a number of seconds above 0, got {every!r:.100}")
+
+        async def keep_reading() -> None:
+            while True:
+                await asyncio.sleep(every)
+                await self._read(respan, issuer)
+
+        await self._read(respan, issuer)
+        reading = asyncio.create_task(keep_reading())
+        try:
+            yield
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+            await self._read(respan, issuer)
+
+    async def _read(self, respan: AsyncRespan, issuer: Countable | None) -> None:
+        pace = respan.pace
+        if pace.limit is not None:
+            self._limit.set(pace.limit.limit)
+            self._period.set(pace.limit.per)
+            self._used.set(pace.used)
+        self._in_flight.set(pace.in_flight)
+        for priority, waiting in pace.waiting.items():
+            self._waiting.set(waiting, {"respan.priority": priority})
+        self._paused_now.set(int(pace.paused_until is not None), {"respan.pause.reason": "refused"})
+        self._paused_now.set(int(pace.outage), {"respan.pause.reason": "outage"})
+        self._remembered.set(len(respan.suspects))
+        if issuer is None:
+            return
+        try:
+            counts = await issuer.counts()
+        except RespanError as error:
+            logger.warning("the ledger could not be counted: %s", error)
+            return
+        for state, tickets in counts.tickets.items():
+            self._tickets.set(tickets, {"respan.ticket.state": str(state)})
+        for state, attempts in counts.attempts.items():
+            self._attempts.set(attempts, {"respan.attempt.state": str(state)})
 
     def __call__(self, event: Event) -> None:
         """Record an event; kinds that are not known here are passed over."""

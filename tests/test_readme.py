@@ -19,14 +19,29 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "asyncio.run(" in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]
+SERVICES = [block for block in BLOCKS if "FastAPI(" in block or "web.Application(" in block]
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
+FIXTURES: dict[str, str] = {}
+"""The fixture, by the environment variable it gives the value of; made for the blocks that mention the variable."""
 
-async def _run(*command: str, cwd: Path, fake: FakeRespan | None = None, stop: bool = False) -> tuple[int, str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RESPAN_")}
+
+@pytest.fixture
+def variables(block: str, request: pytest.FixtureRequest) -> dict[str, str]:
+    """What a block finds in its environment, beside where Respan is."""
+    return {name: request.getfixturevalue(fixture) for name, fixture in FIXTURES.items() if name in block}
+
+
+def environment(fake: FakeRespan | None, **variables: str) -> dict[str, str]:
+    """Give a process the commands of this environment, and Respan's settings if there is a server."""
+    env = {name: value for name, value in os.environ.items() if name not in FIXTURES and not name.startswith("RESPAN_")}
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
     if fake is not None:
         env |= {"RESPAN_API_KEY": fake.api_key, "RESPAN_BASE_URL": fake.url}
+    return env | variables
+
+
+async def _run(*command: str, cwd: Path, env: dict[str, str], stop: bool = False) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         *command, cwd=cwd, env=env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -38,16 +53,18 @@ async def _run(*command: str, cwd: Path, fake: FakeRespan | None = None, stop: b
     return process.returncode or 0, out.decode(), err.decode()
 
 
-def test_every_python_block_is_a_script_or_a_test() -> None:
-    """No block is left out of what is run here."""
-    assert len(BLOCKS) == len(SCRIPTS) + len(TESTS)
+def test_every_python_block_is_a_script_or_a_test_or_a_service() -> None:
+    """No block is left out of what is run here, or in test_web_services.py."""
+    assert sorted(BLOCKS) == sorted([*SCRIPTS, *TESTS, *SERVICES])
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=range(len(SCRIPTS)))
-async def test_a_script_runs_as_it_stands(block: str, tmp_path: Path) -> None:
+async def test_a_script_runs_as_it_stands(block: str, variables: dict[str, str], tmp_path: Path) -> None:
     """A block that calls asyncio.run does so without a complaint, and its secrets do not show."""
     async with FakeRespan() as fake:
-        code, out, err = await _run(sys.executable, "-W", "error", "-c", block, cwd=tmp_path, fake=fake)
+        code, out, err = await _run(
+            sys.executable, "-W", "error", "-c", block, cwd=tmp_path, env=environment(fake, **variables)
+        )
         secrets = [key.api_key for key in fake.keys.values()]
 
     assert (code, err) == (0, "")
@@ -56,11 +73,12 @@ async def test_a_script_runs_as_it_stands(block: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", TESTS, ids=range(len(TESTS)))
-async def test_a_test_passes_as_it_stands(block: str, tmp_path: Path) -> None:
+async def test_a_test_passes_as_it_stands(block: str, variables: dict[str, str], tmp_path: Path) -> None:
     """A block with a test passes under pytest, in a folder of its own."""
     (tmp_path / "test_block.py").write_text(block)
 
-    code, out, _ = await _run(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    code, out, _ = await _run(*command, cwd=tmp_path, env=environment(None, **variables))
 
     assert code == 0, out
     assert "1 passed" in out
@@ -87,7 +105,7 @@ async def test_the_command_line_examples_work_in_their_order(tmp_path: Path) -> 
         for command in lines:
             arguments = [key_id if word == "ID" else word for word in command]
             sandbox = command[1] == "sandbox"
-            code, out, err = await _run(*arguments, cwd=tmp_path, fake=fake, stop=sandbox)
+            code, out, err = await _run(*arguments, cwd=tmp_path, env=environment(fake), stop=sandbox)
             if command[1] == "create":
                 key_id = json.loads(out)["id"]
             assert code == 0, err

@@ -1,6 +1,8 @@
 """What OpenTelemetry is told: spans, span events and metrics, and never a secret, a name or an id."""
 
 import asyncio
+import logging
+import re
 import subprocess
 import sys
 import textwrap
@@ -26,12 +28,15 @@ from opentelemetry.trace import SpanKind, StatusCode
 from respan_async import (
     AsyncRespan,
     AuthenticationError,
+    ConfigurationError,
+    CreatedKey,
     CreateKeyRequest,
     NotFoundError,
     RateLimit,
     RetryPolicy,
 )
 from respan_async.events import AttemptEvent, Event, SuspectEvent
+from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.otel import OpenTelemetry
 from respan_async.testing import FakeRespan, SlidingLog
 
@@ -71,6 +76,12 @@ class Telemetry:
             value = point.value if isinstance(point, NumberDataPoint) else point.count
             points.append((dict(point.attributes or {}), value))
         return points
+
+    def gauge(self, name: str) -> Any:
+        """Read a gauge: its one value, or each value by its one attribute's."""
+        points = self.points(name) if name in self.read() else []
+        values = {"".join(map(str, attributes.values())): value for attributes, value in points}
+        return values.get("") if set(values) <= {""} else values
 
     def exported(self) -> str:
         """Everything that leaves the process, as one text."""
@@ -335,6 +346,174 @@ async def test_metrics_say_what_they_are(fake_respan: FakeRespan, telemetry: Tel
     assert duration.explicit_bounds[:3] == (0.005, 0.01, 0.025)
 
 
+@pytest.mark.virtual
+async def test_the_gauges_tell_the_pace(telemetry: Telemetry) -> None:
+    """Three a minute for six requests and a batch: what is used, in the air and waiting, by class, as it changes."""
+    async with (
+        FakeRespan(limit=SlidingLog(3, per=60), latency=2.0) as fake,
+        connect(fake, telemetry, pace=RateLimit(3, per=60)) as respan,
+        telemetry.hook.observing(respan, every=1.0),
+    ):
+        assert telemetry.gauge("respan.client.pace.limit") == 3
+        assert telemetry.gauge("respan.client.pace.period") == 60
+        assert telemetry.gauge("respan.client.pace.used") == 0
+        assert telemetry.gauge("respan.client.pace.waiting") == {"interactive": 0, "batch": 0, "sweep": 0}
+
+        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(6)]
+        requests = [CreateKeyRequest() for _ in range(4)]
+        batch = asyncio.ensure_future(respan.temporary_keys.create_many(requests))
+        await asyncio.sleep(1.5)
+        assert telemetry.gauge("respan.client.pace.in_flight") == 3
+        assert telemetry.gauge("respan.client.pace.waiting") == {"interactive": 3, "batch": 4, "sweep": 0}
+
+        await asyncio.sleep(3)
+        assert telemetry.gauge("respan.client.pace.in_flight") == 0
+        assert telemetry.gauge("respan.client.pace.used") == 3
+        assert telemetry.gauge("respan.client.pace.paused") == {"refused": 0, "outage": 0}
+        await asyncio.gather(*callers)
+        await batch
+    assert telemetry.gauge("respan.client.pace.waiting") == {"interactive": 0, "batch": 0, "sweep": 0}
+
+
+@pytest.mark.virtual
+async def test_the_gauges_tell_a_pause_and_what_it_taught(telemetry: Telemetry) -> None:
+    """No limit is known, so none is told, until a refusal: everybody is held back, and then there is a limit."""
+    async with (
+        FakeRespan(limit=SlidingLog(5, per=60), latency=0.1) as fake,
+        connect(fake, telemetry) as respan,
+        telemetry.hook.observing(respan, every=1.0),
+    ):
+        assert telemetry.gauge("respan.client.pace.limit") is None
+
+        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(6)]
+        await asyncio.sleep(10)
+        assert telemetry.gauge("respan.client.pace.paused") == {"refused": 1, "outage": 0}
+
+        await asyncio.gather(*callers)
+        await asyncio.sleep(1)
+        assert telemetry.gauge("respan.client.pace.limit") == 5
+        assert telemetry.gauge("respan.client.pace.period") == 60
+        assert telemetry.gauge("respan.client.pace.paused") == {"refused": 0, "outage": 0}
+
+
+@pytest.mark.virtual
+async def test_the_gauges_tell_an_outage(telemetry: Telemetry) -> None:
+    """Nobody answers: batches are held back, which is counted as a pause and shown for as long as it lasts."""
+    async with (
+        FakeRespan() as fake,
+        connect(fake, telemetry, retry=RetryPolicy()) as respan,
+        telemetry.hook.observing(respan, every=1.0),
+    ):
+        fake.down = True
+        requests = [CreateKeyRequest(name=f"tenant-{number}") for number in range(20)]
+        batch = asyncio.ensure_future(respan.temporary_keys.create_many(requests))
+        await asyncio.sleep(30)
+        assert telemetry.gauge("respan.client.pace.paused") == {"refused": 0, "outage": 1}
+
+        fake.down = False
+        await batch
+        await asyncio.sleep(1)
+        assert telemetry.gauge("respan.client.pace.paused") == {"refused": 0, "outage": 0}
+    pauses = {attributes["respan.pause.reason"] for attributes, _ in telemetry.points("respan.client.pauses")}
+    assert pauses == {"outage"}
+
+
+async def test_the_gauges_tell_the_states_of_the_ledger(fake_respan: FakeRespan, telemetry: Telemetry) -> None:
+    """Refused, lost, issued, delivered, swept: tickets and attempts where they are; every state is there, at 0 too."""
+    delivering, may_deliver = asyncio.Event(), asyncio.Event()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        if ticket_id == "ticket-2":
+            delivering.set()
+            await may_deliver.wait()
+
+    fake_respan.script("refuse:0.01", "ok", "lose_answer_after_create", "ok")
+    async with (
+        connect(fake_respan, telemetry) as respan,
+        Issuer(respan, SQLiteLedger(":memory:"), deliver=deliver) as issuer,
+    ):
+        async with telemetry.hook.observing(respan, issuer):
+            assert telemetry.gauge("respan.ledger.tickets") == {"open": 0, "claimed": 0, "issued": 0, "delivered": 0}
+            await issuer.issue(Ticket("ticket-1", CreateKeyRequest()))
+            delivery = asyncio.create_task(issuer.issue(Ticket("ticket-2", CreateKeyRequest())))
+            await delivering.wait()
+        assert telemetry.gauge("respan.ledger.tickets") == {"open": 0, "claimed": 0, "issued": 1, "delivered": 1}
+        attempts = {"intent": 0, "void": 1, "recorded": 2, "suspect": 1, "revoked": 0, "expired": 0}
+        assert telemetry.gauge("respan.ledger.attempts") == attempts
+        assert telemetry.gauge("respan.client.suspects.remembered") == 0
+
+        async with telemetry.hook.observing(respan, issuer):
+            may_deliver.set()
+            await delivery
+            await issuer.sweep(grace=0)
+        assert telemetry.gauge("respan.ledger.tickets") == {"open": 0, "claimed": 0, "issued": 0, "delivered": 2}
+        assert telemetry.gauge("respan.ledger.attempts") == attempts | {"suspect": 0, "revoked": 1}
+    assert telemetry.points("respan.client.keys.revoked") == [({}, 1)]
+
+
+async def test_a_ledger_that_cannot_be_counted_is_told_and_left_out(
+    fake_respan: FakeRespan, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The issuer is closed: its states are missing, the pace is told all the same, and nobody is disturbed."""
+    async with connect(fake_respan, telemetry) as respan:
+        issuer = Issuer(respan, SQLiteLedger(":memory:"))
+        await issuer.aclose()
+        with caplog.at_level(logging.WARNING, logger="respan_async"):
+            async with telemetry.hook.observing(respan, issuer):
+                await respan.temporary_keys.create()
+
+    assert "respan.ledger.tickets" not in telemetry.read()
+    assert telemetry.gauge("respan.client.pace.in_flight") == 0
+    assert {record.getMessage() for record in caplog.records} == {
+        "the ledger could not be counted: the issuer is closed"
+    }
+
+
+async def test_observing_ends_with_its_body(fake_respan: FakeRespan, telemetry: Telemetry) -> None:
+    """An error comes through as it is, and nothing goes on reading."""
+    before = asyncio.all_tasks()
+
+    async def fail(respan: AsyncRespan) -> None:
+        async with telemetry.hook.observing(respan, every=0.01):
+            await asyncio.sleep(0.05)
+            raise ZeroDivisionError
+
+    async with connect(fake_respan, telemetry) as respan:
+        with pytest.raises(ZeroDivisionError):
+            await fail(respan)
+
+        assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan")])
+async def test_an_interval_is_a_time(fake_respan: FakeRespan, telemetry: Telemetry, every: float) -> None:
+    """Seconds, more than none."""
+    async with connect(fake_respan, telemetry) as respan:
+        with pytest.raises(ConfigurationError, match="every: expected a number of seconds above 0"):
+            async with telemetry.hook.observing(respan, every=every):
+                pass
+
+
+async def test_every_metric_is_the_one_in_the_documentation(fake_respan: FakeRespan, telemetry: Telemetry) -> None:
+    """All that can happen, happens: what is exported is what the docstring's tables list, in the units they give."""
+    documented = dict(re.findall(r"^ *\| `([a-z._]+)`[^|]*\| (\S+) \|", OpenTelemetry.__doc__ or "", re.MULTILINE))
+    fake_respan.script("error_500", "lose_answer_after_create", "ok", "refuse:0.01")
+
+    async with (
+        connect(fake_respan, telemetry, pace=RateLimit(1000, per=1)) as respan,
+        Issuer(respan, SQLiteLedger(":memory:")) as issuer,
+        telemetry.hook.observing(respan, issuer),
+    ):
+        await issuer.issue(Ticket("ticket-1", CreateKeyRequest()))
+        await issuer.sweep(grace=0)
+        await issuer.issue(Ticket("ticket-2", CreateKeyRequest()))
+
+    found = telemetry.read()
+    assert {name: metric.unit for name, metric in found.items()} == documented
+    assert len(documented) == 17
+    assert all(metric.description for metric in found.values())
+
+
 async def test_no_secret_name_or_id_is_exported() -> None:
     """Whatever happens, nothing that leaves the process tells the token, a key, its name, its tag or its id."""
     telemetry = Telemetry()
@@ -343,6 +522,8 @@ async def test_no_secret_name_or_id_is_exported() -> None:
     async with (
         FakeRespan(api_keys=(token,)) as fake,
         connect(fake, telemetry, tag_names=True, hooks=[telemetry.hook, heard.append]) as respan,
+        Issuer(respan, SQLiteLedger(":memory:")) as issuer,
+        telemetry.hook.observing(respan, issuer),
     ):
         fake.script(
             "refuse:0.01", "error_500", "ok", "lose_answer_after_create", "ok", "ok", "conflict_409", "unauthorized_401"
@@ -358,6 +539,7 @@ async def test_no_secret_name_or_id_is_exported() -> None:
             await keys.create_many(requests, max_in_flight=1)
             with pytest.raises(AuthenticationError):
                 await keys.create(name="canary-name-6")
+            await issuer.issue(Ticket("canary-ticket", CreateKeyRequest(name="canary-name-7")))
             await keys.sweep(grace=0)
             await keys.delete(key.id)
             with pytest.raises(NotFoundError):
