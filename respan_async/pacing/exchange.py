@@ -50,6 +50,9 @@ class Ask:
         patient: Slots wanted for batches and sweeps.
         left: How much those have left altogether.
         first: Granted slots are called `owner:first` and so on.
+        away: Seconds for which processes that could not reach the log may go on by themselves after it is back; 0
+            from one that could reach it all the time.
+        heard: `Grants.at` of the last answer that arrived; 0 if none did.
         reports: What has become of slots.
     """
 
@@ -62,6 +65,8 @@ class Ask:
     patient: int
     left: float
     first: int
+    away: float
+    heard: float
     reports: tuple[Report, ...]
 
 
@@ -71,8 +76,9 @@ class Grants:
 
     Attributes:
         epoch: Which log it is.
-        vanished: The log that the process knew is gone; this one counts as full.
+        vanished: The log that the process knew is gone, or nobody could reach it; it counts as full.
         used: How many slots are taken.
+        at: When it says so, in seconds of its own clock.
         soonest: Seconds until the next one comes back; 0 when one is free.
         again: Seconds until asking again makes sense, where nothing was granted.
         begins: Seconds until each slot that was granted may be used.
@@ -81,6 +87,7 @@ class Grants:
     epoch: str
     vanished: bool
     used: int
+    at: float
     soonest: float
     again: float
     begins: tuple[float, ...]

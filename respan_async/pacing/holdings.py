@@ -88,10 +88,14 @@ class Holdings:
     # ----------------------------------------------------------------- telling
 
     def due(self, patience: float, silence: float) -> float:
-        """Return when something must be told: after `patience` with news, or after `silence` of what is in the air."""
+        """Return when something must be told: after `patience` with news, or after `silence` of what is in the air.
+
+        That the server asks everybody to wait is told at once.
+        """
         due = math.inf
         if self._reports:
-            due = self._reports[0][2] + patience
+            pressing = any(fate is Fate.PAUSE for fate, _, _ in self._reports)
+            due = -math.inf if pressing else self._reports[0][2] + patience
         if self._held:
             due = min(due, self._held[0][0] + HOLD)
         if self._air:

@@ -26,7 +26,7 @@ from typing import Final
 from respan_async.errors import ConfigurationError
 from respan_async.pacing.estimate import binding_pause
 from respan_async.pacing.exchange import Ask, Grants, SharedLog, Unreachable
-from respan_async.pacing.holdings import Holdings
+from respan_async.pacing.holdings import HOLD, Holdings
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.window import GRACE, LocalWindow
 
@@ -50,14 +50,17 @@ class SharedWindow:
         log: Where the log is.
         limit: The account's limit, of all processes together.
         fallback_share: The part of it to go on with when the log cannot be reached; 0 to wait until it can.
+        timeout: Seconds after which a word with the log fails.
     """
 
-    def __init__(self, log: SharedLog, limit: RateLimit, fallback_share: float) -> None:
+    def __init__(self, log: SharedLog, limit: RateLimit, fallback_share: float, timeout: float) -> None:
         self._log = log
+        self._returns_within = _LAST_RETRY + 2 * timeout
         self._given = limit
         self._share = fallback_share
         self._mine = Holdings()
         self._epoch = ""
+        self._heard = 0.0
         # What was wanted last, and what the log said last, and when.
         self._urgent = self._patient = 0
         self._left = 0.0
@@ -224,7 +227,7 @@ class SharedWindow:
     def _due(self, now: float) -> float:
         """Return when there is something to be said."""
         if self._away_since is not None:
-            falls_back_at = self._away_since + self._given.per
+            falls_back_at = self._falls_back_at(self._away_since)
             return min(self._retry_at, falls_back_at) if now < falls_back_at else self._retry_at
         due = self._mine.due(min(_SILENCE, self._given.per / 2), _SILENCE)
         if self._wants_slots(now):
@@ -240,7 +243,8 @@ class SharedWindow:
         if begins is None:
             return self._urgent > 0 or self._patient > 0
         # A batch's slot that lies ahead serves an interactive call as well, unless there are free ones.
-        return self._urgent > 0 and begins > now and self._used < self._given.limit
+        batchs = not self._asked_urgently and begins > now
+        return self._urgent > 0 and batchs and self._used < self._given.limit
 
     async def _ask(self) -> None:
         try:
@@ -273,6 +277,8 @@ class SharedWindow:
             patient=patient,
             left=self._left,
             first=first,
+            away=0.0 if self._away_since is None else self._returns_within,
+            heard=self._heard,
             reports=told,
         )
         try:
@@ -284,7 +290,9 @@ class SharedWindow:
             return
         self._mine.heard(told, now)
         self._reached(grants, loop.time())
-        self._asked_urgently = urgent > 0
+        if names:
+            self._asked_urgently = urgent > 0
+            self._again_at = self._met_at + grants.again
         self._mine.granted(names, [self._met_at + begins for begins in grants.begins])
         if patient and grants.begins:
             self._adjust_linger(grants.begins[0], self._met_at - now)
@@ -295,12 +303,11 @@ class SharedWindow:
             self._away_since = self._local = None
             self._retry_after = _FIRST_RETRY
         if grants.vanished:
-            _logger.warning("the log of the shared pace has vanished; it counts as full for %g s", self._given.per)
-        self._epoch = grants.epoch
+            _logger.warning("the shared pace was lost; it counts as used up for %g s", self._given.per)
+        self._epoch, self._heard = grants.epoch, grants.at
         self._met_at = now
         self._used = grants.used
         self._soonest_at = now + grants.soonest if grants.soonest else -math.inf
-        self._again_at = now + grants.again
 
     def _adjust_linger(self, lead: float, trip: float) -> None:
         """Let a batch ask for its next slot so late that it will hold it for a short time only (rule 1).
@@ -326,9 +333,12 @@ class SharedWindow:
         self._retry_at = asyncio.get_running_loop().time() + self._retry_after
         self._retry_after = min(2 * self._retry_after, _LAST_RETRY)
 
+    def _falls_back_at(self, away_since: float) -> float:
+        """Return when nothing counts any more that the others did by the log, with what they held (rule 4)."""
+        return away_since + self._given.per + HOLD
+
     def _fall_back(self, now: float, away_since: float) -> None:
-        """Go on with this process's share, once nothing the others did by the log counts any more (rule 4)."""
-        if now < away_since + self._given.per:
+        if now < self._falls_back_at(away_since):
             return
         self._local = LocalWindow(self._fallback())
         for _ in range(self._mine.in_air):

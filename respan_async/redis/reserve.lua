@@ -2,7 +2,7 @@
 --
 --   flight <id>     a slot that is granted, held or in the air; the score is when it comes back if nobody ever answers
 --   answered <id>   a slot that was answered; the score is one period after the answer, when it comes back
---   filled <n>      a slot of a log that had vanished: nobody knows, so it counts as taken for one period
+--   filled <name>   a slot of a log that had vanished: nobody knows, so it counts as taken for one period
 --
 -- and, with negative scores, what is no slot:
 --
@@ -11,15 +11,17 @@
 --   pause           (minus) until when the server has asked everybody to wait
 --   starved         (minus) how many urgent slots were granted since a batch was turned away for their sake
 --   urgent <owner>  (minus) until when a process has interactive calls that wait
+--   heard           (minus) when this last said a word that is known to have been heard
 --
--- Times are in microseconds by this server's clock. A slot is taken over from the one that comes back soonest, so there
--- are never more of them than the limit; a grant may lie in the future, at the time when that one comes back.
+-- Times are in microseconds by this server's clock. When all slots are taken, a new one takes over from the one that comes
+-- back next, so a grant may lie in the future.
 local key = KEYS[1]
 local limit, period, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, epoch, fresh = ARGV[4], ARGV[5], ARGV[6]
 local urgent, patient, left = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 local first = tonumber(ARGV[10])
-local REPORTS = 11
+local away, heard = tonumber(ARGV[11]), tonumber(ARGV[12])
+local REPORTS = 13
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -43,25 +45,38 @@ local function used()
     return redis.call('ZCOUNT', key, '(' .. number(now), '+inf')
 end
 
+-- The slot that the next one takes over: the one with whose coming back there are fewer than the limit. There may be
+-- more than the limit, after some were sent without this log.
+local function next_to_come(taken)
+    local found = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', taken - limit, 1)
+    return found[1], tonumber(found[2])
+end
+
+-- When the asker says that it heard, not when it asks: what piled up while this server stood still is no sign of life.
+heard = math.max(noted('heard') or 0, heard)
 redis.call('ZREMRANGEBYSCORE', key, 0, number(now))
 redis.call('ZREMRANGEBYSCORE', key, number(2 * catch_up - now), -1000)
 
--- Which log is this? One that has vanished, as its users know, counts as full.
+-- Which log is this? One that has vanished, as its users know, counts as full. So does one that nobody could reach for a
+-- period: each of its users has gone on by itself since, and may do so a little longer.
 local known = redis.call('ZRANGEBYSCORE', key, -1, -1)[1]
 known = known and string.sub(known, 7)
-local vanished = epoch ~= '' and known ~= epoch and not (known and string.sub(known, 1, 4) == 'full')
-if vanished then
+local full = known and string.sub(known, 1, 4) == 'full'
+local unknown = epoch ~= '' and known ~= epoch and not full
+local deserted = away > 0 and now - heard > period
+if unknown or deserted then
     if known then
         redis.call('ZREM', key, 'epoch ' .. known)
     end
     known = 'full' .. fresh
     for slot = used() + 1, limit do
-        put('filled ' .. slot, now + period)
+        put('filled ' .. fresh .. ':' .. slot, now + period + away)
     end
 elseif not known then
     known = fresh
 end
 put('epoch ' .. known, -1)
+put('heard', -heard)
 
 -- What has become of slots since the last time. Said twice, each of these means the same.
 for index = REPORTS, #ARGV, 3 do
@@ -118,10 +133,9 @@ local grants = {}
 if again == 0 then
     for index = 0, math.max(urgent, patient) - 1 do
         local taken = used()
-        local begins, oldest = now, nil
+        local begins, before_it = now, nil
         if taken >= limit then
-            oldest = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-            begins = tonumber(oldest[2])
+            before_it, begins = next_to_come(taken)
         end
         local spread = noted('spread') or 0
         if urgent == 0 and left - index > limit - taken then
@@ -139,8 +153,8 @@ if again == 0 then
             again = math.min(begins - now, period / 8)
             break
         else
-            if oldest then
-                redis.call('ZREM', key, oldest[1])
+            if before_it then
+                redis.call('ZREM', key, before_it)
             end
             put(flight, begins + lease + period)
             put('spread', -(math.max(spread, begins - catch_up) + interval))
@@ -169,10 +183,10 @@ redis.call('PEXPIRE', key, number((2 * period + 2 * lease) / 1000 + 1))
 local taken = used()
 local soonest = 0
 if taken >= limit then
-    local oldest = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    soonest = tonumber(oldest[2]) - now
+    local _, comes = next_to_come(taken)
+    soonest = comes - now
 end
-local reply = { known, vanished and 1 or 0, taken, number(soonest), number(again) }
+local reply = { known, (unknown or deserted) and 1 or 0, taken, number(now), number(soonest), number(again) }
 for _, grant in ipairs(grants) do
     reply[#reply + 1] = number(grant)
 end

@@ -63,7 +63,7 @@ class RedisWindow(SharedWindow):
             raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
         if not _is_number(timeout) or not 0 < timeout < float("inf"):
             raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {timeout!r:.100}")
-        super().__init__(_RedisLog(redis, key, timeout), limit, fallback_share)
+        super().__init__(_RedisLog(redis, key, timeout), limit, fallback_share, timeout)
 
 
 class _RedisLog:
@@ -86,6 +86,8 @@ class _RedisLog:
             *(ask.owner, ask.epoch, ask.fresh, ask.urgent, ask.patient),
             _ENDLESS if ask.left > _ENDLESS else int(ask.left),
             ask.first,
+            _microseconds(ask.away),
+            _microseconds(ask.heard),
         ]
         for report in ask.reports:
             arguments += [report.fate.value, report.slot, _microseconds(report.seconds)]
@@ -100,11 +102,12 @@ class _RedisLog:
         except (RedisError, OSError) as error:
             raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None
         epoch, vanished, used, *times = reply
-        soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
+        at, soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
         return Grants(
             epoch=epoch.decode() if isinstance(epoch, bytes) else epoch,
             vanished=bool(vanished),
             used=int(used),
+            at=at,
             soonest=soonest,
             again=again,
             begins=tuple(begins),

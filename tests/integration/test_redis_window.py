@@ -1,0 +1,437 @@
+"""One limit for many processes, against a real Redis and what the server counts."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+import redis.asyncio
+from redis.asyncio.cluster import RedisCluster
+
+from respan_async import (
+    AsyncRespan,
+    ConfigurationError,
+    CreateKeyRequest,
+    DeadlineExceededError,
+    RateLimit,
+)
+from respan_async.redis import RedisWindow
+from respan_async.testing import FakeRespan, SlidingLog
+from tests.integration.fleet import fleet, made
+from tests.servers.redis import RedisServer
+
+Make = Callable[..., Awaitable[AsyncRespan]]
+
+
+@pytest.fixture
+async def replica(fake_respan: FakeRespan) -> AsyncIterator[Make]:
+    """Give clients that share a pace, as replicas do; they are closed in the end."""
+    clients = list[AsyncRespan]()
+
+    async def make(where: Any, limit: RateLimit, **settings: Any) -> AsyncRespan:
+        window = RedisWindow(where, limit, **settings)
+        clients.append(AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, pace=window))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+async def calls(url: str) -> int:
+    """Count how often the script was run."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        statistics = await client.info("commandstats")
+    return sum(statistics.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("eval", "evalsha"))
+
+
+async def members(url: str) -> list[str]:
+    """Name what is in the log."""
+    async with redis.asyncio.Redis.from_url(url) as client:
+        names: list[Any] = await client.zrange("respan_async:pace", 0, -1)
+    return [name.decode() for name in names]
+
+
+async def flights(url: str) -> list[str]:
+    """Name the slots that are held or in the air."""
+    return [name for name in await members(url) if name.startswith("flight")]
+
+
+async def until(true: Callable[[], Awaitable[object]]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(20):
+        while not await true():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+
+
+# ---------------------------------------------------------------------------------------------------------- the fleet
+
+
+async def test_four_processes_never_go_beyond_the_limit_as_the_server_counts(redis_url: str) -> None:
+    """4 processes of 64 coroutines each: nothing is refused, no period has more than N, and everybody is served."""
+    limit = RateLimit(100, per=0.5)
+    before = await calls(redis_url)
+    async with FakeRespan(limit=SlidingLog(100, per=0.5), latency=(0.001, 0.01)) as fake:
+        async with fleet(4, fake, redis_url, limit) as replicas:
+            await made(fake, 600)
+            shares = await replicas.stop()
+
+        assert fake.counts.refused == 0
+        assert fake.max_in_window(0.5) <= 100
+        assert sum(shares) == fake.counts.created
+        assert min(shares) > fake.counts.created / 20
+        assert await calls(redis_url) - before < 1.5 * fake.counts.created
+
+
+async def test_a_killed_process_takes_its_slots_with_it_only_for_a_while(redis_url: str) -> None:
+    """SIGKILL of two of four: the others go on, within the limit."""
+    limit = RateLimit(100, per=0.5)
+    async with FakeRespan(limit=SlidingLog(100, per=0.5), latency=(0.001, 0.01)) as fake:
+        async with fleet(4, fake, redis_url, limit) as replicas:
+            await made(fake, 100)
+            for process in replicas.processes[:2]:
+                process.kill()
+                await process.wait()
+            del replicas.processes[:2]
+            await made(fake, 300)
+            await replicas.stop()
+
+        assert fake.counts.refused == 0
+        assert fake.max_in_window(0.5) <= 100
+
+
+@contextlib.asynccontextmanager
+async def batches(number: int, fake: FakeRespan, where: str, limit: RateLimit, **settings: Any) -> AsyncIterator[None]:
+    """Let so many replicas make keys without an end, each with a window of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(number):
+            window = RedisWindow(where, limit, timeout=0.3, **settings)
+            client = await stack.enter_async_context(AsyncRespan(fake.api_key, base_url=fake.url, pace=window))
+            endless = client.temporary_keys.create_many(CreateKeyRequest() for _ in itertools.count())
+            batch = await stack.enter_async_context(endless)
+            task = asyncio.create_task(_drain(batch))
+            stack.callback(task.cancel)
+        yield
+
+
+async def _drain(batch: AsyncIterable[object]) -> None:
+    async for _ in batch:
+        pass
+
+
+async def test_redis_killed_and_started_again_in_the_middle(redis_server: RedisServer) -> None:
+    """The replicas go on with their shares, come back by themselves, and the server refuses nothing."""
+    limit = RateLimit(40, per=0.5)
+    async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
+        async with batches(2, fake, redis_server.url, limit, fallback_share=0.5):
+            await made(fake, 60)
+            redis_server.stop()
+            await made(fake, 60)
+            redis_server.start()
+            await until(lambda: flights(redis_server.url))
+            await made(fake, 100)
+
+        assert fake.counts.refused == 0
+        assert fake.max_in_window(0.5) <= 40
+
+
+async def test_redis_paused_for_longer_than_a_period(redis_server: RedisServer) -> None:
+    """Its log is still there afterwards, and counts as full all the same: all have gone on without it."""
+    limit = RateLimit(40, per=0.5)
+    async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
+        async with batches(2, fake, redis_server.url, limit, fallback_share=0.5):
+            await made(fake, 60)
+            redis_server.freeze()
+            await made(fake, 60)
+            redis_server.thaw()
+            await made(fake, 100)
+
+        assert fake.counts.refused == 0
+        assert fake.max_in_window(0.5) <= 40
+
+
+async def test_a_flushed_log_counts_as_full(redis_url: str) -> None:
+    """FLUSHALL in the middle of the work does not let one request too many through."""
+    limit = RateLimit(40, per=0.5)
+    async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
+        async with batches(2, fake, redis_url, limit), redis.asyncio.Redis.from_url(redis_url) as client:
+            for _ in range(3):
+                await made(fake, 30)
+                await client.flushall()
+            await made(fake, 30)
+
+        assert fake.counts.refused == 0
+        assert fake.max_in_window(0.5) <= 40
+
+
+# -------------------------------------------------------------------------------------------------- one and the other
+
+
+async def test_what_one_has_used_the_other_cannot(redis_url: str, fake_respan: FakeRespan, replica: Make) -> None:
+    """The second replica finds the log as full as the first has left it."""
+    limit = RateLimit(5, per=30)
+    first, second = await replica(redis_url, limit), await replica(redis_url, limit)
+    await asyncio.gather(*(first.temporary_keys.create() for _ in range(5)))
+
+    with pytest.raises(DeadlineExceededError) as caught:
+        await second.with_options(deadline=1.0).temporary_keys.create()
+
+    assert fake_respan.counts.requests == 5
+    assert caught.value.effect.name == "NONE"
+
+
+async def test_another_key_is_another_account(redis_url: str, fake_respan: FakeRespan, replica: Make) -> None:
+    """Logs under different keys know nothing of each other."""
+    limit = RateLimit(1, per=30)
+    for key in ("one", "two"):
+        await (await replica(redis_url, limit, key=key)).temporary_keys.create()
+
+    assert fake_respan.counts.created == 2
+
+
+async def test_a_refusal_seen_by_one_is_everybodys(redis_url: str, replica: Make, fake_respan: FakeRespan) -> None:
+    """Once the server has asked one to wait, the other does not even try."""
+    first, second = [await replica(redis_url, RateLimit(100, per=10)) for _ in range(2)]
+    fake_respan.script("refuse:5")
+
+    with pytest.raises(DeadlineExceededError):
+        await first.with_options(deadline=0.5).temporary_keys.create()
+    await asyncio.sleep(0.1)
+    with pytest.raises(DeadlineExceededError):
+        await second.with_options(deadline=0.5).temporary_keys.create()
+
+    assert fake_respan.counts.requests == 1
+
+
+@pytest.mark.parametrize("retry_after", ["both", "none"])
+async def test_a_limit_that_is_set_too_high_costs_few_refusals(redis_url: str, retry_after: Any) -> None:
+    """The server allows half of what was configured: everything is made all the same, and the server rules."""
+    async with FakeRespan(limit=SlidingLog(20, per=0.5), retry_after=retry_after, retry_after_digits=2) as fake:
+        async with batches(2, fake, redis_url, RateLimit(40, per=0.5)):
+            await made(fake, 120)
+
+        assert fake.max_in_window(0.5) <= 20
+        assert fake.counts.refused < fake.counts.created / 3
+
+
+async def test_an_interactive_call_anywhere_goes_before_batches_everywhere(
+    redis_url: str, fake_respan: FakeRespan, replica: Make
+) -> None:
+    """Ten web requests in one replica are served before another one's batch has got more than a few slots."""
+    limit = RateLimit(10, per=0.5)
+    batching, serving = await replica(redis_url, limit), await replica(redis_url, limit)
+    async with batching.temporary_keys.create_many(CreateKeyRequest(name="batch") for _ in range(1000)) as batch:
+        assert len([await anext(batch) for _ in range(15)]) == 15
+
+        before = fake_respan.counts.created
+        await asyncio.gather(*(serving.temporary_keys.create(name="web") for _ in range(10)))
+        between = fake_respan.counts.created - before - 10
+
+    assert between <= 5
+
+
+# ------------------------------------------------------------------------------------------------------ what is left
+
+
+async def test_nothing_is_left_in_the_log_but_what_counts(
+    redis_url: str, fake_respan: FakeRespan, replica: Make
+) -> None:
+    """A closed client has told of every slot, and given back what it held."""
+    client = await replica(redis_url, RateLimit(100, per=5))
+    waiting = [asyncio.create_task(client.temporary_keys.create()) for _ in range(30)]
+    await made(fake_respan, 10)
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
+    await client.aclose()
+
+    names = await members(redis_url)
+    assert len([name for name in names if name.startswith("answered")]) == fake_respan.counts.requests
+    assert not [name for name in names if name.startswith(("flight", "urgent"))]
+
+
+async def test_the_log_expires_by_itself(redis_url: str, replica: Make) -> None:
+    """When nobody has said a word for so long that nothing in it counts, Redis drops it."""
+    await (await replica(redis_url, RateLimit(5, per=3))).temporary_keys.create()
+
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        assert 0 < await connection.pttl("respan_async:pace") <= 2 * (3 + 10) * 1000 + 1
+
+
+async def test_a_client_of_ones_own_is_not_closed(redis_url: str, replica: Make) -> None:
+    """Who made the connection closes it."""
+    async with redis.asyncio.Redis.from_url(redis_url, decode_responses=True) as own:
+        client = await replica(own, RateLimit(5, per=1))
+        await client.temporary_keys.create()
+        await client.aclose()
+
+        assert await own.ping()
+
+
+async def test_a_script_that_redis_has_forgotten_is_sent_again(redis_url: str, replica: Make) -> None:
+    """SCRIPT FLUSH, or a restart, costs one more word."""
+    client = await replica(redis_url, RateLimit(100, per=1))
+    await client.temporary_keys.create()
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        await connection.script_flush()
+
+    assert (await client.temporary_keys.create()).id
+
+
+# ------------------------------------------------------------------------------------------------------ without Redis
+
+
+async def test_a_redis_that_hangs_lets_no_call_hang(
+    redis_server: RedisServer, replica: Make, fake_respan: FakeRespan, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A deadline holds while Redis accepts words and answers none; there is one warning; it comes back by itself."""
+    client = await replica(redis_server.url, RateLimit(100, per=60), timeout=0.1)
+    await client.temporary_keys.create()
+    redis_server.freeze()
+
+    with caplog.at_level(logging.INFO, "respan_async"):
+        for _ in range(2):
+            with pytest.raises(DeadlineExceededError):
+                await client.with_options(deadline=0.4).temporary_keys.create()
+        redis_server.thaw()
+        assert (await client.temporary_keys.create()).id
+
+    assert fake_respan.counts.requests == 2
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "no answer within 0.1 s" in warnings[0]
+    assert "25/60s" in warnings[0]
+    assert any("is back" in record.getMessage() for record in caplog.records)
+
+
+async def test_without_redis_there_is_a_share_after_one_period(
+    redis_server: RedisServer, replica: Make, fake_respan: FakeRespan
+) -> None:
+    """A process that starts without Redis waits for one period, and then goes on with its share."""
+    redis_server.stop()
+    client = await replica(redis_server.url, RateLimit(40, per=0.3), fallback_share=0.1)
+    began = asyncio.get_running_loop().time()
+
+    await asyncio.gather(*(client.temporary_keys.create() for _ in range(8)))
+
+    assert fake_respan.admissions[0] - began >= 0.3
+    assert fake_respan.max_in_window(0.29) <= 4
+    assert client.pace.limit == RateLimit(4, per=0.3)
+
+
+async def test_without_a_share_nothing_goes_without_redis(
+    redis_server: RedisServer, replica: Make, fake_respan: FakeRespan
+) -> None:
+    """`fallback_share=0` waits until Redis is back."""
+    redis_server.stop()
+    client = await replica(redis_server.url, RateLimit(40, per=0.1), fallback_share=0)
+
+    call = asyncio.create_task(client.temporary_keys.create())
+    await asyncio.wait({call}, timeout=0.4)
+    assert fake_respan.counts.requests == 0
+    redis_server.start()
+
+    assert (await call).id
+
+
+async def test_closing_without_redis_does_not_wait_for_it(redis_server: RedisServer, replica: Make) -> None:
+    """What cannot be told any more is not worth a wait."""
+    client = await replica(redis_server.url, RateLimit(40, per=60), timeout=0.1)
+    await client.temporary_keys.create()
+    redis_server.freeze()
+
+    async with asyncio.timeout(2):
+        await client.aclose()
+
+
+# ------------------------------------------------------------------------------------------------ kinds and settings
+
+
+async def test_a_password_goes_into_the_url(tmp_path: Any, replica: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """With the right one it works; a wrong one is told without being shown."""
+    server = RedisServer(tmp_path, settings=("--requirepass", "secret-password"))
+    server.start()
+    try:
+        with_password = server.url.replace("redis://", "redis://:secret-password@")
+        assert (await (await replica(with_password, RateLimit(5, per=1))).temporary_keys.create()).id
+
+        wrong = await replica(server.url.replace("redis://", "redis://:wrong-password@"), RateLimit(5, per=60))
+        with pytest.raises(DeadlineExceededError):
+            await wrong.with_options(deadline=0.2).temporary_keys.create()
+    finally:
+        server.stop()
+    assert "AuthenticationError" in caplog.text
+    assert "wrong-password" not in caplog.text
+
+
+async def test_a_cluster_holds_the_log_in_one_slot(tmp_path: Any, replica: Make) -> None:
+    """All is under one key, so a cluster's client finds it."""
+    server = RedisServer(tmp_path, settings=("--cluster-enabled", "yes"))
+    server.start()
+    try:
+        async with redis.asyncio.Redis(port=server.port) as node:
+            words: Any = node.execute_command
+            await words("CLUSTER", "ADDSLOTS", *range(16384))
+
+            async def ready() -> bool:
+                return b"cluster_state:ok" in await words("CLUSTER", "INFO")
+
+            await until(ready)
+        cluster = RedisCluster.from_url(server.url)
+        client = await replica(cluster, RateLimit(5, per=1))
+
+        assert len([await client.temporary_keys.create() for _ in range(3)]) == 3
+
+        await client.aclose()
+        await cluster.aclose()
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"limit": "60/60s"}, "limit"),
+        ({"key": ""}, "key"),
+        ({"key": b"x"}, "key"),
+        ({"fallback_share": 1.5}, "fallback_share"),
+        ({"fallback_share": -0.1}, "fallback_share"),
+        ({"fallback_share": True}, "fallback_share"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"redis": "http://user:password@host"}, "redis"),
+        ({"redis": "redis://user:pass/word@host:port"}, "redis"),
+        ({"redis": 6379}, "redis"),
+    ],
+)
+def test_a_wrong_setting_is_told_by_its_name(setting: dict[str, Any], name: str) -> None:
+    """At construction, in a sentence, and without what may be a password."""
+    given: dict[str, Any] = {"redis": "redis://127.0.0.1:1/0", "limit": RateLimit(1, per=1)} | setting
+
+    with pytest.raises(ConfigurationError, match=f"^{name}: expected") as caught:
+        RedisWindow(given.pop("redis"), given.pop("limit"), **given)
+
+    assert "pass" not in str(caught.value)
+
+
+async def test_a_window_belongs_to_one_client(fake_respan: FakeRespan) -> None:
+    """Two clients on one window would not know whose slots are whose."""
+    window = RedisWindow("redis://127.0.0.1:1/0", RateLimit(1, per=1))
+    async with AsyncRespan("key", pace=window):
+        with pytest.raises(ConfigurationError, match="another client"):
+            AsyncRespan("key", pace=window)
+
+
+def test_without_redis_py_the_extra_is_named() -> None:
+    """Who has not installed it is told how to."""
+    code = "import sys; sys.modules['redis'] = sys.modules['redis.asyncio'] = None; import respan_async.redis"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert "pip install 'respan-async[redis]'" in ended.stderr

@@ -1,0 +1,422 @@
+"""A limit shared through a log: the real pacer and window on a clock that jumps, and a log that can be away."""
+
+import asyncio
+import logging
+from collections import deque
+
+import pytest
+
+from respan_async.pacing.exchange import Ask, Fate, Grants, Unreachable
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.shared import LEASE, SharedWindow
+from respan_async.pacing.slots import End, Priority, TooLate
+
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
+
+INTERACTIVE, BATCH, SWEEP = Priority
+LIMIT = RateLimit(10, per=60)
+
+
+class ScriptedLog:
+    """A log that grants what it is told to, and notes what it hears.
+
+    Attributes:
+        asks: All that it was asked, whether or not it answered.
+        away: Whether it cannot be reached.
+        deaf: Whether it hears, and its answer is lost.
+        trip: Seconds that an answer takes.
+        leads: Seconds until the next slots begin; at once when there are none left.
+        again: Seconds to wait, without a grant, for each of the next asks.
+        closed: Whether it was closed.
+    """
+
+    def __init__(self) -> None:
+        self.asks = list[Ask]()
+        self.away = self.deaf = self.closed = False
+        self.trip = 0.01
+        self.leads = deque[float]()
+        self.again = deque[float]()
+
+    async def exchange(self, ask: Ask) -> Grants:
+        """Grant everything at once, unless told otherwise."""
+        self.asks.append(ask)
+        await asyncio.sleep(self.trip)
+        if self.away or self.deaf:
+            raise Unreachable("it is away")
+        number = ask.urgent + ask.patient
+        if number and self.again:
+            return self._grants(self.again.popleft(), ())
+        lead = self.leads.popleft() if self.leads and number else 0.0
+        return self._grants(0.0, (lead,) if lead else (0.0,) * number)
+
+    @staticmethod
+    def _grants(again: float, begins: tuple[float, ...]) -> Grants:
+        return Grants(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
+
+    async def aclose(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def heard(self, fate: Fate) -> list[str]:
+        """Name the slots that were reported so, each once."""
+        return list(dict.fromkeys(r.slot for ask in self.asks for r in ask.reports if r.fate is fate))
+
+
+class World:
+    """A pacer on a shared window, its log, and what has gone out."""
+
+    def __init__(self, limit: RateLimit = LIMIT, share: float = 0.2) -> None:
+        self.log = ScriptedLog()
+        self.window = SharedWindow(self.log, limit, share, timeout=1.0)
+        self.pacer = Pacer(self.window, max_in_flight=64)
+        self.sent = list[float]()
+
+    async def send(
+        self, priority: Priority = INTERACTIVE, end: End = End.ANSWERED, deadline: float | None = None
+    ) -> None:
+        """Take a slot, and settle it a tenth of a second later."""
+        slot = await self.pacer.acquire(priority, None if deadline is None else now() + deadline)
+        self.sent.append(now())
+        await asyncio.sleep(0.1)
+        self.pacer.settle(slot, end, caller=object())
+
+    async def send_many(self, number: int, priority: Priority = INTERACTIVE) -> None:
+        """Send so many at the same time."""
+        await asyncio.gather(*(self.send(priority) for _ in range(number)))
+
+
+def now() -> float:
+    """Tell the loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+# --------------------------------------------------------------------------------------------------------- one process
+
+
+async def test_a_call_asks_for_its_slot() -> None:
+    """One word with the log, and it goes."""
+    world = World()
+
+    await world.send()
+
+    (ask,) = world.log.asks
+    assert (ask.urgent, ask.patient, ask.limit) == (1, 0, LIMIT)
+    await world.window.aclose()
+
+
+async def test_many_calls_ask_together() -> None:
+    """Those that wait at the same time need one word, if all their slots are free."""
+    world = World()
+
+    await world.send_many(30)
+
+    assert len(world.log.asks) <= 2
+    await world.window.aclose()
+
+
+async def test_what_was_answered_is_told_with_the_next_word() -> None:
+    """As an age, by this process's own clock."""
+    world = World()
+    await world.send()
+    await asyncio.sleep(0.5)
+
+    await world.send()
+
+    (report,) = world.log.asks[1].reports
+    assert report.fate is Fate.ANSWERED
+    assert report.seconds == pytest.approx(0.5, abs=0.001)
+    await world.window.aclose()
+
+
+async def test_what_was_answered_is_told_without_a_next_word_too() -> None:
+    """The others want to know when the slot comes back, though nobody asks for another here."""
+    world = World()
+    await world.send()
+
+    await asyncio.sleep(10)
+
+    assert len(world.log.heard(Fate.ANSWERED)) == 1
+    await world.window.aclose()
+
+
+async def test_what_is_long_in_the_air_is_not_forgotten() -> None:
+    """The log hears of it well before it would take the slot back."""
+    world = World()
+    slot = await world.pacer.acquire(INTERACTIVE)
+
+    await asyncio.sleep(60)
+
+    flying = [ask for ask in world.log.asks if any(report.fate is Fate.FLYING for report in ask.reports)]
+    assert len(flying) >= 60 / LEASE
+    world.pacer.settle(slot, End.ANSWERED)
+    await world.window.aclose()
+
+
+async def test_a_lost_answer_counts_for_longer() -> None:
+    """The server may have let it in late: its slot comes back two seconds after that of an answered one."""
+    world = World()
+    await world.send(end=End.LOST)
+    await asyncio.sleep(0.5)
+
+    await world.send()
+
+    (report,) = world.log.asks[1].reports
+    assert report.fate is Fate.ANSWERED
+    assert report.seconds == pytest.approx(0.5 - 2.0, abs=0.001)
+    await world.window.aclose()
+
+
+async def test_a_slot_that_lies_ahead_is_used_when_its_time_has_come() -> None:
+    """And not before."""
+    world = World()
+    world.log.leads.append(7.0)
+
+    await world.send()
+
+    assert world.sent == [pytest.approx(7.01, abs=0.01)]
+    assert len(world.log.asks) == 1
+    await world.window.aclose()
+
+
+async def test_a_slot_that_nobody_uses_is_given_back() -> None:
+    """A caller that gives up leaves it to the other processes."""
+    world = World()
+    world.log.leads.append(7.0)
+    call = asyncio.create_task(world.send())
+    await asyncio.sleep(1)
+    call.cancel()
+
+    await asyncio.sleep(20)
+
+    assert len(world.log.heard(Fate.UNUSED)) == 1
+    assert not world.log.heard(Fate.ANSWERED)
+    await world.window.aclose()
+
+
+async def test_an_interactive_call_does_not_wait_for_the_slot_of_a_batch() -> None:
+    """The one that lies ahead is given back for one that is free now."""
+    world = World()
+    world.log.leads.append(7.0)
+    batch = asyncio.create_task(world.send(BATCH))
+    await asyncio.sleep(1)
+
+    await world.send()
+
+    assert world.sent[0] == pytest.approx(1.0, abs=0.05)
+    assert len(world.log.heard(Fate.UNUSED)) == 1
+    await batch
+    await world.window.aclose()
+
+
+async def test_who_was_told_to_come_again_does_not_come_before() -> None:
+    """One word each time, and none in between."""
+    world = World()
+    world.log.again.extend([5.0, 6.0])
+
+    await world.send()
+
+    assert world.sent == [pytest.approx(11.03, abs=0.02)]
+    assert len(world.log.asks) == 3
+    await world.window.aclose()
+
+
+async def test_an_interactive_call_asks_although_a_batch_was_told_to_wait() -> None:
+    """What was said to a batch was not said to it."""
+    world = World()
+    world.log.again.append(30.0)
+    batch = asyncio.create_task(world.send(BATCH))
+    await asyncio.sleep(1)
+
+    await world.send()
+
+    assert world.sent[0] == pytest.approx(1.0, abs=0.05)
+    await batch
+    await world.window.aclose()
+
+
+async def test_a_batch_asks_late_for_slots_that_lie_far_ahead() -> None:
+    """What it holds for long, an interactive call in another process must wait behind."""
+    world = World(RateLimit(60, per=60))
+    world.log.leads.extend([4.0] * 20)
+    batch = asyncio.create_task(world.send_many(20, BATCH))
+    await asyncio.sleep(60)
+
+    asked = [ask for ask in world.log.asks if ask.patient]
+    assert 5 <= len(asked) <= 12  # every 4 s at first, and then ever later
+    batch.cancel()
+    await asyncio.wait({batch})
+    await world.window.aclose()
+
+
+async def test_a_refusal_is_told_at_once_and_holds_everybody_here() -> None:
+    """The others learn it by the log; those who wait here are not sent."""
+    world = World()
+    await world.send(end=End.REFUSED)
+    slot = await world.pacer.acquire(INTERACTIVE)
+    world.pacer.settle(slot, End.REFUSED, retry_after=30.0)
+    refused_at = now()
+
+    await world.send()
+
+    pauses = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE]
+    assert any(pause == pytest.approx(30.0, abs=0.1) for pause in pauses)
+    assert world.sent[-1] - refused_at >= 30.0
+    await world.window.aclose()
+
+
+async def test_refusals_that_say_nothing_hold_back_longer_and_longer() -> None:
+    """From one interval on, twice as long each time, up to a period; an answer begins anew."""
+    world = World(RateLimit(60, per=60))
+    for _ in range(4):
+        await world.send(end=End.REFUSED)
+    await world.send()
+
+    pauses = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE]
+    assert sorted({round(pause) for pause in pauses}) == [1, 2, 4, 8]
+    await world.window.aclose()
+
+
+async def test_closing_tells_what_is_left_and_closes_the_log() -> None:
+    """Nothing is left for the others to wait for."""
+    world = World()
+    await world.send()
+
+    await world.window.aclose()
+    await world.window.aclose()
+
+    assert len(world.log.heard(Fate.ANSWERED)) == 1
+    assert world.log.closed
+
+
+# ------------------------------------------------------------------------------------------------------ without a log
+
+
+async def test_away_it_waits_and_then_goes_on_with_its_share() -> None:
+    """One period and what others may hold, then 2 in a minute of the 10: never more."""
+    world = World()
+    world.log.away = True
+
+    await world.send_many(6)
+
+    assert world.sent[0] >= 62
+    assert all(later - earlier >= 60 for earlier, later in zip(world.sent, world.sent[2:], strict=False))
+    assert world.sent[5] <= 62 + 2 * 61
+    assert not world.window.shared
+    assert world.window.limit == RateLimit(2, per=60)
+    await world.window.aclose()
+
+
+async def test_a_share_of_less_than_one_is_one_in_a_longer_time() -> None:
+    """5 % of 10 in a minute is one in two minutes."""
+    world = World(share=0.05)
+    world.log.away = True
+
+    await world.send_many(3)
+
+    assert world.sent[2] - world.sent[1] >= 120
+    await world.window.aclose()
+
+
+async def test_away_it_warns_once_and_tells_the_hooks_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it tries."""
+    world = World()
+    told = list[tuple[str, float, bool]]()
+    world.pacer.on_pause = lambda *pause: told.append(pause)
+    world.log.away = True
+
+    with caplog.at_level(logging.WARNING, "respan_async"):
+        await world.send_many(4)
+
+    assert len(world.log.asks) > 10
+    assert [record.getMessage() for record in caplog.records] == [
+        "the shared pace cannot be reached (it is away): waiting for 60 s, then going on with 2/60s until it can"
+    ]
+    assert told == [("unreachable", 60.0, False)]
+    await world.window.aclose()
+
+
+async def test_back_it_tells_what_it_did_meanwhile() -> None:
+    """What was sent without the log counts in it afterwards, be it answered or in the air."""
+    world = World()
+    world.log.away = True
+    await world.send_many(2)
+    slot_later = asyncio.create_task(world.pacer.acquire(INTERACTIVE))
+    await asyncio.sleep(61)
+    slot = await slot_later
+    world.log.away = False
+    await asyncio.sleep(3)
+
+    assert world.window.shared
+    assert len(world.log.heard(Fate.ANSWERED)) == 2
+    assert len(world.log.heard(Fate.FLYING)) == 1
+    world.pacer.settle(slot, End.ANSWERED)
+    await world.window.aclose()
+
+
+async def test_a_deadline_holds_while_the_log_is_away() -> None:
+    """No call hangs for longer than it may."""
+    world = World()
+    world.log.away = True
+
+    with pytest.raises(TooLate):
+        await world.send(deadline=5.0)
+
+    assert now() == pytest.approx(5.0, abs=0.01)
+    await world.window.aclose()
+
+
+async def test_slots_of_which_no_answer_told_are_given_back() -> None:
+    """The log may have granted them, and nobody knows when they would begin."""
+    world = World()
+    world.log.deaf = True
+    call = asyncio.create_task(world.send())
+    await asyncio.sleep(0.05)
+    world.log.deaf = False
+    await call
+
+    first = f"{world.log.asks[0].owner}:{world.log.asks[0].first}"
+    assert world.log.heard(Fate.UNUSED) == [first]
+    assert world.log.asks[-1].first > world.log.asks[0].first
+    await world.window.aclose()
+
+
+async def test_news_that_may_not_have_been_heard_is_told_again() -> None:
+    """Said twice, it means the same; not said at all, a slot would be missing to everybody."""
+    world = World()
+    await world.send()
+    world.log.away = True
+    await asyncio.sleep(40)
+    world.log.away = False
+    await asyncio.sleep(5)
+
+    ages = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.ANSWERED]
+    assert len(ages) > 2
+    assert max(ages) > 40
+    await world.window.aclose()
+
+
+async def test_with_nothing_to_say_nothing_is_said() -> None:
+    """An idle process leaves the log alone."""
+    world = World()
+    await world.send()
+    await asyncio.sleep(100)
+    said = len(world.log.asks)
+
+    await asyncio.sleep(10_000)
+
+    assert len(world.log.asks) == said
+    await world.window.aclose()
+
+
+async def test_a_log_that_is_known_for_too_long_is_not_named() -> None:
+    """It has expired by itself, and its absence means nothing."""
+    world = World()
+    await world.send()
+    await asyncio.sleep(10)
+    await world.send()
+    await asyncio.sleep(10_000)
+    await world.send()
+
+    assert [ask.epoch for ask in world.log.asks if ask.urgent] == ["", "e", ""]
+    await world.window.aclose()
