@@ -6,7 +6,7 @@ they began after a pause long enough for nothing older to count. That is one equ
 users of the account may have taken a share: the result is a hypothesis. Hence the rules:
 
 1. Nothing is known until the first refusal. Then what is in the air comes back, and the burst since the last pause is
-   counted. A refusal with nothing let in teaches nothing.
+   counted. A refusal with nothing let in teaches nothing, then or later.
 2. P prefers round values, within what the rounding of r leaves open.
 3. A later refusal corrects N to what that period proves, and not below. P only grows: when r is longer than P, when P
    would have it that hardly anything was let in, or when the same N came again after a pause, over a longer time.
@@ -132,6 +132,8 @@ class Estimate:
         self._step = 1
         self._target = None
         least = self._correct(now, retry_after)
+        if least is None:
+            return False
         if self.limit == before and not scouting and now >= self._lowered_at + before.per:
             self._lowered_at = now
             # The period's count bears the limit out, and yet it was met: it is too high by what counting cannot see.
@@ -168,13 +170,15 @@ class Estimate:
         if most:
             self._adopt(now, RateLimit(most, per=per))
 
-    def _correct(self, now: float, retry_after: float | None) -> int:
-        """Bring the limit in line with a refusal (rule 3); return the least that the period proves."""
+    def _correct(self, now: float, retry_after: float | None) -> int | None:
+        """Bring the limit in line with a refusal (rule 3); return the least that the period proves, if anything."""
         limit = self.limit
         assert limit is not None
         per = limit.per
         if retry_after is not None:
             per = max(per, self._longer_period(now, limit, retry_after))
+        if not self._log.admitted_within(now, per):
+            return None  # others have used the account up, or it is none of its limits that refuses: no count tells
         least, most = self._let_in(now, per, retry_after or 0.0)
         # A longer period explains the refusals that had lowered the limit.
         number = max(1, least, min(self._peak if per > limit.per else limit.limit, most))

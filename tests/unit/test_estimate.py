@@ -81,6 +81,18 @@ def test_a_refusal_with_nothing_let_in_teaches_nothing() -> None:
     assert not story.estimate.counting(100)
 
 
+def test_a_refusal_with_nothing_let_in_leaves_a_limit_that_was_given() -> None:
+    """Somebody else has used the account up: that says nothing of how much there is."""
+    story = Story(RateLimit(1000, per=1))
+
+    story.refuse(100, 0.01)
+    story.refuse(200, 0.5)
+    story.refuse(300, None)
+
+    assert story.limit == RateLimit(1000, per=1)
+    assert not story.estimate.learned
+
+
 def test_what_is_in_the_air_is_counted_too_but_not_waited_for_endlessly() -> None:
     """The first refusal holds everything until the rest of the flight has come back, or a second has passed."""
     story = Story()
