@@ -78,7 +78,7 @@ class PauseEvent(Event):
     """Requests are held back.
 
     Attributes:
-        reason: `"refused"` by the limit, or `"outage"`.
+        reason: `"refused"` by the limit, `"outage"`, or `"unreachable"`: the pace that processes share.
         seconds: For how long, at first.
         lower_only: Whether only batches and sweeps are held back.
         limit: The limit as it is known by now, as in `"60/60s"`, or None.

@@ -9,6 +9,7 @@ from respan_async.issuing.cipher import AESGCMCipher, Cipher
 from respan_async.issuing.issuer import Issuer
 from respan_async.issuing.jsonlines import JSONLinesSink
 from respan_async.issuing.ledger import Counts, Ledger
+from respan_async.issuing.postgres import PostgresLedger
 from respan_async.issuing.sqlite import SQLiteLedger
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.issuing.tickets import Ticket
@@ -22,6 +23,7 @@ __all__ = [
     "JSONLinesSink",
     "Ledger",
     "LedgerError",
+    "PostgresLedger",
     "SQLiteLedger",
     "Ticket",
     "TicketConflictError",

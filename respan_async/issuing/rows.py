@@ -1,5 +1,6 @@
 """Between the ledger's rows and the values of this library."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,8 @@ from respan_async import codec
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import LedgerError, TicketConflictError
 from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.ledger import Counts, Record
+from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret
 
@@ -30,6 +33,28 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     return Secret(text)
 
 
+def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
+    """Return those secrets that a former key has encrypted: the ticket, the old bytes and the new ones."""
+    old = [(ticket, secret) for ticket, secret in secrets if not cipher.is_current(secret)]
+    return [(ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old]
+
+
+def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> Record:
+    """Return what is known of a ticket."""
+    fields, state, key, secret = row
+    found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
+    return Record(fields=fields, state=TicketState(state), key=found)
+
+
+def counts_of(tickets: Iterable[tuple[str, int]], attempts: Iterable[tuple[str, int]]) -> Counts:
+    """Return how many there are in each state."""
+    of_tickets, of_attempts = dict(tickets), dict(attempts)
+    return Counts(
+        tickets={state: of_tickets.get(str(state), 0) for state in TicketState},
+        attempts={state: of_attempts.get(str(state), 0) for state in AttemptState},
+    )
+
+
 def key_of(text: str, secret: Secret) -> CreatedKey:
     """Return a key from its JSON and its secret."""
     public = codec.decode(text.encode(), TemporaryKey)
@@ -46,6 +71,19 @@ def same_account(known: str, account: str) -> bool:
     host, key = known.split(" ")
     other_host, other_key = account.split(" ")
     return host == other_host and (key == other_key or "?" in (key, other_key))
+
+
+def bound(known: str | None, account: str, *, force: bool, where: str, place: str) -> str:
+    """Return the account that a ledger is bound to from now on.
+
+    Raises:
+        LedgerError: It is another account's, unless forced.
+    """
+    if known is not None and not force and not same_account(known, account):
+        raise LedgerError(
+            f"{where}: the ledger of another account or base URL; give this one {place} of its own, or force it"
+        )
+    return account if known is None or force or not is_partial(account) else known
 
 
 def suspect_of(row: tuple[Any, ...]) -> Suspect:
@@ -69,3 +107,13 @@ def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
     return TicketConflictError(
         f"ticket {ticket_id!r:.100}: issued before with another {', '.join(differing)}; a new issuance is a new ticket"
     )
+
+
+def not_claimed(row: tuple[Any, ...], ticket_id: str, fields: str) -> LedgerError:
+    """Return the error of a ticket that could not be claimed, saying why, from what is known of it."""
+    known, state, *_ = row
+    if known != fields:
+        return conflict(ticket_id, known, fields)
+    if state == TicketState.CLAIMED:
+        return LedgerError(f"ticket {ticket_id!r:.100}: another process is at work on it", retryable=True)
+    return LedgerError(f"ticket {ticket_id!r:.100}: it has its key already", retryable=True)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,12 @@ from respan_async.errors import LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher
 from respan_async.issuing.database import check_head, connect, connect_beside
+from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
 from respan_async.issuing.ownerlock import OwnerLock
-from respan_async.issuing.statements import load
-from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState, TicketState
+from respan_async.issuing.statements import STATES, load
+from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.writer import Writer
 from respan_async.models import CreatedKey
@@ -31,7 +31,6 @@ LEASE: Final = 30.0
 T = TypeVar("T")
 
 _SQL: Final = load("sqlite.sql")
-_STATES: Final = {state.name.lower(): str(state) for state in (*TicketState, *AttemptState)}
 
 
 class SQLiteLedger:
@@ -54,8 +53,7 @@ class SQLiteLedger:
         self._writer: Writer | None = None
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
-        self._leased_from = self._leased_until = 0.0
-        self._heart: asyncio.Task[None] | None = None
+        self._heart = Heart(lease, self._prolong, self._enter, partial(self._write, self._bury))
         self._erased = False
 
     # --------------------------------------------------------------- lifetime
@@ -72,18 +70,14 @@ class SQLiteLedger:
         self._writer = writer
         try:
             await writer.do(lambda connection: self._check_account(connection, account, force))
-            await self._hold()
-            await writer.do(self._bury)
+            await self._heart.start()
         except BaseException:
             await self.aclose()
             raise
-        self._heart = asyncio.get_running_loop().create_task(self._beat())
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
-        self._leased_until = 0.0
-        if self._heart is not None:
-            self._heart.cancel()
+        self._heart.stop()
         writer, self._writer = self._writer, None
         if writer is not None:
             if self._owner:
@@ -94,28 +88,14 @@ class SQLiteLedger:
 
     def leased(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
-        return self._leased_from <= since and time.monotonic() < self._leased_until
+        return self._heart.held(since)
 
-    async def _beat(self) -> None:
-        """Prolong the lease, well before it ends, and take over what others have left since."""
-        while True:
-            await asyncio.sleep(self._lease / 4)
-            # A ledger that cannot be written now may be again before the lease ends.
-            with contextlib.suppress(LedgerError):
-                await self._hold()
-                await self._write(self._bury)
+    async def _prolong(self) -> bool:
+        return bool(self._owner) and await self._write(self._renew)
 
-    async def _hold(self) -> None:
-        """Have a lease from now on: the one there is, prolonged, or another."""
-        asked = time.monotonic()
-        if not (self._owner and await self._write(self._renew)):
-            # The first, or one that others took away while this process was stopped, with all its claims.
-            self._lock.acquire()
-            self._owner = await self._write(self._enrol)
-            self._leased_from = time.monotonic()  # what was intended while this was asked is the old owner's
-        elif asked >= self._leased_until:
-            self._leased_from = asked  # it had ended, and single tickets may have been taken over
-        self._leased_until = asked + self._lease
+    async def _enter(self) -> None:
+        self._lock.acquire()
+        self._owner = await self._write(self._enrol)
 
     # ---------------------------------------------------------------- tickets
 
@@ -123,23 +103,19 @@ class SQLiteLedger:
         """Return what is known of a ticket; see `Ledger`."""
         # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
         row = await self._write(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
-        if row is None:
-            return None
-        fields, state, key, secret = row
-        opened = None if key is None else rows.key_of(key, rows.opened(secret, ticket_id, self._cipher))
-        return Record(fields=fields, state=TicketState(state), key=opened)
+        return None if row is None else rows.record_of(row, ticket_id, self._cipher)
 
     async def intend(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
-        claim = {**_STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
+        claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()
 
         def work(connection: sqlite3.Connection) -> int:
             claimed = connection.execute(_SQL["claim"], claim).fetchone()
             if claimed is None:
-                raise _not_claimed(connection, ticket_id, fields)
+                raise rows.not_claimed(connection.execute(_SQL["find"], claim).fetchone(), ticket_id, fields)
             (epoch,) = claimed
             if epoch > 1:
                 connection.execute(_SQL["doubt_others"], claim)
@@ -156,7 +132,7 @@ class SQLiteLedger:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
         text = codec.encode_key(key)
         secret = rows.sealed(key.api_key, ticket_id, self._cipher)
-        values = {**_STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
+        values = {**STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": text, "secret": secret}
 
         def work(connection: sqlite3.Connection) -> bool:
@@ -173,7 +149,7 @@ class SQLiteLedger:
 
         def work(connection: sqlite3.Connection) -> None:
             for statement in ("erase_secret", "erase"):
-                connection.execute(_SQL[statement], {**_STATES, "ticket": ticket_id})
+                connection.execute(_SQL[statement], {**STATES, "ticket": ticket_id})
             self._erased = True
 
         await self._write(work)
@@ -203,11 +179,7 @@ class SQLiteLedger:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
         after, rotated = "", 0
         while found := await self._select("secrets", after=after, limit=100):
-            old = [(ticket, secret) for ticket, secret in found if not cipher.is_current(secret)]
-            renewed = [
-                (ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old
-            ]
-            rotated += await self._write(partial(self._replace, renewed))
+            rotated += await self._write(partial(self._replace, rows.renewed(found, cipher)))
             after = found[-1][0]
         return rotated
 
@@ -239,12 +211,7 @@ class SQLiteLedger:
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states; see `Ledger`."""
-        tickets = dict(await self._select("count_tickets"))
-        attempts = dict(await self._select("count_attempts"))
-        return Counts(
-            tickets={state: tickets.get(str(state), 0) for state in TicketState},
-            attempts={state: attempts.get(str(state), 0) for state in AttemptState},
-        )
+        return rows.counts_of(await self._select("count_tickets"), await self._select("count_attempts"))
 
     # ---------------------------------------------------------------- inside
 
@@ -267,12 +234,10 @@ class SQLiteLedger:
             raise LedgerError(f"the ledger could not be read: {error}") from None
 
     async def _select(self, statement: str, **values: Any) -> list[Any]:
-        return await self._read(
-            lambda connection: connection.execute(_SQL[statement], {**_STATES, **values}).fetchall()
-        )
+        return await self._read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())
 
     async def _execute(self, statement: str, **values: Any) -> None:
-        await self._write(lambda connection: connection.execute(_SQL[statement], {**_STATES, **values}).rowcount)
+        await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
 
     async def _move(self, move: str, tag: str, **values: Any) -> None:
         await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)
@@ -287,12 +252,10 @@ class SQLiteLedger:
 
     def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
         found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
-        if found is not None and not rows.same_account(found[0], account) and not force:
-            raise LedgerError(
-                f"{self._path}: the ledger of another account or base URL; give this one a file of its own, or force it"
-            )
-        if found is None or force or not rows.is_partial(account):
-            connection.execute(_SQL["set_meta"], {"name": "account", "value": account})
+        known = found[0] if found is not None else None
+        bound = rows.bound(known, account, force=force, where=str(self._path), place="a file")
+        if bound != known:
+            connection.execute(_SQL["set_meta"], {"name": "account", "value": bound})
 
     def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
         """Put secrets in the place of those that are still there."""
@@ -316,7 +279,7 @@ class SQLiteLedger:
             if not leased or self._lock.is_dead(token):
                 self._retire(connection, owner)
                 self._lock.forget(token)
-        connection.execute(_SQL["doubt_ownerless"], _STATES)
+        connection.execute(_SQL["doubt_ownerless"], STATES)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         self._retire(connection, self._owner)
@@ -324,14 +287,4 @@ class SQLiteLedger:
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
         # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
         for statement in ("doubt_all_of", "retire"):
-            connection.execute(_SQL[statement], {**_STATES, "owner": owner})
-
-
-def _not_claimed(connection: sqlite3.Connection, ticket_id: str, fields: str) -> LedgerError:
-    """Say why a ticket could not be claimed."""
-    known, state, *_ = connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone()
-    if known != fields:
-        return rows.conflict(ticket_id, known, fields)
-    if state == TicketState.CLAIMED:
-        return LedgerError(f"ticket {ticket_id!r:.100}: another process is at work on it", retryable=True)
-    return LedgerError(f"ticket {ticket_id!r:.100}: it has its key already", retryable=True)
+            connection.execute(_SQL[statement], {**STATES, "owner": owner})

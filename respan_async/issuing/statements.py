@@ -4,6 +4,11 @@ import re
 from importlib import resources
 from typing import Final
 
+from respan_async.issuing.states import AttemptState, TicketState
+
+STATES: Final = {state.name.lower(): str(state) for state in (*TicketState, *AttemptState)}
+"""The states, under the names by which statements ask for them."""
+
 _NAME: Final = re.compile(r"^-- name: (\w+)$", flags=re.MULTILINE)
 
 

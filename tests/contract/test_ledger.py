@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,6 +16,7 @@ from respan_async.issuing import (
     AttemptState,
     Ledger,
     LedgerError,
+    PostgresLedger,
     SQLiteLedger,
     Ticket,
     TicketConflictError,
@@ -57,25 +57,41 @@ class Store:
             await ledger.aclose()
 
 
-SHARED: dict[str, Callable[[Path], Store]] = {
-    "file": lambda folder: Store(partial(SQLiteLedger, folder / "keys.db")),
-}
+async def in_file(request: pytest.FixtureRequest) -> Store:
+    """Give a file of its own."""
+    return Store(partial(SQLiteLedger, request.getfixturevalue("tmp_path") / "keys.db"))
+
+
+async def in_memory(_: pytest.FixtureRequest) -> Store:
+    """Give what no other process can see."""
+    return Store(partial(SQLiteLedger, ":memory:"))
+
+
+async def in_postgres(request: pytest.FixtureRequest) -> Store:
+    """Give a schema of its own."""
+    server = request.getfixturevalue("postgres_server")
+    make = partial(PostgresLedger, server.dsn(), schema=f"ledger_{next(_numbers)}")
+    await make().create_schema()
+    return Store(make)
+
+
+SHARED = {"file": in_file, "postgres": in_postgres}
 """Stores that several processes can use."""
-ALL: dict[str, Callable[[Path], Store]] = {**SHARED, "memory": lambda _: Store(partial(SQLiteLedger, ":memory:"))}
+ALL = {**SHARED, "memory": in_memory}
 
 
 @pytest.fixture(params=ALL)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """Give a store of each kind."""
-    kept = ALL[request.param](tmp_path)
+    kept = await ALL[request.param](request)
     yield kept
     await kept.close()
 
 
 @pytest.fixture(params=SHARED)
-async def shared(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+async def shared(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
     """Give a store of each kind that two processes can share."""
-    kept = SHARED[request.param](tmp_path)
+    kept = await SHARED[request.param](request)
     yield kept
     await kept.close()
 
@@ -661,13 +677,10 @@ async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> No
             await call()
 
 
-async def test_an_unknown_api_key_does_not_loosen_the_binding(tmp_path: Path) -> None:
+async def test_an_unknown_api_key_does_not_loosen_the_binding(shared: Store) -> None:
     """A run whose API key comes from a callable leaves the ledger bound to the key it was bound to."""
     for account in ("https://host aaaa", "https://host ?"):
-        ledger = SQLiteLedger(tmp_path / "keys.db")
-        await ledger.open(account)
-        await ledger.aclose()
+        await (await shared.open(account)).aclose()
 
-    ledger = SQLiteLedger(tmp_path / "keys.db")
     with pytest.raises(LedgerError, match="another account"):
-        await ledger.open("https://host bbbb")
+        await shared.open("https://host bbbb")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Issued, RetryPolicy
-from respan_async.issuing import Issuer, Ledger, SQLiteLedger, Ticket, TicketState
+from respan_async.issuing import Issuer, Ledger, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
 
 POINTS = (
     "before intend",
@@ -144,6 +144,19 @@ def ticket(number: int) -> Ticket:
     return Ticket(f"tenant-{number}", request)
 
 
+def ledger_at(place: str, **settings: Any) -> PostgresLedger | SQLiteLedger:
+    """Give the ledger of a database or a file."""
+    return (PostgresLedger if place.startswith("postgresql:") else SQLiteLedger)(place, **settings)
+
+
+async def nothing_left(issuer: Issuer) -> bool:
+    """Tell whether every key is delivered; its store may be away for a moment."""
+    try:
+        return not (await issuer.counts()).tickets[TicketState.ISSUED]
+    except LedgerError:
+        return False
+
+
 async def work(options: argparse.Namespace) -> None:
     """Issue until nothing is left to do."""
     fate = Fate(options.point, options.time)
@@ -162,7 +175,7 @@ async def work(options: argparse.Namespace) -> None:
         fate.at("after deliver")
 
     retry = RetryPolicy(initial=0.01, maximum=0.05)
-    ledger = DoomedLedger(SQLiteLedger(options.ledger, lease=options.lease), fate)
+    ledger = DoomedLedger(ledger_at(options.ledger, lease=options.lease), fate)
     async with (
         AsyncRespan("test-key", base_url=options.url, retry=retry, max_in_flight=16) as respan,
         Issuer(respan, cast("Ledger", ledger), deliver=deliver) as issuer,
@@ -178,7 +191,9 @@ async def work(options: argparse.Namespace) -> None:
                     else:
                         left.append(outcome.item)
             tickets = left
-        while (await issuer.counts()).tickets[TicketState.ISSUED]:  # noqa: ASYNC110  nobody tells
+            if tickets:
+                await asyncio.sleep(0.02)  # another process may be at work on them
+        while not await nothing_left(issuer):  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
 
 
@@ -186,7 +201,7 @@ def main() -> None:
     """Read the command line, and work."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
-    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--ledger", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--handed-out", type=Path, required=True)
     parser.add_argument("--tickets", type=int, required=True)

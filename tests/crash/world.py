@@ -15,8 +15,9 @@ from pathlib import Path
 import attrs
 
 from respan_async import AsyncRespan
-from respan_async.issuing import AttemptState, Issuer, SQLiteLedger, TicketState
+from respan_async.issuing import AttemptState, Issuer, TicketState
 from respan_async.testing import FakeRespan, Limit
+from tests.crash.worker import ledger_at
 
 WORKER = Path(__file__).with_name("worker.py")
 AT_LEDGER = ("before intend", "after intend", "before record", "after record", "before erase", "after erase")
@@ -47,6 +48,7 @@ class World:
         folder: Where the worker keeps its files.
         tickets: How many the worker issues.
         lease: The lease of its ledger, in seconds.
+        dsn: Where its ledger is, when that is no file.
         out: The file it delivers to.
         lives: How often the worker was started.
         kills: How often it was killed.
@@ -56,14 +58,20 @@ class World:
     folder: Path
     tickets: int
     lease: float = 30.0
+    dsn: str = ""
     out: Path = attrs.field(default=attrs.Factory(lambda self: self.folder / "out.jsonl", takes_self=True))
     lives: int = 0
     kills: int = 0
 
     @property
     def ledger(self) -> Path:
-        """The worker's ledger."""
+        """The worker's ledger, when that is a file."""
         return self.folder / "keys.db"
+
+    @property
+    def place(self) -> str:
+        """Where the worker's ledger is."""
+        return self.dsn or str(self.ledger)
 
     def lines(self) -> list[dict[str, str]]:
         """Give what was delivered."""
@@ -96,7 +104,7 @@ class World:
         self.lives += 1
         options = {
             "--url": self.fake.url,
-            "--ledger": self.ledger,
+            "--ledger": self.place,
             "--out": self.out,
             "--lease": self.lease,
             "--handed-out": self.folder / "handed-out",
@@ -153,14 +161,20 @@ async def final_sweep(world: World) -> dict[str, str]:
     await fake.settle()
     async with (
         AsyncRespan(fake.api_key, base_url=fake.url) as respan,
-        Issuer(respan, SQLiteLedger(world.ledger)) as issuer,
+        Issuer(respan, ledger_at(world.place)) as issuer,
     ):
         await issuer.sweep(grace=0)
         counts = await issuer.counts()
         assert counts.attempts[AttemptState.INTENT] == 0
         assert counts.tickets[TicketState.DELIVERED] == sum(counts.tickets.values()) == world.tickets
+    recorded = "SELECT ticket, key_id FROM "
+    if world.dsn:
+        import psycopg
+
+        async with await psycopg.AsyncConnection.connect(world.dsn) as beside:
+            return dict(await (await beside.execute(recorded + "respan.tickets")).fetchall())
     with contextlib.closing(sqlite3.connect(world.ledger)) as connection:
-        return dict(connection.execute("SELECT ticket, key_id FROM tickets").fetchall())
+        return dict(connection.execute(recorded + "tickets").fetchall())
 
 
 async def check(world: World) -> None:

@@ -1,0 +1,232 @@
+"""Connections to a Postgres: few, made when they are needed, and what is done again when one of them breaks.
+
+psycopg's own exceptions end here. A pool of psycopg's would connect in the background, wait longer from one try to the
+next and keep the reason to itself; here whoever asks connects, within the time that it has, and is told why it failed.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import conninfo
+
+from respan_async.errors import ConfigurationError, LedgerError
+
+_OPEN: Final = 4
+"""Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+"""Seconds from one try to the next, doubled up to the longest."""
+
+Row: TypeAlias = tuple[Any, ...]
+_Connection: TypeAlias = psycopg.AsyncConnection[Row]
+_Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
+
+
+class LostError(LedgerError):
+    """The connection broke, or none could be made: whether the statement was done is not known."""
+
+
+class MissingError(LedgerError):
+    """There is no such table or schema."""
+
+
+class DoubleError(LedgerError):
+    """A row with this key is there already."""
+
+
+class Connections:
+    """Run statements, each of which is a transaction of its own.
+
+    Args:
+        dsn: Where the server is, as libpq has it.
+        attempt: Seconds after which a connection is given up that says nothing.
+        patience: Seconds for which a statement is tried again when its connection broke.
+
+    Raises:
+        ConfigurationError: `dsn` is no connection string.
+    """
+
+    def __init__(self, dsn: str, *, attempt: float, patience: float) -> None:
+        try:
+            given = conninfo.conninfo_to_dict(dsn)
+        except psycopg.Error:  # its message shows the string, and with it the password
+            raise ConfigurationError("dsn: not a connection string of Postgres") from None
+        self.attempt = attempt
+        self.patience = patience
+        self._password = str(given.get("password") or "")
+        self._settings: dict[str, Any] = {
+            "application_name": "respan-async",
+            "connect_timeout": max(2, round(attempt)),
+            "keepalives_idle": max(1, round(attempt)),
+            "keepalives_interval": max(1, round(attempt / 3)),
+            "keepalives_count": 3,
+            "tcp_user_timeout": round(1000 * attempt),
+            **given,
+        }
+        self._idle: list[_Connection] = []
+        self._free = asyncio.Semaphore(_OPEN)
+        self._turns: dict[str, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[list[Row]]] = set()
+
+    async def ask(
+        self,
+        statement: str,
+        values: Mapping[str, Any],
+        *,
+        about: Iterable[str] = (),
+        until: float | None = None,
+        attempt: float | None = None,
+    ) -> list[Row]:
+        """Run a statement and return its rows. It goes on to its end when the caller is cancelled.
+
+        It must be one that may be run twice: when a connection broke, nobody knows whether it was done.
+
+        Args:
+            statement: What to run. It may be several, as one transaction, when there are no parameters.
+            values: Its parameters.
+            about: What it is about; statements about the same are run in the order in which they were asked for.
+            until: A time of `time.monotonic()` until which it is tried again; None for as long as patience lasts.
+            attempt: Seconds that the server may take for it; None for those of any other.
+
+        Raises:
+            LedgerError: It could not be done.
+        """
+        until = time.monotonic() + self.patience if until is None else until
+        run = partial(self._once, statement, values, until, self.attempt if attempt is None else attempt)
+        task = asyncio.get_running_loop().create_task(self._in_turn(run, tuple(about), until))
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        return await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait for what has been asked for."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def aclose(self) -> None:
+        """Wait for what has been asked for, and close every connection."""
+        await self.drain()
+        await self._close_idle()
+
+    # ----------------------------------------------------------------- inside
+
+    def _over(self, task: asyncio.Task[list[Row]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, for a caller that was cancelled
+
+    async def _in_turn(self, run: _Run, about: Iterable[str], until: float) -> list[Row]:
+        """Run a statement after those that are about the same."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = {self._turns[name] for name in about if name in self._turns}
+        self._turns.update(dict.fromkeys(about, done))
+        try:
+            if before:
+                await asyncio.wait(before)
+            return await self._insist(run, until)
+        finally:
+            done.set_result(None)
+            for name in about:
+                if self._turns[name] is done:
+                    del self._turns[name]
+
+    async def _insist(self, run: _Run, until: float) -> list[Row]:
+        """Run a statement, and again for as long as connections break."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await run()
+            except LostError:
+                # What broke one connection has broken those that lie idle, too.
+                await self._close_idle()
+                if time.monotonic() + pause >= until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _once(self, statement: str, values: Mapping[str, Any], until: float, attempt: float) -> list[Row]:
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._free.acquire()
+        except TimeoutError:
+            raise LostError("the ledger could not be reached: no connection became free", retryable=True) from None
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            return await self._execute(connection, statement, values, attempt)
+        finally:
+            self._free.release()
+
+    async def _connect(self) -> _Connection:
+        try:
+            async with asyncio.timeout(self.attempt):
+                # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+                return await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **self._settings)
+        except TimeoutError:
+            told = "no answer in time"
+        except psycopg.Error as error:
+            told = self._told(error)
+        # Not from within: psycopg's exception holds the password, and would be the context of this one.
+        raise LostError(f"the ledger could not be reached: {told}", retryable=True)
+
+    async def _execute(
+        self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
+    ) -> list[Row]:
+        # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
+        timer = asyncio.get_running_loop().call_later(attempt, _sever, connection)
+        sound = False
+        try:
+            # Statements are this package's own; as bytes, since they are no literals to the type checker.
+            cursor = await connection.execute(statement.encode(), values or None)
+            found = await cursor.fetchall() if cursor.description else []
+            sound = True
+            return found
+        except psycopg.Error as error:
+            failure = self._failure(error)
+            sound = not isinstance(failure, LostError)
+        finally:
+            timer.cancel()
+            if sound and not connection.closed:
+                self._idle.append(connection)
+            else:
+                await connection.close()
+        raise failure
+
+    def _failure(self, error: psycopg.Error) -> LedgerError:
+        """Return what psycopg's exception is here."""
+        told = self._told(error)
+        match error:
+            case psycopg.OperationalError() | psycopg.InterfaceError() | psycopg.errors.ReadOnlySqlTransaction():
+                # A connection that broke, a server that restarts, one that is a replica since, a deadlock.
+                return LostError(f"the connection to the ledger broke: {told}", retryable=True)
+            case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+                return MissingError(told)
+            case psycopg.errors.UniqueViolation():
+                return DoubleError(told)
+            case _:
+                return LedgerError(f"the ledger could not be used: {told}")
+
+    async def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+    def _told(self, error: psycopg.Error) -> str:
+        """Return the first line of a message: those after it may show parameters."""
+        told = (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
+        return told.replace(self._password, "***") if self._password else told
+
+
+def _sever(connection: _Connection) -> None:
+    """Break a connection: whoever waits for its answer waits no more, and what it has not sent yet is never sent."""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        twin.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,81 @@
+"""What keeps an owner's claims: a lease, prolonged by a heart that beats, and known without asking the store."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable
+
+from respan_async.errors import LedgerError
+
+
+class Heart:
+    """Hold an owner's lease for as long as it beats.
+
+    Args:
+        lease: Seconds that a lease lasts.
+        renew: Prolongs the lease there is; returns whether there is one.
+        enrol: Makes another owner, with a lease.
+        bury: Takes over what owners have left that are gone.
+
+    Attributes:
+        until: When the lease ends, by `time.monotonic()`, at the earliest.
+    """
+
+    def __init__(
+        self,
+        lease: float,
+        renew: Callable[[], Awaitable[bool]],
+        enrol: Callable[[], Awaitable[None]],
+        bury: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.until = 0.0
+        self._since = 0.0
+        self._lease = lease
+        self._renew = renew
+        self._enrol = enrol
+        self._bury = bury
+        self._beating: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Have a lease, take over what others have left, and go on doing so.
+
+        Raises:
+            LedgerError: The store cannot do it.
+        """
+        await self._hold()
+        await self._bury()
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
+
+    def cancel(self) -> None:
+        """Beat no more; the lease ends by itself."""
+        if self._beating is not None:
+            self._beating.cancel()
+
+    def stop(self) -> None:
+        """Beat no more, and hold nothing from now on."""
+        self.until = 0.0
+        self.cancel()
+
+    def held(self, since: float) -> bool:
+        """Whether the claims have held all the time since then, which is one of `time.monotonic()`."""
+        return self._since <= since and time.monotonic() < self.until
+
+    async def _beat(self) -> None:
+        """Prolong the lease, well before it ends, and take over what others have left since."""
+        while True:
+            await asyncio.sleep(self._lease / 4)
+            # A ledger that cannot be written now may be again before the lease ends.
+            with contextlib.suppress(LedgerError):
+                await self._hold()
+                await self._bury()
+
+    async def _hold(self) -> None:
+        """Have a lease from now on: the one there is, prolonged, or another."""
+        asked = time.monotonic()
+        if not await self._renew():
+            # The first, or one that others took away while this process was stopped, with all its claims.
+            await self._enrol()
+            self._since = time.monotonic()  # what was intended while this was asked is the old owner's
+        elif asked >= self.until:
+            self._since = asked  # it had ended, and single tickets may have been taken over
+        self.until = asked + self._lease

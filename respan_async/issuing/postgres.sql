@@ -1,0 +1,223 @@
+-- name: has_namespace
+-- Asked first, since IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
+SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
+
+-- name: namespace
+SELECT pg_advisory_xact_lock(1383297089, 1);
+CREATE SCHEMA IF NOT EXISTS {schema};
+
+-- name: schema
+-- Version 1. Every time is by this server's clock, except `sent_at`, which is by the sender's.
+-- One transaction; whoever comes second waits for the lock, and finds everything made.
+SELECT pg_advisory_xact_lock(1383297089, 1);
+
+CREATE TABLE IF NOT EXISTS {schema}.meta (
+    name text PRIMARY KEY,
+    value text NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS {schema}.owners (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lease_until timestamptz NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS {schema}.tickets (
+    ticket text COLLATE "C" PRIMARY KEY,
+    fields text NOT NULL,
+    state text NOT NULL,
+    owner bigint,
+    epoch bigint NOT NULL,
+    claimed_at timestamptz NOT NULL,
+    key_id text,
+    key text,
+    secret bytea,
+    issued_at timestamptz
+);
+CREATE INDEX IF NOT EXISTS tickets_undelivered ON {schema}.tickets (ticket) WHERE state = 'issued';
+CREATE INDEX IF NOT EXISTS tickets_keys ON {schema}.tickets (key_id) WHERE key_id IS NOT NULL;
+
+-- `noted_at` is when it was sent by this server's clock. The tag is unique, so that an intent is noted once, however
+-- often it is tried.
+CREATE TABLE IF NOT EXISTS {schema}.attempts (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tag text COLLATE "C" NOT NULL UNIQUE,
+    ticket text COLLATE "C" NOT NULL,
+    owner bigint NOT NULL,
+    epoch bigint NOT NULL,
+    state text NOT NULL,
+    name text,
+    sent text NOT NULL,
+    sent_at timestamptz NOT NULL,
+    noted_at timestamptz NOT NULL,
+    effect text NOT NULL DEFAULT 'unknown',
+    reason text NOT NULL DEFAULT 'its process ended before the answer came',
+    key_id text
+);
+CREATE INDEX IF NOT EXISTS attempts_in_the_air ON {schema}.attempts (ticket) WHERE state = 'intent';
+CREATE INDEX IF NOT EXISTS attempts_suspects ON {schema}.attempts (id) WHERE state = 'suspect';
+
+INSERT INTO {schema}.meta (name, value) VALUES ('version', '1') ON CONFLICT (name) DO NOTHING;
+
+-- name: get_meta
+-- And whether the server commits durably.
+SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting('synchronous_commit');
+
+-- name: bind
+-- To an account, unless another process was faster.
+INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
+
+-- name: enrol
+-- A new owner, with its lease.
+INSERT INTO {schema}.owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %(lease)s)) RETURNING id;
+
+-- name: renew
+-- Prolong a lease that has not been taken away.
+UPDATE {schema}.owners SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+WHERE id = %(owner)s
+RETURNING id;
+
+-- name: retire
+-- Take over what owners left whose lease is over, or which are leaving: what they had in the air is a suspect (rule 3),
+-- and so is what was noted by one that had been buried before. Their tickets stay claimed by nobody: they are free to be
+-- claimed when they are asked for.
+-- A row that is locked is skipped: somebody else is moving it, and this comes round again. So nobody waits for anybody.
+WITH lapsed AS MATERIALIZED (
+    SELECT id FROM {schema}.owners
+    WHERE CASE WHEN id = %(owner)s THEN %(leaving)s ELSE lease_until <= clock_timestamp() END
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM {schema}.owners WHERE id IN (SELECT id FROM lapsed) RETURNING id
+), abandoned AS MATERIALIZED (
+    SELECT id FROM {schema}.attempts
+    WHERE state = 'intent' AND state = %(intent)s AND (
+        owner IN (SELECT id FROM gone) OR owner NOT IN (SELECT id FROM {schema}.owners)
+    )
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.attempts SET state = %(suspect)s WHERE id IN (SELECT id FROM abandoned);
+
+-- name: find
+SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
+
+-- name: intend
+-- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
+-- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
+-- that owner had in the air (rule 3). Whether its lease is over is as this statement saw it when it began; so it must not
+-- have claimed the ticket, and thus prolonged its lease, since then.
+WITH claimed AS (
+    INSERT INTO {schema}.tickets AS known (ticket, fields, state, owner, epoch, claimed_at)
+    VALUES (%(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp())
+    ON CONFLICT (ticket) DO UPDATE SET
+        state = excluded.state,
+        epoch = known.epoch + (known.owner IS DISTINCT FROM excluded.owner)::int,
+        owner = excluded.owner,
+        claimed_at = excluded.claimed_at
+    WHERE known.fields = excluded.fields AND (
+        known.state = %(open)s
+        OR (known.state = %(claimed)s AND (
+            known.owner = excluded.owner
+            OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
+                SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()
+            ))
+        ))
+    )
+    RETURNING epoch
+), others AS MATERIALIZED (
+    SELECT id FROM {schema}.attempts
+    WHERE state = 'intent' AND state = %(intent)s AND ticket = %(ticket)s AND owner <> %(owner)s
+        AND EXISTS (SELECT 1 FROM claimed)
+    FOR UPDATE SKIP LOCKED
+), doubted AS (
+    UPDATE {schema}.attempts SET state = %(suspect)s WHERE id IN (SELECT id FROM others)
+)
+INSERT INTO {schema}.attempts (tag, ticket, owner, epoch, state, name, sent, sent_at, noted_at)
+SELECT %(tag)s, %(ticket)s, %(owner)s, epoch, %(intent)s, %(name)s, %(sent)s, to_timestamp(%(sent_at)s),
+    clock_timestamp() - make_interval(secs => %(ago)s)
+FROM claimed
+RETURNING epoch;
+
+-- name: intended
+-- The epoch of an intent that was noted when its connection broke.
+SELECT epoch FROM {schema}.attempts
+WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(intent)s;
+
+-- name: move
+-- Move an attempt, if it is where the move comes from.
+UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
+
+-- name: doubt
+UPDATE {schema}.attempts SET state = %(to)s, effect = %(effect)s, reason = %(reason)s,
+    key_id = coalesce(%(key_id)s, key_id)
+WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
+
+-- name: record
+-- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
+-- a suspect may be being revoked at this moment. The ticket is locked first, as `intend` does it.
+WITH held AS MATERIALIZED (
+    SELECT ticket FROM {schema}.tickets
+    WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoch = %(epoch)s
+    FOR UPDATE
+), settled AS (
+    UPDATE {schema}.attempts SET state = %(recorded)s
+    WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(intent)s
+        AND EXISTS (SELECT 1 FROM held)
+    RETURNING tag
+)
+UPDATE {schema}.tickets SET state = %(issued)s, key_id = %(key_id)s, key = %(key)s, secret = %(secret)s,
+    issued_at = clock_timestamp()
+WHERE ticket = %(ticket)s AND EXISTS (SELECT 1 FROM settled)
+RETURNING ticket;
+
+-- name: is_recorded
+-- Whether a key was recorded when its connection broke.
+SELECT 1 FROM {schema}.tickets JOIN {schema}.attempts USING (ticket)
+WHERE ticket = %(ticket)s AND tickets.key_id = %(key_id)s AND tag = %(tag)s AND attempts.state = %(recorded)s;
+
+-- name: release
+UPDATE {schema}.tickets SET state = %(open)s, owner = NULL
+WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoch = coalesce(%(epoch)s, epoch);
+
+-- name: erase
+-- Delivered: the secret is no longer kept.
+UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
+
+-- name: undelivered
+SELECT ticket, key, secret FROM {schema}.tickets
+WHERE state = 'issued' AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+
+-- name: with_keys
+SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+
+-- name: suspects
+SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id FROM {schema}.attempts
+WHERE state = 'suspect' ORDER BY id;
+
+-- name: holds
+SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
+
+-- name: recent
+-- Among the newest: the ages of those that were sent in the last seconds.
+SELECT age FROM (
+    SELECT extract(epoch FROM clock_timestamp() - noted_at)::float8 AS age FROM {schema}.attempts
+    ORDER BY id DESC LIMIT 20000
+) AS newest
+WHERE age < %(seconds)s ORDER BY age DESC;
+
+-- name: count_tickets
+SELECT state, count(*) FROM {schema}.tickets GROUP BY state;
+
+-- name: count_attempts
+SELECT state, count(*) FROM {schema}.attempts GROUP BY state;
+
+-- name: secrets
+-- For the rotation of the cipher's key.
+SELECT ticket, secret FROM {schema}.tickets
+WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+
+-- name: replace_secrets
+-- Put secrets in the place of those that are still there.
+UPDATE {schema}.tickets SET secret = renewed.new
+FROM unnest(%(tickets)s::text[], %(old)s::bytea[], %(new)s::bytea[]) AS renewed (ticket, old, new)
+WHERE tickets.ticket = renewed.ticket AND secret = renewed.old
+RETURNING 1;

@@ -1,0 +1,641 @@
+"""What a ledger in Postgres does beyond the contract: many machines, connections that break, and its schema."""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from respan_async import AsyncRespan, ConfigurationError, CreatedKey, CreateKeyRequest, Effect, Issued, RetryPolicy
+from respan_async.issuing import (
+    AESGCMCipher,
+    AttemptState,
+    Cipher,
+    Issuer,
+    Ledger,
+    LedgerError,
+    PostgresLedger,
+    Ticket,
+    TicketState,
+)
+from respan_async.issuing.ledger import Intent
+from respan_async.issuing.statements import STATES
+from respan_async.secret import Secret
+from respan_async.testing import FakeRespan
+from tests.servers.postgres import PASSWORD, PostgresServer
+from tests.servers.wire import Wire
+
+ACCOUNT = "https://api.respan.ai abc"
+TICKET = Ticket("tenant-1", CreateKeyRequest(name="tenant 1"))
+SECRET = "prefix12.0123456789abcdef0123456789abcdef"
+_numbers = itertools.count(1)
+
+
+def intent() -> Intent:
+    """Give an intent with a fresh tag."""
+    tag = f"tag{next(_numbers):09}"
+    return Intent(tag=tag, name=f"tenant 1 ~{tag}", sent={"name": f"tenant 1 ~{tag}"}, sent_at=time.time())
+
+
+def key(key_id: str = "key-1") -> CreatedKey:
+    """Give a key as the server told it."""
+    return CreatedKey(id=key_id, api_key=Secret(SECRET), name="tenant 1 ~tag", created_at=datetime.now(UTC))
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    dsn: str, cipher: Cipher | None = None, *, lease: float = 30.0, account: str = ACCOUNT
+) -> AsyncIterator[PostgresLedger]:
+    """Give an open ledger, whose schema is made where it is missing."""
+    ledger = PostgresLedger(dsn, cipher, lease=lease)
+    await ledger.create_schema()
+    await ledger.open(account)
+    try:
+        yield ledger
+    finally:
+        await ledger.aclose()
+
+
+async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+    """Wait for something to become true."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  what is waited for may be anything
+            await asyncio.sleep(0.005)
+
+
+async def states(ledger: Ledger) -> tuple[dict[str, int], dict[str, int]]:
+    """Count tickets and attempts by their states, leaving out what there is none of."""
+    counts = await ledger.counts()
+    tickets = {str(state): number for state, number in counts.tickets.items() if number}
+    return tickets, {str(state): number for state, number in counts.attempts.items() if number}
+
+
+async def waits_for_a_lock(server: PostgresServer) -> None:
+    """Wait until a statement waits for a row that another has locked."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    await until(lambda: server.execute(waiting))
+
+
+# ---------------------------------------------------------------------------------------------------------- the schema
+
+
+async def test_many_that_make_the_schema_at_once_get_along(postgres_dsn: str) -> None:
+    """Whoever comes first makes it; a ledger that is in use is left as it is."""
+    ledgers = [PostgresLedger(postgres_dsn) for _ in range(12)]
+    await asyncio.gather(*(ledger.create_schema() for ledger in ledgers))
+
+    async with opened(postgres_dsn) as ledger:
+        await ledger.intend(TICKET, intent())
+        await ledgers[0].create_schema()
+        assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
+
+
+async def test_a_missing_schema_is_told_with_the_call_that_makes_it(postgres_dsn: str) -> None:
+    """Nothing is made unless it is asked for."""
+    with pytest.raises(LedgerError, match=r"schema 'respan': .* PostgresLedger\.create_schema\(\)"):
+        await PostgresLedger(postgres_dsn).open(ACCOUNT)
+
+
+async def test_a_newer_schema_is_refused(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """By opening, and by making it."""
+    ledger = PostgresLedger(postgres_dsn)
+    await ledger.create_schema()
+    postgres_server.execute("UPDATE respan.meta SET value = '99' WHERE name = 'version'", postgres_database)
+
+    for call in (ledger.open(ACCOUNT), ledger.create_schema()):
+        with pytest.raises(LedgerError, match="newer version of respan-async"):
+            await call
+
+
+async def test_a_server_that_may_forget_what_it_committed_is_refused(postgres_dsn: str) -> None:
+    """A key is handed out because it is durable."""
+    await PostgresLedger(postgres_dsn).create_schema()
+
+    with pytest.raises(LedgerError, match="synchronous_commit is off"):
+        await PostgresLedger(f"{postgres_dsn}?options=-csynchronous_commit%3Doff").open(ACCOUNT)
+
+
+async def test_each_schema_is_a_ledger_of_its_own(postgres_dsn: str) -> None:
+    """Two accounts can share a database."""
+    one, other = PostgresLedger(postgres_dsn), PostgresLedger(postgres_dsn, schema="Other_1")
+    for ledger, account in ((one, ACCOUNT), (other, "https://elsewhere.example abc")):
+        await ledger.create_schema()
+        await ledger.open(account)
+
+    await one.intend(TICKET, intent())
+
+    assert await other.find(TICKET.id) is None
+    await one.aclose()
+    await other.aclose()
+
+
+async def test_a_user_who_may_not_make_schemas_can_use_one_that_is_there(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """Made by an administrator, with rights on the tables alone; making it again is no error."""
+    await PostgresLedger(postgres_dsn).create_schema()
+    for statement in (
+        "CREATE ROLE worker LOGIN PASSWORD 'w'",
+        "GRANT USAGE ON SCHEMA respan TO worker",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA respan TO worker",
+    ):
+        postgres_server.execute(statement, postgres_database)
+    worker = PostgresLedger(postgres_dsn.replace(f"tester:{PASSWORD}", "worker:w"))
+
+    await worker.create_schema()
+    await worker.open(ACCOUNT)
+
+    assert await worker.intend(TICKET, intent()) == 1
+    await worker.aclose()
+    postgres_server.execute("DROP OWNED BY worker", postgres_database)
+    postgres_server.execute("DROP ROLE worker")
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def test_importing_does_not_import_psycopg() -> None:
+    """It is needed by those who use it."""
+    code = "import sys, respan_async.issuing; sys.exit('psycopg' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_missing_psycopg_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At construction."""
+    for name in ("psycopg", "respan_async.issuing.schema", "respan_async.issuing.connections"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(ImportError, match=re.escape("pip install 'respan-async[postgres]'")):
+        PostgresLedger("postgresql://localhost/keys")
+
+
+@pytest.mark.parametrize("dsn", [f"postgres//me:{PASSWORD}@host/db", f"postgresql://me:{PASSWORD}@host/db?nix=1"])
+def test_a_wrong_connection_string_is_not_shown(dsn: str) -> None:
+    """It has the password in it."""
+    with pytest.raises(ConfigurationError, match="dsn: not a connection string") as caught:
+        PostgresLedger(dsn)
+
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("schema", ["", "a b", 'a"b', "x" * 64, "zürich"])
+def test_a_schema_has_a_plain_name(schema: str) -> None:
+    """Whatever else Postgres would take."""
+    with pytest.raises(ConfigurationError, match="schema: expected"):
+        PostgresLedger("postgresql://localhost/keys", schema=schema)
+
+
+@pytest.mark.parametrize("lease", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_lease_is_a_number_of_seconds(lease: float) -> None:
+    """Above zero, and not for ever."""
+    with pytest.raises(ConfigurationError, match="lease: expected"):
+        PostgresLedger("postgresql://localhost/keys", lease=lease)
+
+
+async def test_a_server_that_cannot_be_used_is_told_why_without_the_password(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """Soon, with what the server or the network said, and with no exception of psycopg's behind it."""
+    wrong = {
+        "password authentication failed": postgres_dsn.replace(PASSWORD, "not-it"),
+        "does not exist": postgres_server.dsn("nowhere"),
+        "refused": postgres_server.dsn(port=1),
+    }
+    begun = time.monotonic()
+
+    opening = (PostgresLedger(dsn).open(ACCOUNT) for dsn in wrong.values())
+    errors = await asyncio.gather(*opening, return_exceptions=True)
+
+    assert time.monotonic() - begun < 5
+    for said, error in zip(wrong, errors, strict=True):
+        assert isinstance(error, LedgerError)
+        assert error.retryable
+        assert said in str(error)
+        assert "not-it" not in str(error)
+        assert PASSWORD not in str(error)
+        assert not isinstance(error.__context__, psycopg.Error)
+
+
+# -------------------------------------------------------------------------------------------------------------- secrets
+
+
+async def test_secrets_are_kept_encrypted_and_can_be_rotated(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing in the database shows them, and another key takes the place of the first."""
+    old, new = b"a" * 32, b"b" * 32
+    async with opened(postgres_dsn, AESGCMCipher(old)) as ledger:
+        for number in range(3):
+            ticket, attempt = Ticket(f"tenant-{number}"), intent()
+            epoch = await ledger.intend(ticket, attempt)
+            assert await ledger.record(ticket.id, epoch, attempt.tag, key(f"key-{number}"))
+        await ledger.erase("tenant-1")
+    async with opened(postgres_dsn, AESGCMCipher(new, old_keys=(old,))) as ledger:
+        rotated = await ledger.rotate()
+        again = await ledger.rotate()
+    async with opened(postgres_dsn, AESGCMCipher(new)) as ledger:
+        found = await ledger.undelivered("", 10)
+        everyone = await ledger.with_keys("", 10)
+
+    kept = postgres_server.execute("SELECT tickets::text FROM respan.tickets", postgres_database)
+    assert (rotated, again) == (2, 0)
+    assert [(name, at.api_key.reveal()) for name, at in found] == [("tenant-0", SECRET), ("tenant-2", SECRET)]
+    assert everyone == ["tenant-0", "tenant-1", "tenant-2"]
+    assert len(kept) == 3
+    assert not any(SECRET in row or SECRET.encode().hex() in row for (row,) in kept)
+    assert "no cipher" not in caplog.text
+
+
+async def test_a_ledger_without_a_cipher_warns_once(postgres_dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what it cannot promise."""
+    async with opened(postgres_dsn) as ledger:
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        await ledger.record(TICKET.id, epoch, attempt.tag, key())
+        with pytest.raises(LedgerError, match="nothing to rotate"):
+            await ledger.rotate()
+
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert "cannot be erased" in warnings[0]
+
+
+# ------------------------------------------------------------------------------------------------- two at the same time
+
+
+async def test_of_many_that_claim_the_same_tickets_each_ticket_gets_one(postgres_dsn: str) -> None:
+    """However they come together; the others are told that another process is at work."""
+    async with contextlib.AsyncExitStack() as stack:
+        ledgers = [await stack.enter_async_context(opened(postgres_dsn)) for _ in range(4)]
+        tickets = [Ticket(f"tenant-{number}") for number in range(60)]
+
+        claims = [(ticket.id, ledger.intend(ticket, intent())) for ticket in tickets for ledger in ledgers]
+        outcomes = await asyncio.gather(*(claim for _, claim in claims), return_exceptions=True)
+
+        won = [name for (name, _), outcome in zip(claims, outcomes, strict=True) if outcome == 1]
+        lost = [str(outcome) for outcome in outcomes if isinstance(outcome, LedgerError)]
+        assert won == [ticket.id for ticket in tickets]
+        assert len(lost) == 180
+        assert all("another process is at work on it" in message for message in lost)
+        assert await states(ledgers[0]) == ({"claimed": 60}, {"intent": 60})
+
+
+async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(postgres_dsn: str) -> None:
+    """A key is recorded or its attempt is a suspect, never both, and nobody waits for anybody for ever."""
+    async with opened(postgres_dsn) as other, opened(postgres_dsn, lease=0.05) as first:
+        first._heart.cancel()
+        claims = []
+        for number in range(60):
+            ticket, attempt = Ticket(f"tenant-{number:02}"), intent()
+            claims.append((ticket, attempt, await first.intend(ticket, attempt)))
+        await asyncio.sleep(0.1)
+
+        work: list[Awaitable[object]] = []
+        for number, (ticket, attempt, epoch) in enumerate(claims):
+            work.append(first.record(ticket.id, epoch, attempt.tag, key(f"key-{number}")))
+            work.append(other.intend(ticket, intent()))
+            if number % 10 == 5:
+                work.append(other._bury())
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        await other._bury()
+
+        recorded = sum(outcome is True for outcome in outcomes)
+        errors = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
+        tickets, attempts = await states(other)
+        assert all("has its key already" in error for error in errors), errors
+        assert (recorded, 60 - recorded) == (tickets.get("issued", 0), tickets.get("claimed", 0))
+        assert (recorded, 60 - recorded) == (attempts.get("recorded", 0), attempts.get("suspect", 0))
+        assert attempts.get("intent", 0) == 60 - recorded
+
+
+async def test_a_record_that_waits_sees_what_it_waited_for(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """An attempt that becomes a suspect while its record waits for the ticket is not recorded."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
+
+        recording = asyncio.create_task(ledger.record(TICKET.id, epoch, attempt.tag, key()))
+        await waits_for_a_lock(postgres_server)
+        await beside.execute("UPDATE respan.attempts SET state = %(suspect)s", STATES)
+        await beside.commit()
+
+        assert await recording is False
+        assert await states(ledger) == ({"claimed": 1}, {"suspect": 1})
+
+
+async def test_a_record_that_waits_sees_that_its_ticket_was_taken_over(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """The epoch that counts is that of the moment at which it has the ticket."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        await beside.execute("UPDATE respan.tickets SET epoch = epoch + 1, owner = 0")
+
+        recording = asyncio.create_task(ledger.record(TICKET.id, epoch, attempt.tag, key()))
+        await waits_for_a_lock(postgres_server)
+        await beside.commit()
+
+        assert await recording is False
+        assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
+
+
+async def test_a_claim_that_waits_does_not_take_a_ticket_from_an_owner_that_came_back(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """Its lease was over when the claim began, and is not any more when the claim has the ticket."""
+    async with opened(postgres_dsn, lease=0.2) as first, opened(postgres_dsn) as other:
+        first._heart.cancel()
+        await first.intend(TICKET, intent())
+        await asyncio.sleep(0.3)
+        async with await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+            await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
+
+            claiming = asyncio.create_task(other.intend(TICKET, intent()))
+            await waits_for_a_lock(postgres_server)
+            await beside.execute("UPDATE respan.owners SET lease_until = now() + interval '1 hour'")
+            await beside.execute("UPDATE respan.tickets SET claimed_at = clock_timestamp()")
+            await beside.commit()
+
+            with pytest.raises(LedgerError, match="another process is at work on it"):
+                await claiming
+
+
+async def test_a_cancelled_intent_is_followed_by_what_was_asked_after_it(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    """It goes on without its caller, and what gives the ticket up waits for its turn."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        await ledger.release(TICKET.id, await ledger.intend(TICKET, intent()))
+        await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
+        attempt = intent()
+
+        intending = asyncio.create_task(ledger.intend(TICKET, attempt))
+        await waits_for_a_lock(postgres_server)
+        intending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await intending
+        releasing = asyncio.gather(ledger.void(attempt.tag), ledger.release(TICKET.id, None))
+        await asyncio.sleep(0.05)
+        await beside.commit()
+        await releasing
+
+        assert await states(ledger) == ({"open": 1}, {"intent": 1, "void": 1})
+
+
+# ----------------------------------------------------------------------------------------------- connections that break
+
+
+@contextlib.asynccontextmanager
+async def wired(
+    server: PostgresServer, database: str, lease: float = 30.0
+) -> AsyncIterator[tuple[Wire, PostgresLedger]]:
+    """Give an open ledger behind a wire."""
+    async with Wire(server.port) as wire, opened(server.dsn(database, wire.port), lease=lease) as ledger:
+        yield wire, ledger
+
+
+async def test_connections_that_were_ended_are_made_again(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """Before every step; nobody who uses the ledger is told."""
+
+    def end_all() -> None:
+        postgres_server.disconnect(postgres_database)
+
+    async with opened(postgres_dsn) as ledger:
+        await asyncio.gather(*(ledger.find(str(number)) for number in range(20)))
+        attempt = intent()
+        end_all()
+        epoch = await ledger.intend(TICKET, attempt)
+        end_all()
+        assert await ledger.record(TICKET.id, epoch, attempt.tag, key())
+        end_all()
+        await ledger.erase(TICKET.id)
+        end_all()
+
+        assert await states(ledger) == ({"delivered": 1}, {"recorded": 1})
+
+
+async def test_a_server_that_restarts_is_waited_for(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """A key that was made meanwhile is recorded, and the lease goes on."""
+    async with opened(postgres_dsn) as ledger:
+        attempt, begun = intent(), time.monotonic()
+        epoch = await ledger.intend(TICKET, attempt)
+        assert postgres_server.kill_backend(postgres_database)
+
+        recorded = await ledger.record(TICKET.id, epoch, attempt.tag, key())
+
+        assert recorded
+        assert ledger.leased(begun)
+        assert await states(ledger) == ({"issued": 1}, {"recorded": 1})
+
+
+async def test_an_intent_whose_answer_was_lost_is_noted_once(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """It is known by its tag when it is tried again."""
+    async with wired(postgres_server, postgres_database) as (wire, ledger):
+        wire.lose_answers = 1
+        epoch = await ledger.intend(TICKET, attempt := intent())
+
+        assert wire.lose_answers == 0
+        assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
+        assert await ledger.record(TICKET.id, epoch, attempt.tag, key())
+
+
+async def test_a_record_whose_answer_was_lost_is_no_failure(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """The key is its ticket's: revoking it would be the end of a good key."""
+    async with wired(postgres_server, postgres_database) as (wire, ledger):
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        wire.lose_answers = 1
+
+        assert await ledger.record(TICKET.id, epoch, attempt.tag, key()) is True
+
+        assert wire.lose_answers == 0
+        assert await states(ledger) == ({"issued": 1}, {"recorded": 1})
+
+
+async def test_a_tag_that_was_used_before_is_refused(postgres_dsn: str) -> None:
+    """Only an intent of this call's own is taken for one whose answer was lost; the claim is not touched either."""
+    async with opened(postgres_dsn) as ledger:
+        await ledger.intend(TICKET, attempt := intent())
+
+        with pytest.raises(LedgerError, match="tag was used before"):
+            await ledger.intend(Ticket("tenant-2"), attempt)
+
+        assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
+
+
+async def test_a_dead_wire_does_not_hold_anybody_for_long(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """Every operation ends with an error that may be retried, the lease ends by itself, and so does closing."""
+    async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
+        begun = time.monotonic()
+        wire.cut()
+        calls = [ledger.find("x"), ledger.intend(TICKET, intent()), ledger.void("tag"), ledger.recent(60.0)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert time.monotonic() - begun < 5
+        assert all(isinstance(outcome, LedgerError) and outcome.retryable for outcome in outcomes), outcomes
+        assert not ledger.leased(begun)
+
+        closing = time.monotonic()
+        await ledger.aclose()
+        assert time.monotonic() - closing < 5
+        wire.heal()
+
+
+async def test_a_record_that_may_still_arrive_never_counts_once_it_was_read_that_it_did_not(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """Whoever reads that a key is not recorded revokes it; so what is still on the wire must not record it."""
+    async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        wire.cut()
+        with pytest.raises(LedgerError):
+            await ledger.record(TICKET.id, epoch, attempt.tag, key())
+        held_back = wire.replace()
+
+        record = await ledger.find(TICKET.id)
+        held_back.set()
+        await asyncio.sleep(0.2)
+        again = await ledger.find(TICKET.id)
+
+        assert record is not None
+        assert again is not None
+        assert (record.key, again.key) == (None, None)
+        assert (await states(ledger))[1] == {"suspect": 1}
+
+
+async def test_a_record_that_arrived_though_nobody_heard_of_it_is_found(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """The wire heals only after the ledger has given up: the key is its ticket's."""
+    async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        wire.cut()
+        with pytest.raises(LedgerError):
+            await ledger.record(TICKET.id, epoch, attempt.tag, key())
+        wire.heal()
+        await asyncio.sleep(0.2)
+
+        record = await ledger.find(TICKET.id)
+
+        assert record is not None
+        assert record.key is not None
+        assert record.key.api_key.reveal() == SECRET
+
+
+# ---------------------------------------------------------------------------------------------------- a replica cut off
+
+
+@pytest.mark.parametrize("answered_first", [False, True])
+async def test_a_replica_that_was_cut_off_beyond_its_lease_spoils_nothing(
+    postgres_server: PostgresServer, postgres_database: str, answered_first: bool
+) -> None:
+    """Another takes its ticket over; the late answer is revoked, not recorded, and its caller gets the other key."""
+    quick = RetryPolicy(initial=0.01, maximum=0.05)
+    async with (
+        FakeRespan(latency=0.1) as fake,
+        Wire(int(fake.url.rpartition(":")[2])) as to_respan,
+        Wire(postgres_server.port) as to_postgres,
+        opened(postgres_server.dsn(postgres_database), account="here abc") as watcher,
+        AsyncRespan("test-key", base_url=f"http://127.0.0.1:{to_respan.port}", retry=quick) as cut_off,
+        AsyncRespan("test-key", base_url=fake.url, retry=quick) as well,
+    ):
+        dsn = postgres_server.dsn(postgres_database, to_postgres.port)
+        await PostgresLedger(dsn).create_schema()
+        async with (
+            Issuer(cut_off, PostgresLedger(dsn, lease=1.0), account="here", force=True) as late,
+            Issuer(well, PostgresLedger(postgres_server.dsn(postgres_database)), account="here") as other,
+        ):
+            issuing = asyncio.create_task(late.issue(TICKET))
+            await until(lambda: fake.counts.by_operation.get("create"))
+            to_postgres.cut()
+            to_respan.cut()
+
+            taken_over = await issued_by(other)
+            to_respan.heal()
+            if answered_first:
+                await asyncio.sleep(0.2)
+            to_postgres.heal()
+            replayed = await issuing
+            await until(lambda: len(fake.alive()) == 1)
+
+            assert fake.counts.by_operation["create"] == 2
+            assert taken_over.key.id == replayed.key.id == fake.alive()[0].id
+            assert (taken_over.replayed, replayed.replayed) == (False, True)
+            assert len(fake.keys) == 2
+            record = await watcher.find(TICKET.id)
+            assert record is not None
+            assert record.state is TicketState.ISSUED
+            assert record.key == taken_over.key
+            assert (await states(watcher))[1].get(AttemptState.RECORDED) == 1
+
+
+async def issued_by(issuer: Issuer) -> Issued[Ticket]:
+    """Ask for the ticket until nobody else is at work on it."""
+    while True:
+        with contextlib.suppress(LedgerError):
+            return await issuer.issue(TICKET)
+        await asyncio.sleep(0.05)
+
+
+# ------------------------------------------------------------------------------------------------------------ many rows
+
+
+@pytest.mark.long
+async def test_a_million_tickets_are_opened_in_no_time(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """What opening, issuing and sweeping ask for is found by an index."""
+    ledger = PostgresLedger(postgres_dsn)
+    await ledger.create_schema()
+    postgres_server.execute(
+        """
+        INSERT INTO respan.tickets (ticket, fields, state, owner, epoch, claimed_at, key_id, key, issued_at)
+        SELECT 'tenant-' || n, '{}', 'delivered', 1, 1, now(), 'key-' || n, '{"id": "x"}', now()
+        FROM generate_series(1, 1000000) AS n;
+        INSERT INTO respan.attempts (tag, ticket, owner, epoch, state, sent, sent_at, noted_at)
+        SELECT 'tag-' || n, 'tenant-' || n, 1, 1, 'recorded', '{}', now() - interval '1 day', now() - interval '1 day'
+        FROM generate_series(1, 1000000) AS n;
+        """,
+        postgres_database,
+    )
+    begun = time.monotonic()
+
+    await ledger.open(ACCOUNT)
+    assert await ledger.recent(60.0) == []
+    assert await ledger.suspects() == []
+    assert await ledger.undelivered("", 100) == []
+    assert await ledger.holds("key-500000")
+    attempt = intent()
+    epoch = await ledger.intend(Ticket("tenant-new"), attempt)
+    await ledger.doubt(attempt.tag, Effect.LOST, "lost", None)
+    await ledger.release("tenant-new", epoch)
+    taken = time.monotonic() - begun
+
+    await ledger.aclose()
+    assert taken < 0.5
