@@ -17,12 +17,13 @@ from respan_async.testing import FakeRespan
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-SCRIPTS = [block for block in BLOCKS if "asyncio.run(" in block]
+SCRIPTS = [block for block in BLOCKS if "asyncio.run(main())" in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]
 SERVICES = [block for block in BLOCKS if "FastAPI(" in block or "web.Application(" in block]
+WORKERS = [block for block in BLOCKS if "procrastinate" in block]
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
-FIXTURES: dict[str, str] = {}
+FIXTURES = {"REDIS_URL": "redis_url", "DATABASE_URL": "postgres_dsn"}
 """The fixture, by the environment variable it gives the value of; made for the blocks that mention the variable."""
 
 
@@ -53,9 +54,9 @@ async def _run(*command: str, cwd: Path, env: dict[str, str], stop: bool = False
     return process.returncode or 0, out.decode(), err.decode()
 
 
-def test_every_python_block_is_a_script_or_a_test_or_a_service() -> None:
-    """No block is left out of what is run here, or in test_web_services.py."""
-    assert sorted(BLOCKS) == sorted([*SCRIPTS, *TESTS, *SERVICES])
+def test_every_python_block_has_its_test() -> None:
+    """No block is left out of what is run here, in test_web_services.py and in test_fleet.py."""
+    assert sorted(BLOCKS) == sorted([*SCRIPTS, *TESTS, *SERVICES, *WORKERS])
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=range(len(SCRIPTS)))

