@@ -22,7 +22,7 @@ from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.work import TicketWork
 from respan_async.keys import SweepKeys, TemporaryKeys
-from respan_async.models import CreatedKey
+from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
 from respan_async.pacing.slots import Priority
 from respan_async.pacing.window import GRACE
@@ -82,11 +82,16 @@ class Issuer:
         self._place = account
         self._auto_sweep = AutoSweep(self.sweep, lambda: auto_sweep and self._suspected, self._core.lifetime)
 
-    async def issue(self, ticket: Ticket) -> Issued[Ticket]:
+    async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
 
         A ticket that has its key gives it back with `replayed=True`, and sends nothing; `key.expired` tells whether it
         is of use, and `key.api_key.is_erased` whether its secret was delivered and is no longer kept.
+
+        Args:
+            ticket: The ticket.
+            deadline: Seconds for the whole call, or None; the client's when left out. What is in the air when it passes
+                is finished, and is its ticket's when that is asked for again.
 
         Raises:
             TicketConflictError: The ticket was issued before with other fields.
@@ -95,7 +100,8 @@ class Issuer:
         """
         await self._open()
         self._core.lifetime.check()
-        work = TicketWork(self, ticket, Priority.INTERACTIVE)
+        keys = self._keys if deadline is UNSET else self._respan.with_options(deadline=deadline).temporary_keys
+        work = TicketWork(self, ticket, Priority.INTERACTIVE, keys)
         return Issued(ticket, 0, await self._carried(work), work.replayed)
 
     def issue_many(
@@ -228,7 +234,7 @@ class Issuer:
 
     async def _carried(self, work: TicketWork) -> CreatedKey:
         # Nothing is discarded: whatever key arrives is its ticket's.
-        return await carry(work, self._keys._options.deadline, self._core.lifetime, lambda _: None)
+        return await carry(work, work.keys._options.deadline, self._core.lifetime, lambda _: None)
 
     async def _begin(self, work: TicketWork) -> None:
         """Note that a ticket is being worked on, once no other call works on it."""
@@ -274,14 +280,14 @@ class _TicketOfBatch:
 
     def __init__(self, issuer: Issuer, ticket: Ticket) -> None:
         self._issuer = issuer
-        self._work = TicketWork(issuer, ticket, Priority.BATCH)
+        self._work = TicketWork(issuer, ticket, Priority.BATCH, issuer._keys)
 
     @property
     def replayed(self) -> bool:
         return self._work.replayed
 
     async def run(self) -> CreatedKey:
-        if self._issuer._keys._options.deadline is None:
+        if self._work.keys._options.deadline is None:
             return await self._work.run()
         return await self._issuer._carried(self._work)
 

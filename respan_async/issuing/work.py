@@ -12,6 +12,7 @@ from respan_async.events import logger
 from respan_async.issuing.ledger import Intent, Record
 from respan_async.issuing.rows import conflict
 from respan_async.issuing.tickets import Ticket
+from respan_async.keys import TemporaryKeys
 from respan_async.models import CreatedKey
 from respan_async.pacing.slots import Priority
 from respan_async.plan import Draft
@@ -27,16 +28,18 @@ class TicketWork:
         issuer: Whose work it is.
         ticket: The ticket.
         priority: The class in which its requests wait.
+        keys: Makes them.
     """
 
-    def __init__(self, issuer: "Issuer", ticket: Ticket, priority: Priority) -> None:
+    def __init__(self, issuer: "Issuer", ticket: Ticket, priority: Priority, keys: TemporaryKeys) -> None:
         if not isinstance(ticket, Ticket):
             raise InvalidRequestError(f"ticket: expected a Ticket, got {type(ticket).__name__}")
         self.replayed = False
         self._issuer = issuer
         self._ledger = issuer._ledger
         self.ticket = ticket
-        self._call: Call[CreatedKey] = issuer._keys._creation(ticket.request, priority, self)
+        self.keys = keys
+        self._call: Call[CreatedKey] = keys._creation(ticket.request, priority, self)
         self._task: asyncio.Task[object] | None = None
         self._calling = self._keeping = self._abandoned = False
         self._epoch: int | None = None
@@ -139,7 +142,7 @@ class TicketWork:
             )
         # Known not to be ours: nobody will ever hold this key.
         self.doubt(self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem)))
-        self._issuer._keys._discard(key)
+        self.keys._discard(key)
         if problem is not None:
             raise LedgerError(
                 f"ticket {self.ticket.id!r:.100}: {problem}; its key is being revoked", effect=Effect.LOST

@@ -19,6 +19,7 @@ from respan_async import (
     AsyncRespan,
     AuthenticationError,
     ClientStateError,
+    ConfigurationError,
     CreatedKey,
     CreateKeyRequest,
     DeadlineExceededError,
@@ -775,6 +776,20 @@ async def test_a_deadline_that_passes_while_the_key_is_being_recorded_says_that_
     assert caught.value.effect is not Effect.NONE
     assert issued.replayed
     assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_one_call_may_have_a_deadline_of_its_own() -> None:
+    """A web request's holds for it alone; its key arrives later, and is its ticket's."""
+    async with FakeRespan(latency=0.5) as fake, issuing(fake) as issuer:
+        with pytest.raises(DeadlineExceededError):
+            await issuer.issue(ticket(), deadline=0.2)
+        with pytest.raises(ConfigurationError, match="deadline: expected seconds above 0"):
+            await issuer.issue(ticket(), deadline=-1)
+
+        again = await issuer.issue(ticket())
+
+        assert again.replayed
+        assert alive(fake) == [again.key.id]
 
 
 async def test_a_deadline_holds_in_a_batch_as_well(fake_respan: FakeRespan) -> None:
