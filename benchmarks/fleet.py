@@ -11,12 +11,15 @@ import redis.asyncio
 
 from benchmarks.figures import TIMES, Figure, Report
 from respan_async import AsyncRespan, RateLimit
+from respan_async.issuing import PostgresLedger
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.integration.fleet import fleet, made
+from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
 _PROCESSES: Final = 4
+_WORKERS: Final = 3
 _COROUTINES: Final = 64
 _FAST: Final = RateLimit(200, per=1)
 _SLOW: Final = RateLimit(60, per=6)
@@ -47,13 +50,14 @@ def run(quick: bool) -> Report:
     rounds = 2 if quick else 5
     fast = [asyncio.run(_run(_FAST, periods=4 if quick else 10, asking=False)) for _ in range(rounds)]
     slow = [asyncio.run(_run(_SLOW, periods=2 if quick else 4, asking=True)) for _ in range(max(rounds // 2, 1))]
+    durable = _with_ledger(rounds, periods=4 if quick else 10)
     waits = [wait for found in slow for wait in found.waits]
     return Report(
         name="fleet",
         title="Several processes on one account, with one RedisWindow each.",
         conditions=f"{_PROCESSES} processes of {_COROUTINES} coroutines each, on a sliding log of {_FAST}; for the "
         f"waits {_SLOW}, and a fifth process that asks for {len(waits)} single keys; round trips of 1 to 9 ms, a real "
-        "Redis on loopback, real time; counted by the server",
+        "Redis and Postgres on loopback, real time; counted by the server",
         figures=(
             Figure(
                 name=f"time, against n{TIMES}P/N",
@@ -76,24 +80,50 @@ def run(quick: bool) -> Report:
             Figure(
                 name="interactive call behind four full batches: median", unit="P/N", samples=[statistics.median(waits)]
             ),
+            Figure(
+                name=f"{_WORKERS} workers on one PostgresLedger: time, against n{TIMES}P/N",
+                unit=TIMES,
+                samples=[found.ratio for found in durable],
+                at_most=1.05,
+                note=f"{sum(found.refused for found in durable)} refused",
+            ),
         ),
     )
 
 
-async def _run(limit: RateLimit, periods: int, asking: bool) -> _Run:
+def _with_ledger(rounds: int, periods: int) -> list[_Run]:
+    with tempfile.TemporaryDirectory(prefix="respan-postgres-") as folder:
+        server = PostgresServer(Path(folder))
+        server.create()
+        server.start()
+        try:
+            return [_round(server, number, periods) for number in range(rounds)]
+        finally:
+            server.stop()
+
+
+def _round(server: PostgresServer, number: int, periods: int) -> _Run:
+    server.execute(f"CREATE DATABASE round_{number}")
+    database = server.dsn(f"round_{number}")
+    asyncio.run(PostgresLedger(database).create_schema())
+    return asyncio.run(_run(_FAST, periods, asking=False, database=database))
+
+
+async def _run(limit: RateLimit, periods: int, asking: bool, database: str = "") -> _Run:
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
         try:
             async with FakeRespan(limit=SlidingLog(limit.limit, per=limit.per), latency=_LATENCY) as fake:
-                return await _measure(fake, server.url, limit, periods, asking)
+                return await _measure(fake, server.url, limit, periods, asking, database)
         finally:
             server.stop()
 
 
-async def _measure(fake: FakeRespan, where: str, limit: RateLimit, periods: int, asking: bool) -> _Run:
+async def _measure(fake: FakeRespan, where: str, limit: RateLimit, periods: int, asking: bool, database: str) -> _Run:
     loop = asyncio.get_running_loop()
-    async with fleet(_PROCESSES, fake, where, limit, coroutines=_COROUTINES) as replicas:
+    number = _WORKERS if database else _PROCESSES
+    async with fleet(number, fake, where, limit, coroutines=_COROUTINES, database=database) as replicas:
         await made(fake, 2 * limit.limit)  # the beginning, with a log that is empty, is over
         before, words, began = fake.counts.created, await _words(where), loop.time()
         waits = await _ask(fake, where, limit, until=began + periods * limit.per) if asking else []
