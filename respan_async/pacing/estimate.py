@@ -13,6 +13,8 @@ users of the account may have taken a share: the result is a hypothesis. Hence t
 4. A limit that was used up for a whole period without a refusal may be too small: scouts go beyond it, one at first,
    twice as many each time they come through, and after ever longer patience when they do not.
 5. A limit that was given is the ceiling: it is corrected downwards by refusals, and back up to it by scouts.
+6. What is to come back r from now was let in r less than a period ago. Where nothing was, a refusal that would lower a
+   given limit by much is somebody else's affair, unless there are many of them.
 """
 
 import math
@@ -33,6 +35,8 @@ _COARSE: Final = 20.0
 """Seconds of a period below which whole seconds are too coarse a measure to be taken at their word."""
 _SHORTEST: Final = 1.0
 """Seconds of the shortest period that a whole number of seconds can speak of."""
+_MUCH: Final = 0.9
+"""A limit that falls below this part of what it was has changed much."""
 _LEAST_PATIENCE: Final = 1.0
 _MOST_PATIENCE: Final = 64.0
 
@@ -131,14 +135,30 @@ class Estimate:
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
         self._step = 1
         self._target = None
-        least = self._correct(now, retry_after)
-        if least is None:
+        corrected = self._corrected(now, retry_after)
+        if corrected is None:
             return False
+        limit, least = corrected
+        self._adopt(now, limit)
         if self.limit == before and not scouting and now >= self._lowered_at + before.per:
             self._lowered_at = now
             # The period's count bears the limit out, and yet it was met: it is too high by what counting cannot see.
             self._adopt(now, attrs.evolve(before, limit=max(1, least, before.limit - 1)))
         return scouting and self.limit == before
+
+    def doubted(self, now: float, retry_after: float | None) -> bool:
+        """Whether a refusal would overturn a limit that was given, and does not fit it (rule 6)."""
+        limit = self.limit
+        if limit is None or self._ceiling is None:
+            return False
+        corrected = self._corrected(now, retry_after)
+        if corrected is None or corrected[0].interval <= limit.interval / _MUCH:
+            return False
+        if retry_after is None:
+            return True
+        slack = 0.05 * limit.per
+        latest = self._log.admitted_within(now, max(limit.per - retry_after - slack, 0.0))
+        return latest == self._log.admitted_within(now, limit.per - _at_least(retry_after) + slack)
 
     def binding(self, retry_after: float | None) -> float | None:
         """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
@@ -170,8 +190,8 @@ class Estimate:
         if most:
             self._adopt(now, RateLimit(most, per=per))
 
-    def _correct(self, now: float, retry_after: float | None) -> int | None:
-        """Bring the limit in line with a refusal (rule 3); return the least that the period proves, if anything."""
+    def _corrected(self, now: float, retry_after: float | None) -> tuple[RateLimit, int] | None:
+        """Return the limit in line with a refusal (rule 3), and the least that the period proves, if it tells any."""
         limit = self.limit
         assert limit is not None
         per = limit.per
@@ -184,8 +204,7 @@ class Estimate:
         number = max(1, least, min(self._peak if per > limit.per else limit.limit, most))
         if self._ceiling is not None:
             number = min(number, self._ceiling)
-        self._adopt(now, RateLimit(number, per=per))
-        return least
+        return RateLimit(number, per=per), least
 
     def _longer_period(self, now: float, limit: RateLimit, retry_after: float) -> float:
         burst = self._log.burst(now, retry_after)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, runtime_checkable
 
+from respan_async.pacing.doubt import Doubt
 from respan_async.pacing.estimate import Estimate
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.log import AdmissionLog
@@ -97,6 +98,7 @@ class LocalWindow:
     def __init__(self, given: RateLimit | None) -> None:
         self._log = AdmissionLog(GRACE)
         self._estimate = Estimate(given, self._log)
+        self._doubt = Doubt()
 
     @property
     def limit(self) -> RateLimit | None:
@@ -162,6 +164,7 @@ class LocalWindow:
         """Note that the server let the request in, or its `sendings` repetitions."""
         self._log.in_air -= 1
         self._log.answered(now, sendings)
+        self._doubt.admitted()
         self._estimate.admitted(now)
         self._estimate.settled(now)
 
@@ -174,7 +177,9 @@ class LocalWindow:
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away; return whether that was to be expected."""
         self._log.in_air -= 1
-        expected = self._estimate.refused(now, sent_at, retry_after)
+        self._doubt.refused()
+        believed = self._doubt.is_over or not self._estimate.doubted(now, retry_after)
+        expected = believed and self._estimate.refused(now, sent_at, retry_after)
         self._estimate.settled(now)
         return expected
 

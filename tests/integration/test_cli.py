@@ -136,7 +136,9 @@ def test_suspects_are_named(server: Server, run: Run) -> None:
 def test_a_lost_secret_is_told(server: Server, run: Run) -> None:
     """A key that was made without its secret arriving is a failure that says so, and `sweep` revokes it."""
     server.fake.script("no_api_key")
+    server.fake.chance("conflict_409", 1, operation="delete")  # or the run revokes it before it ends
     code, _, err = run("issue", tenants(1), "--out", "keys.jsonl")
+    server.fake.chance("conflict_409", 0, operation="delete")
 
     assert len(server.ids()) == code == 1
     assert "; a key was made, and its secret is lost" in err

@@ -452,3 +452,17 @@ async def test_a_view_may_choose_another_place_in_the_line() -> None:
         await asyncio.gather(*tasks)
 
     assert order == ["interactive-0", "interactive-1", "batch-0", "batch-1", "sweep-0", "sweep-1"]
+
+
+@pytest.mark.parametrize("at", [9, 300])
+async def test_one_refusal_that_the_limit_does_not_explain_costs_nothing(at: int) -> None:
+    """A given limit is not overturned by a whim: a thousand keys take as long as the limit demands."""
+    limit = RateLimit(600, per=60)
+    async with world({"limit": SlidingLog(600, per=60)}, pace=limit) as (fake, respan):
+        fake.script(*["ok"] * (at - 1), "refuse:1")
+        began = now()
+        await finished(respan.temporary_keys.create_many(requests(1000)))
+
+        assert now() - began <= 1.03 * 100
+        assert (fake.counts.created, fake.counts.refused) == (1000, 1)
+        assert respan.pace.limit == limit

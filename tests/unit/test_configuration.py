@@ -21,7 +21,7 @@ from respan_async import (
 )
 from respan_async.testing import FakeRespan
 
-NOTHING_AT_ALL: list[Any] = [b"key", 5, True, ["key"], object()]
+NOTHING_AT_ALL: list[Any] = [b"key", 5, True, ["key"], ...]
 
 
 @pytest.fixture(autouse=True)

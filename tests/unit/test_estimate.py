@@ -93,6 +93,28 @@ def test_a_refusal_with_nothing_let_in_leaves_a_limit_that_was_given() -> None:
     assert not story.estimate.learned
 
 
+def test_a_refusal_that_does_not_fit_a_given_limit_is_doubted() -> None:
+    """Nothing was let in so long ago that its slot could come back when the refusal says that one does."""
+    story = Story(RateLimit(600, per=60))
+    story.let_in(*spread(1000, 9, 1))
+
+    assert story.estimate.doubted(1001, 1.0)
+    assert story.estimate.doubted(1001, None)
+    assert not story.estimate.doubted(1001, 59.1)  # that is when the first of them comes back
+
+
+def test_a_refusal_that_lowers_a_limit_by_little_is_not_doubted() -> None:
+    """Nor is one that meets a limit that was learned: it is a hypothesis anyway."""
+    nearly_full, learned = Story(RateLimit(60, per=60)), Story()
+    nearly_full.let_in(*spread(1000, 59, 59))
+    learned.let_in(*spread(1000, 60, 1))
+    learned.refuse(1001, 59.0)
+    learned.let_in(*spread(1061, 9, 1))
+
+    assert not nearly_full.estimate.doubted(1059.5, 0.5)
+    assert not learned.estimate.doubted(1063, 1.0)
+
+
 def test_what_is_in_the_air_is_counted_too_but_not_waited_for_endlessly() -> None:
     """The first refusal holds everything until the rest of the flight has come back, or a second has passed."""
     story = Story()
