@@ -1,56 +1,35 @@
-"""The clients that are compared: ours, and those one would write by hand. Each makes `count` keys at 64 in flight.
+"""The clients that are compared in CPU time: ours, those of the peers, and what aiohttp and asyncio themselves cost.
 
-All send the same three fields and ask for the same answer; a lifetime is counted from the moment of the request.
+Each makes `count` keys at 64 in flight. All send the same three fields and ask for the same answer.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import attrs
-import cattrs
-import tenacity
 
-from respan_async import AsyncRespan, CreateKeyRequest, Issued
+from benchmarks import ours, tenants
+from benchmarks.peers import PEERS, Peer, gathered
+from benchmarks.tenants import API_KEY, IN_FLIGHT, PATH
+from respan_async import AsyncRespan
 from respan_async.events import Event
 
-IN_FLIGHT: Final = 64
-API_KEY: Final = "benchmark.0123456789abcdef0123456789abcdef"
-_PATH: Final = "/api/temporary-keys/"
-_HOUR: Final = timedelta(hours=1)
-
 Run = Callable[[int], Awaitable[None]]
-
-
-def _fields(number: int) -> dict[str, Any]:
-    return {
-        "name": f"tenant-{number}",
-        "expiry_date": (datetime.now(UTC) + _HOUR).isoformat(),
-        "max_usage": 1000,
-    }
-
-
-def _requests(count: int) -> Iterator[CreateKeyRequest]:
-    return (CreateKeyRequest(name=f"tenant-{number}", expires_in=_HOUR, max_usage=1000) for number in range(count))
-
-
-def _session(url: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {API_KEY}"})
 
 
 @asynccontextmanager
 async def bare(url: str) -> AsyncIterator[Run]:
     """The loop from aiohttp's own documentation: `post(json=)`, a semaphore, `gather`, `json()`."""
-    async with _session(url) as session:
+    async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {API_KEY}"}) as session:
         semaphore = asyncio.Semaphore(IN_FLIGHT)
 
         async def create(number: int) -> dict[str, Any]:
-            async with semaphore, session.post(_PATH, json=_fields(number)) as response:
+            async with semaphore, session.post(PATH, json=tenants.fields(number)) as response:
                 response.raise_for_status()
                 key: dict[str, Any] = await response.json()
                 return key
@@ -62,78 +41,26 @@ async def bare(url: str) -> AsyncIterator[Run]:
         yield run
 
 
-@attrs.frozen
-class _Key:
-    id: str
-    api_key: str
-    prefix: str
-    created: datetime
-    name: str
-    revoked: bool
-    expiry_date: datetime
-    key_usage: int
-    max_usage: int
-    last_used: datetime
-    rate_limit: float | None
-    spending_limit: float | None
-    spending_in_period: float
-    is_test: bool
-    is_temporary: bool
-
-
-@asynccontextmanager
-async def naive(url: str) -> AsyncIterator[Run]:
-    """Every feature the obvious way: a tenacity decorator, a default cattrs converter, `asyncio.timeout`, `gather`."""
-    converter = cattrs.Converter()
-    converter.register_structure_hook(datetime, lambda text, _: datetime.fromisoformat(text))
-    async with _session(url) as session:
-        semaphore = asyncio.Semaphore(IN_FLIGHT)
-
-        @tenacity.retry(
-            retry=tenacity.retry_if_exception_type(aiohttp.ClientError),
-            wait=tenacity.wait_random_exponential(max=30),
-            stop=tenacity.stop_after_attempt(5),
-        )
-        async def create(number: int) -> _Key:
-            async with asyncio.timeout(30), session.post(_PATH, json=_fields(number)) as response:
-                response.raise_for_status()
-                return converter.structure(await response.json(), _Key)
-
-        async def bounded(number: int) -> _Key:
-            async with semaphore:
-                return await create(number)
-
-        async def run(count: int) -> None:
-            keys = await asyncio.gather(*(bounded(number) for number in range(count)))
-            assert len(keys) == count
-
-        yield run
-
-
-async def _stream(respan: AsyncRespan, count: int) -> None:
-    issued = 0
-    async with respan.temporary_keys.create_many(_requests(count), max_in_flight=IN_FLIGHT) as batch:
-        async for outcome in batch:
-            issued += isinstance(outcome, Issued)
-    assert issued == count
-
-
 @asynccontextmanager
 async def create_many(url: str) -> AsyncIterator[Run]:
     """Ours, everything on: `create_many`, streamed."""
-    async with AsyncRespan(API_KEY, base_url=url) as respan:
-        yield lambda count: _stream(respan, count)
+    async with AsyncRespan(API_KEY, base_url=url, max_in_flight=IN_FLIGHT) as respan:
+
+        async def run(count: int) -> None:
+            assert len(await ours.stream(respan, count)) == count
+
+        yield run
 
 
 @asynccontextmanager
 async def create_many_hooked(url: str) -> AsyncIterator[Run]:
     """The same, with a hook that collects every event."""
     events: list[Event] = []
-    async with AsyncRespan(API_KEY, base_url=url, hooks=[events.append]) as respan:
+    async with AsyncRespan(API_KEY, base_url=url, max_in_flight=IN_FLIGHT, hooks=[events.append]) as respan:
 
         async def run(count: int) -> None:
             events.clear()
-            await _stream(respan, count)
+            assert len(await ours.stream(respan, count)) == count
             assert len(events) >= count
 
         yield run
@@ -147,9 +74,23 @@ async def create(url: str) -> AsyncIterator[Run]:
         async def run(count: int) -> None:
             single = respan.temporary_keys.create
             keys = await asyncio.gather(
-                *(single(name=f"tenant-{number}", expires_in=_HOUR, max_usage=1000) for number in range(count))
+                *(
+                    single(name=tenants.name(number), expires_in=tenants.LIFETIME, max_usage=tenants.MAX_USAGE)
+                    for number in range(count)
+                )
             )
             assert len(keys) == count
+
+        yield run
+
+
+@asynccontextmanager
+async def _peer(peer: Peer, url: str) -> AsyncIterator[Run]:
+    async with peer.open(url, None) as one:
+
+        async def run(count: int) -> None:
+            keys = await gathered(one, count)
+            assert all(isinstance(key, str) for key in keys)
 
         yield run
 
@@ -159,7 +100,7 @@ class _Floor(asyncio.Protocol):
 
     def __init__(self, host: str, take: Callable[[], int | None]) -> None:
         self._take = take
-        self._head = f"POST {_PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {API_KEY}\r\n".encode()
+        self._head = f"POST {PATH} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {API_KEY}\r\n".encode()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -172,7 +113,7 @@ class _Floor(asyncio.Protocol):
         if number is None:
             self.done.set_result(None)
             return
-        body = json.dumps(_fields(number)).encode()
+        body = json.dumps(tenants.fields(number)).encode()
         self.transport.write(b"%bContent-Length: %d\r\n\r\n%b" % (self._head, len(body), body))
 
     def data_received(self, data: bytes) -> None:
@@ -207,11 +148,11 @@ async def floor(url: str) -> AsyncIterator[Run]:
     yield run
 
 
-CLIENTS: Final = {
+CLIENTS: Final[dict[str, Callable[[str], AbstractAsyncContextManager[Run]]]] = {
     "bare": bare,
     "create_many": create_many,
     "create_many_hooked": create_many_hooked,
     "create": create,
-    "naive": naive,
     "floor": floor,
+    **{name: partial(_peer, peer) for name, peer in PEERS.items()},
 }

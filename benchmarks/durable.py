@@ -2,23 +2,24 @@
 
 import asyncio
 import json
-import resource
 import sqlite3
 import sys
 import tempfile
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.clients import API_KEY, IN_FLIGHT
+from benchmarks import ours, pictures
 from benchmarks.figures import TIMES, Figure, Report
-from benchmarks.processes import canned_server, sample
-from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Issued, Secret
+from benchmarks.processes import canned_server, peak, sample, spent
+from benchmarks.tenants import API_KEY, IN_FLIGHT
+from respan_async import AsyncRespan, CreatedKey, Issued, Secret
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.issuing.ledger import Intent
 
-_HOUR: Final = timedelta(hours=1)
+_DURABLE: Final = "issue_many with a ledger"
+_GROUPED: Final = "the ledger alone, group commit"
+_SINGLE: Final = "the ledger alone, single commits"
 _SECRET: Final = "vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
 
 
@@ -67,18 +68,17 @@ def run(quick: bool) -> Report:
                 at_most=100.0,
             ),
             Figure(name="create_many", unit="µs a key", samples=costs["create_many"]),
-            Figure(name="issue_many with a ledger", unit="µs a key", samples=costs["issue_many"]),
+            Figure(name=_DURABLE, unit="µs a key", samples=costs["issue_many"]),
+            Figure(name=_GROUPED, unit="µs a key", samples=[1e6 / each for each in grouped], note="wall time"),
+            Figure(name=_SINGLE, unit="µs a key", samples=[1e6 / each for each in single], note="wall time"),
         ],
+        draw=_draw,
     )
 
 
-def _request(number: int) -> CreateKeyRequest:
-    return CreateKeyRequest(name=f"tenant-{number}", expires_in=_HOUR, max_usage=1000)
-
-
-def _spent() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _draw(report: Report, path: Path) -> None:
+    values = {figure.name: figure.median for figure in report.figures if figure.unit == "µs a key"}
+    pictures.bars(path, values, "µs a key, median", [_DURABLE, _GROUPED])
 
 
 async def _cpu(name: str, url: str, count: int, folder: Path) -> float:
@@ -89,22 +89,21 @@ async def _cpu(name: str, url: str, count: int, folder: Path) -> float:
     ):
 
         async def batch(first: int, number: int) -> None:
-            requests = ((each, _request(each)) for each in range(first, first + number))
+            numbers = range(first, first + number)
             if name == "create_many":
-                plain = respan.temporary_keys.create_many(request for _, request in requests)
-                async with plain:
+                async with respan.temporary_keys.create_many(map(ours.request, numbers)) as plain:
                     async for outcome in plain:
                         assert isinstance(outcome, Issued)
                 return
-            durable = issuer.issue_many(Ticket(f"tenant-{each}", request) for each, request in requests)
+            durable = issuer.issue_many(map(ours.ticket, numbers))
             async with durable:
                 async for issued in durable:
                     assert isinstance(issued, Issued)
 
         await batch(0, 500)
-        before = _spent()
+        before = spent()
         await batch(500, count)
-        return (_spent() - before) / count * 1e6
+        return (spent() - before) / count * 1e6
 
 
 async def _pairs(concurrent: int, count: int, folder: Path) -> float:
@@ -115,7 +114,7 @@ async def _pairs(concurrent: int, count: int, folder: Path) -> float:
 
     async def work() -> None:
         for number in numbers:
-            ticket = Ticket(f"tenant-{number}", _request(number))
+            ticket = ours.ticket(number)
             intent = Intent(tag=f"tag-{number}", name="tenant", sent={"name": "tenant"}, sent_at=time.time())
             epoch = await ledger.intend(ticket, intent)
             key = CreatedKey(id=f"key-{number}", api_key=Secret(_SECRET))
@@ -136,7 +135,7 @@ async def _resume(url: str, count: int, folder: Path) -> tuple[float, float]:
     await ledger.aclose()
     await asyncio.to_thread(_fill, path, count)
     sent_at: list[float] = []
-    base = _peak()
+    base = peak()
     began = time.perf_counter()
 
     async def token() -> str:
@@ -145,14 +144,14 @@ async def _resume(url: str, count: int, folder: Path) -> tuple[float, float]:
 
     async with AsyncRespan(token, base_url=url) as respan, Issuer(respan, SQLiteLedger(path)) as issuer:
         # Some that have their keys, as the input of a run that is resumed has, and one that has not.
-        outcomes = await issuer.issue_many([*map(_known, range(1_000)), Ticket("new", _request(0))])
+        outcomes = await issuer.issue_many([*map(_known, range(1_000)), Ticket("new", ours.request(0))])
         assert all(isinstance(outcome, Issued) for outcome in outcomes)
     assert len(sent_at) == 1
-    return sent_at[0] - began, max(_peak(), base)
+    return sent_at[0] - began, max(peak(), base)
 
 
 def _known(number: int) -> Ticket:
-    return Ticket(f"tenant-{number:07}", _request(0))
+    return Ticket(f"tenant-{number:07}", ours.request(0))
 
 
 def _fill(path: Path, count: int) -> None:
@@ -174,11 +173,6 @@ def _fill_here(path: Path, count: int) -> None:
             "VALUES (?, ?, 1, 1, 'recorded', '{}', 0)",
             ((f"tag-{each}", _known(each).id) for each in range(count)),
         )
-
-
-def _peak() -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) / 2**10
 
 
 def _sample(what: str, arguments: list[str]) -> Any:

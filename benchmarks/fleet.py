@@ -157,8 +157,3 @@ async def _words(where: str) -> int:
     async with redis.asyncio.Redis.from_url(where) as client:
         statistics_ = await client.info("commandstats")
     return int(statistics_["cmdstat_evalsha"]["calls"])
-
-
-if __name__ == "__main__":
-    for figure in run(quick=True).figures:
-        print(figure.name, figure.samples)

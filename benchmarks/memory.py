@@ -1,81 +1,117 @@
-"""Peak memory of large batches. As a module, it takes one sample: `python -m benchmarks.memory CLIENT URL COUNT`."""
+"""Memory and CPU of growing batches. As a module, it takes one sample: `python -m benchmarks.memory WHAT ...`."""
 
 import asyncio
 import json
-import resource
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from benchmarks import ours, pictures
 from benchmarks.clients import CLIENTS
-from benchmarks.figures import Figure, Report
-from benchmarks.processes import canned_server, sample
+from benchmarks.figures import TIMES, Figure, Report
+from benchmarks.processes import canned_server, peak, sample, spent
+from benchmarks.tenants import API_KEY, IN_FLIGHT
+from respan_async import AsyncRespan, Issued
 
-TARGET: Final = 5.0
-"""MiB that a batch of a hundred times the keys may need beside the smaller one."""
+GROWTH: Final = 3.0
+"""MiB that the largest batch may need beside the first 10,000 keys."""
+
+FLAT: Final = 1.05
+"""What a key at the end of the largest batch may cost, as a multiple of one at its beginning."""
+
+_BESIDE: Final = 10_000
+
+Marks = dict[int, tuple[float, float]]
+"""For each number of keys, the peak so far in MiB, and the µs of CPU a key since the mark before."""
 
 
 def run(quick: bool) -> Report:
-    """Let each batch run in a process of its own, small and large in turn."""
-    rounds, large = (1, 20_000) if quick else (3, 200_000)
-    plans = [("create_many", 2_000), ("create_many", large), ("bare", 2_000), ("bare", 20_000)]
-    peaks: dict[tuple[str, int], list[float]] = {plan: [] for plan in plans}
+    """Let a stream run past its marks, and gathers of several sizes, each in a process of its own."""
+    rounds, marks = (1, [1_000, 10_000, 100_000]) if quick else (3, [1_000, 10_000, 100_000, 1_000_000])
+    gathers = [1_000, 10_000] if quick else [1_000, 10_000, 100_000]
+    streamed: list[Marks] = []
+    gathered: dict[int, list[float]] = {count: [] for count in gathers}
     with canned_server() as url:
         for _ in range(rounds):
-            for name, count in plans:
-                peaks[name, count].append(sample("memory", name, url, count, environment={}))
-    small = peaks["create_many", 2_000]
+            found = sample("memory", "stream", url, *marks, environment={})
+            streamed.append({count: (peaks, cost) for count, (peaks, cost) in zip(marks, found, strict=True)})
+            for count, samples in gathered.items():
+                samples.append(sample("memory", "gather", url, count, environment={}))
+    last = marks[-1]
     return Report(
         name="memory",
-        title="What a batch needs in memory.",
-        conditions=f"peak resident memory of a fresh process, 64 in flight, {rounds} rounds; "
-        "a gather keeps its keys, as gather does, a stream hands them on",
+        title="What a batch needs in memory, and whether a key costs the same at its end.",
+        conditions=f"peak resident memory, and user and system time, of one fresh process that streams {last:,} keys, "
+        f"as it passes each mark; {IN_FLIGHT} in flight, {rounds} rounds; a gather keeps its keys, as gather does, a "
+        "stream hands them on",
         figures=[
             Figure(
-                name=f"create_many, {large:,} keys beside 2,000",
+                name=f"create_many, {last:,} keys beside {_BESIDE:,}",
                 unit="MiB more",
-                samples=[more - less for more, less in zip(peaks["create_many", large], small, strict=True)],
-                at_most=TARGET,
+                samples=[each[last][0] - each[_BESIDE][0] for each in streamed],
+                at_most=GROWTH,
             ),
-            *(Figure(name=_label(name, count), unit="MiB", samples=values) for (name, count), values in peaks.items()),
+            Figure(
+                name=f"create_many, CPU a key up to {last:,}, against up to {_BESIDE:,}",
+                unit=TIMES,
+                samples=[each[last][1] / each[_BESIDE][1] for each in streamed],
+                at_most=FLAT,
+            ),
+            *(Figure(name=_streamed(n), unit="MiB", samples=[each[n][0] for each in streamed]) for n in marks),
+            *(
+                Figure(
+                    name=f"{_streamed(n)}, since the mark before", unit="µs a key", samples=[m[n][1] for m in streamed]
+                )
+                for n in marks
+            ),
+            *(Figure(name=_gathered(n), unit="MiB", samples=samples) for n, samples in gathered.items()),
         ],
         draw=_draw,
     )
 
 
-def _label(name: str, count: int) -> str:
-    return f"{'create_many' if name == 'create_many' else 'bare aiohttp, gather'}, {count:,} keys"
+def _streamed(count: int) -> str:
+    return f"create_many, {count:,} keys"
+
+
+def _gathered(count: int) -> str:
+    return f"bare aiohttp, gather, {count:,} keys"
 
 
 def _draw(report: Report, path: Path) -> None:
-    from matplotlib.figure import Figure as Picture
-
-    picture = Picture(figsize=(7, 2.4), layout="constrained")
-    axes = picture.subplots()
-    shown = [figure for figure in report.figures if figure.unit == "MiB"][::-1]
-    colours = ["tab:blue" if figure.name.startswith("create_many") else "tab:gray" for figure in shown]
-    bars = axes.barh([figure.name for figure in shown], [figure.median for figure in shown], color=colours)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.set_xlabel("MiB at the peak")
-    axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=150)
+    values = {figure.name: figure.median for figure in report.figures if figure.unit == "MiB"}
+    mine = [name for name in values if name.startswith("create_many")]
+    pictures.bars(path, values, "MiB at the peak (log scale)", mine, log=True)
 
 
-def _peak() -> float:
-    """Return this process's peak so far, in MiB."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not ru_maxrss: on Linux that starts from what the parent had when it forked.
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+async def _stream(url: str, marks: list[int]) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    left = iter(marks)
+    mark, before, begun = next(left), 0, spent()
+    count = 0
+    async with (
+        AsyncRespan(API_KEY, base_url=url, max_in_flight=IN_FLIGHT) as respan,
+        respan.temporary_keys.create_many(ours.requests(marks[-1])) as batch,
+    ):
+        async for outcome in batch:
+            assert isinstance(outcome, Issued)
+            count += 1
+            if count == mark:
+                found.append((peak(), 1e6 * (spent() - begun) / (count - before)))
+                mark, before, begun = next(left, 0), count, spent()
+    return found
 
 
-async def _sample(name: str, url: str, count: int) -> float:
-    async with CLIENTS[name](url) as run_client:
+async def _gather(url: str, count: int) -> float:
+    async with CLIENTS["bare"](url) as run_client:
         await run_client(count)
-    return _peak()
+    return peak()
+
+
+def _sample(what: str, url: str, *counts: str) -> Any:
+    numbers = [int(count) for count in counts]
+    return asyncio.run(_stream(url, numbers) if what == "stream" else _gather(url, numbers[0]))
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(_sample(sys.argv[1], sys.argv[2], int(sys.argv[3])))))
+    print(json.dumps(_sample(*sys.argv[1:])))

@@ -1,119 +1,211 @@
 """How close a batch comes to what the limit allows, and how many refusals that takes."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 
 import attrs
 
+from benchmarks import peers, pictures
 from benchmarks.figures import TIMES, Figure, Report
-from benchmarks.limited import Outcome, Scenario, in_real_time, in_virtual_time
-from benchmarks.strategies import BY_HAND, ours
+from benchmarks.limited import Outcome, Scenario, Strategy, Told, in_real_time, in_virtual_time
+from benchmarks.strategies import LIMITED, by_peers, limited, streamed
 from respan_async import RateLimit
 
 _FAR: Final = (0.05, 0.15)
-_MINUTE: Final = (
-    Scenario(kind="log", limit=60, per=60, latency=_FAR),
-    Scenario(kind="window", limit=60, per=60, latency=_FAR),
+_KNOWN: Final = 1.02
+_LEARNED: Final = 1.10
+_BUCKET: Final = 1.30
+_REFUSED: Final = 4.0
+_TOLD: Final[tuple[Told, ...]] = ("body", "header", "none")
+_AUTO: Final = 'ours, pace="auto"'
+_GIVEN: Final = "ours, limit given"
+
+
+@attrs.frozen
+class _Server:
+    """A server, and what the client is told of its limit.
+
+    Attributes:
+        scenario: The server.
+        given: The limit that the client is given.
+        wrong: That limit is twice the real one.
+        brief: Peers are measured in a quick run too.
+    """
+
+    scenario: Scenario
+    given: RateLimit
+    wrong: bool = False
+    brief: bool = False
+
+    @property
+    def leaking(self) -> tuple[float, float]:
+        """The same for a limiter that is a bucket itself: with the burst of this one, where this is one."""
+        burst = self.scenario.burst or self.given.limit
+        return burst, burst * self.given.per / self.given.limit
+
+
+_MINUTE: Final = Scenario(kind="log", limit=60, per=60, latency=_FAR)
+_SHORT: Final = Scenario(kind="log", limit=100, per=2, latency=(0.01, 0.03))
+_SERVERS: Final = (
+    _Server(_MINUTE, RateLimit(60, per=60), brief=True),
+    _Server(attrs.evolve(_MINUTE, kind="window"), RateLimit(60, per=60)),
+    _Server(_SHORT, RateLimit(100, per=2)),
+    _Server(attrs.evolve(_SHORT, kind="window"), RateLimit(100, per=2)),
+    _Server(Scenario(kind="bucket", limit=50, per=1, burst=10, latency=_FAR), RateLimit(50, per=1), brief=True),
+    _Server(Scenario(kind="bucket", limit=500, per=1, burst=100, latency=(0.02, 0.06)), RateLimit(500, per=1)),
+    _Server(_MINUTE, RateLimit(120, per=60), wrong=True),
+    _Server(attrs.evolve(_MINUTE, kind="window"), RateLimit(120, per=60), wrong=True),
+    _Server(attrs.evolve(_MINUTE, limit=120, then=60), RateLimit(120, per=60), wrong=True),
+    _Server(attrs.evolve(_MINUTE, strays=0.01), RateLimit(60, per=60), brief=True),
+    _Server(attrs.evolve(_MINUTE, limit=600, strays=0.01), RateLimit(600, per=60)),
 )
-_SHORT: Final = (
-    Scenario(kind="log", limit=100, per=2, latency=(0.01, 0.03)),
-    Scenario(kind="window", limit=100, per=2, latency=(0.01, 0.03)),
-)
-_BUCKETS: Final = (
-    Scenario(kind="bucket", limit=50, per=1, burst=10, latency=_FAR),
-    Scenario(kind="bucket", limit=500, per=1, burst=100, latency=(0.02, 0.06)),
-)
-_KNOWN: Final = 1.03
-_LEARNED: Final = 1.15
-_REFUSED: Final = 5.0
-_OURS: Final = 'ours, pace="auto"'
+
+Runs = dict[str, dict[str, Outcome]]
+"""For each server, what came of each strategy."""
 
 
 def run(quick: bool) -> Report:
-    """Compare with a known limit, then with one to be learned."""
+    """Let ours and every peer make keys on every server."""
     seeds = range(1 if quick else 3)
+    figures: list[Figure] = []
+    runs: Runs = {}
+    for server in _SERVERS:
+        for told in _TOLD[:1] if server.scenario.strays else _TOLD[::2] if quick else _TOLD:
+            figures += _compare(server, told, seeds, quick, runs)
+    figures += _long(seeds[:1])
+    figures += _real(quick)
     return Report(
         name="pacing",
         title="How close a batch comes to what the limit allows, and how many refusals that takes.",
-        conditions="time as a multiple of n·P/N, for a bucket of (n - burst)·P/N; n = 10 N where not said otherwise, "
-        "for a bucket what it lets in during 10 s; by hand: 64 at a time, or all at once over aiohttp's pool of 100; "
-        "whole seconds as retry_after; virtual time where not said otherwise; "
-        f"{len(seeds)} draws of latencies and of where a fixed window begins",
-        figures=(*_known(quick, seeds), *_learned(quick, seeds, "both"), *_learned(quick, seeds, "none")),
-        draw=_draw,
+        conditions="time as a multiple of n·P/N, for a bucket of (n - burst)·P/N, for a limit that changes of the sum "
+        "of both halves; n = 10 N where not said otherwise, for a bucket what it lets in during 10 s; peers 64 at a "
+        f"time, with their defaults or with {peers.MANY} retries; whole seconds as retry_after, in the body where not "
+        f"said otherwise; virtual time where not said otherwise; {len(seeds)} draws of latencies and of where a fixed "
+        f"window begins, of the peers one{peers.left_out()}",
+        figures=figures,
+        draw=partial(_draw, runs),
     )
 
 
-def _known(quick: bool, seeds: Sequence[int]) -> Iterator[Figure]:
-    for scenario in _MINUTE:
-        for count in (600, 10_000):
-            strategy = ours(RateLimit(scenario.limit, per=scenario.per))
-            outcomes = [in_virtual_time(drawn, strategy, count) for drawn in _drawn(scenario, seeds)]
-            yield from _ours(f"ours, limit given: {scenario.label}, {count:,} keys", outcomes, _KNOWN, 0.0)
-    for scenario in _SHORT:
-        near = attrs.evolve(scenario, latency=(0.01 * scenario.per, 0.01 * scenario.per))
-        rounds, count = (1, 300) if quick else (3, 10 * scenario.limit)
-        strategy = ours(RateLimit(scenario.limit, per=scenario.per))
-        outcomes = [in_real_time(near, strategy, count) for _ in range(rounds)]
-        yield from _ours(f"ours, limit given: {scenario.label}, {count:,} keys, real time", outcomes, _KNOWN, 0.0)
-
-
-def _learned(quick: bool, seeds: Sequence[int], retry_after: Literal["both", "none"]) -> Iterator[Figure]:
-    """Say how ours learns; where the server says how long to wait, beside what one writes by hand."""
-    told = retry_after == "both"
-    for scenario in (*_MINUTE, *_SHORT, *_BUCKETS):
-        silent = attrs.evolve(scenario, retry_after=retry_after)
-        count = 10 * scenario.limit
-        drawn = list(_drawn(silent, seeds))
-        label = scenario.label if told else f"{scenario.label}, no retry_after"
-        bounded = told and scenario.kind != "bucket"
-        yield from _ours(
-            f"{_OURS}: {label}",
-            [in_virtual_time(one, ours("auto"), count) for one in drawn],
-            _LEARNED if bounded else None,
-            _REFUSED if bounded else None,
+def _compare(server: _Server, told: Told, seeds: Sequence[int], quick: bool, runs: Runs) -> Iterator[Figure]:
+    scenario = attrs.evolve(server.scenario, told=told)
+    count = 10 * (scenario.then or scenario.limit)
+    drawn = scenario.drawn(seeds)
+    label = f"{scenario.label}, given {server.given.limit}" if server.wrong else scenario.label
+    found = runs[label] = {}
+    bound = _BUCKET if scenario.kind == "bucket" else _LEARNED
+    strategies: dict[str, tuple[Strategy, float, float | None]] = {}
+    if server.wrong or scenario.strays:
+        strategies[_GIVEN] = streamed(server.given), bound, _REFUSED
+    elif told == "body":  # where nothing is refused, nothing is told
+        strategies[_GIVEN] = streamed(server.given), _KNOWN, 0.0
+    if not server.wrong or scenario.then:
+        strategies[_AUTO] = streamed("auto"), bound, None if scenario.kind == "bucket" else _REFUSED
+    for name, (strategy, ratio, refused) in strategies.items():
+        outcomes = [in_virtual_time(one, strategy, count) for one in drawn]
+        found[name] = Outcome.median(outcomes)
+        yield from _ours(f"{name}: {label}", outcomes, ratio, refused)
+    if quick and not (server.brief and told == "body"):
+        return
+    others = limited(*server.leaking)
+    if not server.wrong or scenario.then:
+        others |= {
+            name: strategy for name, strategy in by_peers().items() if told == "body" or not name.endswith("defaults")
+        }
+    for name, strategy in others.items():
+        outcome = found[name] = in_virtual_time(drawn[0], strategy, count)
+        yield _theirs(f"{name}: {label}", outcome)
+    for name in strategies:
+        ahead = _ahead(found[name], {other: found[other] for other in others}, knowing=name == _GIVEN)
+        yield Figure(
+            name=f"{name}: peers that are ahead in time and in refusals: {label}",
+            unit="",
+            samples=[len(ahead)],
+            at_most=0,
+            note="; ".join(ahead),
         )
-        for name, strategy in BY_HAND.items() if told else ():
-            outcomes = [in_virtual_time(one, strategy, count) for one in drawn[: 1 if quick else 2]]
-            refused = sum(outcome.refused for outcome in outcomes) / len(outcomes)
-            yield Figure(
-                name=f"{name}: {label}",
-                unit=f"{TIMES} ideal",
-                samples=[outcome.ratio for outcome in outcomes],
-                note=f"{100 * refused:.0f} % of n refused",
-            )
 
 
-def _drawn(scenario: Scenario, seeds: Sequence[int]) -> Iterator[Scenario]:
-    for seed in seeds:
-        yield attrs.evolve(scenario, seed=seed, offset=0.37 * seed * scenario.per % scenario.per)
+def _ahead(mine: Outcome, others: dict[str, Outcome], *, knowing: bool) -> list[str]:
+    """Return who issued everything, no later and with no more refusals, and better in one of the two.
+
+    Whoever is given the limit competes with whoever is.
+    """
+    return [
+        name
+        for name, other in others.items()
+        if other.issued == 1.0
+        and (knowing or name != LIMITED)
+        and other.ratio <= mine.ratio
+        and other.refused <= mine.refused
+        and (other.ratio < mine.ratio - 0.005 or other.refused < mine.refused)
+    ]
 
 
-def _ours(name: str, outcomes: Sequence[Outcome], ratio: float | None, refused: float | None) -> Iterator[Figure]:
+def _ours(name: str, outcomes: Sequence[Outcome], ratio: float, refused: float | None) -> Iterator[Figure]:
+    assert all(outcome.issued == 1.0 for outcome in outcomes), f"{name}: {outcomes}"
     yield Figure(name=name, unit=f"{TIMES} ideal", samples=[outcome.ratio for outcome in outcomes], at_most=ratio)
     shares = [100 * outcome.refused for outcome in outcomes]
     yield Figure(name=f"{name}: refused", unit="% of n", samples=shares, at_most=refused)
 
 
-def _draw(report: Report, path: Path) -> None:
-    from matplotlib.figure import Figure as Picture
+def _theirs(name: str, outcome: Outcome) -> Figure:
+    refused = f"{100 * outcome.refused:.0f} % of n refused"
+    if outcome.issued == 1.0:
+        return Figure(name=name, unit=f"{TIMES} ideal", samples=[outcome.ratio], note=refused)
+    note = f"after {outcome.ratio:.2f} {TIMES} the ideal time; {refused}"
+    return Figure(name=f"{name}: issued in the end", unit="% of n", samples=[100 * outcome.issued], note=note)
 
-    labels = [scenario.label for scenario in (*_MINUTE, *_SHORT, *_BUCKETS)]
-    names = [_OURS, *BY_HAND]
-    picture = Picture(figsize=(9, 6.5), layout="constrained")
-    axes = picture.subplots()
-    height = 0.8 / len(names)
-    for row, name in enumerate(names):
-        shown = [report.median(f"{name}: {label}") for label in labels]
-        places = [place + (row - (len(names) - 1) / 2) * height for place in range(len(labels))]
-        colour = "tab:blue" if name == _OURS else str(0.3 + 0.15 * row)
-        bars = axes.barh(places, shown, height=0.9 * height, label=name, color=colour)
-        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.axvline(1.0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    axes.set_xlabel("time, as a multiple of what the limit allows")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    picture.savefig(path, dpi=150)
+
+def _long(seeds: Sequence[int]) -> Iterator[Figure]:
+    """Let ten thousand keys meet a limit that is given."""
+    for server in _SERVERS[:2]:
+        outcomes = [in_virtual_time(one, streamed(server.given), 10_000) for one in server.scenario.drawn(seeds)]
+        yield from _ours(f"{_GIVEN}: {server.scenario.label}, 10,000 keys", outcomes, _KNOWN, 0.0)
+
+
+def _real(quick: bool) -> Iterator[Figure]:
+    """Do it on a real clock."""
+    rounds, count = (1, 300) if quick else (3, 1_000)
+    for server in _SERVERS[2:4]:
+        outcomes = [in_real_time(server.scenario, streamed(server.given), count) for _ in range(rounds)]
+        yield from _ours(f"{_GIVEN}: {server.scenario.label}, {count:,} keys, real time", outcomes, _KNOWN, 0.0)
+
+
+def _draw(runs: Runs, _: Report, path: Path) -> None:
+    """Show the servers on which peers were measured, and whoever issued everything."""
+    shown = {label: found for label, found in runs.items() if "told" not in label and len(found) > 3}
+    labels = list(
+        dict.fromkeys(name for found in shown.values() for name, outcome in found.items() if outcome.issued == 1.0)
+    )
+    rows = -(-len(shown) // 2)
+    with pictures.drawing(path, (11, 1 + 3.4 * rows), rows, 2) as all_axes:
+        for spare in all_axes.flat[len(shown) :]:
+            spare.remove()
+        for axes, (label, found) in zip(all_axes.flat, shown.items(), strict=False):
+            for name, outcome in found.items():
+                if outcome.issued == 1.0:
+                    _mark(axes, labels.index(name), name, outcome)
+            axes.set_title(label, fontsize=9)
+            axes.axhline(1.0, color="black", linewidth=0.6)
+            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xlim(-0.2, 3_000)
+            axes.set_xlabel("refused, % of n (log scale)")
+            axes.set_ylabel(f"time, {TIMES} ideal")
+            axes.legend(frameon=False, fontsize=6)
+
+
+def _mark(axes: Any, place: int, name: str, outcome: Outcome) -> None:
+    mine = name.startswith("ours")
+    axes.plot(
+        [100 * outcome.refused],
+        [outcome.ratio],
+        linestyle="",
+        marker="*" if mine else "osD^vPX<>ph"[place % 11],
+        markersize=12 if mine else 6,
+        color=pictures.OURS if mine else f"C{1 + place % 9}",
+        markerfacecolor="none" if name == _GIVEN else None,
+        label=name,
+    )

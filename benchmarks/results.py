@@ -5,14 +5,16 @@ import os
 import platform
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import Report, number
 
-RESULTS: Final = Path(__file__).parent / "results"
+_HERE: Final = Path(__file__).parent
+
+_PEERS: Final = ("respan-api", "openai", "stripe", "httpx", "aiohttp-retry", "tenacity", "cattrs", "aiolimiter")
 
 _HEAD: Final = """# Figures
 
@@ -21,8 +23,16 @@ mean nothing.
 """
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
 def _machine() -> dict[str, Any]:
     return {
+        "peers": {name: _version(name) for name in _PEERS},
         "cpus": os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
@@ -31,9 +41,15 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def folder(quick: bool) -> Path:
+    """Return where results are kept: those of a quick run apart, and out of version control."""
+    return _HERE / ("quick" if quick else "results")
+
+
 def write(report: Report, quick: bool) -> list[str]:
     """Write a report's JSON and its picture; return notes on what was left out."""
-    RESULTS.mkdir(exist_ok=True)
+    place = folder(quick)
+    place.mkdir(exist_ok=True)
     notes: list[str] = []
     picture: str | None = None
     if report.draw is not None:
@@ -41,7 +57,7 @@ def write(report: Report, quick: bool) -> list[str]:
             notes.append("no picture: matplotlib is not installed (extra: bench)")
         else:
             picture = f"{report.name}.png"
-            report.draw(report, RESULTS / picture)
+            report.draw(report, place / picture)
     content = {
         "name": report.name,
         "title": report.title,
@@ -65,24 +81,27 @@ def write(report: Report, quick: bool) -> list[str]:
             for figure in report.figures
         ],
     }
-    (RESULTS / f"{report.name}.json").write_text(json.dumps(content, indent=1) + "\n")
+    (place / f"{report.name}.json").write_text(json.dumps(content, indent=1) + "\n")
     return notes
 
 
-def write_table(names: list[str]) -> None:
+def write_table(names: list[str], quick: bool) -> None:
     """Write the table out of all the JSON there is, in this order."""
+    place = folder(quick)
+    place.mkdir(exist_ok=True)
     parts = [_HEAD]
     for name in names:
-        file = RESULTS / f"{name}.json"
+        file = place / f"{name}.json"
         if file.exists():
             parts.append(_section(json.loads(file.read_text())))
-    (RESULTS / "README.md").write_text("\n".join(parts))
+    (place / "README.md").write_text("\n".join(parts))
 
 
 def _section(content: dict[str, Any]) -> str:
     machine = content["machine"]
     quick = ", quick run" if content["quick"] else ""
     software = f"{machine['implementation']} {machine['python']}, aiohttp {machine['aiohttp']}"
+    software += "".join(f", {name} {found}" for name, found in machine.get("peers", {}).items() if found)
     lines = [
         f"## {content['name']}",
         "",

@@ -1,42 +1,54 @@
-"""How long `import respan_async` takes, and what comes with it."""
+"""How long `import respan_async` takes, what comes with it, and how long it is to the first key."""
 
+import os
 import subprocess
 import sys
-import time
+from pathlib import Path
 from typing import Final
 
+from benchmarks import first, peers, pictures
 from benchmarks.figures import TIMES, Figure, Report
+from benchmarks.processes import canned_server
 
 _OPTIONAL: Final = ("rich", "opentelemetry", "redis", "psycopg", "cryptography")
+_TARGET: Final = 1.3
+_OURS: Final = "respan_async"
+_AIOHTTP: Final = "aiohttp"
 
 
 def run(quick: bool) -> Report:
     """Start fresh interpreters in turn."""
     rounds = 5 if quick else 15
-    code = {"ours": "import respan_async", "aiohttp": "import aiohttp", "python": "pass"}
-    took: dict[str, list[float]] = {name: [] for name in code}
-    for turn in range(rounds + 1):
-        for name, text in code.items():
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", text], check=True)
-            if turn:  # the first round fills the file system's cache
-                took[name].append(1e3 * (time.perf_counter() - began))
-    probe = f"import sys, respan_async; print(*[name for name in {_OPTIONAL!r} if name in sys.modules])"
+    found = peers.present()
+    imports = {_OURS: _OURS, _AIOHTTP: _AIOHTTP} | {
+        peer.label: ", ".join(peer.modules) for name, peer in found.items() if name != "as_told"
+    }
+    keys = {_OURS: first.OURS} | {_AIOHTTP if name == "as_told" else peer.label: name for name, peer in found.items()}
+    importing: dict[str, list[float]] = {name: [] for name in imports}
+    making: dict[str, list[float]] = {name: [] for name in keys}
+    with canned_server() as url:
+        for turn in range(rounds + 1):
+            empty = _cpu("-c", "pass")
+            for name, modules in imports.items():
+                took = _cpu("-c", f"import {modules}") - empty
+                if turn:  # the first round fills the file system's cache
+                    importing[name].append(took)
+            for name, who in keys.items():
+                took = _cpu("-m", "benchmarks.first", who, url) - empty
+                if turn:
+                    making[name].append(took)
+    probe = f"import sys, {_OURS}; print(*[name for name in {_OPTIONAL!r} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True).stdout.split()
-    ours = [mine - base for mine, base in zip(took["ours"], took["python"], strict=True)]
-    theirs = [mine - base for mine, base in zip(took["aiohttp"], took["python"], strict=True)]
+    ratios = [mine / other for mine, other in zip(importing[_OURS], importing[_AIOHTTP], strict=True)]
     return Report(
         name="startup",
-        title="How long the import takes.",
-        conditions=f"wall time of fresh interpreters, less that of an empty one in the same round, {rounds} rounds",
+        title="How long the import takes, and how long it is to the first key.",
+        conditions="user and system time of fresh interpreters, less that of an empty one in the same round; the first "
+        f"key over plain HTTP on loopback; {rounds} rounds{peers.left_out()}",
         figures=[
-            Figure(
-                name="import respan_async, against import aiohttp",
-                unit=TIMES,
-                samples=[mine / other for mine, other in zip(ours, theirs, strict=True)],
-            ),
-            Figure(name="import respan_async", unit="ms", samples=ours),
-            Figure(name="import aiohttp", unit="ms", samples=theirs),
+            Figure(name=f"import {_OURS}, against import {_AIOHTTP}", unit=TIMES, samples=ratios, at_most=_TARGET),
+            *(Figure(name=_import(name), unit="ms", samples=samples) for name, samples in importing.items()),
+            *(Figure(name=_key(name), unit="ms", samples=samples) for name, samples in making.items()),
             Figure(
                 name="optional modules imported along",
                 unit="",
@@ -45,4 +57,26 @@ def run(quick: bool) -> Report:
                 note=", ".join(loaded) or f"looked for {', '.join(_OPTIONAL)}",
             ),
         ],
+        draw=_draw,
     )
+
+
+def _import(name: str) -> str:
+    return f"import: {name}"
+
+
+def _key(name: str) -> str:
+    return f"import and first key: {name}"
+
+
+def _draw(report: Report, path: Path) -> None:
+    values = {figure.name: figure.median for figure in report.figures if figure.unit == "ms"}
+    pictures.bars(path, values, "ms of CPU, median", [_import(_OURS), _key(_OURS)])
+
+
+def _cpu(*arguments: str) -> float:
+    """Return the milliseconds of CPU that an interpreter takes."""
+    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *arguments])
+    _, status, usage = os.wait4(pid, 0)
+    assert status == 0, arguments
+    return 1e3 * (usage.ru_utime + usage.ru_stime)

@@ -1,93 +1,50 @@
-"""Ways to make keys against a limit: ours, and those one would write by hand."""
+"""Ways to make keys against a limit: ours, and those of the peers."""
 
-import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Final, Literal
 
-import aiohttp
-import tenacity
-
+from benchmarks import ours
 from benchmarks.limited import Strategy
-from respan_async import AsyncRespan, CreateKeyRequest, Issued, RateLimit
+from benchmarks.peers import MANY, Peer, evening, gathered, present
+from benchmarks.tenants import API_KEY
+from respan_async import AsyncRespan, RateLimit
 
-_API_KEY: Final = "test-key"  # the one that FakeRespan accepts
-_PATH: Final = "/api/temporary-keys/"
-
-
-def _requests(count: int) -> Iterator[CreateKeyRequest]:
-    return (CreateKeyRequest(name=f"tenant-{number}") for number in range(count))
+LIMITED: Final = "an evening's own with aiolimiter at the limit"
 
 
-def ours(pace: RateLimit | Literal["auto"]) -> Strategy:
-    """`create_many`, streamed."""
+def streamed(pace: RateLimit | Literal["auto"]) -> Strategy:
+    """Return ours: `create_many`, streamed."""
 
-    async def run(url: str, count: int) -> None:
-        async with (
-            AsyncRespan(_API_KEY, base_url=url, pace=pace) as respan,
-            respan.temporary_keys.create_many(_requests(count)) as batch,
-        ):
-            issued = 0
-            async for outcome in batch:
-                issued += isinstance(outcome, Issued)
-        assert issued == count
+    async def run(url: str, count: int) -> int:
+        async with AsyncRespan(API_KEY, base_url=url, pace=pace) as respan:
+            return len(await ours.stream(respan, count))
 
     return run
 
 
-class _Refused(Exception):
-    def __init__(self, retry_after: str | None) -> None:
-        super().__init__()
-        self.retry_after = retry_after
+def of(peer: Peer, retries: int | None) -> Strategy:
+    """Return a peer's, 64 at a time."""
 
-
-async def _post(session: aiohttp.ClientSession, number: int) -> dict[str, Any]:
-    async with session.post(_PATH, json={"name": f"tenant-{number}"}) as response:
-        if response.status == 429:
-            raise _Refused(response.headers.get("Retry-After"))
-        response.raise_for_status()
-        key: dict[str, Any] = await response.json()
-        return key
-
-
-def _gathered(create: Callable[[aiohttp.ClientSession, int], Any]) -> Strategy:
-    async def run(url: str, count: int) -> None:
-        async with aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {_API_KEY}"}) as session:
-            keys = await asyncio.gather(*(create(session, number) for number in range(count)))
-            assert len(keys) == count
+    async def run(url: str, count: int) -> int:
+        async with peer.open(url, retries) as create:
+            return sum(isinstance(key, str) for key in await gathered(create, count))
 
     return run
 
 
-async def _own_retry_after(session: aiohttp.ClientSession, number: int) -> dict[str, Any]:
-    while True:
-        try:
-            return await _post(session, number)
-        except _Refused as refused:
-            await asyncio.sleep(float(refused.retry_after or 1))
+def by_peers() -> dict[str, Strategy]:
+    """Return every peer's, with its defaults and with many retries."""
+    found: dict[str, Strategy] = {}
+    for name, peer in present().items():
+        if name != "as_told":  # has no number of retries
+            found[f"{peer.label}, defaults"] = of(peer, None)
+        found[f"{peer.label}, patient"] = of(peer, MANY)
+    return found
 
 
-@tenacity.retry(
-    retry=tenacity.retry_if_exception_type(_Refused), wait=tenacity.wait_random_exponential(multiplier=1, max=60)
-)
-async def _exponential(session: aiohttp.ClientSession, number: int) -> dict[str, Any]:
-    return await _post(session, number)
-
-
-def _bounded(create: Callable[[aiohttp.ClientSession, int], Any]) -> Strategy:
-    async def run(url: str, count: int) -> None:
-        semaphore = asyncio.Semaphore(64)
-
-        async def one(session: aiohttp.ClientSession, number: int) -> Any:
-            async with semaphore:
-                return await create(session, number)
-
-        await _gathered(one)(url, count)
-
-    return run
-
-
-BY_HAND: Final[dict[str, Strategy]] = {
-    "each waits its own Retry-After, all at once": _gathered(_own_retry_after),
-    "the same, 64 at a time": _bounded(_own_retry_after),
-    "tenacity, exponential with jitter": _bounded(_exponential),
-}
+def limited(limit: float, per: float) -> dict[str, Strategy]:
+    """Return what one would write by hand where the limit is known; nothing when its packages are missing."""
+    peer = present().get("evening")
+    if peer is None:
+        return {}
+    return {LIMITED: of(peer._replace(open=partial(evening, limit=(limit, per))), MANY)}
