@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,11 @@ _AIOHTTP: Final = "aiohttp"
 
 def run(quick: bool) -> Report:
     """Start fresh interpreters in turn."""
+    with tempfile.TemporaryDirectory() as compiled:
+        return _run(quick, compiled)
+
+
+def _run(quick: bool, compiled: str) -> Report:
     rounds = 5 if quick else 15
     found = peers.present()
     imports = {_OURS: _OURS, _AIOHTTP: _AIOHTTP} | {
@@ -28,13 +34,13 @@ def run(quick: bool) -> Report:
     making: dict[str, list[float]] = {name: [] for name in keys}
     with canned_server() as url:
         for turn in range(rounds + 1):
-            empty = _cpu("-c", "pass")
+            empty = _cpu(compiled, "-c", "pass")
             for name, modules in imports.items():
-                took = _cpu("-c", f"import {modules}") - empty
-                if turn:  # the first round fills the file system's cache
+                took = _cpu(compiled, "-c", f"import {modules}") - empty
+                if turn:  # the first round compiles, and fills the file system's cache
                     importing[name].append(took)
             for name, who in keys.items():
-                took = _cpu("-m", "benchmarks.first", who, url) - empty
+                took = _cpu(compiled, "-m", "benchmarks.first", who, url) - empty
                 if turn:
                     making[name].append(took)
     probe = f"import sys, {_OURS}; print(*[name for name in {_OPTIONAL!r} if name in sys.modules])"
@@ -43,7 +49,8 @@ def run(quick: bool) -> Report:
     return Report(
         name="startup",
         title="How long the import takes, and how long it is to the first key.",
-        conditions="user and system time of fresh interpreters, less that of an empty one in the same round; the first "
+        conditions="user and system time of fresh interpreters, less that of an empty one in the same round; bytecode compiled "
+        "before; the first "
         f"key over plain HTTP on loopback; {rounds} rounds{peers.left_out()}",
         figures=[
             Figure(name=f"import {_OURS}, against import {_AIOHTTP}", unit=TIMES, samples=ratios, at_most=_TARGET),
@@ -74,9 +81,11 @@ def _draw(report: Report, path: Path) -> None:
     pictures.bars(path, values, "ms of CPU, median", [_import(_OURS), _key(_OURS)])
 
 
-def _cpu(*arguments: str) -> float:
-    """Return the milliseconds of CPU that an interpreter takes."""
-    pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, *arguments])
+def _cpu(compiled: str, *arguments: str) -> float:
+    """Return the milliseconds of CPU that an interpreter takes, with bytecode of everything in a folder."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = compiled
+    pid = os.spawnve(os.P_NOWAIT, sys.executable, [sys.executable, *arguments], environment)
     _, status, usage = os.wait4(pid, 0)
     assert status == 0, arguments
     return 1e3 * (usage.ru_utime + usage.ru_stime)
