@@ -48,10 +48,11 @@ class Ask:
         fresh: A name for the log, should there be none.
         urgent: Slots wanted for interactive calls.
         patient: Slots wanted for batches and sweeps.
-        left: How much those have left altogether.
+        waiting: Interactive calls that wait, whether or not slots are wanted for them now.
+        left: How much batches and sweeps have left altogether.
         first: Granted slots are called `owner:first` and so on.
         away: Seconds for which processes that could not reach the log may go on by themselves after it is back; 0
-            from one that could reach it all the time.
+            from one that could reach it, or nearly all the time.
         heard: `Grants.at` of the last answer that arrived; 0 if none did.
         reports: What has become of slots.
     """
@@ -63,6 +64,7 @@ class Ask:
     fresh: str
     urgent: int
     patient: int
+    waiting: int
     left: float
     first: int
     away: float

@@ -19,11 +19,11 @@ class Holdings:
     """Slots by their names. All times are in seconds of one monotonic clock.
 
     Attributes:
-        owner: The name of this process.
+        owner: The name of this process; drawn when it first speaks, for it may be forked before.
     """
 
     def __init__(self) -> None:
-        self.owner = secrets.token_hex(8)
+        self.owner = ""
         self._named = 0
         self._held: deque[tuple[float, str]] = deque()  # from when it may be used, and its name
         self._air: dict[str, float] = {}  # the name, and when the log last heard of it
@@ -31,6 +31,7 @@ class Holdings:
 
     def names(self, number: int) -> tuple[int, list[str]]:
         """Make up names for slots; return the first one's number, and the names."""
+        self.owner = self.owner or secrets.token_hex(8)
         first = self._named + 1
         self._named += number
         return first, [f"{self.owner}:{index}" for index in range(first, first + number)]
@@ -116,6 +117,11 @@ class Holdings:
         flying = [report.slot for report in told if report.fate is Fate.FLYING]
         del self._reports[: len(told) - len(flying)]
         self._air.update((slot, at) for slot in flying if slot in self._air)
+
+    def are_unheard(self, now: float) -> None:
+        """Note that the log knows nothing of what is held and in the air."""
+        self.give_back(now)
+        self._air = dict.fromkeys(self._air, -math.inf)
 
     def forget(self, before: float) -> None:
         """Drop what is so old that nobody needs to hear of it."""

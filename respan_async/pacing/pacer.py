@@ -246,8 +246,10 @@ class Pacer:
 
     def _left(self) -> float:
         """Return how much the lower classes will still ask for."""
-        waiting = sum(len(self._waiting[priority]) for priority in (Priority.BATCH, Priority.SWEEP))
-        return waiting + sum(demand.more for demand in self._demands)
+        return self._waiting_below() + sum(demand.more for demand in self._demands)
+
+    def _waiting_below(self) -> int:
+        return len(self._waiting[Priority.BATCH]) + len(self._waiting[Priority.SWEEP])
 
     def _pump(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
@@ -264,14 +266,21 @@ class Pacer:
     def _want(self) -> None:
         """Tell a shared window how many could go if it had slots for them."""
         now = asyncio.get_running_loop().time()
-        wanted = [0, 0]
-        for priority in self._turn():
-            if self._is_let_through(priority, now):
-                wanted[priority is not Priority.INTERACTIVE] += len(self._waiting[priority])
-            if priority is not Priority.INTERACTIVE and wanted[1]:
-                break  # a lower class whose turn it is, is not passed over for those behind it
-        urgent, patient = (min(number, self.max_in_flight - self.in_air) for number in wanted)
+        urgent, patient = len(self._waiting[Priority.INTERACTIVE]), self._waiting_below()
+        if urgent:
+            urgent = min(urgent, self._room(Priority.INTERACTIVE, now))
+        if patient:
+            patient = min(patient, self._room(Priority.BATCH, now))
         self.window.want(urgent, patient, self._left())
+
+    def _room(self, priority: Priority, now: float) -> int:
+        """Return how many of a class nothing but slots is missing to."""
+        if not self._is_let_through(priority, now):
+            return 0
+        widths = [self.max_in_flight - self.in_air, self._gate.width - self.in_air]
+        if priority is not Priority.INTERACTIVE:
+            widths.append(self._lower_gate.width - self._in_air_below)
+        return math.ceil(min(widths))
 
     def _turn(self) -> list[Priority]:
         """Return the classes somebody waits in, in the order of their turns."""
@@ -320,7 +329,10 @@ class Pacer:
         self.refused += 1
         if retry_after is not None and retry_after > self._longest_pause:
             # Too long to be obeyed blindly or to learn from: perhaps nonsense. One probe finds out, again and again.
-            self.window.unused(now)
+            if self.window.shared:
+                self.window.refused(now, slot.granted_at, self._longest_pause)
+            else:
+                self.window.unused(now)
             self._pause(now, self._longest_pause)
             return
         unknown = self.window.limit is None

@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from respan_async.errors import ConfigurationError
+from respan_async.pacing.absence import Absence
 from respan_async.pacing.estimate import binding_pause
 from respan_async.pacing.exchange import Ask, Grants, SharedLog, Unreachable
-from respan_async.pacing.holdings import HOLD, Holdings
+from respan_async.pacing.holdings import Holdings
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.window import GRACE, LocalWindow
 
@@ -35,8 +36,6 @@ _SILENCE: Final = LEASE / 3
 _TICK: Final = 1e-4
 _LEAST_LEAD: Final = 0.01
 """Seconds before its time by which a batch asks for a slot, at least: timers and busy loops are late by as much."""
-_FIRST_RETRY: Final = 0.1
-_LAST_RETRY: Final = 2.0
 _AT_ONCE: Final = 100
 """Slots that are asked for with one word at most; only those that are free at once are granted together."""
 
@@ -55,9 +54,7 @@ class SharedWindow:
 
     def __init__(self, log: SharedLog, limit: RateLimit, fallback_share: float, timeout: float) -> None:
         self._log = log
-        self._returns_within = _LAST_RETRY + 2 * timeout
         self._given = limit
-        self._share = fallback_share
         self._mine = Holdings()
         self._epoch = ""
         self._heard = 0.0
@@ -71,9 +68,7 @@ class SharedWindow:
         self._unsaid = 0  # refusals in a row that did not say how long to wait
         self._taken_at = -math.inf
         self._linger = 0.0
-        self._away_since: float | None = None
-        self._retry_at = -math.inf
-        self._retry_after = _FIRST_RETRY
+        self._away = Absence(limit, fallback_share, timeout)
         self._local: LocalWindow | None = None
         self._asking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -122,10 +117,10 @@ class SharedWindow:
         self._mine.give_back(now, stale_only=True)
         begins = self._mine.begins(ahead)
         if begins is not None:
-            return max(begins - now, 0.0)
+            return _TICK if self._could_be_sooner(begins, now) else max(begins - now, 0.0)
         least = self._paused_until
-        if self._away_since is not None:
-            least = self._retry_at
+        if self._away.since is not None:
+            least = self._away.retry_at
         elif self._soonest_at > now:
             least = max(least, self._soonest_at + ahead // self._given.limit * self._given.per)
         return max(least - now, _TICK)
@@ -191,18 +186,18 @@ class SharedWindow:
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""
-        if self._closed:
-            return
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._asking is not None:
-            await asyncio.wait({self._asking})
-        self._urgent = self._patient = 0
-        self._mine.give_back(asyncio.get_running_loop().time())
-        if self._mine.has_news and self._away_since is None:
-            await self._exchange()
-        await self._log.aclose()
+        try:
+            if self._asking is not None:
+                await asyncio.wait({self._asking})
+            self._urgent = self._patient = 0
+            self._mine.give_back(asyncio.get_running_loop().time())
+            if self._mine.has_news and self._away.since is None:
+                await self._exchange()
+        finally:
+            await self._log.aclose()
 
     # ------------------------------------------------------------------ asking
 
@@ -212,9 +207,10 @@ class SharedWindow:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._mine.give_back(now, stale_only=True)
-        if self._away_since is not None and self._local is None and self._share:
-            self._fall_back(now, self._away_since)
+        # What lies ahead for nobody, another process may have use for.
+        self._mine.give_back(now, stale_only=bool(self._urgent or self._patient))
+        if self._local is None and now >= self._away.falls_back_at():
+            self._fall_back(now)
         due = self._due(now)
         if self._timer is not None:
             self._timer.cancel()
@@ -226,9 +222,8 @@ class SharedWindow:
 
     def _due(self, now: float) -> float:
         """Return when there is something to be said."""
-        if self._away_since is not None:
-            falls_back_at = self._falls_back_at(self._away_since)
-            return min(self._retry_at, falls_back_at) if now < falls_back_at else self._retry_at
+        if self._away.since is not None:
+            return self._away.due(now)
         due = self._mine.due(min(_SILENCE, self._given.per / 2), _SILENCE)
         if self._wants_slots(now):
             if self._urgent:
@@ -242,25 +237,31 @@ class SharedWindow:
         begins = self._mine.begins()
         if begins is None:
             return self._urgent > 0 or self._patient > 0
-        # A batch's slot that lies ahead serves an interactive call as well, unless there are free ones.
-        batchs = not self._asked_urgently and begins > now
-        return self._urgent > 0 and batchs and self._used < self._given.limit
+        return self._urgent > 0 and self._could_be_sooner(begins, now)
+
+    def _could_be_sooner(self, begins: float, now: float) -> bool:
+        """Whether an interactive call need not wait for a slot held ahead: it is a batch's, and there are free ones."""
+        return begins > now and not self._asked_urgently and self._used < self._given.limit
 
     async def _ask(self) -> None:
         try:
             await self._exchange()
+        except asyncio.CancelledError:
+            self._closed = True  # the loop is being closed, without anybody having closed the client
+            raise
         finally:
             self._asking = None
-            if not self._closed:
-                self._wake()
-                self._consider()
+        if not self._closed:
+            self._wake()
+            self._consider()
 
     async def _exchange(self) -> None:
         """Say what is to be said, and take what is granted."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         urgent = patient = 0
-        if self._wants_slots(now) and now >= self._paused_until:
+        # While the log is away it is only asked whether it is back: what was granted to nobody's knowledge is lost.
+        if self._away.since is None and self._wants_slots(now) and now >= self._paused_until:
             urgent = min(self._urgent, _AT_ONCE)
             patient = 0 if urgent else min(self._patient, _AT_ONCE)
             self._mine.give_back(now)
@@ -275,9 +276,10 @@ class SharedWindow:
             fresh=secrets.token_hex(8),
             urgent=urgent,
             patient=patient,
+            waiting=self._urgent if self._local is None else 0,
             left=self._left,
             first=first,
-            away=0.0 if self._away_since is None else self._returns_within,
+            away=self._away.within if self._away.is_long(now) else 0.0,
             heard=self._heard,
             reports=told,
         )
@@ -298,12 +300,13 @@ class SharedWindow:
             self._adjust_linger(grants.begins[0], self._met_at - now)
 
     def _reached(self, grants: Grants, now: float) -> None:
-        if self._away_since is not None:
-            _logger.info("the shared pace is back after %.1f s", now - self._away_since)
-            self._away_since = self._local = None
-            self._retry_after = _FIRST_RETRY
+        if self._away.ended():
+            _logger.info("the shared pace is back")
+        self._local = None
         if grants.vanished:
             _logger.warning("the shared pace was lost; it counts as used up for %g s", self._given.per)
+        if self._epoch and grants.epoch != self._epoch:
+            self._mine.are_unheard(now)  # this log is another one
         self._epoch, self._heard = grants.epoch, grants.at
         self._met_at = now
         self._used = grants.used
@@ -319,34 +322,21 @@ class SharedWindow:
 
     # ----------------------------------------------------------- without a log
 
-    def _lost_touch(self, now: float, error: Unreachable) -> None:
-        if self._away_since is None:
-            self._away_since = now
-            self._mine.give_back(now)
+    def _lost_touch(self, asked_at: float, error: Unreachable) -> None:
+        self._mine.give_back(asked_at)
+        if self._away.failed(asked_at, asyncio.get_running_loop().time()):
             _logger.warning(
                 "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",
                 error,
                 self._given.per,
-                self._fallback() if self._share else "nothing",
+                self._away.fallback or "nothing",
             )
             self._tell("unreachable", self._given.per, False)
-        self._retry_at = asyncio.get_running_loop().time() + self._retry_after
-        self._retry_after = min(2 * self._retry_after, _LAST_RETRY)
 
-    def _falls_back_at(self, away_since: float) -> float:
-        """Return when nothing counts any more that the others did by the log, with what they held (rule 4)."""
-        return away_since + self._given.per + HOLD
-
-    def _fall_back(self, now: float, away_since: float) -> None:
-        if now < self._falls_back_at(away_since):
-            return
-        self._local = LocalWindow(self._fallback())
+    def _fall_back(self, now: float) -> None:
+        """Go on with this process's share (rule 4)."""
+        self._local = LocalWindow(self._away.fallback)
         for _ in range(self._mine.in_air):
             self._local.take(now)
+        self._urgent = self._patient = 0  # nobody tells what is wanted, from now on
         self._wake()
-
-    def _fallback(self) -> RateLimit:
-        number = self._given.limit * self._share
-        if number >= 1:
-            return RateLimit(int(number), per=self._given.per)
-        return RateLimit(1, per=self._given.per / number)

@@ -18,10 +18,10 @@
 local key = KEYS[1]
 local limit, period, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, epoch, fresh = ARGV[4], ARGV[5], ARGV[6]
-local urgent, patient, left = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local first = tonumber(ARGV[10])
-local away, heard = tonumber(ARGV[11]), tonumber(ARGV[12])
-local REPORTS = 13
+local urgent, patient, waiting = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local left, first = tonumber(ARGV[10]), tonumber(ARGV[11])
+local away, heard = tonumber(ARGV[12]), tonumber(ARGV[13])
+local REPORTS = 14
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -57,6 +57,13 @@ heard = math.max(noted('heard') or 0, heard)
 redis.call('ZREMRANGEBYSCORE', key, 0, number(now))
 redis.call('ZREMRANGEBYSCORE', key, number(2 * catch_up - now), -1000)
 
+-- No slot lies so far ahead, unless this server's clock was set back: then nobody knows when anything was.
+local furthest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local set_back = furthest[2] and tonumber(furthest[2]) > now + 3 * (period + lease) + away
+if set_back then
+    redis.call('DEL', key)
+end
+
 -- Which log is this? One that has vanished, as its users know, counts as full. So does one that nobody could reach for a
 -- period: each of its users has gone on by itself since, and may do so a little longer.
 local known = redis.call('ZRANGEBYSCORE', key, -1, -1)[1]
@@ -64,7 +71,7 @@ known = known and string.sub(known, 7)
 local full = known and string.sub(known, 1, 4) == 'full'
 local unknown = epoch ~= '' and known ~= epoch and not full
 local deserted = away > 0 and now - heard > period
-if unknown or deserted then
+if unknown or deserted or set_back then
     if known then
         redis.call('ZREM', key, 'epoch ' .. known)
     end
@@ -171,22 +178,22 @@ if again == 0 then
     end
 end
 
-if urgent > #grants then
+if waiting == 0 or (urgent > 0 and urgent <= #grants) then
+    redis.call('ZREM', key, 'urgent ' .. owner)
+elseif urgent > 0 then
     local until_then = #grants > 0 and grants[#grants] or again
     put('urgent ' .. owner, -(now + until_then + math.max(interval / 2, 50000)))
-else
-    redis.call('ZREM', key, 'urgent ' .. owner)
 end
 
-redis.call('PEXPIRE', key, number((2 * period + 2 * lease) / 1000 + 1))
+redis.call('PEXPIRE', key, number((2 * period + 2 * lease) / 1000 + 60000))
 
 local taken = used()
 local soonest = 0
 if taken >= limit then
     local _, comes = next_to_come(taken)
-    soonest = comes - now
+    soonest = math.min(comes - now, period) -- one that is in the air may be answered now
 end
-local reply = { known, (unknown or deserted) and 1 or 0, taken, number(now), number(soonest), number(again) }
+local reply = { known, (unknown or deserted or set_back) and 1 or 0, taken, number(now), number(soonest), number(again) }
 for _, grant in ipairs(grants) do
     reply[#reply + 1] = number(grant)
 end

@@ -13,6 +13,7 @@ from respan_async.pacing.shared import SharedWindow
 
 try:
     import redis.asyncio as _redis
+    from redis.exceptions import ConnectionError as _BrokenError
     from redis.exceptions import NoScriptError, RedisError
 except ModuleNotFoundError:
     raise ImportError(
@@ -56,9 +57,9 @@ class RedisWindow(SharedWindow):
         timeout: float = 1.0,
     ) -> None:
         if not isinstance(limit, RateLimit):
-            raise ConfigurationError(f"limit: expected a RateLimit, got {limit!r:.100}")
+            raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
         if not isinstance(key, str) or not key:
-            raise ConfigurationError(f"key: expected a name, got {key!r:.100}")
+            raise ConfigurationError(f"key: expected a name, got {type(key).__name__}")
         if not _is_number(fallback_share) or not 0 <= fallback_share <= 1:
             raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
         if not _is_number(timeout) or not 0 < timeout < float("inf"):
@@ -71,8 +72,8 @@ class _RedisLog:
 
     def __init__(self, redis: Any, key: str, timeout: float) -> None:
         self._given = not isinstance(redis, str)
-        self._redis = redis if self._given else _connected(redis)
-        if not hasattr(self._redis, "evalsha"):
+        self._redis = redis if self._given else _connected(redis, timeout)
+        if not isinstance(self._redis, _redis.Redis | _redis.RedisCluster):
             raise ConfigurationError(f"redis: expected a URL or a client of redis.asyncio, got {type(redis).__name__}")
         self._key = key
         self._timeout = timeout
@@ -83,7 +84,7 @@ class _RedisLog:
             ask.limit.limit,
             _microseconds(ask.limit.per),
             _microseconds(ask.lease),
-            *(ask.owner, ask.epoch, ask.fresh, ask.urgent, ask.patient),
+            *(ask.owner, ask.epoch, ask.fresh, ask.urgent, ask.patient, ask.waiting),
             _ENDLESS if ask.left > _ENDLESS else int(ask.left),
             ask.first,
             _microseconds(ask.away),
@@ -94,12 +95,14 @@ class _RedisLog:
         try:
             async with asyncio.timeout(self._timeout):
                 try:
-                    reply = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
-                except NoScriptError:
-                    reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
+                    reply = await self._run(arguments)
+                except _BrokenError:
+                    reply = await self._run(
+                        arguments
+                    )  # a server closes what has been idle; what was done, is not again
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001  redis-py raises more than its own, and so may a client of the user's
             raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None
         epoch, vanished, used, *times = reply
         at, soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
@@ -113,6 +116,13 @@ class _RedisLog:
             begins=tuple(begins),
         )
 
+    async def _run(self, arguments: list[str | int]) -> list[Any]:
+        try:
+            reply: list[Any] = await self._redis.evalsha(_SHA, 1, self._key, *arguments)
+        except NoScriptError:
+            reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
+        return reply
+
     async def aclose(self) -> None:
         """Close the connection, if it is ours."""
         if not self._given:
@@ -120,13 +130,19 @@ class _RedisLog:
                 await self._redis.aclose()
 
 
-def _connected(url: str) -> Any:
+def _connected(url: str, timeout: float) -> Any:
+    # The URL is not repeated in what is raised: there may be a password in it.
     try:
         # Without retries of its own: what to do about a lost answer is decided above, and in time.
-        return _redis.Redis.from_url(url, retry=None, single_connection_client=False)
+        client = _redis.Redis.from_url(url, retry=None, socket_timeout=timeout, socket_connect_timeout=timeout)
     except ValueError:
-        # The URL is not repeated: there may be a password in it.
         raise ConfigurationError("redis: expected a URL that begins with redis://, rediss:// or unix://") from None
+    try:
+        pool: Any = client.connection_pool
+        pool.make_connection()  # connects to nothing yet
+    except Exception:  # noqa: BLE001  whatever it makes of its settings
+        raise ConfigurationError("redis: expected a URL whose settings, after the ?, redis-py knows") from None
+    return client
 
 
 def _microseconds(seconds: float) -> int:

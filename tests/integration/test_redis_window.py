@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import redis.asyncio
 from redis.asyncio.cluster import RedisCluster
 
@@ -63,6 +64,11 @@ async def members(url: str) -> list[str]:
 async def flights(url: str) -> list[str]:
     """Name the slots that are held or in the air."""
     return [name for name in await members(url) if name.startswith("flight")]
+
+
+async def answered_slots(url: str) -> list[str]:
+    """Name the slots that were answered and still count."""
+    return [name for name in await members(url) if name.startswith("answered")]
 
 
 async def until(true: Callable[[], Awaitable[object]]) -> None:
@@ -263,7 +269,7 @@ async def test_the_log_expires_by_itself(redis_url: str, replica: Make) -> None:
     await (await replica(redis_url, RateLimit(5, per=3))).temporary_keys.create()
 
     async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        assert 0 < await connection.pttl("respan_async:pace") <= 2 * (3 + 10) * 1000 + 1
+        assert 0 < await connection.pttl("respan_async:pace") <= (2 * (3 + 10) + 60) * 1000 + 1
 
 
 async def test_a_client_of_ones_own_is_not_closed(redis_url: str, replica: Make) -> None:
@@ -352,6 +358,102 @@ async def test_closing_without_redis_does_not_wait_for_it(redis_server: RedisSer
         await client.aclose()
 
 
+async def test_a_connection_that_redis_closed_is_no_outage(redis_url: str, replica: Make) -> None:
+    """A service that was idle finds its connection closed; its next call does not wait for a period."""
+    client = await replica(redis_url, RateLimit(5, per=30))
+    await client.temporary_keys.create()
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        await connection.client_kill_filter(skipme=True)
+
+    async with asyncio.timeout(5):
+        await client.temporary_keys.create()
+
+
+async def test_a_cluster_that_is_down_is_an_outage_like_any_other(
+    replica: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its client raises: with pauses between the tries, one warning, and in time."""
+    cluster = RedisCluster(host="127.0.0.1", port=1)
+    client = await replica(cluster, RateLimit(5, per=60))
+
+    with pytest.raises(DeadlineExceededError):
+        await client.with_options(deadline=1.0).temporary_keys.create()
+
+    assert caplog.text.count("cannot be reached") == 1
+    await cluster.aclose()
+
+
+async def test_a_clock_that_is_set_back_costs_a_period_and_not_more(
+    redis_url: str, replica: Make, fake_respan: FakeRespan
+) -> None:
+    """The log's times are of a future that nobody waits for; it counts as full."""
+    client = await replica(redis_url, RateLimit(5, per=0.5))
+    await client.temporary_keys.create()
+    await until(lambda: answered_slots(redis_url))
+    async with redis.asyncio.Redis.from_url(redis_url) as connection:
+        for name in await answered_slots(redis_url):
+            await connection.zincrby("respan_async:pace", 3600e6, name)
+
+    async with asyncio.timeout(10):
+        await client.temporary_keys.create()
+
+    assert fake_respan.admissions[1] - fake_respan.admissions[0] >= 0.5
+
+
+def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_url: str) -> None:
+    """A client made at the top of a module, as servers that fork load it, has as many names as there are processes."""
+    code = f"""
+import asyncio, os
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import End, Priority
+from respan_async import RateLimit
+from respan_async.redis import RedisWindow
+
+pacer = Pacer(RedisWindow({redis_url!r}, RateLimit(4, per=60)), 64)
+
+async def main():
+    while True:
+        pacer.settle(await pacer.acquire(Priority.INTERACTIVE, asyncio.get_running_loop().time() + 1), End.ANSWERED)
+        os.write(1, b"x")
+
+children = []
+for _ in range(3):
+    if not (child := os.fork()):
+        try:
+            asyncio.run(main())
+        finally:
+            os._exit(0)
+    children.append(child)
+for child in children:
+    os.waitpid(child, 0)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
+
+    assert ended.stdout == b"xxxx"
+
+
+def test_a_program_that_ends_without_closing_ends_quietly(redis_url: str) -> None:
+    """Nothing is left that the event loop has to complain of."""
+    code = f"""
+import asyncio
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import Priority
+from respan_async import RateLimit
+from respan_async.redis import RedisWindow
+
+async def main():
+    pacer = Pacer(RedisWindow({redis_url!r}, RateLimit(1, per=60)), 64)
+    tasks = [asyncio.create_task(pacer.acquire(Priority.INTERACTIVE)) for _ in range(5)]
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True, text=True)
+
+    assert "Task was destroyed" not in ended.stderr
+    assert "RuntimeError" not in ended.stderr
+
+
 # ------------------------------------------------------------------------------------------------ kinds and settings
 
 
@@ -430,6 +532,10 @@ async def test_a_cluster_holds_the_log_in_one_slot(tmp_path: Path, replica: Make
         ({"redis": "http://user:password@host"}, "redis"),
         ({"redis": "redis://user:pass/word@host:port"}, "redis"),
         ({"redis": 6379}, "redis"),
+        ({"redis": redis.Redis()}, "redis"),
+        ({"redis": "redis://:password@127.0.0.1:1/0?sokcet_timeout=1"}, "redis"),
+        ({"redis": "redis://:password@127.0.0.1:1/0?ssl_ca_certs=x"}, "redis"),
+        ({"limit": "redis://:password@127.0.0.1:1/0"}, "limit"),
     ],
 )
 def test_a_wrong_setting_is_told_by_its_name(setting: dict[str, Any], name: str) -> None:

@@ -1,6 +1,7 @@
 """A limit shared through a log: the real pacer and window on a clock that jumps, and a log that can be away."""
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 
@@ -25,6 +26,7 @@ class ScriptedLog:
         asks: All that it was asked, whether or not it answered.
         away: Whether it cannot be reached.
         deaf: Whether it hears, and its answer is lost.
+        epoch: Which log it is.
         trip: Seconds that an answer takes.
         leads: Seconds until the next slots begin; at once when there are none left.
         again: Seconds to wait, without a grant, for each of the next asks.
@@ -34,6 +36,7 @@ class ScriptedLog:
     def __init__(self) -> None:
         self.asks = list[Ask]()
         self.away = self.deaf = self.closed = False
+        self.epoch = "e"
         self.trip = 0.01
         self.leads = deque[float]()
         self.again = deque[float]()
@@ -50,9 +53,8 @@ class ScriptedLog:
         lead = self.leads.popleft() if self.leads and number else 0.0
         return self._grants(0.0, (lead,) if lead else (0.0,) * number)
 
-    @staticmethod
-    def _grants(again: float, begins: tuple[float, ...]) -> Grants:
-        return Grants(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
+    def _grants(self, again: float, begins: tuple[float, ...]) -> Grants:
+        return Grants(epoch=self.epoch, vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
 
     async def aclose(self) -> None:
         """Note it."""
@@ -406,6 +408,89 @@ async def test_with_nothing_to_say_nothing_is_said() -> None:
     await asyncio.sleep(10_000)
 
     assert len(world.log.asks) == said
+    await world.window.aclose()
+
+
+async def test_one_word_that_fails_is_not_worth_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Networks hiccup; what is told is that the second try has failed as well."""
+    world = World()
+    world.log.deaf = True
+    call = asyncio.create_task(world.send())
+    await asyncio.sleep(0.05)
+    world.log.deaf = False
+    await call
+
+    assert caplog.text == ""
+    assert not any(ask.away for ask in world.log.asks)
+    await world.window.aclose()
+
+
+async def test_only_who_was_away_for_long_says_so() -> None:
+    """Then others may have gone on by themselves as well."""
+    world = World()
+    world.log.away = True
+    await asyncio.wait({asyncio.create_task(world.send())}, timeout=20)
+    world.log.away = False
+    await asyncio.sleep(3)
+
+    (*_, last) = [ask for ask in world.log.asks if ask.away]
+    assert last.away == pytest.approx(4.0)
+    assert not world.log.asks[0].away
+    await world.window.aclose()
+
+
+async def test_while_the_log_is_away_nothing_is_asked_of_it() -> None:
+    """A slot that was granted to nobody's knowledge would be missing to everybody."""
+    world = World()
+    world.log.deaf = True
+    call = asyncio.create_task(world.send_many(20))
+    await asyncio.sleep(30)
+
+    assert [ask.urgent for ask in world.log.asks] == [20] + [0] * (len(world.log.asks) - 1)
+    assert max(len(ask.reports) for ask in world.log.asks) == 20
+    world.log.deaf = False
+    await call
+    await world.window.aclose()
+
+
+async def test_after_a_refusal_no_more_is_asked_for_than_may_go() -> None:
+    """A pacer that lets one request at a time through has no use for the slots of all who wait."""
+    world = World(RateLimit(100, per=60))
+    slot = await world.pacer.acquire(INTERACTIVE)
+    world.pacer.settle(slot, End.REFUSED, retry_after=2.0)
+    await world.send_many(30)
+
+    wanted = [ask.urgent for ask in world.log.asks if ask.urgent]
+    assert wanted[1] == 1
+    assert all(later <= 2 * earlier for earlier, later in itertools.pairwise(wanted[1:]))
+    await world.window.aclose()
+
+
+async def test_a_log_that_has_changed_hears_of_what_is_in_the_air() -> None:
+    """It knows nothing of slots that another one has granted."""
+    world = World()
+    slot = await world.pacer.acquire(INTERACTIVE)
+    world.log.epoch = "another"
+    await asyncio.sleep(0.1)
+    await world.send()
+    await asyncio.sleep(0.1)
+
+    assert len(world.log.heard(Fate.FLYING)) == 1
+    world.pacer.settle(slot, End.ANSWERED)
+    await world.window.aclose()
+
+
+async def test_a_call_that_could_go_is_not_failed_for_a_slot_that_a_batch_holds() -> None:
+    """There are free ones, whatever lies ahead for the batch."""
+    world = World()
+    world.log.leads.append(7.0)
+    batch = asyncio.create_task(world.send(BATCH))
+    await asyncio.sleep(1)
+
+    await world.send(deadline=now() + 2)
+
+    batch.cancel()
+    await asyncio.wait({batch})
     await world.window.aclose()
 
 
