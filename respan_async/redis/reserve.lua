@@ -10,6 +10,7 @@
 --   spread          (minus) when the next slot of a batch may begin
 --   pause           (minus) until when the server has asked everybody to wait
 --   starved         (minus) how many urgent slots were granted since a batch was turned away for their sake
+--   spared          (minus) until when batches leave one slot free, since there was an interactive call
 --   urgent <owner>  (minus) until when a process has interactive calls that wait
 --   heard           (minus) when this last said a word that is known to have been heard
 --
@@ -45,10 +46,10 @@ local function used()
     return redis.call('ZCOUNT', key, '(' .. number(now), '+inf')
 end
 
--- The slot that the next one takes over: the one with whose coming back there are fewer than the limit. There may be
--- more than the limit, after some were sent without this log.
-local function next_to_come(taken)
-    local found = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', taken - limit, 1)
+-- The slot that the next one takes over: the one with whose coming back there are fewer than there is room for. There may
+-- be more than the limit, after some were sent without this log.
+local function next_to_come(taken, room)
+    local found = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', taken - room, 1)
     return found[1], tonumber(found[2])
 end
 
@@ -136,16 +137,26 @@ elseif urgent == 0 and patient > 0 then
     end
 end
 
+-- Where interactive calls come, and slots are many, batches leave one free: who comes then does not wait at all.
+local sparing = limit
+if urgent > 0 then
+    put('spared', -(now + 5 * period))
+elseif limit >= 50 and (noted('spared') or 0) > now then
+    sparing = limit - 1
+end
+
 local grants = {}
 if again == 0 then
     for index = 0, math.max(urgent, patient) - 1 do
         local taken = used()
+        local fits = urgent > 0 or left - index <= limit - taken
+        local room = fits and limit or sparing
         local begins, before_it = now, nil
-        if taken >= limit then
-            before_it, begins = next_to_come(taken)
+        if taken >= room then
+            before_it, begins = next_to_come(taken, room)
         end
         local spread = noted('spread') or 0
-        if urgent == 0 and left - index > limit - taken then
+        if not fits then
             begins = math.max(begins, spread)
         end
         local flight = 'flight ' .. owner .. ':' .. number(first + index)
@@ -190,7 +201,7 @@ redis.call('PEXPIRE', key, number((2 * period + 2 * lease) / 1000 + 60000))
 local taken = used()
 local soonest = 0
 if taken >= limit then
-    local _, comes = next_to_come(taken)
+    local _, comes = next_to_come(taken, limit)
     soonest = math.min(comes - now, period) -- one that is in the air may be answered now
 end
 local reply = { known, (unknown or deserted or set_back) and 1 or 0, taken, number(now), number(soonest), number(again) }

@@ -123,6 +123,38 @@ async def test_a_lower_class_gets_its_slot_also_after_a_burst_of_interactive_cal
         task.cancel()
 
 
+async def test_batches_leave_one_slot_free_where_interactive_calls_come() -> None:
+    """The next one then does not wait at all; where none has come for five periods, batches take all."""
+    line = Line(pacer(RateLimit(60, per=60)))
+    line.pacer.demand()
+    line.join("first")
+    for index in range(1000):
+        line.join(f"low{index}", BATCH)
+    await asyncio.sleep(120)
+    begun = now()
+    await line.join("second")
+
+    assert line.times["second"] == begun
+    await asyncio.sleep(360)
+    assert line.pacer.window.used(now()) == 60
+    for task in line.tasks.values():
+        task.cancel()
+
+
+async def test_a_small_limit_spares_nothing() -> None:
+    """One of a few would cost batches more than it is worth."""
+    line = Line(pacer(RateLimit(10, per=60)))
+    line.pacer.demand()
+    line.join("first")
+    for index in range(100):
+        line.join(f"low{index}", BATCH)
+    await asyncio.sleep(119)
+
+    assert line.pacer.window.used(now()) == 10
+    for task in line.tasks.values():
+        task.cancel()
+
+
 async def test_no_more_are_in_the_air_than_is_allowed() -> None:
     """The next goes when one has come back, the highest class first."""
     line = Line(pacer(max_in_flight=2))
