@@ -37,6 +37,8 @@ _SHORTEST: Final = 1.0
 """Seconds of the shortest period that a whole number of seconds can speak of."""
 _MUCH: Final = 0.9
 """A limit that falls below this part of what it was has changed much."""
+_FINE: Final = 100
+"""A limit is explored in steps of a hundredth of it, or one."""
 _LEAST_PATIENCE: Final = 1.0
 _MOST_PATIENCE: Final = 64.0
 
@@ -65,6 +67,7 @@ class Estimate:
         self._patience = _LEAST_PATIENCE
         self._step = 1
         self._target: int | None = None
+        self._unconfirmed: int | None = None  # how many were in the air when the target was reached, and are still
 
     @property
     def counted_at(self) -> float | None:
@@ -88,15 +91,20 @@ class Estimate:
             patient = now >= self._clean_since + self._patience * limit.per
             if not patient or self._used_up_at < self._clean_since:
                 return 0
-            self._target = limit.limit + self._step
+            self._target = limit.limit + self._step * max(1, limit.limit // _FINE)
             if self._ceiling is not None:
                 self._target = min(self._target, self._ceiling)
         return self._target - limit.limit
 
     def taken(self, now: float) -> None:
         """Note that a slot was taken."""
-        if self.limit is not None and self._log.used(now, self.limit.per) >= self.limit.limit:
+        if self.limit is None:
+            return
+        used = self._log.used(now, self.limit.per)
+        if used >= self.limit.limit:
             self._used_up_at = now
+        if self._target is not None and self._unconfirmed is None and used >= self._target:
+            self._unconfirmed = self._log.in_air
 
     def admitted(self, now: float) -> None:
         """Note that the server let one more in, after the log did."""
@@ -110,8 +118,13 @@ class Estimate:
             seen = self._log.admitted_within(now, self.limit.per)
             if seen > self.limit.limit:
                 self.limit = attrs.evolve(self.limit, limit=seen)
-            if seen >= self._target:
-                self._target = None
+            if self._unconfirmed is not None:
+                self._unconfirmed -= 1
+            if seen >= self._target or self._unconfirmed == 0:
+                # All that were in the air when it was reached have been let in: where the server is far away, fewer
+                # than that are ever seen within a period.
+                self.limit = attrs.evolve(self.limit, limit=max(seen, self._target))
+                self._target = self._unconfirmed = None
                 if self._step > 1:
                     self._patience = _LEAST_PATIENCE  # the second success in a row: the limit really is higher
                 self._step *= 2
@@ -134,7 +147,7 @@ class Estimate:
         scouting, before = self._target is not None, self.limit
         self._patience = min(self._patience * 2, _MOST_PATIENCE)
         self._step = 1
-        self._target = None
+        self._target = self._unconfirmed = None
         corrected = self._corrected(now, retry_after)
         if corrected is None:
             return False

@@ -322,6 +322,14 @@ def test_a_bucket_is_lived_with(rate: int, burst: int, said: Said) -> None:
     assert world.refused <= 0.15 * 600
 
 
+def test_a_fast_limit_far_away_is_explored() -> None:
+    """Where a round trip takes as long as many slots, what is in the air counts as well."""
+    world, took = run(lambda: learn(Bucket(500, per=1, burst=100), 5000, 0.04, "whole"))
+
+    assert took <= 1.48 * (5000 - 100) / 500
+    assert world.refused <= 0.02 * 5000
+
+
 async def halved(given: RateLimit | None) -> World:
     """Let the limit become half of what it was after five of its periods."""
     world = World(SlidingLog(60, per=60), pacer(given), (0.05, 0.2))
