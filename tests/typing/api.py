@@ -1,10 +1,11 @@
 """The public API as a type checker sees it: checked by mypy and pyright, and never executed."""
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, assert_type
 
 import aiohttp
+import redis.asyncio
 
 from respan_async import (
     DOCUMENTED_LIMIT,
@@ -58,6 +59,9 @@ from respan_async.events import (
     SuspectEvent,
     SweepEvent,
 )
+from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, Ticket
+from respan_async.otel import OpenTelemetry
+from respan_async.redis import RedisWindow
 from respan_async.testing import (
     FAULTS,
     Bucket,
@@ -373,6 +377,28 @@ def only_issued(event: IssuedEvent) -> object:
 
 
 HOOKS: list[Hook] = [print, on_event, only_issued, lambda event: event]
+
+
+# -------------------------------------------------------------- many machines
+
+
+async def fleet(connection: redis.asyncio.Redis, deliver: Callable[[str, CreatedKey], Awaitable[None]]) -> None:
+    """One pace and one ledger for many processes, and what operators see of them."""
+    RedisWindow("rediss://host/0", DOCUMENTED_LIMIT)
+    window = RedisWindow(connection, RateLimit(60, per=60), key="account", fallback_share=0, timeout=0.5)
+    ledger = PostgresLedger("postgresql://host/db", AESGCMCipher(b"k" * 32), lease=10.0, schema="respan_eu")
+    assert_type(await ledger.create_schema(), None)
+    assert_type(await ledger.rotate(), int)
+    telemetry = OpenTelemetry()
+    async with (
+        AsyncRespan(pace=window, hooks=[telemetry]) as respan,
+        Issuer(respan.with_options(priority="batch"), ledger, deliver=deliver) as issuer,
+        telemetry.observing(respan, issuer, every=5.0),
+    ):
+        ticket = Ticket("tenant-1", CreateKeyRequest(name="tenant 1"))
+        assert_type(await issuer.issue(ticket, deadline=5.0), Issued[Ticket])
+        assert_type(await issuer.issue(ticket), Issued[Ticket])
+        assert_type(respan.pace.limit, RateLimit | None)
 
 
 # ------------------------------------------------------------------- testing
