@@ -49,8 +49,8 @@ def _run(quick: bool, compiled: str) -> Report:
     return Report(
         name="startup",
         title="How long the import takes, and how long it is to the first key.",
-        conditions="user and system time of fresh interpreters, less that of an empty one in the same round; bytecode compiled "
-        "before; the first "
+        conditions="user and system time of fresh interpreters, less that of an empty one in the same round; bytecode "
+        "compiled before; the first "
         f"key over plain HTTP on loopback; {rounds} rounds{peers.left_out()}",
         figures=[
             Figure(name=f"import {_OURS}, against import {_AIOHTTP}", unit=TIMES, samples=ratios, at_most=_TARGET),

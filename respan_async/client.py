@@ -123,7 +123,7 @@ class AsyncRespan:
         self._core = Core(desk, lifetime, tag_names)
         self.temporary_keys = TemporaryKeys(self._core, self._options)
         lowest = TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-        self._auto_sweep = AutoSweep(lowest.sweep, lambda: len(book) > 0, lifetime)
+        self._auto_sweep = AutoSweep(lowest.sweep, book.pending, lifetime)
 
     def _heard(self, event: Event) -> None:
         if isinstance(event, SuspectEvent):

@@ -16,6 +16,9 @@ from cattrs.preconf.orjson import make_converter
 from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import Secret
 
+MAX_ID: Final = 512
+"""Characters of a key's id; that of any key that was ever seen has some 40."""
+
 _UNREADABLE: Final = object()
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
@@ -127,8 +130,15 @@ def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
     return TemporaryKey(**_key_fields(data))
 
 
+def is_usable_id(key_id: str) -> bool:
+    """Whether a key's id can be kept, shown and sent back."""
+    return key_id.isprintable() and 0 < len(key_id) <= MAX_ID
+
+
 def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     values = _key_fields(data)
+    if not is_usable_id(values["id"]):
+        raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id")
     api_key = values["extra"].pop("api_key", None)
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
     if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():

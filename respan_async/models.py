@@ -2,6 +2,7 @@
 
 import enum
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar
@@ -62,6 +63,9 @@ def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise _fail(attribute.name, "a string", value)
     if len(value) > MAX_NAME:
         raise InvalidRequestError(f"{attribute.name}: expected at most {MAX_NAME} characters, got {len(value)}")
+    # Neither Django nor Postgres takes a NUL, and none of the others has a place in a name.
+    if any(unicodedata.category(letter) == "Cc" and letter not in "\t\r\n" for letter in value):
+        raise _fail(attribute.name, "no control characters", value)
     _check_encodable(attribute.name, value)
 
 

@@ -47,8 +47,8 @@ class SuspectStore(Protocol):
         """Whether a key with this id was handed out, and so is somebody's."""
         ...
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
-        """Let go of a suspect: its key was revoked, or else has died by itself."""
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
         ...
 
 
@@ -77,11 +77,13 @@ class SuspectBook:
         # Every attempt has a tag of its own, and an attempt that became a suspect has handed out nothing.
         return False
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
-        """Let go of a suspect: its key was revoked, or else has died by itself."""
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
         # Two sweeps at once, or two keys with one tag, may let go of the same one.
-        if suspect in self._suspects:
-            self._suspects.remove(suspect)
+        if suspect not in self._suspects:
+            return False
+        self._suspects.remove(suspect)
+        return True
 
 
 def expires_at(suspect: Suspect) -> datetime | None:

@@ -13,7 +13,7 @@ Rules:
 import asyncio
 import contextvars
 import math
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -36,8 +36,11 @@ from respan_async.suspects import SuspectStore, expires_at
 GRACE: Final = 60.0
 """Seconds to wait after an attempt before its key is looked for: a server may make it after we gave up."""
 
-_AFTER_EXPIRY: Final = timedelta(hours=1)
-"""How long past its expiry a suspect is kept, by a local clock that may be fast."""
+EVERY: Final = 600.0
+"""Seconds from one sweep to the next, when nobody asks for them."""
+
+AFTER_EXPIRY: Final = timedelta(hours=1)
+"""How long past its expiry a key may be alive, by a local clock that may be fast."""
 
 
 class Keys(Protocol):
@@ -58,7 +61,7 @@ class Keys(Protocol):
 
 @attrs.frozen(kw_only=True)
 class SweepReport:
-    """What a sweep did.
+    """What a sweep did, and not what another did at the same time.
 
     Attributes:
         revoked: The ids of the keys it revoked.
@@ -87,26 +90,22 @@ async def sweep(
         RespanError: The list could not be read, or a key not be revoked. The suspects stay.
     """
     suspects = list(await store.pending())
-    expired = [suspect for suspect in suspects if (end := expires_at(suspect)) and end + _AFTER_EXPIRY < wall()]
-    for suspect in expired:
-        await store.settle(suspect, revoked=False)
-        suspects.remove(suspect)
-    revoked: list[str] = []
+    dead = [suspect for suspect in suspects if (end := expires_at(suspect)) and end + AFTER_EXPIRY < wall()]
+    suspects = [suspect for suspect in suspects if suspect not in dead]
+    expired = [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
+    revoked: dict[str, Suspect] = {}
     failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
         try:
-            await _revoke(suspect.id or "", suspect, keys, store, hub)
+            await _revoke(suspect.id or "", suspect, keys, store, hub, revoked)
         except APIStatusError as error:
             failure = failure or error  # about this one key; the others are revoked all the same
-        else:
-            revoked.append(suspect.id or "")
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
         await _wait_out(tagged, grace, wall)
         for key, suspect in await _proven(tagged, keys, store):
             if await _still(key.id, suspect, keys):
-                await _revoke(key.id, suspect, keys, store, hub)
-                revoked.append(key.id)
+                await _revoke(key.id, suspect, keys, store, hub, revoked)
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
     hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
     if failure is not None:
@@ -139,9 +138,13 @@ async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
         return False
 
 
-async def _revoke(key_id: str, suspect: Suspect, keys: Keys, store: SuspectStore, hub: Hub) -> None:
+async def _revoke(
+    key_id: str, suspect: Suspect, keys: Keys, store: SuspectStore, hub: Hub, revoked: dict[str, Suspect]
+) -> None:
     await keys.revoke(key_id)
-    await store.settle(suspect, revoked=True)
+    if not await store.settle(suspect, revoked=True) and suspect not in revoked.values():
+        return  # another sweep was faster; a suspect of this one may have left two keys
+    revoked[key_id] = suspect
     logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
     hub.tell(RevokedEvent, id=key_id, reason=suspect.reason)
 
@@ -181,25 +184,30 @@ class AutoSweep:
 
     Args:
         once: Sweeps once.
-        pending: Tells whether a sweep has anything to do.
+        pending: Returns the suspects there are.
         lifetime: Where the task belongs.
         every: Seconds between two sweeps.
     """
 
     def __init__(
-        self, once: Callable[[], Any], pending: Callable[[], bool], lifetime: Lifetime, every: float = 600.0
+        self,
+        once: Callable[[], Awaitable[object]],
+        pending: Callable[[], Awaitable[Sequence[Suspect]]],
+        lifetime: Lifetime,
+        every: float = EVERY,
     ) -> None:
         self._once = once
         self._pending = pending
         self._lifetime = lifetime
         self._every = every
         self._task: asyncio.Task[None] | None = None
-        self._refused = False
+        self._woken = self._refused = False
         self._last = -math.inf
         lifetime.closers.add(self._stop)
 
     def wake(self) -> None:
-        """There is a suspect."""
+        """There may be a suspect."""
+        self._woken = True
         if self._refused or self._lifetime.closing or (self._task is not None and not self._task.done()):
             return
         # In a context of its own: it outlives the call that has left the suspect.
@@ -211,11 +219,14 @@ class AutoSweep:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._pending():
-            await asyncio.sleep(max(self._last + self._every - loop.time(), 0.0))
-            self._last = loop.time()
+        while self._woken:
+            self._woken = False
             try:
-                await self._once()
+                if await self._pending():
+                    self._woken = True  # until there are none, looked at after this sweep
+                    await asyncio.sleep(max(self._last + self._every - loop.time(), 0.0))
+                    self._last = loop.time()
+                    await self._once()
             except (PermissionDeniedError, AuthenticationError) as error:
                 self._refused = True
                 logger.warning("this API key may not sweep (%s); suspects are only reported", type(error).__name__)

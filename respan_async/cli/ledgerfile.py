@@ -101,7 +101,10 @@ async def deliver_left(ledger: SQLiteLedger, path: str, outlet: Outlet) -> int:
     after, count = "", 0
     try:
         while left := await ledger.undelivered(after, _PAGE):
-            alive = [(ticket, key) for ticket, key in left if not key.expired]
+            for _, key in left:
+                if isinstance(key, LedgerError):
+                    raise key
+            alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
             results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
             for result in results:
                 # One that the file does not want is told when its line has its turn.

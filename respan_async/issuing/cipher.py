@@ -16,6 +16,7 @@ _VERSION: Final = b"\x01"
 _ID: Final = 4
 _NONCE: Final = 12
 _KEY: Final = 32
+_HOW: Final = f"make one with: openssl rand -base64 {_KEY}"
 
 
 class Cipher(Protocol):
@@ -38,6 +39,18 @@ class Cipher(Protocol):
         ...
 
 
+def checked(cipher: Cipher | None) -> Cipher | None:
+    """Return a cipher, if it is one.
+
+    Raises:
+        ConfigurationError: It is something else, such as a key.
+    """
+    if cipher is None or callable(getattr(cipher, "decrypt", None)):
+        return cipher
+    # Its type alone is told: it may be the key.
+    raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {type(cipher).__name__}")
+
+
 class AESGCMCipher:
     """Encrypt with AES-256-GCM, with the ticket as associated data and the id of the key in front (extra `crypto`).
 
@@ -56,7 +69,7 @@ class AESGCMCipher:
         if key is None:
             key = os.environ.get(ENVIRONMENT) or None
         if key is None:
-            raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none")
+            raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
         self._current, current = _cipher_of(key)
         self._ciphers = dict([*(_cipher_of(old) for old in old_keys), (self._current, current)])
 
@@ -105,7 +118,7 @@ def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
         raise ImportError("AESGCMCipher needs the extra 'crypto': pip install 'respan-async[crypto]'") from None
     raw = _raw(key)
     if raw is None:
-        raise ConfigurationError(f"key: expected {_KEY} bytes, or their base64 text")
+        raise ConfigurationError(f"key: expected {_KEY} bytes, or their base64 text; {_HOW}")
     return hashlib.sha256(b"respan-async ledger key id" + raw).digest()[:_ID], AESGCM(raw)
 
 

@@ -18,9 +18,13 @@ import psycopg
 from psycopg import conninfo
 
 from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.lifetime import being_cancelled
 
 _OPEN: Final = 4
 """Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
+
+_TOO_LARGE: Final = "54"
+"""The class of SQLSTATE of what is more than the server can take. psycopg calls it operational; it stays as it is."""
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -37,6 +41,10 @@ class LostError(LedgerError):
 
 class MissingError(LedgerError):
     """There is no such table or schema."""
+
+
+class DeniedError(LedgerError):
+    """The user has not the right to do it."""
 
 
 class DoubleError(LedgerError):
@@ -56,13 +64,9 @@ class Connections:
     """
 
     def __init__(self, dsn: str, *, attempt: float, patience: float) -> None:
-        try:
-            given = conninfo.conninfo_to_dict(dsn)
-        except psycopg.Error:  # its message shows the string, and with it the password
-            raise ConfigurationError("dsn: not a connection string of Postgres") from None
+        given = _settings_of(dsn)
         self.attempt = attempt
         self.patience = patience
-        self._password = str(given.get("password") or "")
         self._settings: dict[str, Any] = {
             "application_name": "respan-async",
             "connect_timeout": max(2, round(attempt)),
@@ -76,6 +80,8 @@ class Connections:
         self._free = asyncio.Semaphore(_OPEN)
         self._turns: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[list[Row]]] = set()
+        self._executing: dict[asyncio.Task[Any] | None, _Connection] = {}
+        self._closed = False
 
     async def ask(
         self,
@@ -105,16 +111,29 @@ class Connections:
         task = asyncio.get_running_loop().create_task(self._in_turn(run, tuple(about), until))
         self._tasks.add(task)
         task.add_done_callback(self._over)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and not being_cancelled():
+                raise LostError("the ledger was closed before its server answered", retryable=True) from None
+            raise
 
-    async def drain(self) -> None:
-        """Wait for what has been asked for."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+    async def drain(self, seconds: float) -> bool:
+        """Wait for what has been asked for, but not longer than `seconds`; return whether it is done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return not self._tasks
 
     async def aclose(self) -> None:
-        """Wait for what has been asked for, and close every connection."""
-        await self.drain()
+        """Give up what is not done yet, and close every connection."""
+        self._closed = True
+        for task in self._tasks:
+            if (connection := self._executing.get(task)) is not None:
+                _sever(connection)
+            else:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._close_idle()
 
     # ----------------------------------------------------------------- inside
@@ -148,7 +167,7 @@ class Connections:
             except LostError:
                 # What broke one connection has broken those that lie idle, too.
                 await self._close_idle()
-                if time.monotonic() + pause >= until:
+                if self._closed or time.monotonic() + pause >= until:
                     raise
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -173,7 +192,7 @@ class Connections:
         except TimeoutError:
             told = "no answer in time"
         except psycopg.Error as error:
-            told = self._told(error)
+            told = _told(error)
         # Not from within: psycopg's exception holds the password, and would be the context of this one.
         raise LostError(f"the ledger could not be reached: {told}", retryable=True)
 
@@ -182,6 +201,8 @@ class Connections:
     ) -> list[Row]:
         # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
         timer = asyncio.get_running_loop().call_later(attempt, _sever, connection)
+        task = asyncio.current_task()
+        self._executing[task] = connection
         sound = False
         try:
             # Statements are this package's own; as bytes, since they are no literals to the type checker.
@@ -194,19 +215,27 @@ class Connections:
             sound = not isinstance(failure, LostError)
         finally:
             timer.cancel()
+            del self._executing[task]
             if sound and not connection.closed:
                 self._idle.append(connection)
             else:
                 await connection.close()
         raise failure
 
-    def _failure(self, error: psycopg.Error) -> LedgerError:
+    @staticmethod
+    def _failure(error: psycopg.Error) -> LedgerError:
         """Return what psycopg's exception is here."""
-        told = self._told(error)
+        told = _told(error)
         match error:
-            case psycopg.OperationalError() | psycopg.InterfaceError() | psycopg.errors.ReadOnlySqlTransaction():
-                # A connection that broke, a server that restarts, one that is a replica since, a deadlock.
+            case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
+                return LedgerError(f"the ledger could not be used: {told}")
+            case psycopg.errors.ReadOnlySqlTransaction():
+                return LostError(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
+            case psycopg.OperationalError() | psycopg.InterfaceError():
+                # A connection that broke, a server that restarts, a deadlock.
                 return LostError(f"the connection to the ledger broke: {told}", retryable=True)
+            case psycopg.errors.InsufficientPrivilege():
+                return DeniedError(f"the ledger could not be used: {told}")
             case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
                 return MissingError(told)
             case psycopg.errors.UniqueViolation():
@@ -219,10 +248,28 @@ class Connections:
         for connection in idle:
             await connection.close()
 
-    def _told(self, error: psycopg.Error) -> str:
-        """Return the first line of a message: those after it may show parameters."""
-        told = (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
-        return told.replace(self._password, "***") if self._password else told
+
+def _settings_of(dsn: str) -> dict[str, Any]:
+    """Return what a connection string says.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    problem = "not a connection string of Postgres, such as postgresql://user:password@host/database"
+    scheme = dsn.partition("://")[0] if isinstance(dsn, str) else ""
+    if scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
+        problem = f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
+    try:
+        if isinstance(dsn, str) and dsn.strip():
+            return conninfo.conninfo_to_dict(dsn)
+    except psycopg.Error:  # its message shows the string, and with it the password
+        pass
+    raise ConfigurationError(f"dsn: {problem}")
+
+
+def _told(error: psycopg.Error) -> str:
+    """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
+    return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
 
 
 def _sever(connection: _Connection) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from respan_async.errors import LedgerError
@@ -9,6 +10,7 @@ from respan_async.events import logger
 from respan_async.issuing.ledger import Ledger
 from respan_async.lifetime import Lifetime, being_cancelled
 from respan_async.models import CreatedKey
+from respan_async.sweep import AFTER_EXPIRY
 
 FIRST: Final = 1.0
 LONGEST: Final = 60.0
@@ -16,9 +18,12 @@ LONGEST: Final = 60.0
 
 _PAGE: Final = 100
 
+_THEIRS: Final = 600.0
+"""Seconds for which a key is left to the owner that has recorded it, if that is alive."""
+
 
 class Delivery:
-    """Call the user's function for a ticket's key until it succeeds or the key has expired, then erase the secret.
+    """Call the user's function for a ticket's key until it succeeds or the key is dead, then erase the secret.
 
     Args:
         deliver: The user's function, idempotent by ticket.
@@ -34,6 +39,9 @@ class Delivery:
         self._lifetime = lifetime
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[str] = set()
+        self._erased: set[str] = set()  # since the last page of what was left was asked for
+        self._catching_up = False
+        self._unreadable: set[str] = set()  # of which the log has told
         self._stopped = False
         lifetime.closers.add(self._stop)
 
@@ -52,8 +60,10 @@ class Delivery:
                 self._under_way.discard(ticket_id)
 
     def deliver_left(self) -> None:
-        """Deliver, in the background, what an earlier run has left."""
-        self._spawn(self._catch_up())
+        """Deliver, in the background, what earlier runs and others that have died have left."""
+        if not self._catching_up:
+            self._catching_up = True
+            self._spawn(self._catch_up())
 
     async def aclose(self) -> None:
         """End what goes on in the background; the ledger keeps what is not delivered."""
@@ -93,6 +103,8 @@ class Delivery:
     async def _erase(self, ticket_id: str) -> None:
         try:
             await self._ledger.erase(ticket_id)
+            if self._catching_up:
+                self._erased.add(ticket_id)
         except LedgerError as error:
             # Delivered all the same. The next run delivers it once more, and erases it then.
             logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
@@ -100,7 +112,7 @@ class Delivery:
     async def _insist(self, ticket_id: str, key: CreatedKey) -> None:
         pause = FIRST
         try:
-            while not key.expired:
+            while not _is_dead(key):
                 await asyncio.sleep(pause)
                 if await self._once(ticket_id, key) or self._stopped:
                     return
@@ -114,14 +126,32 @@ class Delivery:
         try:
             await self._deliver_left()
         except LedgerError as error:
-            logger.warning("what an earlier run has not delivered could not be read: %s", error)
+            logger.warning("what was not delivered could not be read: %s", error)
+        finally:
+            self._catching_up = False
 
     async def _deliver_left(self) -> None:
         after = ""
-        while left := await self._ledger.undelivered(after, _PAGE):
+        while True:
+            self._erased.clear()
+            left = await self._ledger.undelivered(after, _PAGE, left_for=_THEIRS)
+            if not left:
+                return
             for ticket_id, key in left:
-                if key.expired:
-                    await self._erase(ticket_id)
-                else:
-                    await self.deliver(ticket_id, key)
                 after = ticket_id
+                if isinstance(key, LedgerError):
+                    self._tell_unreadable(ticket_id, key)
+                elif _is_dead(key):
+                    await self._erase(ticket_id)
+                elif ticket_id not in self._erased:
+                    await self.deliver(ticket_id, key)
+
+    def _tell_unreadable(self, ticket_id: str, error: LedgerError) -> None:
+        if ticket_id not in self._unreadable:
+            self._unreadable.add(ticket_id)
+            logger.warning("%s; it is left as it is", error)
+
+
+def _is_dead(key: CreatedKey) -> bool:
+    """Whether a key has certainly expired, by a local clock that may be fast: its secret is erased then."""
+    return key.expiry_date is not None and key.expiry_date + AFTER_EXPIRY <= datetime.now(UTC)

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
-from respan_async.errors import LedgerError
+from respan_async.errors import ConfigurationError, LedgerError
 
 
 class Heart:
@@ -16,6 +16,9 @@ class Heart:
         renew: Prolongs the lease there is; returns whether there is one.
         enrol: Makes another owner, with a lease.
         bury: Takes over what owners have left that are gone.
+
+    Raises:
+        ConfigurationError: `lease` is not above 0 and finite.
 
     Attributes:
         until: When the lease ends, by `time.monotonic()`, at the earliest.
@@ -28,6 +31,8 @@ class Heart:
         enrol: Callable[[], Awaitable[None]],
         bury: Callable[[], Awaitable[None]],
     ) -> None:
+        if not isinstance(lease, int | float) or isinstance(lease, bool) or not 0 < lease < float("inf"):
+            raise ConfigurationError(f"lease: expected seconds above 0, got {lease!r:.100}")
         self.until = 0.0
         self._since = 0.0
         self._lease = lease
@@ -76,6 +81,6 @@ class Heart:
             # The first, or one that others took away while this process was stopped, with all its claims.
             await self._enrol()
             self._since = time.monotonic()  # what was intended while this was asked is the old owner's
-        elif asked >= self.until:
-            self._since = asked  # it had ended, and single tickets may have been taken over
+        elif (renewed := time.monotonic()) >= self.until:
+            self._since = renewed  # it may have ended first, and single tickets have been taken over
         self.until = asked + self._lease

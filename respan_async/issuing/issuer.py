@@ -1,12 +1,13 @@
 """Issuing for tickets: a key for each, once, through crashes and on several machines."""
 
 import asyncio
+import contextvars
 import hashlib
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Self
 
 import attrs
 
@@ -18,9 +19,10 @@ from respan_async.effect import Suspect
 from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
 from respan_async.issuing.delivery import Delivery
 from respan_async.issuing.ledger import Counts, Ledger
+from respan_async.issuing.notes import Notes
 from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
-from respan_async.issuing.work import TicketWork
+from respan_async.issuing.work import TicketOfBatch, TicketWork
 from respan_async.keys import SweepKeys, TemporaryKeys
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
@@ -30,6 +32,9 @@ from respan_async.secret import Secret
 from respan_async.sweep import AutoSweep, SweepReport
 
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
+
+_ROUND: Final = 10.0
+"""Seconds from one look at what others have left, and at what could not be written, to the next."""
 
 
 class Issuer:
@@ -44,7 +49,7 @@ class Issuer:
             succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
         force: Use a ledger that belongs to another account or base URL.
         account: One word that the ledger is bound to in place of the base URL, for a server whose address changes.
-        auto_sweep: Sweep by itself, at most every ten minutes, while there are suspects.
+        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes.
 
     Raises:
         ConfigurationError: `account` is no such word.
@@ -72,15 +77,15 @@ class Issuer:
         self._working: set[TicketWork] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._notes: set[asyncio.Task[None]] = set()
+        self._notes = Notes(self._core.lifetime)
+        self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._closed = False
+        self._opened = self._closed = False
         self._over = asyncio.Event()
         options = attrs.evolve(respan._options, priority=Priority.SWEEP, deadline=None)
         self._lowest = TemporaryKeys(self._core, options)
-        self._suspected = False
         self._place = account
-        self._auto_sweep = AutoSweep(self.sweep, lambda: auto_sweep and self._suspected, self._core.lifetime)
+        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._core.lifetime) if auto_sweep else None
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -117,7 +122,7 @@ class Issuer:
         """
         return self._keys._batch(
             tickets,
-            partial(_TicketOfBatch, self),
+            partial(TicketOfBatch, self),
             lambda _: None,
             max_in_flight,
             ordered,
@@ -160,6 +165,7 @@ class Issuer:
         if self._opening is not None and not self._opening.done():
             await asyncio.wait({self._opening})  # or it would open what nobody closes
         self._core.lifetime.finishers.discard(self.aclose)
+        self._end_rounds()
         for work in list(self._working):
             if work.runs_here:
                 self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
@@ -168,10 +174,11 @@ class Issuer:
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
                 await self._idle.wait()
-                await self._written()
+                await self._notes.written()
         if self._delivery is not None:
             await self._delivery.aclose()
-        await self._ledger.aclose()
+        if self._opened:  # or it is another issuer's
+            await self._ledger.aclose()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -186,17 +193,15 @@ class Issuer:
 
     async def pending(self) -> list[Suspect]:
         """Return all suspects."""
-        suspects = list(await self._ledger.suspects())
-        self._suspected = bool(suspects)
-        return suspects
+        return list(await self._ledger.suspects())
 
     async def holds(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's."""
         return await self._ledger.holds(key_id)
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> None:
-        """Let go of a suspect: its key was revoked, or else has died by itself."""
-        await self._ledger.settle(suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED)
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
+        return await self._ledger.settle(suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED)
 
     # ----------------------------------------------------------------- inside
 
@@ -208,12 +213,13 @@ class Issuer:
             self._opening = self._core.lifetime.spawn(self._open_once())
         try:
             await asyncio.shield(self._opening)
-        except LedgerError:
+        except (LedgerError, ClientStateError):
             self._opening = None
             raise
 
     async def _open_once(self) -> None:
         await self._ledger.open(self._account(), force=self._force)
+        self._opened = True
         self._core.lifetime.finishers.add(self.aclose)
         pacer = self._core.desk.pacer
         limit = pacer.window.limit
@@ -222,10 +228,31 @@ class Issuer:
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
         pacer.window.seed(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
-        if await self.pending():
-            self._auto_sweep.wake()
+        self._look()
+        self._core.lifetime.closers.add(self._end_rounds)
+        self._rounds = self._core.lifetime.spawn(self._go_round(), contextvars.Context())
+
+    async def _go_round(self) -> None:
+        """Look again and again at what was left, by whoever is at work on this ledger: nobody tells."""
+        while True:
+            await asyncio.sleep(_ROUND)
+            await self._notes.repeat()
+            self._look()
+
+    def _end_rounds(self) -> None:
+        self._core.lifetime.closers.discard(self._end_rounds)
+        if self._rounds is not None:
+            self._rounds.cancel()
+
+    def _look(self) -> None:
+        """Let suspects be swept and secrets delivered, if there are any."""
+        self._doubted()
         if self._delivery is not None:
             self._delivery.deliver_left()
+
+    async def _sweep_in_turn(self) -> None:
+        if await self._ledger.take_turn(sweep.EVERY):
+            await self.sweep()
 
     def _account(self) -> str:
         token = self._core.desk.token
@@ -260,39 +287,10 @@ class Issuer:
         if not self._working:
             self._idle.set()
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Write something that nobody waits for but the closing."""
-        task = self._core.lifetime.spawn(work)
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-    async def _written(self) -> None:
-        while self._notes:
-            await asyncio.wait(self._notes)
-
     def _doubted(self) -> None:
-        self._suspected = True
-        self._auto_sweep.wake()
+        if self._auto_sweep is not None:
+            self._auto_sweep.wake()
 
-
-class _TicketOfBatch:
-    """One ticket of a batch."""
-
-    def __init__(self, issuer: Issuer, ticket: Ticket) -> None:
-        self._issuer = issuer
-        self._work = TicketWork(issuer, ticket, Priority.BATCH, issuer._keys)
-
-    @property
-    def replayed(self) -> bool:
-        return self._work.replayed
-
-    async def run(self) -> CreatedKey:
-        if self._work.keys._options.deadline is None:
-            return await self._work.run()
-        return await self._issuer._carried(self._work)
-
-    def abandon(self) -> bool:
-        return self._work.abandon()
-
-    def given_up(self) -> ClientStateError:
-        return self._work.given_up()
+    def _is_taken_up(self, work: TicketWork) -> bool:
+        """Whether another call works on the same ticket now."""
+        return any(other is not work and other.ticket.id == work.ticket.id for other in self._working)

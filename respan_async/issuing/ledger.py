@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import attrs
 
 from respan_async.effect import Effect, Suspect
+from respan_async.errors import LedgerError
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
@@ -61,6 +62,7 @@ class Ledger(Protocol):
         """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
 
         Raises:
+            ClientStateError: It is open already: each issuer has a ledger of its own.
             LedgerError: It is another account's, unless forced; or newer than this code; or cannot be opened.
         """
         ...
@@ -106,16 +108,28 @@ class Ledger(Protocol):
         """Erase a secret that was delivered."""
         ...
 
-    async def undelivered(self, after: str, limit: int) -> Sequence[tuple[str, CreatedKey]]:
-        """Return tickets whose secret is still kept, in order of their ids, from the one after `after`."""
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
+        """Return tickets whose secret is still kept, with their keys, or with the reason why a secret cannot be read.
+
+        Args:
+            after: They come in the order of their ids, from the one after this.
+            limit: How many at most.
+            left_for: Leave out what an owner that is alive has recorded within so many seconds: it is delivering it.
+        """
         ...
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects."""
         ...
 
-    async def settle(self, tag: str, state: AttemptState) -> None:
-        """Note that a suspect's key was revoked, or has died by itself."""
+    async def settle(self, tag: str, state: AttemptState) -> bool:
+        """Note that a suspect's key was revoked, or has died by itself; return whether it was a suspect still."""
+        ...
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Take this owner's turn to sweep, unless another that is alive took it within so many seconds."""
         ...
 
     async def holds(self, key_id: str) -> bool:

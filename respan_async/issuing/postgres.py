@@ -1,5 +1,6 @@
 """A ledger in Postgres, for workers on many machines."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
@@ -8,10 +9,10 @@ from typing import Any, Final
 
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.errors import ClientStateError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing import rows
-from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.cipher import Cipher, checked
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.ledger import Counts, Intent, Record
 from respan_async.issuing.statements import STATES
@@ -26,6 +27,12 @@ _LONG: Final = 60.0
 """Seconds that the server may take to count every row there is."""
 
 _PAGE: Final = 100
+
+_LAST: Final = 2.0
+"""Seconds that closing waits for the server, and again to take leave of it: without that, the lease ends by itself."""
+
+_COUNTING: Final = "\0counting"
+"""What counts are about, which is no ticket's id: one at a time, so that they never have all connections."""
 
 
 class PostgresLedger:
@@ -47,7 +54,7 @@ class PostgresLedger:
         schema: The schema in the database; each ledger has one of its own.
 
     Raises:
-        ConfigurationError: `dsn` is no connection string, or a setting is out of range.
+        ConfigurationError: `dsn` is no connection string, or a setting is none or out of range.
         ImportError: The extra is not installed.
     """
 
@@ -59,20 +66,18 @@ class PostgresLedger:
             raise ImportError(
                 "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
             ) from None
-        if not 0 < lease < float("inf"):
-            raise ConfigurationError(f"lease: expected seconds above 0, got {lease!r:.100}")
+        self._heart = Heart(lease, self._renew, self._enrol, self._bury)
         # Short enough for another try and another beat of the heart before the lease ends.
         self._patience = patience = min(max(lease / 3, 1.0), 10.0)
         self._connect: Callable[[], Connections]
         self._connect = partial(Connections, dsn, attempt=patience / 2, patience=patience)
         self._connect()  # a wrong setting is told at once
-        self._cipher = cipher
+        self._cipher = checked(cipher)
         self._lease = lease
         self._schema = Schema(schema)
         self._sql = self._schema.statements
         self._connections: Connections | None = None
         self._owner = 0
-        self._heart = Heart(lease, self._renew, self._enrol, self._bury)
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # --------------------------------------------------------------- lifetime
@@ -88,6 +93,7 @@ class PostgresLedger:
         try:
             await self._schema.make(connections)
         finally:
+            await connections.drain(self._patience)
             await connections.aclose()
 
     async def open(self, account: str, *, force: bool = False) -> None:
@@ -97,11 +103,12 @@ class PostgresLedger:
             LedgerError: The schema is missing, or one of those that `Ledger` names.
         """
         if self._connections is not None:
-            return
+            raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._connections = connections = self._connect()
         try:
-            await self._schema.bind(connections, account, force=force)
-            await self._heart.start()
+            with self._schema.explaining():
+                await self._schema.bind(connections, account, force=force)
+                await self._heart.start()
         except BaseException:
             await self.aclose()
             raise
@@ -119,11 +126,10 @@ class PostgresLedger:
             return
         owner, self._owner = self._owner, 0
         try:
-            await connections.drain()
-            if owner:
-                with contextlib.suppress(LedgerError):  # the lease ends by itself, then
-                    values = {**STATES, "owner": owner, "leaving": True}
-                    await connections.ask(self._sql["retire"], values, until=time.monotonic() + connections.attempt)
+            if await connections.drain(_LAST) and owner:
+                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself, then
+                    async with asyncio.timeout(_LAST):
+                        await connections.ask(self._sql["retire"], {**STATES, "owner": owner, "leaving": True})
         finally:
             await connections.aclose()
 
@@ -168,7 +174,8 @@ class PostgresLedger:
             # By this very call, whose connection broke before the answer came.
             noted = await self._ask("intended", about=about, **values)
             if not noted:
-                raise LedgerError(f"ticket {ticket.id!r:.100}: the attempt's tag was used before") from None
+                message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
+                raise LedgerError(message, retryable=True) from None  # the next attempt has another
         if not noted:
             found = await self._ask("find", ticket=ticket.id)
             raise rows.not_claimed(found[0], ticket.id, ticket.fields)
@@ -198,10 +205,12 @@ class PostgresLedger:
         """Erase a secret that was delivered; see `Ledger`."""
         await self._ask("erase", about=(ticket_id,), ticket=ticket_id)
 
-    async def undelivered(self, after: str, limit: int) -> Sequence[tuple[str, CreatedKey]]:
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._ask("undelivered", after=after, limit=limit)
-        return [(ticket, rows.key_of(key, rows.opened(secret, ticket, self._cipher))) for ticket, key, secret in found]
+        found = await self._ask("undelivered", after=after, limit=limit, left_for=left_for)
+        return [rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of tickets that have their key, in order, from the one after `after`."""
@@ -243,9 +252,13 @@ class PostgresLedger:
         """Return all suspects; see `Ledger`."""
         return [rows.suspect_of(row) for row in await self._ask("suspects")]
 
-    async def settle(self, tag: str, state: AttemptState) -> None:
+    async def settle(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
-        await self._move("revoke" if state is AttemptState.REVOKED else "expire", tag)
+        return bool(await self._move("revoke" if state is AttemptState.REVOKED else "expire", tag))
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
+        return bool(await self._ask("take_turn", owner=self._owner, seconds=seconds))
 
     async def holds(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
@@ -257,8 +270,8 @@ class PostgresLedger:
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states; see `Ledger`."""
-        tickets = await self._ask("count_tickets", attempt=_LONG)
-        return rows.counts_of(tickets, await self._ask("count_attempts", attempt=_LONG))
+        tickets = await self._ask("count_tickets", about=(_COUNTING,), attempt=_LONG)
+        return rows.counts_of(tickets, await self._ask("count_attempts", about=(_COUNTING,), attempt=_LONG))
 
     # ---------------------------------------------------------------- inside
 
@@ -276,7 +289,7 @@ class PostgresLedger:
         values = {**STATES, **values}
         return await self._connections.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
 
-    async def _move(self, move: str, tag: str, statement: str = "move", **values: Any) -> None:
-        """Move an attempt, as the table of states has it."""
+    async def _move(self, move: str, tag: str, statement: str = "move", **values: Any) -> list[Any]:
+        """Move an attempt, as the table of states has it; return a row if it did."""
         come_from, to = map(str, ATTEMPT_MOVES[move].come_from), str(ATTEMPT_MOVES[move].to)
-        await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)
+        return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)

@@ -144,7 +144,7 @@ WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(
 
 -- name: move
 -- Move an attempt, if it is where the move comes from.
-UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
+UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]) RETURNING 1;
 
 -- name: doubt
 UPDATE {schema}.attempts SET state = %(to)s, effect = %(effect)s, reason = %(reason)s,
@@ -183,8 +183,13 @@ WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoc
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
+-- But for what an owner that is alive has recorded a short time ago.
 SELECT ticket, key, secret FROM {schema}.tickets
-WHERE state = 'issued' AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+WHERE state = 'issued' AND ticket > %(after)s AND (
+    issued_at <= clock_timestamp() - make_interval(secs => %(left_for)s)
+    OR NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp())
+)
+ORDER BY ticket LIMIT %(limit)s;
 
 -- name: with_keys
 SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
@@ -192,6 +197,19 @@ SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(afte
 -- name: suspects
 SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
+
+-- name: take_turn
+-- To sweep, unless another owner that is alive has taken its own in the last seconds.
+INSERT INTO {schema}.meta AS known (name, value)
+VALUES ('sweep', %(owner)s::bigint || ' ' || extract(epoch FROM clock_timestamp())::float8)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+WHERE split_part(known.value, ' ', 1)::bigint = %(owner)s
+    OR split_part(known.value, ' ', 2)::float8 <= extract(epoch FROM clock_timestamp()) - %(seconds)s
+    OR NOT EXISTS (
+        SELECT 1 FROM {schema}.owners
+        WHERE id = split_part(known.value, ' ', 1)::bigint AND lease_until > clock_timestamp()
+    )
+RETURNING 1;
 
 -- name: holds
 SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;

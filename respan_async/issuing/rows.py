@@ -16,9 +16,18 @@ from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret
 
 
-def sealed(secret: Secret, ticket_id: str, cipher: Cipher | None) -> bytes:
+class Sealed(bytes):
+    """Bytes that do not show themselves, in a traceback's local variables for one."""
+
+    def __repr__(self) -> str:
+        return "Sealed(***)"
+
+    __str__ = __repr__
+
+
+def sealed(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Sealed:
     """Return the bytes under which a secret is kept."""
-    return secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id)
+    return Sealed(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
@@ -31,6 +40,15 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     if not text.isprintable() or "\ufffd" in text:
         raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
     return Secret(text)
+
+
+def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | LedgerError]:
+    """Return a ticket, and its key or why its secret cannot be read."""
+    ticket, key, secret = row
+    try:
+        return ticket, key_of(key, opened(secret, ticket, cipher))
+    except LedgerError as error:
+        return ticket, error
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:

@@ -1,11 +1,13 @@
 """A ledger's schema in a Postgres database: made once, of a version, and bound to an account."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import rows
-from respan_async.issuing.connections import Connections, MissingError
+from respan_async.issuing.connections import Connections, DeniedError, MissingError
 from respan_async.issuing.statements import load
 
 _FIRST_PATIENCE: Final = 2.0
@@ -28,7 +30,7 @@ class Schema:
     """
 
     def __init__(self, name: str) -> None:
-        if not (name.isascii() and name.isidentifier() and len(name) < 64):
+        if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) < 64):
             raise ConfigurationError(f"schema: expected a name of letters, digits and _, got {name!r:.100}")
         self._name = name
         self.statements = {
@@ -43,9 +45,12 @@ class Schema:
         """
         if await self._meta(connections):
             return
-        if not await connections.ask(self.statements["has_namespace"], {"schema": self._name}):
-            await connections.ask(self.statements["namespace"], {})
-        await connections.ask(self.statements["schema"], {})
+        try:
+            if not await connections.ask(self.statements["has_namespace"], {"schema": self._name}):
+                await connections.ask(self.statements["namespace"], {})
+            await connections.ask(self.statements["schema"], {})
+        except DeniedError as error:
+            raise self._error(f"{error}; whoever makes it needs: GRANT CREATE ON DATABASE ... TO ...") from None
 
     async def bind(self, connections: Connections, account: str, *, force: bool) -> None:
         """Bind the ledger to an account, or see that it is.
@@ -77,6 +82,16 @@ class Schema:
         if int(meta.get("version", 0)) > _VERSION:
             raise self._error("made by a newer version of respan-async")
         return meta
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Tell which rights are missing, if it is they."""
+        try:
+            yield
+        except DeniedError as error:
+            usage = f"GRANT USAGE ON SCHEMA {self._name} TO ..."
+            tables = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self._name} TO ..."
+            raise self._error(f"{error}; its user needs: {usage}; {tables}") from None
 
     def _error(self, message: str) -> LedgerError:
         return LedgerError(f"schema {self._name!r}: {message}")

@@ -11,9 +11,9 @@ from typing import Any, Final, TypeVar
 
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import LedgerError
+from respan_async.errors import ClientStateError, LedgerError
 from respan_async.issuing import rows
-from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.cipher import Cipher, checked
 from respan_async.issuing.database import check_head, connect, connect_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
@@ -43,32 +43,37 @@ class SQLiteLedger:
         path: The file, made when it is missing; `":memory:"` for tests.
         cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
         lease: Seconds after which the claims of a process that is stopped, not dead, may be taken over.
+
+    Raises:
+        ConfigurationError: A setting is not that.
     """
 
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
         self._memory = os.fspath(path) == ":memory:"
         self._path = Path(path)
-        self._cipher = cipher
+        self._cipher = checked(cipher)
         self._lease = lease
         self._writer: Writer | None = None
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
         self._heart = Heart(lease, self._prolong, self._enter, partial(self._write, self._bury))
         self._erased = False
+        self._open = False
 
     # --------------------------------------------------------------- lifetime
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the file for an account, and take over what dead owners left; see `Ledger`."""
-        if self._writer is not None:
-            return
-        if not self._memory:
-            make_private(self._path)
-            check_head(self._path)
-        writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
-        await writer.start()
-        self._writer = writer
+        if self._open:
+            raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
+        self._open = True
         try:
+            if not self._memory:
+                make_private(self._path)
+                check_head(self._path)
+            writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
+            await writer.start()
+            self._writer = writer
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._heart.start()
         except BaseException:
@@ -85,6 +90,7 @@ class SQLiteLedger:
                     await writer.do(self._leave)
             await writer.stop()
         self._lock.release()
+        self._open = False
 
     def leased(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
@@ -154,10 +160,12 @@ class SQLiteLedger:
 
         await self._write(work)
 
-    async def undelivered(self, after: str, limit: int) -> Sequence[tuple[str, CreatedKey]]:
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._select("undelivered", after=after, limit=limit)
-        return [(ticket, rows.key_of(key, rows.opened(secret, ticket, self._cipher))) for ticket, key, secret in found]
+        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for)
+        return [rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of tickets that have their key, in order, from the one after `after`."""
@@ -197,9 +205,13 @@ class SQLiteLedger:
         """Return all suspects; see `Ledger`."""
         return [rows.suspect_of(row) for row in await self._select("suspects")]
 
-    async def settle(self, tag: str, state: AttemptState) -> None:
+    async def settle(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
-        await self._execute("settle", tag=tag, to=str(state))
+        return bool(await self._execute("settle", tag=tag, to=str(state)))
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
+        return bool(await self._execute("take_turn", owner=self._owner, seconds=seconds))
 
     async def holds(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
@@ -236,8 +248,9 @@ class SQLiteLedger:
     async def _select(self, statement: str, **values: Any) -> list[Any]:
         return await self._read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())
 
-    async def _execute(self, statement: str, **values: Any) -> None:
-        await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
+    async def _execute(self, statement: str, **values: Any) -> int:
+        """Run a statement that writes; return how many rows it has changed."""
+        return await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
 
     async def _move(self, move: str, tag: str, **values: Any) -> None:
         await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)

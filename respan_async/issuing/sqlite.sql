@@ -148,8 +148,16 @@ UPDATE secrets SET secret = zeroblob(length(secret))
 WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
 
 -- name: undelivered
+-- But for what an owner that is alive has recorded a short time ago.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
-WHERE state = 'issued' AND ticket > :after ORDER BY ticket LIMIT :limit;
+WHERE state = 'issued' AND ticket > :after AND (
+    issued_at <= (julianday('now') - 2440587.5) * 86400.0 - :left_for
+    OR NOT EXISTS (
+        SELECT 1 FROM owners
+        WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+    )
+)
+ORDER BY ticket LIMIT :limit;
 
 -- name: with_keys
 SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
@@ -164,6 +172,18 @@ WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
 -- name: settle
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
+
+-- name: take_turn
+-- To sweep, unless another owner that is alive has taken its own in the last seconds.
+INSERT INTO meta (name, value)
+VALUES ('sweep', :owner || ' ' || ((julianday('now') - 2440587.5) * 86400.0))
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+WHERE CAST(value AS INTEGER) = :owner
+    OR CAST(substr(value, instr(value, ' ')) AS REAL) <= (julianday('now') - 2440587.5) * 86400.0 - :seconds
+    OR NOT EXISTS (
+        SELECT 1 FROM owners
+        WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+    );
 
 -- name: holds
 SELECT 1 FROM tickets WHERE key_id = :key_id;

@@ -3,14 +3,17 @@
 import asyncio
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
+from respan_async import codec
 from respan_async.call import Call
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, DeadlineExceededError, InvalidRequestError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing.ledger import Intent, Record
 from respan_async.issuing.rows import conflict
+from respan_async.issuing.states import TicketState
 from respan_async.issuing.tickets import Ticket
 from respan_async.keys import TemporaryKeys
 from respan_async.models import CreatedKey
@@ -19,6 +22,9 @@ from respan_async.plan import Draft
 
 if TYPE_CHECKING:
     from respan_async.issuing.issuer import Issuer
+
+_MOST_SAID: Final = 500
+"""Characters of a suspect's reason that are kept."""
 
 
 class TicketWork:
@@ -111,11 +117,23 @@ class TicketWork:
         if record is None or record.key is None:
             return None
         self.replayed = True
+        if record.state is TicketState.ISSUED:  # whoever recorded it may be gone
+            await self._deliver(record.key)
         return record.key
+
+    async def _deliver(self, key: CreatedKey) -> None:
+        if self._issuer._delivery is not None:
+            await self._issuer._delivery.deliver(self.ticket.id, key)
 
     def _release(self) -> None:
         if self._intended_at:
-            self._issuer._later(self._ledger.release(self.ticket.id, self._epoch))
+            self._issuer._notes.add(self._let_go)
+
+    async def _let_go(self) -> None:
+        # The claim and its epoch are then another call's as well, which may want nothing any more before it uses them.
+        if self._issuer._is_taken_up(self):
+            raise LedgerError(f"ticket {self.ticket.id!r:.100}: it is being worked on again")
+        await self._ledger.release(self.ticket.id, self._epoch)
 
     # -------------------------------------------------------- keeping the key
 
@@ -129,9 +147,9 @@ class TicketWork:
             problem = error
             mine = await self._is_recorded(key)
         if mine:
-            if self._issuer._delivery is not None:
-                await self._issuer._delivery.deliver(self.ticket.id, key)
+            await self._deliver(key)
             return key
+        self._release()
         if mine is None:
             reason = "the ledger failed when its key was recorded, and could not be read since"
             self.doubt(self._suspect(key, reason))
@@ -139,13 +157,16 @@ class TicketWork:
                 f"ticket {self.ticket.id!r:.100}: {problem}; whether its key was recorded is not known, "
                 "so it was neither handed out nor revoked",
                 effect=Effect.UNKNOWN,
+                retryable=True,
             )
         # Known not to be ours: nobody will ever hold this key.
         self.doubt(self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem)))
         self.keys._discard(key)
         if problem is not None:
             raise LedgerError(
-                f"ticket {self.ticket.id!r:.100}: {problem}; its key is being revoked", effect=Effect.LOST
+                f"ticket {self.ticket.id!r:.100}: {problem}; its key is being revoked",
+                effect=Effect.LOST,
+                retryable=True,
             )
         other = await self._recorded()
         if other is None:
@@ -186,10 +207,39 @@ class TicketWork:
 
     def void(self, draft: Draft) -> None:
         """Note that an attempt is proven to have left nothing."""
-        self._issuer._later(self._ledger.void(draft.tag or ""))
+        self._issuer._notes.add(partial(self._ledger.void, draft.tag or ""))
 
     def doubt(self, suspect: Suspect) -> None:
         """Note that an attempt may have left a key. Should this not be written, the intent alone says as much."""
-        self._issuer._later(self._ledger.doubt(suspect.tag or "", suspect.effect, suspect.reason, suspect.id))
-        self._issuer._doubted()
+        self._issuer._notes.add(partial(self._doubt, suspect))
         logger.debug("ticket %r: attempt %s is a suspect", self.ticket.id, suspect.tag)
+
+    async def _doubt(self, suspect: Suspect) -> None:
+        # An id that no store could keep tells less than the tag does.
+        key_id = suspect.id if suspect.id and codec.is_usable_id(suspect.id) else None
+        reason = "".join(letter if letter.isprintable() else " " for letter in suspect.reason[:_MOST_SAID])
+        await self._ledger.doubt(suspect.tag or "", suspect.effect, reason, key_id)
+        self._issuer._doubted()
+
+
+class TicketOfBatch:
+    """One ticket of a batch."""
+
+    def __init__(self, issuer: "Issuer", ticket: Ticket) -> None:
+        self._issuer = issuer
+        self._work = TicketWork(issuer, ticket, Priority.BATCH, issuer._keys)
+
+    @property
+    def replayed(self) -> bool:
+        return self._work.replayed
+
+    async def run(self) -> CreatedKey:
+        if self._work.keys._options.deadline is None:
+            return await self._work.run()
+        return await self._issuer._carried(self._work)
+
+    def abandon(self) -> bool:
+        return self._work.abandon()
+
+    def given_up(self) -> ClientStateError:
+        return self._work.given_up()

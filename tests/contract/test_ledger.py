@@ -11,8 +11,9 @@ from typing import Any
 import attrs
 import pytest
 
-from respan_async import CreatedKey, CreateKeyRequest, Effect
+from respan_async import ClientStateError, CreatedKey, CreateKeyRequest, Effect
 from respan_async.issuing import (
+    AESGCMCipher,
     AttemptState,
     Ledger,
     LedgerError,
@@ -429,10 +430,41 @@ async def test_undelivered_tickets_come_page_by_page_in_order(ledger: Ledger) ->
     after = ""
     while page := await ledger.undelivered(after, 2):
         pages.append([name for name, _ in page])
-        assert all(not found.api_key.is_erased for _, found in page)
+        assert all(isinstance(found, CreatedKey) and not found.api_key.is_erased for _, found in page)
         after = page[-1][0]
 
     assert pages == [["tenant-00", "tenant-01"], ["tenant-02", "tenant-04"], ["tenant-05", "tenant-06"]]
+
+
+async def test_a_secret_that_cannot_be_read_is_told_by_itself(store: Store) -> None:
+    """The others of its page can be delivered."""
+    older, newer = AESGCMCipher(b"o" * 32), AESGCMCipher(b"n" * 32)
+    ledger = await store.open(cipher=older)
+    await issued(ledger, Ticket("old-1"), "key-old")
+    ledger._cipher = newer  # type: ignore[attr-defined]  # as another process has it, of which a store in memory has none
+    await issued(ledger, Ticket("tenant-1"), "key-new")
+
+    (name, unread), (other_name, read) = await ledger.undelivered("", 2)
+
+    assert (name, other_name) == ("old-1", "tenant-1")
+    assert isinstance(unread, LedgerError)
+    assert "encrypted with another key" in str(unread)
+    assert isinstance(read, CreatedKey)
+    assert read.api_key == key().api_key
+
+
+async def test_what_a_living_owner_has_just_recorded_can_be_left_to_it(shared: Store) -> None:
+    """For so many seconds, and no longer than it lives."""
+    one, other = await shared.open(), await shared.open()
+    await issued(one)
+
+    at_first = await other.undelivered("", 10, left_for=600.0)
+    await asyncio.sleep(0.02)
+    later = await other.undelivered("", 10, left_for=0.01)
+    await one.aclose()
+    afterwards = await other.undelivered("", 10, left_for=600.0)
+
+    assert [len(found) for found in (at_first, later, afterwards)] == [0, 1, 1]
 
 
 async def test_recent_attempts_come_with_their_ages_oldest_first(ledger: Ledger) -> None:
@@ -601,6 +633,35 @@ async def test_a_closed_ledger_leaves_suspects_for_what_was_in_the_air(shared: S
     assert await other.intend(TICKET, intent()) == 2
 
 
+async def test_of_two_that_settle_a_suspect_one_is_told_that_it_did(shared: Store) -> None:
+    """So that what both of them found is counted once."""
+    one, other = await shared.open(), await shared.open()
+    attempt = intent()
+    await one.intend(TICKET, attempt)
+    await one.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+
+    settled = [await ledger.settle(attempt.tag, AttemptState.REVOKED) for ledger in (one, other)]
+
+    assert settled == [True, False]
+    assert await one.settle("no such", AttemptState.EXPIRED) is False
+
+
+async def test_one_of_many_owners_has_its_turn_to_sweep(shared: Store) -> None:
+    """The one that had it may go on; another has to wait, until the time is up or the first is gone."""
+    one, other = await shared.open(), await shared.open()
+
+    turns = await asyncio.gather(*(ledger.take_turn(600.0) for ledger in (one, other)))
+    first, second = (one, other) if turns[0] else (other, one)
+
+    assert sorted(turns) == [False, True]
+    assert await first.take_turn(600.0)
+    assert not await second.take_turn(600.0)
+    await asyncio.sleep(0.02)
+    assert await second.take_turn(0.01)
+    await second.aclose()
+    assert await first.take_turn(600.0)
+
+
 # ------------------------------------------------------------------------------------------------ opening and closing
 
 
@@ -631,13 +692,17 @@ async def test_another_account_is_refused_unless_forced(shared: Store) -> None:
         await shared.open(ACCOUNT)
 
 
-async def test_opening_twice_is_opening_once(ledger: Ledger) -> None:
-    """The second time changes nothing."""
+async def test_a_ledger_is_opened_once_until_it_is_closed(store: Store) -> None:
+    """A second issuer, or another event loop, would have it closed under the first; what that does goes on."""
+    ledger = await store.open()
     await ledger.intend(TICKET, intent())
 
-    await ledger.open(ACCOUNT)
+    with pytest.raises(ClientStateError, match="the ledger is open already"):
+        await ledger.open("https://elsewhere.example abc")
 
     assert await attempt_states(ledger) == {AttemptState.INTENT: 1}
+    await ledger.aclose()
+    await ledger.open(ACCOUNT)
 
 
 async def test_closing_twice_is_closing_once(store: Store) -> None:
@@ -667,6 +732,7 @@ async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> No
         lambda: ledger.undelivered("", 1),
         lambda: ledger.suspects(),
         lambda: ledger.settle("tag", AttemptState.REVOKED),
+        lambda: ledger.take_turn(1.0),
         lambda: ledger.holds("key-1"),
         lambda: ledger.recent(1.0),
         lambda: ledger.counts(),

@@ -59,7 +59,7 @@ class Fleet:
         assert process.returncode == 0, said.decode()
 
     @asynccontextmanager
-    async def workers(self, number: int) -> AsyncIterator[list[Process]]:
+    async def workers(self, number: int, *, troubled: bool = False) -> AsyncIterator[list[Process]]:
         """Start workers, and let those that are left at the end stop as an operator would."""
         processes = [await self.start("fleet.work()") for _ in range(number)]
         try:
@@ -71,7 +71,7 @@ class Fleet:
             for process in processes:
                 _, said = await process.communicate()
                 assert process.returncode in (0, -signal.SIGKILL), said.decode()
-                assert "Traceback" not in said.decode(), said.decode()
+                assert troubled or "Traceback" not in said.decode(), said.decode()
 
     def ask(self, statement: str) -> list[tuple[object, ...]]:
         """Look into the database."""
@@ -113,6 +113,38 @@ async def fleet(
         ready = Fleet(fake, tmp_path, env, postgres_server, postgres_database)
         await ready.run("fleet.set_up()")
         yield ready
+
+
+LEFT = "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing') AND task_name = 'issue'"
+
+
+async def test_a_worker_goes_on_after_its_database_was_started_anew(fleet: Fleet) -> None:
+    """Its process ends when it is told to, and only then."""
+    await fleet.run("fleet.set_up()")  # again
+    async with fleet.workers(1, troubled=True) as (worker,):
+        await fleet.run("fleet.enqueue('2026-11', ['tenant-1'])")
+        await fleet.until("SELECT 1 FROM respan.tickets WHERE state = 'delivered'")
+        before = fleet.ask("SELECT max(id) FROM procrastinate_workers")[0][0]
+        fleet.server.stop()
+        await asyncio.sleep(1)
+        fleet.server.start()
+        await fleet.until(f"SELECT 1 FROM procrastinate_workers WHERE id > {before}")
+        await fleet.run("fleet.enqueue('2026-11', ['tenant-2'])")
+        await fleet.until("SELECT 1 FROM respan.tickets WHERE ticket = 'tenant-2/2026-11' AND state = 'delivered'")
+
+        assert worker.returncode is None
+
+
+async def test_a_worker_whose_api_key_is_refused_stops_and_leaves_its_jobs_to_others(fleet: Fleet) -> None:
+    """No job fails for it."""
+    await fleet.run(f"fleet.enqueue('2026-11', {[f'tenant-{number}' for number in range(60)]})")
+    fleet.fake.chance("unauthorized_401", 1, operation="create")
+    async with fleet.workers(1) as (worker,), asyncio.timeout(30):
+        await worker.communicate()
+
+    assert not fleet.ask("SELECT 1 FROM procrastinate_jobs WHERE status NOT IN ('todo', 'doing')")
+    assert len(fleet.ask(LEFT)) == 60
+    assert fleet.fake.counts.by_operation["create"] <= 40
 
 
 async def test_workers_on_one_queue_make_each_key_once_though_one_is_killed(fleet: Fleet) -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from respan_async import (
@@ -20,6 +21,7 @@ from respan_async import (
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    ConflictError,
     CreatedKey,
     CreateKeyRequest,
     DeadlineExceededError,
@@ -30,6 +32,7 @@ from respan_async import (
     Issued,
     RateLimit,
     RetryPolicy,
+    Suspect,
 )
 from respan_async.events import Event, IssuedEvent
 from respan_async.issuing import (
@@ -42,6 +45,7 @@ from respan_async.issuing import (
     TicketConflictError,
     TicketState,
 )
+from respan_async.secret import Secret
 from respan_async.testing import FakeRespan, SlidingLog
 
 QUICK = RetryPolicy(initial=0.001, maximum=0.01)
@@ -502,10 +506,11 @@ async def test_a_secret_that_could_not_be_erased_is_delivered_again_by_the_next_
 
 
 async def test_a_dead_key_is_not_delivered(fake_respan: FakeRespan, tmp_path: Path) -> None:
-    """A secret that was not delivered before its key expired is erased: it is of no use."""
+    """Its secret is erased: it is of no use. But the local clock may be fast, by an hour perhaps."""
     async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
-        issued = await issuer.issue(ticket(expires_in=timedelta(seconds=0.1)))
-        await until(lambda: issued.key.expired)
+        now = datetime.now(UTC)
+        for number, hours in enumerate((0.5, 1.5), start=1):
+            await issuer.issue(ticket(number, expiry_date=now - timedelta(hours=hours)))
     delivered: list[str] = []
 
     async def deliver(ticket_id: str, key: CreatedKey) -> None:
@@ -513,9 +518,31 @@ async def test_a_dead_key_is_not_delivered(fake_respan: FakeRespan, tmp_path: Pa
 
     async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
         await asyncio.sleep(0.1)
-        assert await state_of(issuer, TicketState.DELIVERED) == 1
+        assert await state_of(issuer, TicketState.DELIVERED) == 2
 
-    assert delivered == []
+    assert delivered == ["tenant-1"]
+
+
+async def test_a_ticket_that_is_issued_again_is_delivered_by_whoever_is_asked(
+    fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """Who recorded its key may have died before it delivered it."""
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(key.api_key.reveal())
+
+    async with (
+        issuing(fake_respan, tmp_path / "keys.db") as one,
+        issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as other,
+    ):
+        first = await one.issue(ticket())
+        again = await other.issue(ticket())
+        once_more = await other.issue(ticket())
+
+    assert (again.replayed, once_more.replayed) == (True, True)
+    assert delivered == [first.key.api_key.reveal()]
+    assert once_more.key.api_key.is_erased
 
 
 # ------------------------------------------------------------------------------------------------ suspects and sweeps
@@ -664,7 +691,265 @@ async def test_suspects_of_the_last_run_are_swept_by_themselves(fake_respan: Fak
     assert fake_respan.counts.revoked == 1
 
 
+async def test_a_suspect_is_swept_however_long_it_took_to_note_it(fake_respan: FakeRespan) -> None:
+    """The sweep is told when the suspect is in the ledger, not before."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    ledger.gates["doubt"] = asyncio.Event()
+    fake_respan.script("no_api_key")
+
+    async with issuing(fake_respan, ledger) as issuer:
+        with pytest.raises(InvalidResponseError):
+            await issuer.issue(ticket())
+        await asyncio.sleep(0.05)
+        ledger.gates["doubt"].set()
+        await until(lambda: not alive(fake_respan))
+
+
+async def test_a_suspect_that_was_noted_while_they_were_read_is_swept(fake_respan: FakeRespan) -> None:
+    """The answer to an older question does not end the sweeping."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+
+    class Slow(TroubledLedger):
+        async def suspects(self) -> Any:
+            found = await self._ledger.suspects()
+            await self.gates["answer"].wait()
+            return found
+
+    slow = Slow(ledger)
+    slow.gates["answer"] = asyncio.Event()
+    fake_respan.script("no_api_key")
+    async with issuing(fake_respan, slow) as issuer:
+        with pytest.raises(InvalidResponseError):
+            await issuer.issue(ticket())
+        await until(lambda: ledger.called["doubt"])
+        await asyncio.sleep(0.05)
+        slow.gates["answer"].set()
+        await until(lambda: not alive(fake_respan))
+
+
+async def test_a_key_with_an_id_that_no_ledger_could_keep_is_revoked_by_its_tag() -> None:
+    """It counts as a whole answer without a usable key."""
+
+    class Odd(FakeRespan):
+        async def _reply(self, request: Any, connection: Any) -> Any:
+            answer = await super()._reply(request, connection)
+            if request.method != "POST":
+                return answer
+            return attrs.evolve(cast("Any", answer), payload={**cast("Any", answer).payload, "id": "x" * 4000})
+
+    async with Odd() as fake, issuing(fake) as issuer:
+        with pytest.raises(InvalidResponseError, match="printable characters as id") as caught:
+            await issuer.issue(ticket())
+        (suspect,) = await issuer.pending()
+        report = await issuer.sweep(grace=0)
+
+    assert caught.value.effect is Effect.LOST
+    assert suspect.id is None
+    assert len(report.revoked) == 1
+    assert alive(fake) == []
+
+
+# --------------------------------------------------------------------------------------------- what others have left
+
+
+class Still:
+    """A ledger without a store, of which every method answers at once, so that it can be used in virtual time.
+
+    Attributes:
+        left: Its suspects.
+        kept: What is not delivered.
+        may_sweep: Whether it is this owner's turn.
+        outrun: Another is always faster to settle a suspect.
+        done: What it was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.left: list[Suspect] = []
+        self.kept: list[tuple[str, CreatedKey | LedgerError]] = []
+        self.may_sweep = True
+        self.outrun = False
+        self.done: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        async def nothing(*_: Any, **__: Any) -> list[Any]:
+            return []
+
+        return nothing
+
+    async def suspects(self) -> list[Suspect]:
+        return self.left
+
+    async def take_turn(self, seconds: float) -> bool:
+        return self.may_sweep
+
+    async def settle(self, tag: str, state: AttemptState) -> bool:
+        self.done.append((tag, str(state)))
+        self.left = [suspect for suspect in self.left if suspect.tag != tag]
+        return not self.outrun
+
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> list[tuple[str, CreatedKey | LedgerError]]:
+        assert left_for == 600.0
+        return [] if after else self.kept
+
+    async def erase(self, ticket_id: str) -> None:
+        self.done.append((ticket_id, "erased"))
+        self.kept = [(name, key) for name, key in self.kept if name != ticket_id]
+
+
+def dead_suspect(tag: str = "tag") -> Suspect:
+    """Give a suspect that has died by itself long ago."""
+    sent = {"expiry_date": "2020-01-01T00:00:00Z"}
+    return Suspect(name=None, tag=tag, effect=Effect.LOST, sent_at=datetime.now(UTC), sent=sent, reason="")
+
+
+virtual = pytest.mark.virtual
+
+
+@virtual
+async def test_what_others_have_left_since_is_swept_and_delivered() -> None:
+    """By those that live on, within half a minute: nobody tells them."""
+    ledger = Still()
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    async with (
+        AsyncRespan("key", base_url="http://127.0.0.1:1") as respan,
+        Issuer(respan, cast("Ledger", ledger), deliver=deliver),
+    ):
+        await asyncio.sleep(100)
+        assert ledger.done == []
+        ledger.left = [dead_suspect()]
+        ledger.kept = [("tenant-1", CreatedKey(id="key-1", api_key=Secret("secret")))]
+        await asyncio.sleep(31)
+
+    assert sorted(ledger.done) == [("tag", "expired"), ("tenant-1", "erased")]
+    assert delivered == ["tenant-1"]
+
+
+@virtual
+async def test_a_secret_that_cannot_be_read_stands_in_nobodys_way(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once, and left for whoever has its cipher's key."""
+    ledger = Still()
+    unread = ("tenant-0", LedgerError("the secret of ticket 'tenant-0' was encrypted with another key"))
+    ledger.kept = [unread, ("tenant-1", CreatedKey(id="key-1", api_key=Secret("secret")))]
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    async with (
+        AsyncRespan("key", base_url="http://127.0.0.1:1") as respan,
+        Issuer(respan, cast("Ledger", ledger), deliver=deliver),
+    ):
+        await asyncio.sleep(1000)
+
+    assert delivered == ["tenant-1"]
+    assert ledger.done == [("tenant-1", "erased")]
+    assert [record.message for record in caplog.records if "another key" in record.message] == [
+        "the secret of ticket 'tenant-0' was encrypted with another key; it is left as it is"
+    ]
+
+
+@virtual
+@pytest.mark.parametrize(("auto_sweep", "may_sweep"), [(False, True), (True, False), (True, True)])
+async def test_it_sweeps_by_itself_if_it_is_its_turn_and_it_was_told_to(auto_sweep: bool, may_sweep: bool) -> None:
+    """Of many issuers on one ledger one reads the list, not all of them."""
+    ledger = Still()
+    ledger.may_sweep = may_sweep
+    ledger.left = [dead_suspect()]
+
+    async with (
+        AsyncRespan("key", base_url="http://127.0.0.1:1") as respan,
+        Issuer(respan, cast("Ledger", ledger), auto_sweep=auto_sweep) as issuer,
+    ):
+        await asyncio.sleep(3600)
+        by_itself = list(ledger.done)
+        await issuer.sweep()
+
+    assert by_itself == [("tag", "expired")] * (auto_sweep and may_sweep)
+    assert ledger.done == [("tag", "expired")]
+
+
+async def test_what_another_sweep_was_faster_with_is_in_its_report(fake_respan: FakeRespan) -> None:
+    """Not in that of both."""
+    ledger = Still()
+    ledger.left = [dead_suspect(), attrs.evolve(dead_suspect("other"), id="key-1", sent={})]
+    ledger.outrun = True
+
+    async with (
+        AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan,
+        Issuer(respan, cast("Ledger", ledger), auto_sweep=False) as issuer,
+    ):
+        report = await issuer.sweep(grace=0)
+
+    assert sorted(tag for tag, _ in ledger.done) == ["other", "tag"]
+    assert fake_respan.counts.by_operation["delete"] == 1
+    assert (report.expired, report.revoked, report.left) == ((), (), ())
+
+
 # ------------------------------------------------------------------------------------------------ a ledger that fails
+
+
+@pytest.mark.parametrize("step", ["release", "void"])
+async def test_what_could_not_be_noted_is_noted_later(fake_respan: FakeRespan, tmp_path: Path, step: str) -> None:
+    """A ticket does not stay with an owner that lives and is not at work on it."""
+    ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
+    ledger.before[step] = 2
+    fake_respan.script("conflict_409")
+
+    async with issuing(fake_respan, ledger) as one, issuing(fake_respan, tmp_path / "keys.db") as other:
+        with pytest.raises(ConflictError):
+            await one.issue(ticket())
+        await one._notes.written()
+        for _ in range(2):
+            await one._notes.repeat()
+        counts = await other.counts()
+        issued = await other.issue(ticket())
+
+    assert counts.tickets[TicketState.OPEN] == counts.attempts[AttemptState.VOID] == 1
+    assert alive(fake_respan) == [issued.key.id]
+
+
+async def test_a_claim_is_not_given_up_late_under_another_call(tmp_path: Path) -> None:
+    """The one that asks again for the ticket has the claim of the one before; it is given up after that."""
+    ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
+    ledger.before["release"] = 1
+    async with (
+        FakeRespan(latency=0.2) as fake,
+        issuing(fake, ledger) as one,
+        issuing(fake, tmp_path / "keys.db") as other,
+    ):
+        fake.script("conflict_409", "conflict_409")
+        with pytest.raises(ConflictError):
+            await one.issue(ticket())
+        again = asyncio.create_task(one.issue(ticket()))
+        await until(lambda: creates(fake) == 2)
+        await one._notes.repeat()
+        with pytest.raises(LedgerError, match="another process is at work on it"):
+            await other.issue(ticket())
+        with pytest.raises(ConflictError):
+            await again
+        await one._notes.written()
+        await one._notes.repeat()
+
+        assert await state_of(one, TicketState.OPEN) == 1
+
+
+async def test_a_ticket_whose_key_could_not_be_recorded_is_free(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """For any other process, at once."""
+    ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
+    ledger.before["record"] = 1
+
+    async with issuing(fake_respan, ledger) as one, issuing(fake_respan, tmp_path / "keys.db") as other:
+        with pytest.raises(LedgerError, match="its key is being revoked"):
+            await one.issue(ticket())
+        await one._notes.written()
+        issued = await other.issue(ticket())
+        await until(lambda: alive(fake_respan) == [issued.key.id])
 
 
 async def test_nothing_is_sent_when_the_intent_cannot_be_noted(fake_respan: FakeRespan) -> None:
@@ -726,7 +1011,7 @@ async def test_a_key_that_could_not_be_recorded_is_revoked(fake_respan: FakeResp
         issued = await issuer.issue(ticket())
         report = await issuer.sweep(grace=0)
 
-    assert caught.value.effect is Effect.LOST
+    assert (caught.value.effect, caught.value.retryable) == (Effect.LOST, True)
     assert report.left == ()
     assert alive(fake_respan) == [issued.key.id]
 
@@ -754,6 +1039,7 @@ async def test_a_key_is_a_suspect_while_nobody_can_tell_whether_it_was_recorded(
         await issuer.sweep(grace=0)
 
     assert caught.value.effect is not Effect.NONE
+    assert caught.value.retryable
     assert issued.replayed == (when == "after")
     assert (issued.key.id == made) == (when == "after")
     assert alive(fake_respan) == [issued.key.id]
@@ -984,6 +1270,21 @@ async def test_an_issuer_of_a_closed_client_does_not_open_its_ledger(fake_respan
     with pytest.raises(ClientStateError, match="closed"):
         await issuer.counts()
     assert names(tmp_path) == []
+
+
+async def test_two_issuers_do_not_share_a_ledger(fake_respan: FakeRespan) -> None:
+    """The second one is told, and does not close it under the first."""
+    ledger = SQLiteLedger(":memory:")
+
+    async with (
+        issuing(fake_respan, ledger) as one,
+        AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan,
+    ):
+        other = Issuer(respan, ledger)
+        with pytest.raises(ClientStateError, match="open already"):
+            await other.issue(ticket())
+        await other.aclose()
+        await one.issue(ticket())
 
 
 async def test_a_ledger_of_another_account_is_refused(fake_respan: FakeRespan, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
 
 import psycopg
 import pytest
@@ -23,6 +25,7 @@ from respan_async.issuing import (
     Ledger,
     LedgerError,
     PostgresLedger,
+    SQLiteLedger,
     Ticket,
     TicketState,
 )
@@ -161,6 +164,36 @@ async def test_a_user_who_may_not_make_schemas_can_use_one_that_is_there(
     postgres_server.execute("DROP ROLE worker")
 
 
+async def test_a_user_without_rights_is_told_which_it_needs(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str
+) -> None:
+    """To make the ledger, and to use it, at each step of the way."""
+    postgres_server.execute("CREATE ROLE clerk LOGIN PASSWORD 'c'")
+    dsn = postgres_dsn.replace(f"tester:{PASSWORD}", "clerk:c")
+    with pytest.raises(LedgerError, match="whoever makes it needs: GRANT CREATE ON DATABASE"):
+        await PostgresLedger(dsn).create_schema()
+    await PostgresLedger(postgres_dsn).create_schema()
+
+    for grant in (None, "GRANT USAGE ON SCHEMA respan TO clerk", "GRANT SELECT ON respan.meta TO clerk"):
+        if grant is not None:
+            postgres_server.execute(grant, postgres_database)
+        with pytest.raises(LedgerError, match=r"permission denied for .*GRANT USAGE ON SCHEMA respan .*ON ALL TABLES"):
+            await PostgresLedger(dsn).open(ACCOUNT)
+
+    postgres_server.execute("DROP OWNED BY clerk", postgres_database)
+    postgres_server.execute("DROP ROLE clerk")
+
+
+async def test_a_server_that_only_reads_is_called_that(postgres_dsn: str) -> None:
+    """It may be a replica, and come back as the primary: asking again is right."""
+    await PostgresLedger(postgres_dsn).create_schema()
+
+    with pytest.raises(LedgerError, match="server is read-only") as caught:
+        await PostgresLedger(f"{postgres_dsn}?options=-cdefault_transaction_read_only%3Don", lease=1).open(ACCOUNT)
+
+    assert caught.value.retryable
+
+
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
@@ -189,15 +222,39 @@ def test_a_wrong_connection_string_is_not_shown(dsn: str) -> None:
     assert PASSWORD not in str(caught.value)
 
 
-@pytest.mark.parametrize("schema", ["", "a b", 'a"b', "x" * 64, "zürich"])
-def test_a_schema_has_a_plain_name(schema: str) -> None:
+@pytest.mark.parametrize("dsn", ["", " ", None, 5, b"postgresql://localhost/keys"], ids=repr)
+def test_a_connection_string_is_a_text(dsn: Any) -> None:
+    """An empty one would be whatever libpq finds around itself."""
+    with pytest.raises(ConfigurationError, match="dsn: not a connection string of Postgres, such as postgresql://"):
+        PostgresLedger(dsn)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgres+psycopg"])
+def test_another_librarys_connection_string_is_told_from_a_wrong_one(scheme: str) -> None:
+    """With what to leave out, and without the password."""
+    driver = scheme.partition("+")[2]
+    with pytest.raises(ConfigurationError, match=rf"{re.escape(scheme)}:// .* leave out \+{driver}$") as caught:
+        PostgresLedger(f"{scheme}://me:{PASSWORD}@host/db")
+
+    assert PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [PostgresLedger, SQLiteLedger])
+def test_a_cipher_is_no_key(make: Any) -> None:
+    """Nor is the key shown."""
+    with pytest.raises(ConfigurationError, match=r"cipher: expected a Cipher, such as AESGCMCipher\(\), got str$"):
+        make("postgresql://localhost/keys", "a-key")
+
+
+@pytest.mark.parametrize("schema", ["", "a b", 'a"b', "x" * 64, "zürich", None, 5])
+def test_a_schema_has_a_plain_name(schema: Any) -> None:
     """Whatever else Postgres would take."""
     with pytest.raises(ConfigurationError, match="schema: expected"):
         PostgresLedger("postgresql://localhost/keys", schema=schema)
 
 
-@pytest.mark.parametrize("lease", [0.0, -1.0, float("inf"), float("nan")])
-def test_a_lease_is_a_number_of_seconds(lease: float) -> None:
+@pytest.mark.parametrize("lease", [0.0, -1.0, float("inf"), float("nan"), "30", None])
+def test_a_lease_is_a_number_of_seconds(lease: Any) -> None:
     """Above zero, and not for ever."""
     with pytest.raises(ConfigurationError, match="lease: expected"):
         PostgresLedger("postgresql://localhost/keys", lease=lease)
@@ -227,6 +284,13 @@ async def test_a_server_that_cannot_be_used_is_told_why_without_the_password(
         assert not isinstance(error.__context__, psycopg.Error)
 
 
+@pytest.mark.parametrize("password", ["e", "postgres", "127"])
+async def test_a_message_is_whole_whatever_the_password(postgres_dsn: str, password: str) -> None:
+    """libpq shows none; a message with holes would tell a short one."""
+    with pytest.raises(LedgerError, match='password authentication failed for user "tester"'):
+        await PostgresLedger(postgres_dsn.replace(PASSWORD, password)).open(ACCOUNT)
+
+
 # -------------------------------------------------------------------------------------------------------------- secrets
 
 
@@ -250,7 +314,8 @@ async def test_secrets_are_kept_encrypted_and_can_be_rotated(
 
     kept = postgres_server.execute("SELECT tickets::text FROM respan.tickets", postgres_database)
     assert (rotated, again) == (2, 0)
-    assert [(name, at.api_key.reveal()) for name, at in found] == [("tenant-0", SECRET), ("tenant-2", SECRET)]
+    secrets = [(name, at.api_key.reveal()) for name, at in found if isinstance(at, CreatedKey)]
+    assert secrets == [("tenant-0", SECRET), ("tenant-2", SECRET)]
     assert everyone == ["tenant-0", "tenant-1", "tenant-2"]
     assert len(kept) == 3
     assert not any(SECRET in row or SECRET.encode().hex() in row for (row,) in kept)
@@ -269,6 +334,30 @@ async def test_a_ledger_without_a_cipher_warns_once(postgres_dsn: str, caplog: p
     warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "cannot be erased" in warnings[0]
+
+
+@pytest.mark.parametrize(("key_id", "says"), [("a\0b", "NUL"), ("long", "index row")])
+async def test_what_the_server_cannot_take_is_told_at_once_without_the_secret(
+    postgres_dsn: str, key_id: str, says: str
+) -> None:
+    """Trying it again, for as long as the lease lasts, would not mend it."""
+    if key_id == "long":
+        key_id = "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))
+    async with opened(postgres_dsn) as ledger:
+        attempt = intent()
+        epoch = await ledger.intend(TICKET, attempt)
+        begun = time.monotonic()
+
+        with pytest.raises(LedgerError, match=says) as caught:
+            await ledger.record(TICKET.id, epoch, attempt.tag, key(key_id))
+
+        assert not caught.value.retryable
+        assert time.monotonic() - begun < 2
+    trace: TracebackType | None = caught.tb
+    while trace is not None:
+        if "respan_async" in trace.tb_frame.f_code.co_filename:
+            assert SECRET not in repr(trace.tb_frame.f_locals)
+        trace = trace.tb_next
 
 
 # ------------------------------------------------------------------------------------------------- two at the same time
@@ -397,6 +486,21 @@ async def test_a_cancelled_intent_is_followed_by_what_was_asked_after_it(
         assert await states(ledger) == ({"open": 1}, {"intent": 1, "void": 1})
 
 
+async def test_counting_never_has_all_connections(postgres_server: PostgresServer, postgres_dsn: str) -> None:
+    """It may take a minute, in which the lease is to be prolonged and tickets are to be issued."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        await beside.execute("LOCK TABLE respan.tickets")
+        counting = [asyncio.create_task(ledger.counts()) for _ in range(6)]
+        await waits_for_a_lock(postgres_server)
+
+        async with asyncio.timeout(1):
+            assert await ledger._renew()
+            assert await ledger.suspects() == []
+        await beside.rollback()
+
+        assert all(counts.tickets[TicketState.OPEN] == 0 for counts in await asyncio.gather(*counting))
+
+
 # ----------------------------------------------------------------------------------------------- connections that break
 
 
@@ -503,6 +607,30 @@ async def test_a_dead_wire_does_not_hold_anybody_for_long(
         await ledger.aclose()
         assert time.monotonic() - closing < 5
         wire.heal()
+
+
+async def test_an_issuer_is_closed_in_time_though_its_ledger_is_cut_off(
+    postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """What waits for the server is told, and the lease that ends makes suspects of what was in the air."""
+    dsn = postgres_server.dsn(postgres_database)
+    await PostgresLedger(dsn).create_schema()
+    async with (
+        FakeRespan(latency=0.2) as fake,
+        Wire(postgres_server.port) as wire,
+        AsyncRespan(fake.api_key, base_url=fake.url) as respan,
+    ):
+        issuer = Issuer(respan, PostgresLedger(postgres_server.dsn(postgres_database, wire.port)))
+        issuing = [asyncio.create_task(issuer.issue(Ticket(f"tenant-{number}"))) for number in range(8)]
+        await until(lambda: fake.counts.by_operation.get("create") == 8)
+        wire.cut()
+        begun = time.monotonic()
+
+        await issuer.aclose(grace=0.5)
+
+        assert time.monotonic() - begun < 4
+        outcomes = await asyncio.gather(*issuing, return_exceptions=True)
+        assert all(isinstance(outcome, LedgerError) and outcome.retryable for outcome in outcomes), outcomes
 
 
 async def test_a_record_that_may_still_arrive_never_counts_once_it_was_read_that_it_did_not(

@@ -250,20 +250,20 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @both
 async def test_a_crowd_gets_its_keys_while_a_batch_runs(kind: Kind, tmp_path: Path) -> None:
-    """200 requests at once, behind 2,000 tenants of the same process: each has its key before the batch has its own."""
+    """200 requests at once, behind 4,000 tenants of the same process: each has its key before the batch has its own."""
     async with (
         FakeRespan(limit=SlidingLog(2000, per=1), latency=0.005) as fake,
-        serving(kind, tmp_path, fake, batch=2000) as service,
+        serving(kind, tmp_path, fake, batch=4000) as service,
     ):
-        await service.begin_batch(2000)
+        await service.begin_batch(4000)
         ids = await asyncio.gather(*(service.key(f"tenant-{number}") for number in range(200)))
         made_by_then = len(fake.keys)
-        await until(lambda: len(fake.keys) == 2200)
+        await until(lambda: len(fake.keys) == 4200)
         complaints = await service.end()
 
         assert len(set(ids)) == 200
-        assert made_by_then < 2000
-        assert (fake.counts.created, fake.counts.alive) == (2200, 2200)
+        assert made_by_then < 4000
+        assert (fake.counts.created, fake.counts.alive) == (4200, 4200)
         assert complaints == ""
 
 
@@ -353,6 +353,34 @@ async def test_a_deadline_tells_when_there_is_room_again(tmp_path: Path) -> None
         assert sorted(status for status, _, _ in answers) == [201] * 5 + [503] * 5
         assert all(50 <= int(after) <= 61 for _, _, after in answers if after is not None)
         assert await service.end() == ""
+
+
+@pytest.mark.parametrize("tenant", ["x" * 37, "a%00b"])
+@both
+async def test_a_name_that_no_key_can_have_is_the_browsers_mistake(kind: Kind, tenant: str, tmp_path: Path) -> None:
+    """Nothing is sent for it, nor for the batch that it is part of."""
+    async with FakeRespan() as fake, serving(kind, tmp_path, fake) as service:
+        status, _, _ = await service.ask(tenant)
+        if kind is AIOHTTP:
+            async with service.browser.post("/batches", json=["acme", tenant.replace("%00", "\0")]) as response:
+                assert response.status == 400
+
+        assert status in (400, 422)
+        assert fake.keys == {}
+        assert await service.end() == ""
+
+
+async def test_a_batch_that_ends_says_why(tmp_path: Path) -> None:
+    """In one line, when the API key is not accepted."""
+    async with FakeRespan() as fake, serving(AIOHTTP, tmp_path, fake) as service:
+        fake.chance("unauthorized_401", 1, operation="create")
+        async with service.browser.post("/batches", json=["acme"]) as response:
+            assert response.status == 202
+        await until(lambda: fake.counts.requests > 0)
+        complaints = await service.end()
+
+    assert "the batch has ended: " in complaints
+    assert "Traceback" not in complaints
 
 
 async def test_a_tenant_that_asks_again_gets_the_same_key(tmp_path: Path) -> None:

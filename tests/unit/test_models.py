@@ -31,7 +31,7 @@ LONG = 10**5000
 NO_NUMBER = ["5", b"5", True, [5], {}, Decimal(5), 5j, math.nan, math.inf, -math.inf, object(), LONG, 2**63]
 NO_WHOLE = [*NO_NUMBER, 5.0, 1.5]
 WRONG: Mapping[str, list[Any]] = {
-    "name": [None, 5, b"tenant", ["tenant"], True, "x" * 51, "\ud800", object(), LONG],
+    "name": [None, 5, b"tenant", ["tenant"], True, "x" * 51, "a\0b", "\x1b[31m", "\x7f", "\ud800", object(), LONG],
     "expiry_date": [
         *(None, 5, 1.5, True, b"2030-01-31T12:00:00Z", [], SOON.date(), timedelta(1), LONG),
         *("soon", "", "2030-13-01T00:00:00Z", "2030-01-31", "2030-01-31T12:00:00", "1738324800"),
