@@ -217,16 +217,7 @@ class PostgresLedger:
         return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key; safe while other processes issue.
-
-        The cipher needs the keys they are encrypted with now, as its `old_keys`.
-
-        Returns:
-            How many were encrypted anew.
-
-        Raises:
-            LedgerError: There is no cipher, or it has not the key of a secret. Those before it are encrypted anew.
-        """
+        """Encrypt the secrets that are kept with the cipher's current key, and count them; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
         after, rotated = "", 0

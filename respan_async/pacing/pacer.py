@@ -22,6 +22,7 @@ from typing import Final
 from respan_async.errors import ClientStateError
 from respan_async.pacing.gate import Gate
 from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.outage import Outage
 from respan_async.pacing.slots import Demand, End, Priority, Slot, TooLate
 from respan_async.pacing.window import Window
 
@@ -33,7 +34,6 @@ one then does not wait at all, which costs them a fiftieth at most."""
 _CATCH_UP: Final = 0.02
 """Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
 _TICK: Final = 1e-4
-_OUTAGE_AFTER: Final = 3
 _FIRST_FLIGHT: Final = 2.0
 _RAMP: Final = 1 / 6
 """Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
@@ -71,13 +71,11 @@ class Pacer:
         self._in_air_below = 0  # of the lower classes
         self._demands: set[Demand] = set()
         self._gate = Gate(first=0.5, longest=30.0)
-        self._lower_gate = Gate(first=0.5, longest=10.0)
+        self._outage = Outage()
         self._ramp = _FIRST_FLIGHT
         self._spread_from = -math.inf
         self._last_admission = -math.inf
         self._interactive_at = -math.inf
-        self._failures = 0
-        self._culprits: list[object] = []
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._open_from: int = Priority.INTERACTIVE
@@ -180,7 +178,7 @@ class Pacer:
     @property
     def outage(self) -> bool:
         """Whether the lower classes are held back by failures in a row."""
-        return self._lower_gate.troubled
+        return self._outage.troubled
 
     def waiting(self, priority: Priority) -> int:
         """Return how many wait in a class."""
@@ -250,7 +248,7 @@ class Pacer:
         """Whether nothing but a slot is missing to this class."""
         if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air):
             return False
-        return priority is Priority.INTERACTIVE or self._lower_gate.admits(now, self._in_air_below)
+        return priority is Priority.INTERACTIVE or self._outage.admits(now, self._in_air_below)
 
     def _all_fits(self, limit: RateLimit, now: float) -> bool:
         """Whether all that the lower classes have left fits into what is free, so that it need not be spread."""
@@ -291,7 +289,7 @@ class Pacer:
             return 0
         widths = [self.max_in_flight - self.in_air, self._gate.width - self.in_air]
         if priority is not Priority.INTERACTIVE:
-            widths.append(self._lower_gate.width - self._in_air_below)
+            widths.append(self._outage.width - self._in_air_below)
         return math.ceil(min(widths))
 
     def _turn(self) -> list[Priority]:
@@ -306,7 +304,7 @@ class Pacer:
         return next((priority for priority in self._turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
-        times = [self._gate.closed_until, self._lower_gate.closed_until, self._spread_from]
+        times = [self._gate.closed_until, self._outage.closed_until, self._spread_from]
         times.append(self.window.wakes_at(now) or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
         if self._timer is not None:
@@ -332,7 +330,7 @@ class Pacer:
         ahead = sum(len(self._waiting[higher]) for higher in range(priority + 1))
         pauses = [self._gate.closed_until - now]
         if priority is not Priority.INTERACTIVE:
-            pauses.append(self._lower_gate.closed_until - now)
+            pauses.append(self._outage.closed_until - now)
         return max(0.0, self.window.delay(now, ahead), *pauses)
 
     # ---------------------------------------------------------------- trouble
@@ -360,14 +358,6 @@ class Pacer:
 
     def _note_health(self, healthy: bool, slot: Slot, now: float, culprit: object) -> None:
         if healthy:
-            self._failures = 0
-            self._culprits.clear()
-            self._lower_gate.succeeded(slot.granted_at, self.max_in_flight)
-            return
-        self._failures += 1
-        if len(self._culprits) < 2 and culprit not in self._culprits:
-            self._culprits.append(culprit)
-        # One call alone may have something the server cannot take; two different ones are the server's own trouble.
-        outage = self._failures >= _OUTAGE_AFTER and len(self._culprits) > 1
-        if outage and now >= self._lower_gate.closed_until:
-            self.on_pause("outage", self._lower_gate.close(now), True)
+            self._outage.served(slot.granted_at, self.max_in_flight)
+        elif (seconds := self._outage.failed(now, culprit)) is not None:
+            self.on_pause("outage", seconds, True)
