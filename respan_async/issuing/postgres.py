@@ -217,7 +217,7 @@ class PostgresLedger:
         return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key, and count them; see `SQLiteLedger.rotate`."""
+        """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
         after, rotated = "", 0
