@@ -133,31 +133,19 @@ async def _drain(batch: AsyncIterable[object]) -> None:
         pass
 
 
-async def test_redis_killed_and_started_again_in_the_middle(redis_server: RedisServer) -> None:
-    """The replicas go on with their shares, come back by themselves, and the server refuses nothing."""
+@pytest.mark.parametrize(("goes", "comes"), [("stop", "start"), ("freeze", "thaw")])
+async def test_redis_goes_for_longer_than_a_period_and_comes_back(
+    redis_server: RedisServer, goes: str, comes: str
+) -> None:
+    """The replicas go on with their shares and come back by themselves; a log still there counts as full."""
     limit = RateLimit(40, per=0.5)
     async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
         async with batches(2, fake, redis_server.url, limit, fallback_share=0.5):
             await made(fake, 60)
-            redis_server.stop()
+            getattr(redis_server, goes)()
             await made(fake, 60)
-            redis_server.start()
+            getattr(redis_server, comes)()
             await until(lambda: flights(redis_server.url))
-            await made(fake, 100)
-
-        assert fake.counts.refused == 0
-        assert fake.max_in_window(0.5) <= 40
-
-
-async def test_redis_paused_for_longer_than_a_period(redis_server: RedisServer) -> None:
-    """Its log is still there afterwards, and counts as full all the same: all have gone on without it."""
-    limit = RateLimit(40, per=0.5)
-    async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
-        async with batches(2, fake, redis_server.url, limit, fallback_share=0.5):
-            await made(fake, 60)
-            redis_server.freeze()
-            await made(fake, 60)
-            redis_server.thaw()
             await made(fake, 100)
 
         assert fake.counts.refused == 0
@@ -242,6 +230,45 @@ async def test_an_interactive_call_anywhere_goes_before_batches_everywhere(
         between = fake_respan.counts.created - before - 10
 
     assert between <= 5
+
+
+async def test_batches_leave_one_slot_free_where_interactive_calls_come(redis_url: str) -> None:
+    """In whichever process: the next such call then does not wait for one to come back."""
+    limit = RateLimit(50, per=0.5)
+    window = RedisWindow(redis_url, limit)
+    async with (
+        FakeRespan(limit=SlidingLog(50, per=0.5), latency=(0.001, 0.01)) as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, pace=window) as serving,
+        batches(1, fake, redis_url, limit),
+        redis.asyncio.Redis.from_url(redis_url) as connection,
+    ):
+        await made(fake, 60)
+        await serving.temporary_keys.create()
+        await made(fake, 75)
+        taken = list[int]()
+        for _ in range(20):
+            seconds, microseconds = await connection.time()
+            taken.append(await connection.zcount("respan_async:pace", seconds * 1_000_000 + microseconds, "+inf"))
+            await made(fake, 1)
+
+    assert max(taken) == 49
+
+
+async def test_a_process_holds_one_slot_ahead_and_no_more(redis_url: str, replica: Make) -> None:
+    """However many calls wait: those of the others may have use for the next ones."""
+    limit = RateLimit(5, per=5)
+    first, second = await replica(redis_url, limit), await replica(redis_url, limit)
+    await asyncio.gather(*(first.temporary_keys.create() for _ in range(5)))
+    await asyncio.wait({asyncio.create_task(first.aclose())})  # which tells what was answered
+
+    waiting = [asyncio.create_task(second.temporary_keys.create()) for _ in range(10)]
+    await until(lambda: flights(redis_url))
+    await asyncio.wait(waiting, timeout=0.5)
+
+    assert len(await flights(redis_url)) == 1
+    for task in waiting:
+        task.cancel()
+    await asyncio.wait(waiting)
 
 
 # ------------------------------------------------------------------------------------------------------ what is left
