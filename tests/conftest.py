@@ -20,17 +20,29 @@ hypothesis.settings.register_profile("brief", max_examples=40, deadline=None)
 hypothesis.settings.load_profile("brief")
 
 
+_MODES = {
+    "hostile": "every byte and every step of a hostile world: some minutes in all",
+    "long": "the tests that take minutes each",
+}
+"""A marker and a flag each."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--long`."""
-    parser.addoption("--long", action="store_true", help="run the tests that take minutes, too")
+    """Add `--hostile` and `--long`."""
+    for mode, what in _MODES.items():
+        parser.addoption(f"--{mode}", action="store_true", help=f"run too: {what}")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless it is asked for."""
-    if not config.getoption("--long"):
-        for item in items:
-            if item.get_closest_marker("long"):
-                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --long"))
+    """Leave out what takes long, unless it is asked for: not as skipped tests, which would be a line each."""
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        wanted = all(config.getoption(f"--{mode}") for mode in _MODES if item.get_closest_marker(mode))
+        (kept if wanted else left).append(item)
+    items[:] = kept
+    if left:
+        config.hook.pytest_deselected(items=left)
 
 
 class MockedResponse(aiohttp.ClientResponse):
