@@ -228,7 +228,7 @@ class Call(Generic[T]):
         self, error: RespanError, end: End, draft: Draft, sent_at: datetime, result: wire.Answer | wire.NoAnswer
     ) -> None:
         tally = self._tally = self._tally or Tally()
-        if end is End.REFUSED:
+        if wire.is_refusal(result):
             tally.refused += 1
         elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
             tally.held_back += 1
@@ -383,7 +383,7 @@ _SERVED: Final = range(200, 500)
 
 def _end_of(result: wire.Answer | wire.NoAnswer) -> End:
     """Say what a result means for the slot."""
-    if wire.is_refusal(result):
+    if wire.is_over_limit(result):
         return End.REFUSED
     if isinstance(result, wire.Answer):
         return End.ANSWERED if result.status in _SERVED and result.status != 408 else End.FAILED

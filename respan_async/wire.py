@@ -162,8 +162,13 @@ def is_success(result: Answer | NoAnswer) -> TypeGuard[Answer]:
 
 
 def is_refusal(result: Answer | NoAnswer) -> bool:
-    """Whether the account's limit turned the request away."""
+    """Whether the server turned the request away for now, before anything was made."""
     return isinstance(result, Answer) and result.status in (429, 425)
+
+
+def is_over_limit(result: Answer | NoAnswer) -> bool:
+    """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
+    return isinstance(result, Answer) and result.status == 429
 
 
 def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError:

@@ -466,3 +466,16 @@ async def test_one_refusal_that_the_limit_does_not_explain_costs_nothing(at: int
         assert now() - began <= 1.03 * 100
         assert (fake.counts.created, fake.counts.refused) == (1000, 1)
         assert respan.pace.limit == limit
+
+
+async def test_too_early_is_no_limit() -> None:
+    """A 425 is tried again by its own call, uses up no attempt, and teaches the pace nothing."""
+    async with world() as (fake, respan):
+        fake.chance("too_early_425", 0.05)
+        outcomes = await finished(respan.temporary_keys.create_many(requests(1_000)))
+
+        assert all(isinstance(outcome, Issued) for outcome in outcomes)
+        assert fake.counts.by_status[425] > 20
+        assert respan.pace.limit is None
+        assert respan.pace.refused == 0
+        assert now() < 20
