@@ -25,9 +25,6 @@ def assert_flat(samples: Sequence[Size]) -> None:
     for what, room in {"tasks": 24, "files": 24, "objects": 400}.items():
         before, after = (max(getattr(sample, what) for sample in part) for part in (first, last))
         assert after <= before + room, f"{what} grew from {before} to {after}: {samples}"
-    grown = last[-1].blocks - last[0].blocks
-    remembered = last[-1].suspects - last[0].suspects
-    assert grown <= 100 * max(remembered, 0) + 15_000, f"memory grew by {grown} blocks: {samples}"
 
 
 @pytest.mark.hostile
@@ -103,5 +100,8 @@ async def test_real_sockets_at_full_speed(seconds: float, tmp_path: Path, caplog
         assert asyncio.all_tasks() - before == set()
         assert Size.now().files == files
         assert_flat(samples)
+        # What the first third has warmed up; each suspect is remembered for as long as its key may live.
+        warm, end = samples[len(samples) // 3], samples[-1]
+        assert end.blocks <= warm.blocks + 100 * max(end.suspects - warm.suspects, 0) + 20_000, samples
         assert unheld == []
         assert len(town.waits) > 100
