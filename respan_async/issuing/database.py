@@ -21,17 +21,17 @@ SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version 
     (SELECT count(*) FROM sqlite_master)
 """
 
-_HEAD: Final = b"SQLite format 3\x00"
+_LEAST: Final = 512
+"""Bytes of the smallest page that SQLite knows."""
 
 
-def check_head(path: Path) -> None:
-    """Refuse a file that is no database before SQLite makes one of it, as it does of a very short one."""
+def check_size(path: Path) -> None:
+    """Refuse a file that is too short for a database before SQLite makes one of it; of a longer one, it says so."""
     try:
-        with path.open("rb") as file:
-            head = file.read(len(_HEAD))
+        size = path.stat().st_size
     except OSError as error:
         raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
-    if head not in (b"", _HEAD):
+    if 0 < size < _LEAST:
         raise _no_ledger(path)
 
 
@@ -49,6 +49,8 @@ def connect(path: Path) -> sqlite3.Connection:
             return connection
         except sqlite3.Error as error:
             connection.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise _no_ledger(path) from None
             # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
             busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             if not busy or time.monotonic() > until:

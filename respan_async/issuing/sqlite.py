@@ -14,7 +14,7 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher, checked
-from respan_async.issuing.database import check_head, connect, connect_beside
+from respan_async.issuing.database import check_size, connect, connect_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
@@ -70,7 +70,7 @@ class SQLiteLedger:
         try:
             if not self._memory:
                 make_private(self._path)
-                check_head(self._path)
+                check_size(self._path)
             writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
             await writer.start()
             self._writer = writer
