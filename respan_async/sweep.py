@@ -19,11 +19,13 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from respan_async import codec
 from respan_async.effect import Suspect
 from respan_async.errors import (
     APIStatusError,
     AuthenticationError,
     ClientStateError,
+    InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
     RespanError,
@@ -98,7 +100,7 @@ async def sweep(
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
         try:
             await _revoke(suspect.id or "", suspect, keys, store, hub, revoked)
-        except APIStatusError as error:
+        except (APIStatusError, InvalidRequestError) as error:
             failure = failure or error  # about this one key; the others are revoked all the same
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
@@ -124,7 +126,7 @@ async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) 
     by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
     found: dict[str, tuple[TemporaryKey, Suspect]] = {}
     async for key in keys.every():
-        suspect = by_name.get(key.name or "")
+        suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
         if suspect is not None and is_left_by(suspect, key) and not await store.holds(key.id):
             found[key.id] = key, suspect
     return list(found.values())
@@ -134,8 +136,8 @@ async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
     """Ask for a key again: what the list said may be old."""
     try:
         return is_left_by(suspect, await keys.retrieve(key_id))
-    except NotFoundError:
-        return False
+    except (NotFoundError, InvalidRequestError):
+        return False  # gone; or an id that names another place
 
 
 async def _revoke(

@@ -5,13 +5,12 @@ on the server. Nothing else in the library looks at a status code to decide that
 """
 
 import email.utils
-import html
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import attrs
 
@@ -24,6 +23,7 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
+from respan_async.redaction import printable, redacted, without_long_words
 from respan_async.secret import Secret
 
 PATH: Final = "/api/temporary-keys/"
@@ -118,8 +118,11 @@ def delete(key_id: str) -> Request:
 def _path_of(key_id: str) -> str:
     if not isinstance(key_id, str) or not key_id.strip():
         raise InvalidRequestError(f"id: expected a non-empty string, got {key_id!r:.100}")
-    # Percent-encoded slashes are decoded by some proxies before they resolve dots.
-    if {".", ".."} & set(re.split(r"[/\\]", key_id)):
+    if len(key_id) > codec.MAX_ID:
+        raise InvalidRequestError(f"id: expected at most {codec.MAX_ID} characters, got {len(key_id)}")
+    # What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what
+    # follows a semicolon for no part of a segment.
+    if {".", ".."} & {segment.partition(";")[0] for segment in re.split(r"[/\\]", unquote(key_id))}:
         raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {key_id!r:.100}")
     try:
         return f"{PATH}{quote(key_id, safe='')}/"
@@ -185,7 +188,7 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
     if isinstance(result, NoAnswer):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
-    shown = _shown(result.body, token)
+    shown = _shown(result.body, token, made=result.status < 300)
     facts: dict[str, Any] = {
         "effect": effect,
         "retryable": retryable,
@@ -220,18 +223,18 @@ def read(request: Request, answer: Answer, model: type[T], token: Secret | None)
         retryable=retryable,
         status=answer.status,
         request_id=_request_id(answer.headers, token),
-        body=_shown(answer.body, token),
+        body=_shown(answer.body, token, made=True),
     )
 
 
 def answered_id(answer: Answer) -> str | None:
-    """Return the id in a 2xx answer to a create that is otherwise of no use."""
+    """Return the id, if it is one to be kept and shown, in a 2xx answer to a create that is otherwise of no use."""
     try:
         data = codec.parse(answer.body)
     except codec.DecodeError:
         return None
     key_id = data.get("id") if isinstance(data, dict) else None
-    return key_id if isinstance(key_id, str) and key_id else None
+    return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
@@ -274,35 +277,39 @@ def _date(value: Any) -> datetime | None:
 
 def _request_id(headers: Mapping[str, str], token: Secret | None) -> str | None:
     value = headers.get("X-Request-ID")
-    return _redacted(value, token)[:200] if value and value.isprintable() else None
+    return redacted(value, [] if token is None else [token])[:200] if value and value.isprintable() else None
 
 
-_MOST_READ: Final = 20_000
+_MOST_READ: Final = 6_000
 """Bytes of a refusal's body that are looked at."""
 _MAY_BE_CUT: Final = 1_000
 """Characters at the end of those in which half a key would not be recognised as one."""
-_KEY_TEXT: Final = re.compile(r"\b([A-Za-z0-9]{8})\.[A-Za-z0-9_-]{16,}")
-_KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
 
 
-def _shown(body: bytes, token: Secret | None) -> str:
-    """Return at most 2,000 characters of a body, without anything that is or looks like a key."""
+def _shown(body: bytes, token: Secret | None, *, made: bool = False) -> str:
+    """Return at most 2,000 characters of a body, without anything that is or looks like a key.
+
+    Args:
+        body: The body.
+        token: The bearer token, which a server may echo.
+        made: A key may be in it, of whatever form.
+    """
+    secrets = [] if token is None else [token]
+    if made and (secret := _answered_secret(body)) is not None:
+        secrets.append(secret)
     # Redacted before it is cut, or a key cut in half would no longer look like one; bounded before it is redacted.
-    text = _redacted(body[:_MOST_READ].decode(errors="replace"), token)
-    return (text if len(body) <= _MOST_READ else text[:-_MAY_BE_CUT])[:2_000]
+    text = redacted(body[:_MOST_READ].decode(errors="replace"), secrets)
+    text = text if len(body) <= _MOST_READ else text[:-_MAY_BE_CUT]
+    return (without_long_words(text) if made else text)[:2_000]
 
 
-def _redacted(text: str, token: Secret | None) -> str:
-    for form in _forms(token) if token is not None else ():
-        text = text.replace(form, "***")
-    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))
-
-
-def _forms(token: Secret) -> Iterable[str]:
-    """Return the ways in which JSON, a URL or HTML may write a token."""
-    text = token.reveal()
-    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-    return dict.fromkeys((text, quoted, quoted.replace("/", "\\/"), quote(text, safe=""), html.escape(text)))
+def _answered_secret(body: bytes) -> Secret | None:
+    try:
+        data = codec.parse(body[:_MOST_READ])
+    except codec.DecodeError:
+        return None
+    secret = data.get("api_key") if isinstance(data, dict) else None
+    return Secret(secret) if isinstance(secret, str) and secret else None
 
 
 def _said(body: bytes, shown: str, token: Secret | None) -> str:
@@ -311,7 +318,9 @@ def _said(body: bytes, shown: str, token: Secret | None) -> str:
         data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
     except codec.DecodeError:
         data = None
-    said = _redacted(_gather(data), token)  # again, because JSON can write any text in escapes
+    # Redacted again, because JSON can write any text in escapes. In one line, which a log or a terminal shows and does
+    # not obey.
+    said = printable(redacted(_gather(data), [] if token is None else [token]))
     return f": {said:.500}" if said else ""
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, Self
 
+from respan_async import redaction
+
 MOST_LINES: Final = 20
 """Lines of one kind before the rest is only counted."""
 
@@ -15,8 +17,7 @@ _LONGEST: Final = 1000
 
 def printable(text: str) -> str:
     """Escape what does not print, control characters above all, and cut what is too long for a line."""
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    text = redaction.printable(text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 

@@ -256,7 +256,7 @@ async def test_no_echo_gives_a_secret_away(act: Act, verb: str, witness: Witness
     witness.check(BEARER, HIDDEN)
 
 
-@pytest.mark.parametrize("where", range(19_900, 20_010, 7))
+@pytest.mark.parametrize("where", range(5_900, 6_010, 7))
 async def test_half_a_token_is_not_shown_either(where: int, witness: Witness) -> None:
     """However the bound on what is looked at cuts an echo in two."""
     filler = '"api_key":"' + "x" * (where - 20) + '"'

@@ -102,6 +102,7 @@ def test_an_id_is_one_segment_of_a_path(key_id: str, path: str) -> None:
     "key_id",
     [
         *("", " ", "\n", ".", "..", "a/../b", "../x", "x/..", "./x", "a/./b", "..\\x", "a\\..\\b", "/..", "\ud800"),
+        *("%2e%2e", "a/%2E%2e", "..%2Fx", "a%5c..%5cb", "..;", "..;a=b/x", "a" * 513),
         *(None, 5, b"id", True, ["id"]),
     ],
     ids=repr,
@@ -305,6 +306,37 @@ def test_a_body_is_shown_without_secrets(body: bytes, shown: str) -> None:
     assert refused(body, 400).body == shown
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"id": "key-1", "key": "rsp_live_0123456789abcdefgh"}',
+        b'{"id": "key-1", "key": {"value": "abcdefghijklmnopqrstuvwxyz"}}',
+        b'{"api_key": "short", "other": "short"}',
+        b'{"api_key": "with - all $ kinds # of ? letters", "x": "y all $ kinds # of ? letters"}',
+        b"<b>vcjRcdm8:5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV</b>",
+        b"abcdefghijklmnopqrstuvwxyz" * 1000,
+    ],
+)
+def test_a_key_of_a_form_that_nobody_knows_is_not_shown(body: bytes) -> None:
+    """A server that has changed made a key, and answered it in its own way; the error goes into a log."""
+    unread = read(create({}), Answer(201, {}, body), CreatedKey, TOKEN)
+    too_long = failure(create({}), Answer(201, {}, body, oversize=True), TOKEN, NOW)
+
+    for error in (unread, too_long):
+        assert isinstance(error, InvalidResponseError)
+        assert error.body is not None
+        for part in ("0123456789ab", "abcdefghijkl", "short", "all $ kinds # of ? letters", "5hSZiXrA698O"):
+            assert part not in error.body
+
+
+def test_what_a_server_says_is_one_line_that_nothing_obeys() -> None:
+    """A message goes into a log, where a line break would begin an entry of the server's own, or onto a terminal."""
+    said = "no\r\n2026-01-01 ERROR forged\x1b]0;title\x07\x9b2J\u202edesrever\u2028"
+
+    for body in ({"detail": said}, {"errors": {said: [said]}}, {"error": {"message": said}}, [said]):
+        assert str(refused(body, 400)).isprintable()
+
+
 def test_the_id_of_a_request_is_told() -> None:
     """Where it is one, and not without an end."""
     assert refused(headers={"X-Request-ID": "r-1"}).request_id == "r-1"
@@ -381,6 +413,8 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     [
         ({"id": "i"}, "i"),
         ({"id": ""}, None),
+        ({"id": "a\nb"}, None),
+        ({"id": "a" * 513}, None),
         ({"id": 5}, None),
         ({}, None),
         (["i"], None),

@@ -1,0 +1,157 @@
+"""What a server says, made fit to be shown: without secrets, however it writes them, and without what is obeyed.
+
+A secret that is known, such as the bearer token, is found where 12 characters of it stand in a row: as they are; in
+the escapes of JSON, HTML and URLs; with white space or line breaks within; in base64, whatever comes before it; in
+hexadecimal. One that is not known is found by the form of a key, or by the name of its field. Every pattern and every
+loop here is linear in the text.
+"""
+
+import base64
+import html
+import re
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from respan_async.secret import Secret
+
+WINDOW: Final = 12
+"""Characters of a secret in a row that are not shown."""
+
+_ESCAPE: Final = re.compile(
+    r"\s+|\\u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})|&#0*(\d{1,7});|&#[xX]0*([0-9a-fA-F]{1,6});|&[a-z]{2,4};|\\(.)",
+    re.DOTALL,
+)
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
+_HEXADECIMAL: Final = re.compile(r"[0-9a-f]{24,}")
+
+# An 8-character public prefix, a dot, and 32 secret characters, perhaps with a line break among them.
+_KEY_TEXT: Final = re.compile(
+    r"\b([A-Za-z0-9]{8})(?:\.|%2[eE])(?=[A-Za-z0-9_-]{10})"
+    r"[A-Za-z0-9_-](?:(?:\s|\\[nrt]){0,3}[A-Za-z0-9_-]){15,31}[A-Za-z0-9_-]*"
+)
+_KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
+_LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{12,}")
+_SURELY_LONG: Final = 20
+
+_Span = tuple[int, int]
+
+
+def redacted(text: str, secrets: Iterable[Secret]) -> str:
+    """Return a text without these secrets, and without anything that looks like a key."""
+    for secret in secrets:
+        text = _without(text, secret.reveal())
+    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))
+
+
+def without_long_words(text: str) -> str:
+    """Return a text without what may be a secret of any form: words of 12 characters with a digit, or of 20."""
+    return _LONG_WORD.sub(_masked, text)
+
+
+def printable(text: str) -> str:
+    """Escape what does not print: line breaks, and whatever a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _masked(match: re.Match[str]) -> str:
+    word = match[0]
+    return "***" if len(word) >= _SURELY_LONG or any(letter.isdigit() for letter in word) else word
+
+
+def _without(text: str, secret: str) -> str:
+    spans = _in_plain(text, secret)
+    folded, starts, ends = _folded(text)
+    spans += [(starts[begin], ends[end - 1]) for begin, end in (*_in_plain(folded, secret), *_encoded(folded, secret))]
+    parts: list[str] = []
+    shown = 0
+    for begin, end in _merged(spans):
+        parts += [text[shown:begin], "***"]
+        shown = end
+    return "".join([*parts, text[shown:]])
+
+
+def _folded(text: str) -> tuple[str, list[int], list[int]]:
+    """Return a text without white space and escapes, and where in the text each of its characters begins and ends."""
+    letters: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    done = 0
+    for match in _ESCAPE.finditer(text):
+        begin, end = match.span()
+        letters.append(text[done:begin])
+        starts.extend(range(done, begin))
+        ends.extend(range(done + 1, begin + 1))
+        for letter in _meant(match):
+            letters.append(letter)
+            starts.append(begin)
+            ends.append(end)
+        done = end
+    letters.append(text[done:])
+    starts.extend(range(done, len(text)))
+    ends.extend(range(done + 1, len(text) + 1))
+    return "".join(letters), starts, ends
+
+
+def _meant(match: re.Match[str]) -> str:
+    """Return what an escape stands for; nothing for white space."""
+    of_json, of_url, of_html, of_html_too, quoted = match.groups()
+    if of_html or of_html_too:
+        number = int(of_html) if of_html else int(of_html_too, 16)
+        letter = chr(number) if number < 0x110000 else ""
+    elif of_json or of_url:
+        letter = chr(int(of_json or of_url, 16))
+    elif quoted:
+        letter = "" if quoted in "nrt" else quoted
+    else:
+        letter = html.unescape(match[0])
+    return "" if letter.isspace() else letter
+
+
+def _in_plain(text: str, secret: str) -> list[_Span]:
+    size = min(WINDOW, len(secret))
+    return _found(text, 0, len(text), _windows(secret, size), size)
+
+
+def _encoded(text: str, secret: str) -> list[_Span]:
+    """Find a secret in base64 or hexadecimal."""
+    spans: list[_Span] = []
+    raw = secret.encode(errors="surrogatepass")
+    if len(raw) < WINDOW:
+        return spans
+    size = WINDOW * 4 // 3
+    standard = text.replace("-", "+").replace("_", "/")
+    windows: set[str] = set()
+    for shift in range(3):
+        coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")
+        windows |= _windows(coded[-(-shift * 8 // 6) : len(raw + bytes(shift)) * 8 // 6], size)
+    for match in _BASE64.finditer(standard):
+        spans += _found(standard, *match.span(), windows, size)
+    lower = text.lower()
+    # Letters that grow when they are made small would move what is found; no hexadecimal number is among such.
+    if len(lower) == len(text) and (runs := list(_HEXADECIMAL.finditer(lower))):
+        windows = _windows(raw.hex(), 2 * WINDOW)
+        for match in runs:
+            spans += _found(lower, *match.span(), windows, 2 * WINDOW)
+    return spans
+
+
+def _windows(text: str, size: int) -> set[str]:
+    return {text[begin : begin + size] for begin in range(len(text) - size + 1)}
+
+
+def _found(text: str, begin: int, end: int, windows: Collection[str], size: int) -> list[_Span]:
+    """Return where one of these windows stands."""
+    return [(at, at + size) for at in range(begin, end - size + 1) if text[at : at + size] in windows]
+
+
+def _merged(spans: Iterable[_Span]) -> list[_Span]:
+    """Join spans that overlap; neighbours stay two."""
+    merged: list[_Span] = []
+    for begin, end in sorted(spans):
+        if merged and begin < merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((begin, end))
+    return merged
