@@ -34,6 +34,7 @@ from respan_async.settings import (
     checked_window,
     options_of,
     token_source,
+    veiled_headers,
 )
 from respan_async.suspects import SuspectBook
 from respan_async.sweep import AutoSweep
@@ -150,6 +151,7 @@ class AsyncRespan:
         Raises:
             ConfigurationError: A setting is wrong; the message names it.
         """
+        extra_headers = cast("Maybe[Mapping[str, str]]", veiled_headers(extra_headers))
         view = object.__new__(AsyncRespan)
         view.__dict__.update(self.__dict__)
         old = self._options

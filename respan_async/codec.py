@@ -4,6 +4,7 @@ Requests are written strictly: what was given, and nothing else. Answers are rea
 made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -143,6 +144,11 @@ def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
     if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
         raise DecodeError("expected a non-empty string as api_key")
+    # A server that says it twice, under a name which nobody here knows, does not have it shown.
+    extra, secret = values["extra"], api_key.reveal()
+    for name, raw in extra.items():
+        if (type(raw) is str and secret in raw) or (type(raw) in (list, dict) and secret.encode() in orjson.dumps(raw)):
+            extra[name] = Secret(raw if type(raw) is str else orjson.dumps(raw).decode())
     return CreatedKey(api_key=api_key, **values)
 
 
@@ -225,6 +231,18 @@ def encode_key(key: TemporaryKey) -> str:
 def encode(fields: Mapping[str, Any]) -> bytes:
     """Return JSON text."""
     return orjson.dumps(fields, default=_plain)
+
+
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text as one line of ASCII and what prints.
+
+    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
+    take U+0085 and U+2028 for the end of a line.
+    """
+    text = encode(fields).decode()
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+    return f"{text}\n".encode()
 
 
 def _plain(value: Any) -> float:

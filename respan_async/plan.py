@@ -29,14 +29,14 @@ class Options:
         deadline: Seconds for the whole call, or None.
         retry: When a failed attempt is made again.
         priority: The class in which the call waits, or None for the one its kind has by itself.
-        extra_headers: Sent besides.
+        extra_headers: Sent besides; an empty value is a text.
     """
 
     timeout: Timeout
     deadline: float | None
     retry: RetryPolicy
     priority: Priority | None = None
-    extra_headers: tuple[tuple[str, str], ...] = ()
+    extra_headers: tuple[tuple[str, Secret | str], ...] = ()
 
 
 @attrs.define(kw_only=True)

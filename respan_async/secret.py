@@ -1,4 +1,4 @@
-"""A text that does not show itself."""
+"""Text and bytes that do not show themselves."""
 
 import hmac
 from typing import NoReturn, SupportsIndex, final
@@ -81,3 +81,12 @@ class Secret:
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a Secret is not pickled or copied; store secret.reveal() where secrets belong")
+
+
+class Sealed(bytes):
+    """Bytes on their way to where secrets belong, which do not show themselves in a traceback's locals for one."""
+
+    def __repr__(self) -> str:
+        return "Sealed(***)"
+
+    __str__ = __repr__

@@ -16,6 +16,7 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.slots import Priority
 from respan_async.pacing.window import LocalWindow, Window
 from respan_async.plan import Options
+from respan_async.redaction import redacted
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
 from respan_async.transport import Timeout, timeout_of
@@ -23,6 +24,8 @@ from respan_async.transport import Timeout, timeout_of
 DEFAULT_BASE_URL: Final = "https://api.respan.ai"
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PASSWORD: Final = re.compile(r"//[^/]*@")
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
 _OURS: Final = frozenset(
     (
         "authorization",
@@ -53,7 +56,7 @@ def options_of(
     deadline: float | None,
     retry: RetryPolicy,
     priority: Priority | None = None,
-    extra_headers: tuple[tuple[str, str], ...] = (),
+    extra_headers: tuple[tuple[str, Secret | str], ...] = (),
 ) -> Options:
     if not isinstance(timeout, Timeout) and not _is_seconds(timeout):
         raise ConfigurationError(
@@ -79,21 +82,23 @@ def _is_seconds(value: object) -> bool:
 
 def checked_url(text: str, allow_http: bool) -> str:
     """Return scheme, host and port of a base URL."""
-    if not isinstance(text, str) or not text.isprintable() or any(space in text for space in " \\"):
-        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
+    expected = f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {_shown(text)}"
+    # A name of other letters is given as the network knows it (xn--...): look-alikes do not get by.
+    if not isinstance(text, str) or not text.isprintable() or not text.isascii() or set(text) & set(" \\"):
+        raise ConfigurationError(expected)
     try:
         url = URL(text)
         host, port = url.host, url.port
     except ValueError:
         url, host, port = URL(), None, None
-    if not host or url.scheme not in ("https", "http") or port is None:
-        raise ConfigurationError(f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {text!r:.100}")
-    if url.user is not None or url.password is not None:
+    if not host or url.scheme not in ("https", "http") or not port:
+        raise ConfigurationError(expected)
+    if "@" in text:
         raise ConfigurationError("base_url: expected no user name or password in it")
-    if url.query_string or url.fragment or "?" in text or "#" in text:
-        raise ConfigurationError(f"base_url: expected no query or fragment, got {text!r:.100}")
+    if "?" in text or "#" in text:
+        raise ConfigurationError(f"base_url: expected no query or fragment, got {_shown(text)}")
     if url.path.rstrip("/") not in ("", "/api"):
-        raise ConfigurationError(f"base_url: expected no path but /api, got {text!r:.100}")
+        raise ConfigurationError(f"base_url: expected no path but /api, got {_shown(text)}")
     if url.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ConfigurationError(
             f"base_url: expected https, because http would send the API key unencrypted to {host}; "
@@ -102,12 +107,22 @@ def checked_url(text: str, allow_http: bool) -> str:
     return str(url.origin())
 
 
+def _shown(text: object) -> str:
+    """Show what was given as a URL without what may be a secret in it: a password, a query, or the API key itself."""
+    if not isinstance(text, str):
+        return type(text).__name__
+    if "://" not in text:
+        return f"a text of {len(text)} characters without ://"
+    shown = _PASSWORD.sub("//***@", _QUERY.sub("?***", text))
+    return f"{redacted(shown, ())!r:.100}"
+
+
 def _is_loopback(host: str) -> bool:
     """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
     if host == "localhost":
         return True
     try:
-        return ip_address(host).is_loopback
+        return "%" not in host and ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -138,15 +153,25 @@ def checked_priority(name: str) -> Priority:
         raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
 
 
-def checked_headers(headers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def veiled_headers(headers: object) -> object:
+    """Return headers with their values as secrets, so that no traceback with locals shows them from here on."""
+    return {name: veiled(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
+
+
+def checked_headers(headers: object) -> tuple[tuple[str, Secret | str], ...]:
+    """Return headers, whose values may be secrets; an empty one is a text."""
+    headers = veiled_headers(headers)
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
     for name, value in headers.items():
-        # Values may be secrets: only names are shown.
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise ConfigurationError(f"extra_headers: expected a header's name, got {name!r:.100}")
         if name.lower() in _OURS:
             raise ConfigurationError(f"extra_headers: {name} is this library's own")
-        if not isinstance(value, str) or not (value.isascii() and (value.isprintable() or not value)):
+        if value != "" and not (isinstance(value, Secret) and _is_plain(value)):
             raise ConfigurationError(f"extra_headers: expected printable ASCII as the value of {name}")
     return tuple(headers.items())
+
+
+def _is_plain(value: Secret) -> bool:
+    return value.reveal().isascii() and value.reveal().isprintable()

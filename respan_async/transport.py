@@ -93,7 +93,7 @@ class Transport:
         flight: Flight | None,
         token: Secret,
         timeout: Timeout,
-        extra_headers: tuple[tuple[str, str], ...] = (),
+        extra_headers: tuple[tuple[str, Secret | str], ...] = (),
     ) -> Answer | NoAnswer:
         """Send one request once, and never follow a redirect.
 
@@ -150,10 +150,12 @@ class Transport:
             raise result
         return result
 
-    def _headers(self, token: Secret, extra: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
         bearer = {"Authorization": f"Bearer {token.reveal()}"}
-        # Our own session has the others by itself.
-        return bearer if self._owned and not extra else {**dict(extra), **_HEADERS, **bearer}
+        if self._owned and not extra:
+            return bearer  # our own session has the others by itself
+        besides = {name: value.reveal() if isinstance(value, Secret) else value for name, value in extra}
+        return {**besides, **_HEADERS, **bearer}
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)

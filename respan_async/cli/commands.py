@@ -15,6 +15,7 @@ from respan_async.client import AsyncRespan
 from respan_async.issuing.jsonlines import line_of
 from respan_async.issuing.linefile import write_all
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
+from respan_async.secret import Sealed
 
 
 def create(arguments: argparse.Namespace, log: LogLines) -> int:
@@ -87,7 +88,7 @@ def _given(arguments: argparse.Namespace, model: type[attrs.AttrsInstance]) -> d
 
 
 def _print(key: TemporaryKey) -> None:
-    write_all(STANDARD_OUTPUT, line_of(key))
+    write_all(STANDARD_OUTPUT, Sealed(line_of(key)))
 
 
 def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable[None]]) -> int:

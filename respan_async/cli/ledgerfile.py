@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from respan_async.bearer import veiled
 from respan_async.cli.exits import WrongUse
 from respan_async.cli.outlet import Outlet
 from respan_async.errors import ConfigurationError, LedgerError
@@ -13,6 +14,7 @@ from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines import digest
 from respan_async.models import CreatedKey
+from respan_async.secret import Secret
 
 KEY: Final = ENVIRONMENT
 OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
@@ -55,9 +57,9 @@ def cipher() -> AESGCMCipher | None:
     Raises:
         WrongUse: A key is none, or the extra `crypto` is not installed.
     """
-    key = os.environ.get(KEY)
-    old = [text for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
-    if not key:
+    key = veiled(os.environ.get(KEY))
+    old = [Secret(text) for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
+    if not isinstance(key, Secret):
         if old:
             raise WrongUse(f"{KEY}: expected the key to encrypt with beside {OLD_KEYS}, got none")
         return None

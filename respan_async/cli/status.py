@@ -22,7 +22,7 @@ def status(arguments: argparse.Namespace, log: LogLines) -> int:
     except LedgerError as error:
         raise exits.WrongUse(str(error)) from None
     if arguments.json:
-        write_all(STANDARD_OUTPUT, codec.encode(_as_json(path, snapshot)) + b"\n")
+        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(path, snapshot)))
     else:
         show(_tables(path, snapshot, datetime.now(UTC)))
     return exits.OK

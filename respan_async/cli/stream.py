@@ -8,6 +8,7 @@ from typing import Final
 from respan_async.issuing.jsonlines import digest, line_of
 from respan_async.issuing.linefile import write_all
 from respan_async.models import CreatedKey
+from respan_async.secret import Sealed
 
 STANDARD_OUTPUT: Final = 1
 
@@ -30,7 +31,7 @@ class KeyStream:
             mark = digest(ticket_id)
             if mark not in self._written:
                 # In a thread: whoever reads it may be slow, and answers have their time.
-                await asyncio.to_thread(_write, line_of(key, ticket_id, sandbox=self._sandbox))
+                await asyncio.to_thread(_write, Sealed(line_of(key, ticket_id, sandbox=self._sandbox)))
                 self._written.add(mark)
 
 

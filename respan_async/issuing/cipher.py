@@ -7,8 +7,9 @@ import os
 import secrets
 from typing import Any, Final, Protocol
 
+from respan_async.bearer import veiled
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.secret import Secret
+from respan_async.secret import Sealed, Secret
 
 ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
 
@@ -68,6 +69,7 @@ class AESGCMCipher:
     ) -> None:
         if key is None:
             key = os.environ.get(ENVIRONMENT) or None
+        key, old_keys = _veiled(key), tuple(map(_veiled, old_keys))
         if key is None:
             raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
         self._current, current = _cipher_of(key)
@@ -120,6 +122,11 @@ def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
     if raw is None:
         raise ConfigurationError(f"key: expected {_KEY} bytes, or their base64 text; {_HOW}")
     return hashlib.sha256(b"respan-async ledger key id" + raw).digest()[:_ID], AESGCM(raw)
+
+
+def _veiled(key: Any) -> Any:
+    """Return a key as something that no traceback with locals shows from here on."""
+    return Sealed(key) if isinstance(key, bytes) else veiled(key)
 
 
 def _raw(key: bytes | str | Secret) -> bytes | None:

@@ -17,8 +17,11 @@ from typing import Any, Final, TypeAlias
 import psycopg
 from psycopg import conninfo
 
+from respan_async.bearer import veiled
 from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.issuing import rows
 from respan_async.lifetime import being_cancelled
+from respan_async.secret import Secret
 
 _OPEN: Final = 4
 """Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
@@ -51,11 +54,20 @@ class DoubleError(LedgerError):
     """A row with this key is there already."""
 
 
+class Settings(dict[str, Any]):
+    """What libpq is told, the password among it, which does not show itself."""
+
+    def __repr__(self) -> str:
+        return "Settings(***)"
+
+    __str__ = __repr__
+
+
 class Connections:
     """Run statements, each of which is a transaction of its own.
 
     Args:
-        dsn: Where the server is, as libpq has it.
+        dsn: Where the server is, as libpq has it; a text or a `Secret`.
         attempt: Seconds after which a connection is given up that says nothing.
         patience: Seconds for which a statement is tried again when its connection broke.
 
@@ -63,19 +75,24 @@ class Connections:
         ConfigurationError: `dsn` is no connection string.
     """
 
-    def __init__(self, dsn: str, *, attempt: float, patience: float) -> None:
+    def __init__(self, dsn: object, *, attempt: float, patience: float) -> None:
+        dsn = veiled(dsn)
         given = _settings_of(dsn)
+        if isinstance(given, str):
+            raise ConfigurationError(f"dsn: {given}")
         self.attempt = attempt
         self.patience = patience
-        self._settings: dict[str, Any] = {
-            "application_name": "respan-async",
-            "connect_timeout": max(2, round(attempt)),
-            "keepalives_idle": max(1, round(attempt)),
-            "keepalives_interval": max(1, round(attempt / 3)),
-            "keepalives_count": 3,
-            "tcp_user_timeout": round(1000 * attempt),
-            **given,
-        }
+        self._settings = Settings(
+            {
+                "application_name": "respan-async",
+                "connect_timeout": max(2, round(attempt)),
+                "keepalives_idle": max(1, round(attempt)),
+                "keepalives_interval": max(1, round(attempt / 3)),
+                "keepalives_count": 3,
+                "tcp_user_timeout": round(1000 * attempt),
+                **given,
+            }
+        )
         self._idle: list[_Connection] = []
         self._free = asyncio.Semaphore(_OPEN)
         self._turns: dict[str, asyncio.Future[None]] = {}
@@ -188,7 +205,9 @@ class Connections:
         try:
             async with asyncio.timeout(self.attempt):
                 # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
-                return await psycopg.AsyncConnection.connect(autocommit=True, prepare_threshold=None, **self._settings)
+                return await psycopg.AsyncConnection.connect(
+                    autocommit=True, prepare_threshold=None, row_factory=_rows, **self._settings
+                )
         except TimeoutError:
             told = "no answer in time"
         except psycopg.Error as error:
@@ -249,22 +268,22 @@ class Connections:
             await connection.close()
 
 
-def _settings_of(dsn: str) -> dict[str, Any]:
-    """Return what a connection string says.
-
-    Raises:
-        ConfigurationError: It is none.
-    """
-    problem = "not a connection string of Postgres, such as postgresql://user:password@host/database"
-    scheme = dsn.partition("://")[0] if isinstance(dsn, str) else ""
+def _settings_of(dsn: object) -> Settings | str:
+    """Return what a connection string says, or what is wrong with it."""
+    text = dsn.reveal() if isinstance(dsn, Secret) else ""
+    scheme = text.partition("://")[0]
     if scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
-        problem = f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
+        return f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
     try:
-        if isinstance(dsn, str) and dsn.strip():
-            return conninfo.conninfo_to_dict(dsn)
+        if text.strip():
+            return Settings(conninfo.conninfo_to_dict(text))
     except psycopg.Error:  # its message shows the string, and with it the password
         pass
-    raise ConfigurationError(f"dsn: {problem}")
+    return "not a connection string of Postgres, such as postgresql://user:password@host/database"
+
+
+def _rows(_: object) -> Callable[[Iterable[Any]], Row]:
+    return rows.veiled
 
 
 def _told(error: psycopg.Error) -> str:

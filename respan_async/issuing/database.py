@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from respan_async.errors import LedgerError
+from respan_async.issuing import rows
 from respan_async.issuing.statements import load
 
 VERSION: Final = 1
@@ -94,7 +95,9 @@ def connect_beside(path: Path) -> sqlite3.Connection:
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    connection.row_factory = lambda _, row: rows.veiled(row)
+    return connection
 
 
 def _configure(connection: sqlite3.Connection) -> None:

@@ -22,6 +22,7 @@ from respan_async import codec
 from respan_async.errors import LedgerError
 from respan_async.issuing.linefile import LineFile
 from respan_async.models import CreatedKey, TemporaryKey
+from respan_async.secret import Sealed
 
 _PARTS: Final = 16, 4
 """Bytes that stand for a ticket, and for the id of its key."""
@@ -45,7 +46,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
         if field.name not in ("id", "extra"):
             value = getattr(key, field.name)
             fields[field.name] = _instant(value) if isinstance(value, datetime) else value
-    return codec.encode(fields) + b"\n"
+    return codec.encode_line(fields)
 
 
 def _instant(value: datetime) -> str:
@@ -126,7 +127,7 @@ class JSONLinesSink:
             if known != short:
                 raise LedgerError(f"{self._file.path}: has another key for ticket {ticket_id!r:.100}, not {key.id}")
             return
-        text = line_of(key, ticket_id, sandbox=self._sandbox)
+        text = Sealed(line_of(key, ticket_id, sandbox=self._sandbox))
         written = self._under_way[mark] = asyncio.get_running_loop().create_future()
         self._queue.append(_Line(mark, short, text, written))
         if self._writer is None:
@@ -164,7 +165,7 @@ class JSONLinesSink:
     def _take(self, line: bytes) -> str | None:
         """Learn of a line that is in the file; return what is wrong with it."""
         try:
-            value = codec.parse(line)
+            value = codec.parse(bytes(line))
             ticket, key_id = value["ticket"], value.get("id")
             made_up = bool(value.get("sandbox"))
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -183,7 +184,7 @@ class JSONLinesSink:
             while group := self._queue:
                 self._queue = []
                 try:
-                    await asyncio.to_thread(self._file.append, b"".join(line.text for line in group))
+                    await asyncio.to_thread(self._file.append, Sealed(b"".join(line.text for line in group)))
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)

@@ -5,9 +5,10 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from respan_async import codec
+from respan_async.bearer import veiled
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.events import logger
@@ -66,6 +67,7 @@ class PostgresLedger:
             raise ImportError(
                 "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
             ) from None
+        dsn = cast("str", veiled(dsn))
         self._heart = Heart(lease, self._renew, self._enrol, self._bury)
         # Short enough for another try and another beat of the heart before the lease ends.
         self._patience = patience = min(max(lease / 3, 1.0), 10.0)

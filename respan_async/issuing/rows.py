@@ -13,21 +13,17 @@ from respan_async.issuing.cipher import Cipher
 from respan_async.issuing.ledger import Counts, Record
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
-from respan_async.secret import Secret
-
-
-class Sealed(bytes):
-    """Bytes that do not show themselves, in a traceback's local variables for one."""
-
-    def __repr__(self) -> str:
-        return "Sealed(***)"
-
-    __str__ = __repr__
+from respan_async.secret import Sealed, Secret
 
 
 def sealed(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Sealed:
     """Return the bytes under which a secret is kept."""
     return Sealed(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
+
+
+def veiled(row: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a row whose bytes, which are secrets, do not show themselves."""
+    return tuple(Sealed(value) if isinstance(value, bytes) else value for value in row)
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:

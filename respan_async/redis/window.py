@@ -6,10 +6,12 @@ import hashlib
 from importlib import resources
 from typing import Any, Final
 
+from respan_async.bearer import veiled
 from respan_async.errors import ConfigurationError
 from respan_async.pacing.exchange import Ask, Grants, Unreachable
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.shared import SharedWindow
+from respan_async.secret import Secret
 
 try:
     import redis.asyncio as _redis
@@ -56,6 +58,7 @@ class RedisWindow(SharedWindow):
         fallback_share: float = 0.25,
         timeout: float = 1.0,
     ) -> None:
+        redis = veiled(redis)
         if not isinstance(limit, RateLimit):
             raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
         if not isinstance(key, str) or not key:
@@ -71,7 +74,7 @@ class _RedisLog:
     """The log under one key."""
 
     def __init__(self, redis: Any, key: str, timeout: float) -> None:
-        self._given = not isinstance(redis, str)
+        self._given = not isinstance(redis, Secret)
         self._redis = redis if self._given else _connected(redis, timeout)
         if not isinstance(self._redis, _redis.Redis | _redis.RedisCluster):
             raise ConfigurationError(f"redis: expected a URL or a client of redis.asyncio, got {type(redis).__name__}")
@@ -130,11 +133,11 @@ class _RedisLog:
                 await self._redis.aclose()
 
 
-def _connected(url: str, timeout: float) -> Any:
+def _connected(url: Secret, timeout: float) -> Any:
     # The URL is not repeated in what is raised: there may be a password in it.
     try:
         # Without retries of its own: what to do about a lost answer is decided above, and in time.
-        client = _redis.Redis.from_url(url, retry=None, socket_timeout=timeout, socket_connect_timeout=timeout)
+        client = _redis.Redis.from_url(url.reveal(), retry=None, socket_timeout=timeout, socket_connect_timeout=timeout)
     except ValueError:
         raise ConfigurationError("redis: expected a URL that begins with redis://, rediss:// or unix://") from None
     try:
