@@ -232,6 +232,31 @@ async def test_an_interactive_call_anywhere_goes_before_batches_everywhere(
     assert between <= 5
 
 
+async def test_interactive_calls_without_an_end_leave_every_twentieth_slot_to_a_batch(
+    redis_url: str, replica: Make, fake_respan: FakeRespan
+) -> None:
+    """Web requests in one replica take all there is; another one's batch gets on all the same."""
+    limit = RateLimit(20, per=0.25)
+    serving, batching = await replica(redis_url, limit), await replica(redis_url, limit)
+
+    async def serve() -> None:
+        while True:
+            await serving.temporary_keys.create(name="web")
+
+    requests = [asyncio.create_task(serve()) for _ in range(30)]
+    await made(fake_respan, 20)
+    async with batching.temporary_keys.create_many(CreateKeyRequest(name="batch") for _ in range(100)) as batch:
+        before = fake_respan.counts.created
+        async with asyncio.timeout(10):
+            await anext(batch)
+        passed = fake_respan.counts.created - before
+        for request in requests:
+            request.cancel()
+        await asyncio.wait(requests)
+
+    assert passed >= 15
+
+
 async def test_batches_leave_one_slot_free_where_interactive_calls_come(redis_url: str) -> None:
     """In whichever process: the next such call then does not wait for one to come back."""
     limit = RateLimit(50, per=0.5)
@@ -394,6 +419,22 @@ async def test_a_connection_that_redis_closed_is_no_outage(redis_url: str, repli
 
     async with asyncio.timeout(5):
         await client.temporary_keys.create()
+
+
+async def test_a_slot_whose_granting_was_not_heard_of_is_granted_again(
+    redis_server: RedisServer, replica: Make, fake_respan: FakeRespan
+) -> None:
+    """The connection breaks after the script has run: asked once more, it gives the same slot, and not another one."""
+    async with Wire(redis_server.port) as wire:
+        client = await replica(f"redis://127.0.0.1:{wire.port}/0", RateLimit(2, per=30))
+        await client.temporary_keys.create()
+
+        wire.lose_answers = 1
+        await client.with_options(deadline=10).temporary_keys.create()
+
+        assert wire.lose_answers == 0
+        assert fake_respan.counts.requests == 2
+        await client.aclose()
 
 
 async def test_a_cluster_that_is_down_is_an_outage_like_any_other(
