@@ -385,6 +385,26 @@ async def test_an_awaited_batch_loses_no_key_to_a_fatal_error(is_async: bool) ->
         assert all(isinstance(outcome.error, AuthenticationError) for outcome in failed(outcomes))
 
 
+async def test_an_item_that_was_on_its_way_when_the_batch_ended_fails_for_the_same_reason() -> None:
+    """The input had been asked for it already; it is not sent any more, and does not go unmentioned."""
+    requests = tenants(4)
+
+    async def items() -> AsyncIterator[CreateKeyRequest]:
+        for pause, request in zip((0, 0, 5, 0), requests, strict=True):
+            await asyncio.sleep(pause)
+            yield request
+
+    async with world() as (fake, respan):
+        fake.script("ok", "unauthorized_401")
+
+        outcomes = await respan.temporary_keys.create_many(items(), max_in_flight=3)
+
+        assert [outcome.item for outcome in outcomes] == requests
+        assert held(outcomes) == alive(fake)
+        assert [type(outcome.error) for outcome in failed(outcomes)] == [AuthenticationError] * 3
+        assert fake.counts.requests == 2
+
+
 async def test_keys_are_not_lost_to_an_input_that_raises_after_a_fatal_error() -> None:
     """Keys were made, the API key died, and then the input breaks too: what there is comes back all the same."""
     async with world() as (fake, respan):
@@ -500,11 +520,13 @@ async def test_the_input_is_not_asked_again_once_the_batch_was_left() -> None:
 
 
 async def test_a_batch_runs_once() -> None:
-    """Entering it again, or iterating over it without entering, says so."""
+    """Entering it again, or iterating over it or stopping it without entering, says so."""
     async with world() as (fake, respan):
         batch = respan.temporary_keys.create_many(tenants(3))
         with pytest.raises(ClientStateError, match="enter the batch"):
             await anext(batch)
+        with pytest.raises(ClientStateError, match="enter the batch before stopping"):
+            batch.stop()
         async with batch:
             with pytest.raises(ClientStateError, match="a batch runs once"):
                 await batch
@@ -778,3 +800,61 @@ async def test_an_empty_batch_leaves_nothing_behind(respan: AsyncRespan) -> None
         assert await respan.temporary_keys.create_many([]) == []
 
     assert not respan._core.desk.pacer._demands
+
+
+class Abort(BaseException):
+    """Raised past everything that waits for exceptions, as a test runner's own is."""
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_ends_a_worker_ends_the_batch_and_is_told(*, ordered: bool) -> None:
+    """What is no exception to be handled comes out where the outcomes do, and nobody waits for ever."""
+    asked = 0
+
+    async def token() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            raise Abort
+        return "test-key"
+
+    async with world(api_key=token) as (fake, respan):
+        outcomes = list[Outcome]()
+
+        async def take() -> None:
+            async with respan.temporary_keys.create_many(tenants(100), max_in_flight=4, ordered=ordered) as batch:
+                async for outcome in batch:
+                    outcomes.append(outcome)  # noqa: PERF401  the error comes after the outcomes
+
+        with pytest.raises(Abort):
+            await take()
+
+        assert held(outcomes) == alive(fake)
+        assert len(outcomes) == fake.counts.requests == 3
+
+
+async def test_a_loop_that_ends_takes_a_batch_with_it_wherever_its_workers_are() -> None:
+    """As `asyncio.run` ends: whoever is in the air, asks the input or waits for a place is cancelled, and is gone."""
+    requests = tenants(2)
+
+    async def items() -> AsyncIterator[CreateKeyRequest]:
+        for request in requests:
+            yield request
+        await asyncio.sleep(3600)
+
+    async with world() as (fake, respan):
+        fake.script("ok", "stall")
+        before = asyncio.all_tasks()
+
+        async with respan.temporary_keys.create_many(items(), max_in_flight=3) as batch:
+            await asyncio.sleep(1)
+            tasks = asyncio.all_tasks() - before
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            outcomes = [outcome async for outcome in batch]
+
+        assert [outcome.item for outcome in issued(outcomes)] == requests[:1]
+        assert len(outcomes) == len(respan.suspects) == 1
+        assert fake.counts.requests == 2
+        assert asyncio.all_tasks() == before
