@@ -824,7 +824,7 @@ async def test_what_ends_a_worker_ends_the_batch_and_is_told(*, ordered: bool) -
         async def take() -> None:
             async with respan.temporary_keys.create_many(tenants(100), max_in_flight=4, ordered=ordered) as batch:
                 async for outcome in batch:
-                    outcomes.append(outcome)  # noqa: PERF401  the error comes after the outcomes
+                    outcomes.append(outcome)
 
         with pytest.raises(Abort):
             await take()
