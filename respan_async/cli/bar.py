@@ -46,6 +46,7 @@ class Bar:
         """Write a line above the bar."""
         self._console.print(Text(printable(text)), soft_wrap=True)
 
-    def close(self) -> None:
-        """Leave the bar as it is."""
+    def close(self, status: Status) -> None:
+        """Show the last status, and leave the bar as it is."""
+        self.show(status)
         self._progress.stop()

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import contextlib
 import os
 import shlex
 from collections.abc import Sequence
@@ -87,14 +86,11 @@ class Job:
             ticker = asyncio.create_task(self._tick())
             try:
                 async with self._batch:
-                    if self._interrupts or self._broken is not None:
-                        self._batch.stop()
                     await self._take_outcomes()
             finally:
                 ticker.cancel()
                 await asyncio.wait({ticker})
-                self._display.show(self._status())
-                self._display.close()
+                self._display.close(self._status())
         if self._fatal is not None:
             return exits.exit_code(self._fatal)
         if self._interrupts:
@@ -145,12 +141,8 @@ class Job:
     def _break_off(self, error: Exception) -> None:
         if self._broken is None:
             self._broken = error
-            self._stop()
-            self._display.say(f"respan-keys: {exits.sentence(error)}; no more keys are asked for")
-
-    def _stop(self) -> None:
-        with contextlib.suppress(ClientStateError):  # not begun yet: then it is stopped when it is
             self._batch.stop()
+            self._display.say(f"respan-keys: {exits.sentence(error)}; no more keys are asked for")
 
     # --------------------------------------------------------------- failures
 
@@ -181,19 +173,18 @@ class Job:
     def _interrupt(self) -> None:
         self._interrupts += 1
         if self._interrupts == 1:
-            self._stop()
+            self._batch.stop()
             self._display.say(
                 f"interrupted: waiting for {self._respan.pace.in_flight} in the air; once more to end at once"
             )
-        elif self._interrupts == 2:
+        else:
             asyncio.get_running_loop().call_later(_LAST_MOMENT, self._end_at_once, 5)
 
     def _end_at_once(self, patience: int) -> None:
         if self._outlet.writing and patience:
             asyncio.get_running_loop().call_later(_LAST_MOMENT, self._end_at_once, patience - 1)
             return
-        self._display.show(self._status())
-        self._display.close()
+        self._display.close(self._status())
         if in_flight := self._respan.pace.in_flight:
             remembered = "" if self._path == IN_MEMORY else f"; {self._path} remembers them"
             say(f"ended with {in_flight} in the air, whose keys may be alive and held by nobody{remembered}")

@@ -45,8 +45,8 @@ class Display(Protocol):
     def say(self, text: str) -> None:
         """Write a line that stays."""
 
-    def close(self) -> None:
-        """Show the last status for good."""
+    def close(self, status: Status) -> None:
+        """Show this status, the last one, for good."""
 
 
 class Plain:
@@ -59,27 +59,22 @@ class Plain:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._next = clock() + _EVERY
-        self._status: Status | None = None
         self._said: tuple[object, ...] = ()
 
     def show(self, status: Status) -> None:
         """Show this status, if it is time for it."""
-        self._status = status
         if self._clock() >= self._next:
-            self._say()
+            self._tell(status)
 
     def say(self, text: str) -> None:
         """Write a line."""
         terminal.say(text)
 
-    def close(self) -> None:
-        """Say the last status."""
-        self._say()
+    def close(self, status: Status) -> None:
+        """Show the last status."""
+        self._tell(status)
 
-    def _say(self) -> None:
-        status = self._status
-        if status is None:
-            return
+    def _tell(self, status: Status) -> None:
         news = (status.issued, status.failed, status.refused, status.held)
         if news != self._said:
             self._said = news

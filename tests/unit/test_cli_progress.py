@@ -21,8 +21,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     plain = Plain(lambda: now)
     for now in (0.5, 1.0, 2.0, 2.5, 3.9, 4.5, 7.0):
         plain.show(status(min(int(now * 10), 45)))
-    plain.show(status(50, eta=None, held="paused for 0:37"))
-    plain.close()
+    plain.close(status(50, eta=None, held="paused for 0:37"))
 
     assert capsys.readouterr().err.splitlines() == [
         "20/300 issued, 1.0/s, 1:30 left, 0 refused, 0 failed",
