@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from respan_async.cli.arguments import read_arguments
+from respan_async.cli.bar import Bar
 from respan_async.cli.progress import Plain, Status, clock, display
 from respan_async.cli.terminal import LogLines, printable, say
 from respan_async.pacing.limit import RateLimit
@@ -35,6 +36,19 @@ def test_no_bar_without_a_terminal() -> None:
     assert isinstance(display(keys_on_terminal=False), Plain)
 
 
+def test_a_bar_says_what_the_plain_lines_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """How many of how many, how fast, how long still; lines that are said stay, and are escaped."""
+    bar = Bar()
+    bar.show(status(20))
+    bar.say("interrupted\x1b[2J")
+    bar.close(status(45, refused=2, failed=1))
+
+    said = capsys.readouterr().err
+    assert "interrupted\\x1b[2J\n" in said
+    assert "45/300 issued" in said
+    assert "1.0/s  1:30 left  2 refused  1 failed" in said
+
+
 def test_clock() -> None:
     """Seconds are shown as people read them."""
     assert [clock(seconds) for seconds in (0, 7.4, 61, 10_000)] == ["0:00", "0:07", "1:01", "2:46:40"]
@@ -46,6 +60,22 @@ def test_nothing_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert capsys.readouterr().err == "a\\x1b]0;owned\\x07b\\r\\n\\u202ec\n"
     assert len(printable("x" * 5000)) < 1100
+
+
+def test_a_traceback_is_shown_to_who_asks_for_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RESPAN_KEYS_DEBUG in the environment shows where a logged error came from."""
+    monkeypatch.setenv("RESPAN_KEYS_DEBUG", "1")
+    with LogLines(say, verbose=False):
+        try:
+            raise KeyError("x")
+        except KeyError:
+            logging.getLogger("asyncio").exception("broken")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2:] == ["KeyError: 'x'", "error: broken: KeyError"]
 
 
 def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -102,6 +132,7 @@ def test_rates(text: str, expected: object) -> None:
         ["sandbox", "--fault", "gremlins:0.1"],
         ["sandbox", "--fault", "reset:2"],
         ["sandbox", "--fault", "reset"],
+        ["sandbox", "--fault", "reset:often"],
     ],
 )
 def test_wrong_arguments(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

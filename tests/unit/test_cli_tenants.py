@@ -177,6 +177,7 @@ async def test_many_skipped_lines() -> None:
         ),
         (b"name,is_test\na,maybe\n", "2: is_test: expected one of true, yes, 1, false, no, 0, got 'maybe'"),
         (b"name,limit_policies\na,{}\n", "2: limit_policies: expected a JSON list of limit policies, got '{}'"),
+        (b"name,limit_policies\na,[\n", "2: limit_policies: expected a JSON list of limit policies, got '['"),
         (
             b"name,expiry_date\na,2030-01-31T12:00\n",
             "2: expiry_date: expected a date and time with a time zone, got '2030-01-31T12:00'",
