@@ -2,9 +2,8 @@
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import Any
 
 import aiohttp
 import aiohttp.abc
@@ -13,46 +12,9 @@ import pytest
 
 from respan_async import AsyncRespan, ConflictError, CreatedKey, CreateKeyRequest, Issued, RateLimit
 from respan_async.testing import FakeRespan
-from tests.virtual import VirtualLoop
+from tests.stepped import Place, SteppedLoop, run, turns_until
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
-
-Place = Literal["before", "after"]
-
-
-class SteppedLoop(VirtualLoop):
-    """A loop with virtual time that counts its turns, and does something in a certain one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.turn = 0
-        self._plan: tuple[int, Place, Callable[[], object]] | None = None
-
-    def interrupt(self, after: int, place: Place, act: Callable[[], object]) -> None:
-        """Do something so many turns from now, before the turn's callbacks or after those that are ready."""
-        self._plan = (self.turn + after, place, act)
-
-    def leave_alone(self) -> bool:
-        """Forget the plan; tell whether it had been carried out."""
-        carried_out, self._plan = self._plan is None, None
-        return carried_out
-
-    def _due(self, place: Place) -> Callable[[], object] | None:
-        if self._plan is None or self._plan[:2] != (self.turn, place):
-            return None
-        act, self._plan = self._plan[2], None
-        return act
-
-    def _run_once(self) -> None:
-        self.turn += 1
-        if (act := self._due("before")) is not None:
-            act()
-        super()._run_once()
-
-    def _process_events(self, event_list: Any) -> None:
-        super()._process_events(event_list)
-        if (act := self._due("after")) is not None:
-            self.call_soon(act)
 
 
 class SlowResolver(aiohttp.abc.AbstractResolver):
@@ -199,21 +161,6 @@ async def cancel_create(scenario: Scenario, turn: int, place: Place) -> Ending:
             assert all(record.revoked for record in made)
     assert trouble == []
     return Ending(way, untouched)
-
-
-def turns_until(is_over: Callable[[int], bool]) -> int:
-    """Give the first turn that came too late."""
-    return next(turn for turn in itertools.count(1) if is_over(turn))
-
-
-def run(main: Awaitable[Any]) -> Any:
-    """Run something on a loop of its own whose turns are counted."""
-
-    async def wrapped() -> Any:
-        return await main
-
-    with asyncio.Runner(loop_factory=SteppedLoop) as runner:
-        return runner.run(wrapped())
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
