@@ -1,7 +1,7 @@
 """Text and bytes that do not show themselves."""
 
 import hmac
-from typing import NoReturn, SupportsIndex, final
+from typing import Any, NoReturn, SupportsIndex, final
 
 
 @final
@@ -90,3 +90,8 @@ class Sealed(bytes):
         return "Sealed(***)"
 
     __str__ = __repr__
+
+    def __getitem__(self, place: Any) -> Any:
+        # Some that show values cut them first.
+        part = super().__getitem__(place)
+        return Sealed(part) if isinstance(part, bytes) else part

@@ -69,7 +69,7 @@ class AESGCMCipher:
     ) -> None:
         if key is None:
             key = os.environ.get(ENVIRONMENT) or None
-        key, old_keys = _veiled(key), tuple(map(_veiled, old_keys))
+        key, old_keys = veiled_key(key), tuple(map(veiled_key, old_keys))
         if key is None:
             raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
         self._current, current = _cipher_of(key)
@@ -124,7 +124,7 @@ def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
     return hashlib.sha256(b"respan-async ledger key id" + raw).digest()[:_ID], AESGCM(raw)
 
 
-def _veiled(key: Any) -> Any:
+def veiled_key(key: Any) -> Any:
     """Return a key as something that no traceback with locals shows from here on."""
     return Sealed(key) if isinstance(key, bytes) else veiled(key)
 

@@ -13,7 +13,7 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing import rows
-from respan_async.issuing.cipher import Cipher, checked
+from respan_async.issuing.cipher import Cipher, checked, veiled_key
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.ledger import Counts, Intent, Record
 from respan_async.issuing.statements import STATES
@@ -67,7 +67,7 @@ class PostgresLedger:
             raise ImportError(
                 "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
             ) from None
-        dsn = cast("str", veiled(dsn))
+        dsn, cipher = cast("str", veiled(dsn)), cast("Cipher | None", veiled_key(cipher))
         self._heart = Heart(lease, self._renew, self._enrol, self._bury)
         # Short enough for another try and another beat of the heart before the lease ends.
         self._patience = patience = min(max(lease / 3, 1.0), 10.0)

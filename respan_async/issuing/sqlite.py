@@ -7,13 +7,13 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.issuing import rows
-from respan_async.issuing.cipher import Cipher, checked
+from respan_async.issuing.cipher import Cipher, checked, veiled_key
 from respan_async.issuing.database import check_size, connect, connect_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
@@ -51,7 +51,7 @@ class SQLiteLedger:
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
         self._memory = os.fspath(path) == ":memory:"
         self._path = Path(path)
-        self._cipher = checked(cipher)
+        self._cipher = checked(cipher := cast("Cipher | None", veiled_key(cipher)))
         self._lease = lease
         self._writer: Writer | None = None
         self._owner = 0

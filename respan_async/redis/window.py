@@ -134,18 +134,28 @@ class _RedisLog:
 
 
 def _connected(url: Secret, timeout: float) -> Any:
-    # The URL is not repeated in what is raised: there may be a password in it.
-    try:
+    # Neither is the URL repeated in what is raised, nor is it raised where redis-py's exception would be its context,
+    # with frames that hold the password.
+    client: Any = None
+    expected = "that begins with redis://, rediss:// or unix://"
+    with contextlib.suppress(ValueError):
         # Without retries of its own: what to do about a lost answer is decided above, and in time.
         client = _redis.Redis.from_url(url.reveal(), retry=None, socket_timeout=timeout, socket_connect_timeout=timeout)
-    except ValueError:
-        raise ConfigurationError("redis: expected a URL that begins with redis://, rediss:// or unix://") from None
+    if client is not None:
+        if _is_complete(client):
+            return client
+        client = None
+        expected = "whose settings, after the ?, redis-py knows"
+    raise ConfigurationError(f"redis: expected a URL {expected}")
+
+
+def _is_complete(client: Any) -> bool:
+    """Whether a client knows what to make of its settings."""
     try:
-        pool: Any = client.connection_pool
-        pool.make_connection()  # connects to nothing yet
+        client.connection_pool.make_connection()  # connects to nothing yet
     except Exception:  # noqa: BLE001  whatever it makes of its settings
-        raise ConfigurationError("redis: expected a URL whose settings, after the ?, redis-py knows") from None
-    return client
+        return False
+    return True
 
 
 def _microseconds(seconds: float) -> int:
