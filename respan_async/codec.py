@@ -46,7 +46,8 @@ def _whole(raw: Any) -> Any:
     # The server answers some integers as floats (rate_limit: 100.0).
     number = _number(raw)
     if isinstance(number, float):
-        return int(number) if number.is_integer() else _UNREADABLE
+        # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
+        return int(number) if number.is_integer() and abs(number) < 2**63 else _UNREADABLE
     return number
 
 
@@ -224,8 +225,13 @@ def canonical(request: CreateKeyRequest) -> str:
 
 def encode_key(key: TemporaryKey) -> str:
     """Return what is known of a key as JSON text, without its secret and without `extra`."""
-    known = {name: value for name in _SHOWN if (value := getattr(key, name)) is not None}
+    known = {name: _in_utc(value) for name in _SHOWN if (value := getattr(key, name)) is not None}
     return orjson.dumps(known, option=orjson.OPT_UTC_Z).decode()
+
+
+def _in_utc(value: Any) -> Any:
+    # orjson drops the seconds of an offset that has some, and so makes another instant of it
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
