@@ -1,6 +1,7 @@
 """Between the ledger's rows and the values of this library."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,18 @@ def veiled(row: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(Sealed(value) if isinstance(value, bytes) else value for value in row)
 
 
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Say of a row that is not what was written that it is damaged."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+        # From None, and without the column's text: it may be a secret that a repair has put in the wrong place.
+        raise LedgerError(f"{what}: the ledger's record is damaged") from None
+
+
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
     """Return a secret that was kept, or its empty place."""
     if secret is None:
@@ -42,7 +55,8 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
     """Return a ticket, and its key or why its secret cannot be read."""
     ticket, key, secret = row
     try:
-        return ticket, key_of(key, opened(secret, ticket, cipher))
+        with _readable(f"ticket {ticket!r:.100}"):
+            return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
         return ticket, error
 
@@ -55,9 +69,10 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> Record:
     """Return what is known of a ticket."""
-    fields, state, key, secret = row
-    found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
-    return Record(fields=fields, state=TicketState(state), key=found)
+    with _readable(f"ticket {ticket_id!r:.100}"):
+        fields, state, key, secret = row
+        found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
+        return Record(fields=fields, state=TicketState(state), key=found)
 
 
 def counts_of(tickets: Iterable[tuple[str, int]], attempts: Iterable[tuple[str, int]]) -> Counts:
@@ -103,21 +118,23 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
 def suspect_of(row: tuple[Any, ...]) -> Suspect:
     """Return a suspect."""
     tag, _, name, sent, sent_at, effect, reason, key_id = row
-    return Suspect(
-        name=name,
-        tag=tag,
-        id=key_id,
-        effect=Effect(effect),
-        sent_at=datetime.fromtimestamp(sent_at, UTC),
-        sent=codec.parse(sent.encode()),
-        reason=reason,
-    )
+    with _readable(f"attempt {tag!r:.100}"):
+        return Suspect(
+            name=name,
+            tag=tag,
+            id=key_id,
+            effect=Effect(effect),
+            sent_at=datetime.fromtimestamp(sent_at, UTC),
+            sent=codec.parse(sent.encode()),
+            reason=reason,
+        )
 
 
 def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
     """Return the error of a ticket that is known with other fields, naming those that differ."""
-    before, now = codec.parse(known.encode()), codec.parse(fields.encode())
-    differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
+    with _readable(f"ticket {ticket_id!r:.100}"):
+        before, now = codec.parse(known.encode()), codec.parse(fields.encode())
+        differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
     return TicketConflictError(
         f"ticket {ticket_id!r:.100}: issued before with another {', '.join(differing)}; a new issuance is a new ticket"
     )

@@ -248,6 +248,32 @@ async def test_a_swapped_row_is_refused(tmp_path: Path) -> None:
     await ledger.aclose()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        'UPDATE tickets SET key = \'{"id":""}\'',
+        "UPDATE tickets SET key = 'no JSON'",
+        "UPDATE secrets SET secret = x''",
+        "UPDATE tickets SET fields = '[]'",
+    ],
+)
+async def test_a_damaged_record_is_told_as_such(tmp_path: Path, damage: str) -> None:
+    """Bytes that a disk or a hand has changed are a `LedgerError` that names the ticket, not some error of JSON's."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {1: "first"})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    asked = CreateKeyRequest(name="another") if "fields" in damage else CreateKeyRequest()
+    async with AsyncRespan("key") as respan:
+        issuer = Issuer(respan, SQLiteLedger(path), force=True)
+        with pytest.raises(LedgerError, match="ticket 'tenant-1': the ledger's record is damaged"):
+            await issuer.issue(Ticket("tenant-1", asked))
+        await issuer.aclose()
+
+
 # ----------------------------------------------------------------------------------------------------------- torn files
 
 
