@@ -51,7 +51,7 @@ def _flag(text: str) -> bool:
 
 def _policies(text: str) -> Any:
     try:
-        value = parse(text.encode())
+        value = parse(text.encode(errors="surrogatepass"))  # bytes that are no UTF-8, which is then said of them
     except DecodeError:
         value = None
     if not isinstance(value, list):

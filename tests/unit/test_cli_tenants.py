@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli.exits import WrongUse
+from respan_async.cli.fields import READERS
 from respan_async.cli.sheet import Sheet, open_sheet
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.errors import InvalidRequestError
 from respan_async.issuing.jsonlines import digest
 from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy
 
@@ -191,6 +193,12 @@ async def test_many_skipped_lines() -> None:
 def test_one_sentence_for_each_bad_line(content: bytes, expected: str) -> None:
     """Whatever is wrong with a line is said in one sentence, with the file and the line's number."""
     assert complaints(content) == [f"t.csv:{expected}"]
+
+
+def test_an_option_that_is_no_text_is_a_wrong_value() -> None:
+    """The shell hands over any bytes; Python makes lone surrogates of those that are no UTF-8."""
+    with pytest.raises(InvalidRequestError, match="limit_policies: expected a JSON list"):
+        READERS["limit_policies"]('[{"max_value":5,"period":"\udcff"}]')
 
 
 def test_all_bad_lines_are_found() -> None:
