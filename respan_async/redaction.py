@@ -24,9 +24,10 @@ _ESCAPE: Final = re.compile(
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
 _HEXADECIMAL: Final = re.compile(r"[0-9a-f]{24,}")
 
-# An 8-character public prefix, a dot, and 32 secret characters, perhaps with a line break among them.
+# An 8-character public prefix, a dot, and 32 secret characters, perhaps with a line break among them. Without a word's
+# boundary before it: of an escaped line break or a percent sign, a letter or digit stands right there.
 _KEY_TEXT: Final = re.compile(
-    r"\b([A-Za-z0-9]{8})(?:\.|%2[eE])(?=[A-Za-z0-9_-]{10})"
+    r"([A-Za-z0-9]{8})(?:\.|%2[eE])(?=[A-Za-z0-9_-]{10})"
     r"[A-Za-z0-9_-](?:(?:\s|\\[nrt]){0,3}[A-Za-z0-9_-]){15,31}[A-Za-z0-9_-]*"
 )
 _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')

@@ -197,7 +197,10 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         "body": shown,
     }
     if result.status < 300:
-        return InvalidResponseError(f"{called}: the answer is larger than this client reads", **facts)
+        none = f"answered {result.status}, which ends no request"  # 101, a change of protocols nobody asked for
+        return InvalidResponseError(
+            f"{called}: {none if result.status < 200 else 'the answer is larger than this client reads'}", **facts
+        )
     if result.status < 400:
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts

@@ -297,6 +297,8 @@ def test_no_body_breaks_anything(body: bytes) -> None:
         (b'{"api_key": null}', '{"api_key": "***"}'),
         (b'{"hashed_key": "pbkdf2$salt', '{"hashed_key": "***"'),
         (b"key vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV.", "key vcjRcdm8.***."),
+        (rb'"wrong:\nvcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"', r'"wrong:\nvcjRcdm8.***"'),
+        (b"Bearer%20vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV", "Bearer%20vcjRcdm8.***"),
         (b"Bearer bearer-token bearer-token", "Bearer *** ***"),
         (b"\xff\xfe", "\ufffd\ufffd"),
     ],
@@ -344,6 +346,15 @@ def test_the_id_of_a_request_is_told() -> None:
     assert refused(headers={"X-Request-ID": "a\x00b"}).request_id is None
     assert refused(headers={"X-Request-ID": "r bearer-token"}).request_id == "r ***"
     assert refused().request_id is None
+
+
+def test_a_change_of_protocols_is_no_answer() -> None:
+    """Nobody asked for one, so nobody knows what it means."""
+    error = failure(create({}), Answer(101, {}, b""), TOKEN, NOW)
+
+    assert type(error) is InvalidResponseError
+    assert str(error) == "POST /api/temporary-keys/: answered 101, which ends no request"
+    assert (error.effect, error.retryable) == (Effect.UNKNOWN, False)
 
 
 def test_a_redirect_asks_whether_the_host_is_right() -> None:
