@@ -101,7 +101,7 @@ def checked_url(text: str, allow_http: bool) -> str:
         raise ConfigurationError(f"base_url: expected no path but /api, got {_shown(text)}")
     if url.scheme == "http" and not allow_http and not _is_loopback(host):
         raise ConfigurationError(
-            f"base_url: expected https, because http would send the API key unencrypted to {host}; "
+            f"base_url: expected https, because http would send the API key unencrypted to {host:.100}; "
             "allow_http=True allows that"
         )
     return str(url.origin())

@@ -154,6 +154,14 @@ def test_a_token_does_not_travel_unencrypted(url: str) -> None:
     assert AsyncRespan("k", base_url=url, allow_http=True)
 
 
+def test_a_long_host_is_shown_in_part() -> None:
+    """A message stays a sentence, whatever it is about."""
+    with pytest.raises(ConfigurationError, match="allow_http=True") as caught:
+        AsyncRespan("k", base_url=f"http://{'a.' * 10_000}example")
+
+    assert len(str(caught.value)) < 300
+
+
 # ------------------------------------------------------------ other settings
 
 WRONG: dict[str, list[Any]] = {
