@@ -1,9 +1,11 @@
 """What the tests of the command line share: servers, and runs within this process or as one of their own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -150,3 +152,27 @@ def tenants(count: int, path: str = "t.csv") -> str:
 
 def held(path: str = "keys.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+@contextlib.contextmanager
+def files_end_at(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond this, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def standard_output(path: str) -> Iterator[None]:
+    """Let standard output go there."""
+    before, there = os.dup(1), os.open(path, os.O_WRONLY)
+    os.dup2(there, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(there)

@@ -2,6 +2,8 @@
 
 import asyncio
 import io
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tests.integration.cli_world import (
     run_fixture,  # noqa: F401  a fixture
     server_fixture,  # noqa: F401  a fixture
     tenants,
+    until,
 )
 
 HOSTILE = "\x1b]0;owned\x07"
@@ -120,6 +123,18 @@ def test_many_fail(server: Server, run: Run) -> None:
     assert err.count("answered 422") == 20
     assert "... and 10 more failures" in err
     assert "0 issued in " in err
+
+
+@pytest.mark.parametrize(
+    ("fault", "held_back"), [("refuse:500", "; paused for 2:00"), ("garbage", "; paused, the server fails")]
+)
+def test_the_last_status_says_why_nothing_is_sent(server: Server, run: Run, fault: str, held_back: str) -> None:
+    """Whoever waited for it, or comes back later, sees what held it up."""
+    server.fake.chance(fault, 1)
+    code, _, err = run("issue", tenants(3), "--out", "keys.jsonl", "--rate", "100/1s")
+
+    assert code == 1
+    assert f" 3 failed{held_back}\n" in err
 
 
 def test_suspects_are_named(server: Server, run: Run) -> None:
@@ -247,6 +262,23 @@ def test_list_pages(server: Server, run: Run) -> None:
 
     assert len(run("list", "--page-size", "2")[1]) == 5
     assert len(run("list", "--page-size", "2", "--page", "3")[1]) == 1
+
+
+def test_an_interrupt_while_a_single_command_waits(server: Server, run: Run) -> None:
+    """Ctrl-C ends it with 130 and a word, not with a traceback."""
+    server.fake.script("stall_before", operation="list")
+    main_thread = threading.get_ident()
+
+    def interrupt() -> None:
+        until(lambda: server.fake.counts.requests == 1)
+        signal.pthread_kill(main_thread, signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    ended = run("list")
+    interrupter.join()
+
+    assert ended == (130, [], "respan-keys: interrupted\n")
 
 
 def test_nobody_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

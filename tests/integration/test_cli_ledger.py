@@ -1,9 +1,9 @@
 """`respan-keys` and its ledger: what is remembered from run to run, what `status`, `sweep` and `ledger rotate` do."""
 
 import base64
+import io
 import json
 import os
-import pty
 import signal
 import sqlite3
 import subprocess
@@ -21,6 +21,7 @@ from tests.integration.cli_world import (
     Run,
     Server,
     World,
+    files_end_at,
     held,
     run_fixture,  # noqa: F401  a fixture
     server_fixture,  # noqa: F401  a fixture
@@ -231,13 +232,10 @@ def undelivered(server: Server, run: Run, count: int) -> None:
     """Leave secrets in the ledger."""
     tenants(count)
     Path("keys.jsonl").touch(0o600)
-    script = (
-        "import resource, sys; from respan_async.cli import main;"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)); sys.exit(main(sys.argv[1:]))"
-    )
     Path("keys.jsonl").write_text(f'{{"ticket":"filler","id":"{"x" * 3_999_900}"}}\n')
-    done = subprocess.run((sys.executable, "-c", script, *ISSUE), capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
+    with files_end_at(4_000_000):
+        code, _, err = run(*ISSUE)
+    assert code == 1, err
     Path("keys.jsonl").write_bytes(b"")
 
 
@@ -271,18 +269,16 @@ def test_status(server: Server, run: Run, capfd: pytest.CaptureFixture[str]) -> 
     assert len(held()) == 3
 
 
-def test_status_on_a_terminal(server: Server, run: Run) -> None:
+def test_status_on_a_terminal(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal, rich draws the tables."""
     run("issue", tenants(1), "--out", "keys.jsonl")
-    ours, theirs = pty.openpty()
-    done = subprocess.run((*COMMAND, "status", "--ledger", LEDGER), stdout=theirs, check=False)
-    os.close(theirs)
-    seen = os.read(ours, 100_000).decode()
-    os.close(ours)
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
 
-    assert done.returncode == 0
-    assert "┏━━━" in seen
-    assert "delivered" in seen
+    assert run("status", "--ledger", LEDGER) == (0, [], "")
+    assert "┏━━━" in terminal.getvalue()
+    assert "delivered" in terminal.getvalue()
 
 
 def test_secrets_are_encrypted(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,3 +392,38 @@ def test_what_a_second_interrupt_leaves_is_remembered(world: World) -> None:
     assert process.returncode == 130
     assert f"{LEDGER} remembers them" in err
     assert status["attempts"]["intent"] + status["attempts"]["suspect"] > 0
+
+
+def test_a_sweep_with_nothing_to_do(server: Server, run: Run) -> None:
+    """It says so, and does not ask the server."""
+    run("issue", tenants(2), "--out", "keys.jsonl")
+
+    assert run("sweep", "--ledger", LEDGER) == (0, [], "0 revoked, 0 expired by themselves, 0 suspects left\n")
+    assert server.fake.counts.requests == 2
+
+
+def test_a_rotation_wants_a_key(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one there is nothing to encrypt with."""
+    monkeypatch.delenv("RESPAN_LEDGER_KEY", raising=False)
+    run("issue", tenants(1), "--out", "keys.jsonl")
+
+    code, _, err = run("ledger", "rotate", "--ledger", LEDGER)
+
+    assert (code, err) == (2, "respan-keys: RESPAN_LEDGER_KEY: expected the key to encrypt with, got none\n")
+
+
+def test_a_line_with_another_key_for_a_kept_ticket(server: Server, run: Run) -> None:
+    """Somebody has put a line of their own into the file: it stays, the ledger keeps its key, and both are told."""
+    undelivered(server, run, 3)
+    Path("keys.jsonl").write_text('{"ticket":"t1","id":"theirs"}\n')
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert "t.csv:3: t1: keys.jsonl: has another key for ticket 't1', not " in err
+    assert "1 failed, 0 not sent" in err
+    assert sorted((line["ticket"], line["id"] == "theirs") for line in held()) == [
+        ("t0", False),
+        ("t1", True),
+        ("t2", False),
+    ]
+    assert [left["ticket"] for left in status_of(run)["undelivered"]] == ["t1"]

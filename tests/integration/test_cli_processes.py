@@ -1,20 +1,27 @@
-"""`respan-keys` as a process: signals, kill -9, full disks, closed pipes, terminals; the server is another."""
+"""`respan-keys` as a process: signals, kill -9, closed pipes, terminals; the server is another."""
 
+import fcntl
 import json
 import os
 import pty
 import re
-import resource
 import signal
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.integration.cli_world import COMMAND, World, until, world_fixture  # noqa: F401  a fixture
+from tests.integration.cli_world import (
+    COMMAND,
+    Server,
+    World,
+    server_fixture,  # noqa: F401  a fixture
+    tenants,
+    until,
+    world_fixture,  # noqa: F401  a fixture
+)
 
 ISSUE = ("issue", "t.csv", "--out", "keys.jsonl", "--max-in-flight", "8", "--rate")
 FAST = "1000/1s"
@@ -63,6 +70,28 @@ def test_a_second_interrupt_ends_at_once(world: World) -> None:
     assert "in the air, whose keys may be alive and held by nobody" in err
     assert "to go on: " in err
     assert len(world.held()) >= 3
+
+
+def test_a_second_interrupt_waits_for_a_line_that_is_being_written_but_not_for_ever(server: Server) -> None:
+    """Who reads the keys has stopped reading: a second or so later the process ends, and has nothing in the air."""
+    tenants(1)
+    reading, writing = os.pipe()
+    os.write(writing, b"x" * fcntl.fcntl(writing, fcntl.F_GETPIPE_SZ))
+    process = subprocess.Popen((*COMMAND, "issue", "t.csv"), stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert process.stderr is not None
+    until(lambda: len(server.ids()) == 1)
+    process.send_signal(signal.SIGINT)
+    while "interrupted" not in process.stderr.readline():
+        pass
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    os.close(reading)
+
+    assert process.returncode == 130
+    assert 1 < time.monotonic() - began < 5
+    assert "in the air" not in err
 
 
 TROUBLE = ("--latency", "0.03", "--fault", "lose_answer_after_create:0.03", "--fault", "html_502_after:0.03")
@@ -123,66 +152,6 @@ def test_two_runs_on_one_file(world: World) -> None:
     assert process.poll() is None
     process.kill()
     process.communicate()
-
-
-def limited(size: int) -> dict[str, Any]:
-    """Let no file of a process grow beyond this."""
-    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
-
-
-def test_a_full_disk(world: World) -> None:
-    """Keys that cannot be delivered stay in the ledger, the job stops, and the same command delivers them."""
-    world.tenants(100)
-    size = 2_000_000
-    world.keys.touch(0o600)
-    world.keys.write_text(f'{{"ticket":"filler","id":"{"x" * (size - 5_000)}"}}\n')
-    code, _, err = world.run(*ISSUE, FAST, **limited(size))
-
-    held = world.held()[1:]
-    (kept,) = re.findall(r"(\d+) keys are in keys.jsonl.ledger, and could not be delivered yet", err)
-    assert code == 1
-    assert 5 < len(held) < 30
-    assert int(kept) > 0
-    assert "respan-keys: keys.jsonl: File too large; no more keys are asked for" in err
-    assert "to go on: respan-keys issue" in err
-    assert len(world.run("list")[1].splitlines()) == len(held) + int(kept)
-    code, _, err = world.run(*ISSUE, FAST, **limited(size))
-    assert code == 1
-    assert err.splitlines()[-1] == "respan-keys: keys.jsonl: File too large"
-    assert len(world.run("list")[1].splitlines()) == len(held) + int(kept)
-    code, _, err = world.run(*ISSUE, FAST)
-    assert code == 0
-    assert " keys of an earlier run, which were only in keys.jsonl.ledger, were written to keys.jsonl" in err
-    assert Counter(line["ticket"] for line in world.held()[1:]) == {f"t{n}": 1 for n in range(100)}
-    assert world.server_counts()["alive"] == 100
-
-
-def test_a_full_disk_under_the_ledger(world: World) -> None:
-    """A key that cannot be noted is not asked for: the job stops, says so once, and the same command goes on."""
-    world.tenants(150)
-    code, _, err = world.run(*ISSUE, FAST, **limited(100_000))
-
-    assert code == 1
-    assert err.count("; no more keys are asked for") == 1
-    assert "the ledger could not be written" in err
-    assert len(world.held()) < 150
-    assert world.run(*ISSUE, FAST)[0] == 0
-    assert world.run("sweep", "--out", "keys.jsonl", "--grace", "0")[0] == 0
-    assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(150)}
-    assert world.server_counts()["alive"] == 150
-
-
-def test_a_full_disk_behind_standard_output(world: World) -> None:
-    """Standard output is no safer a place."""
-    world.tenants(4)
-    with Path("/dev/full").open("w") as full:
-        issued = world.run("issue", "t.csv", stdout=full)
-        created = world.run("create", stdout=full)
-
-    assert issued[0] == created[0] == 1
-    assert "standard output: No space left on device" in issued[2]
-    assert "could not be written to standard output, and was revoked" in created[2]
-    assert world.server_counts()["alive"] == 0
 
 
 def test_a_reader_who_left(world: World) -> None:
