@@ -385,6 +385,20 @@ async def test_a_deadline_ends_a_wait_that_nobody_could_foretell() -> None:
     assert paced.in_air == 0
 
 
+async def test_a_slot_that_comes_in_the_moment_of_the_deadline_is_granted() -> None:
+    """It is not taken back in the same turn of the loop, nor lost."""
+    paced = pacer(max_in_flight=1)
+    held = await paced.acquire(INTERACTIVE)
+    asyncio.get_running_loop().call_at(7.0, paced.settle, held, End.ANSWERED)
+
+    slot = await paced.acquire(INTERACTIVE, deadline=7.0)
+
+    assert now() == pytest.approx(7)
+    assert paced.in_air == 1
+    paced.settle(slot, End.ANSWERED)
+    assert paced.in_air == 0
+
+
 async def test_a_pause_counts_for_a_deadline() -> None:
     """While everybody is held back, nobody can be served earlier than that."""
     paced = pacer()

@@ -142,6 +142,17 @@ async def test_what_was_answered_is_told_without_a_next_word_too() -> None:
     await world.window.aclose()
 
 
+async def test_what_was_sent_again_on_the_way_counts_each_time() -> None:
+    """The server let a request in three times, which aiohttp repeated by itself: the log hears of three slots."""
+    world = World()
+    slot = await world.pacer.acquire(INTERACTIVE)
+    world.pacer.settle(slot, End.ANSWERED, caller=object(), sendings=3)
+
+    await world.window.aclose()
+
+    assert len(world.log.heard(Fate.ANSWERED)) == 3
+
+
 async def test_what_is_long_in_the_air_is_not_forgotten() -> None:
     """The log hears of it well before it would take the slot back."""
     world = World()
@@ -267,6 +278,21 @@ async def test_a_refusal_is_told_at_once_and_holds_everybody_here() -> None:
     await world.window.aclose()
 
 
+async def test_a_wait_beyond_reason_is_told_as_a_bounded_one() -> None:
+    """It may be nonsense: nobody is held back for longer than a probe should wait."""
+    world = World()
+    slot = await world.pacer.acquire(INTERACTIVE)
+    world.pacer.settle(slot, End.REFUSED, caller=object(), retry_after=1e9)
+
+    await world.send()
+
+    assert [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE] == [
+        pytest.approx(120, abs=0.1)
+    ]
+    assert world.sent == [pytest.approx(120, abs=0.1)]
+    await world.window.aclose()
+
+
 async def test_refusals_that_say_nothing_hold_back_longer_and_longer() -> None:
     """From one interval on, twice as long each time, up to a period; an answer begins anew."""
     world = World(RateLimit(60, per=60))
@@ -289,6 +315,20 @@ async def test_closing_tells_what_is_left_and_closes_the_log() -> None:
 
     assert len(world.log.heard(Fate.ANSWERED)) == 1
     assert world.log.closed
+
+
+async def test_closing_while_it_is_asking_gives_back_what_is_granted_meanwhile() -> None:
+    """The answer is waited for: a slot that nobody will use any more does not stay taken."""
+    world = World()
+    call = asyncio.create_task(world.send())
+    await asyncio.sleep(world.log.trip / 2)
+
+    await world.window.aclose()
+
+    assert len(world.log.asks) == 2
+    assert len(world.log.heard(Fate.UNUSED)) == 1
+    assert world.sent == []
+    call.cancel()
 
 
 # ------------------------------------------------------------------------------------------------------ without a log
@@ -317,6 +357,41 @@ async def test_a_share_of_less_than_one_is_one_in_a_longer_time() -> None:
     await world.send_many(3)
 
     assert world.sent[2] - world.sent[1] >= 120
+    await world.window.aclose()
+
+
+async def test_away_a_slot_ends_as_one_of_a_limit_of_its_own_does() -> None:
+    """Unused it is free again; lost it counts for longer; a refusal is obeyed."""
+    world = World(share=0.5)
+    world.log.away = True
+
+    await world.send(end=End.UNUSED)
+    assert (world.window.limit, world.window.used(now())) == (RateLimit(5, per=60), 0)
+    await world.send(end=End.LOST)
+    await asyncio.sleep(61)
+    assert world.window.used(now()) == 1
+    await asyncio.sleep(2)
+    assert world.window.used(now()) == 0
+    refused = await world.pacer.acquire(INTERACTIVE)
+    world.pacer.settle(refused, End.REFUSED, caller=object(), retry_after=30.0)
+    refused_at = now()
+    await world.send()
+
+    assert world.sent[-1] - refused_at == pytest.approx(30, abs=0.1)
+    await world.window.aclose()
+
+
+async def test_away_what_is_in_the_air_takes_a_slot_of_the_share() -> None:
+    """It was sent while the log could be reached, and its answer may be long in coming."""
+    world = World(share=0.2)
+    slow = await world.pacer.acquire(INTERACTIVE)
+    world.log.away = True
+
+    await world.send_many(2)
+
+    assert world.sent[0] >= 62
+    assert world.sent[1] - world.sent[0] >= 60
+    world.pacer.settle(slow, End.ANSWERED, caller=object())
     await world.window.aclose()
 
 
