@@ -158,7 +158,7 @@ class Pacer:
                 self.window.unused(now)
                 # That no connection can be made has nothing to do with whose call it was.
                 self._note_health(False, slot, now, slot)
-            case End.UNUSED:
+            case _:  # UNUSED
                 self.window.unused(now)
         if not self.in_air:
             self._idle.set()
