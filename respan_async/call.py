@@ -124,7 +124,8 @@ class Call(Generic[T]):
 
     def given_up(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
-        return self._summed_up(ClientStateError("the call was given up before it was sent, or sent again"))
+        error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._in_doubt)
+        return self._summed_up(error)
 
     def abandon(self) -> bool:
         """Give up whoever awaits this call; return whether it goes on.
@@ -140,13 +141,18 @@ class Call(Generic[T]):
 
     def overdue(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        left = self._in_air and (self._flight is None or self._flight.may_have_left)
         error = DeadlineExceededError(
             f"{self._plan.operation}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=self._doubt if left else Effect.NONE,
+            effect=self._in_doubt,
             retryable=True,
         )
         return self._summed_up(error)
+
+    @property
+    def _in_doubt(self) -> Effect:
+        """What the attempt that is in the air now may have done."""
+        left = self._in_air and (self._flight is None or self._flight.may_have_left)
+        return self._doubt if left else Effect.NONE
 
     # ------------------------------------------------------------- an attempt
 

@@ -163,6 +163,46 @@ async def test_keys_that_nobody_holds_are_revoked_before_the_session_is_closed()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def test_a_key_that_is_gone_when_it_is_to_be_revoked_is_no_suspect(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller was cancelled, and somebody else has revoked it: nobody holds a live key."""
+    async with world({"latency": 2.0}) as (fake, respan):
+        task = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.sleep(1.6)
+        (key_id,) = fake.keys
+        fake.keys.clear()
+        with caplog.at_level(logging.INFO, logger="respan_async"):
+            await respan.aclose()
+
+        assert fake.counts.by_operation["delete"] == 1
+        assert respan.suspects == ()
+        assert f"revoked key {key_id}" in caplog.text
+
+
+async def test_a_batch_with_deadlines_that_is_cut_tells_each_of_its_items() -> None:
+    """The grace is over before the answers come: every item that was taken has its outcome, and its suspect."""
+    async with world({"latency": 100.0}, timeout=500.0, deadline=400.0) as (fake, respan):
+        outcomes = list[Any]()
+
+        async def consume() -> None:
+            requests = [CreateKeyRequest(name=f"tenant-{index}") for index in range(10)]
+            async with respan.temporary_keys.create_many(requests, max_in_flight=2) as batch:
+                async for outcome in batch:
+                    outcomes.append(outcome)
+
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(1)
+        await respan.aclose(grace=5.0)
+        with pytest.raises(ClientStateError, match="closed before the batch was through"):
+            await task
+
+        assert now() == pytest.approx(6, abs=0.1)
+        assert [type(outcome.error) for outcome in outcomes] == [ClientStateError] * 2
+        assert {outcome.error.effect for outcome in outcomes} == {Effect.UNKNOWN}
+        assert len(respan.suspects) == fake.counts.requests == 2
+
+
 async def test_a_key_that_could_not_be_revoked_in_time_is_remembered() -> None:
     """When the grace is over before the revocation is, its id is among the suspects."""
     async with world({"latency": 4.0}) as (fake, respan):
