@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -482,6 +483,30 @@ async def test_a_ticket_is_never_being_delivered_twice_at_the_same_time(
     assert max(most.values()) == 1
 
 
+async def test_what_a_call_has_delivered_meanwhile_is_not_delivered_once_more(
+    fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """What was left is read a page at a time; a ticket on it may be asked for before its turn comes."""
+    async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
+        await issuer.issue_many([ticket(1), ticket(2)])
+    tries: list[str] = []
+    go_on = asyncio.Event()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        tries.append(ticket_id)
+        if ticket_id == "tenant-1":
+            await go_on.wait()
+
+    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+        await until(lambda: tries)
+        await issuer.issue(ticket(2))
+        go_on.set()
+        await until(lambda: not issuer._delivery or not issuer._delivery._catching_up)
+        assert await state_of(issuer, TicketState.DELIVERED) == 2
+
+    assert tries == ["tenant-1", "tenant-2"]
+
+
 async def test_a_secret_that_could_not_be_erased_is_delivered_again_by_the_next_run(
     fake_respan: FakeRespan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -830,6 +855,86 @@ async def test_what_others_have_left_since_is_swept_and_delivered() -> None:
     assert delivered == ["tenant-1"]
 
 
+@contextlib.asynccontextmanager
+async def delivering(deliver: Deliver, *left: CreatedKey) -> AsyncIterator[Still]:
+    """Run an issuer on a ledger in which these keys were left."""
+    ledger = Still()
+    ledger.kept = [(f"tenant-{number}", key) for number, key in enumerate(left, 1)]
+    async with (
+        AsyncRespan("key", base_url="http://127.0.0.1:1") as respan,
+        Issuer(respan, cast("Ledger", ledger), deliver=deliver),
+    ):
+        yield ledger
+
+
+@virtual
+async def test_a_delivery_that_takes_long_is_waited_for_and_not_begun_again() -> None:
+    """Whoever lives on looks again and again at what was left, and leaves alone what is under way."""
+    tries: list[float] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        tries.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(200)
+
+    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret"))) as ledger:
+        await asyncio.sleep(190)
+        assert ledger.done == []
+        await asyncio.sleep(20)
+        assert ledger.done == [("tenant-1", "erased")]
+
+    assert len(tries) == 1
+
+
+@virtual
+async def test_a_delivery_that_hangs_does_not_keep_the_issuer_open() -> None:
+    """Its secret is left in the ledger, for the next run."""
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        await asyncio.sleep(1e6)
+
+    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret"))) as ledger:
+        await asyncio.sleep(10)
+        leaving = asyncio.get_running_loop().time()
+
+    assert asyncio.get_running_loop().time() - leaving < 20
+    assert ledger.done == []
+
+
+@virtual
+async def test_a_delivery_that_is_cancelled_from_within_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """Something that it awaits was cancelled, and not the issuer: it is tried again."""
+    tries = itertools.count()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        if next(tries) == 0:
+            raise asyncio.CancelledError
+
+    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret"))) as ledger:
+        await asyncio.sleep(5)
+
+    assert ledger.done == [("tenant-1", "erased")]
+    assert "'tenant-1' could not be delivered: CancelledError" in caplog.text
+
+
+@virtual
+async def test_a_key_that_dies_before_it_could_be_delivered_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Its secret is of no use to anybody, and is erased."""
+    tries: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        tries.append(ticket_id)
+        if len(tries) == 3:  # as if its time were over
+            object.__setattr__(key, "expiry_date", datetime.now(UTC) - timedelta(days=1))
+        raise OSError
+
+    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret"))) as ledger:
+        await asyncio.sleep(1000)
+
+    assert tries == ["tenant-1"] * 3
+    assert ledger.done == [("tenant-1", "erased")]
+    assert "'tenant-1' was not delivered before its key expired" in caplog.text
+
+
 @virtual
 async def test_a_secret_that_cannot_be_read_stands_in_nobodys_way(caplog: pytest.LogCaptureFixture) -> None:
     """It is logged once, and left for whoever has its cipher's key."""
@@ -950,6 +1055,24 @@ async def test_a_ticket_whose_key_could_not_be_recorded_is_free(fake_respan: Fak
         await one._notes.written()
         issued = await other.issue(ticket())
         await until(lambda: alive(fake_respan) == [issued.key.id])
+
+
+async def test_a_key_whose_ticket_was_taken_over_is_revoked(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """The other process is still at work on it; trying again later gives that one's key."""
+
+    class TakenOver(TroubledLedger):
+        async def record(self, *arguments: Any) -> Any:
+            with contextlib.closing(sqlite3.connect(tmp_path / "keys.db")) as connection, connection:
+                connection.execute("UPDATE tickets SET epoch = epoch + 1")
+            return await self._ledger.record(*arguments)
+
+    async with issuing(fake_respan, TakenOver(SQLiteLedger(tmp_path / "keys.db"))) as issuer:
+        with pytest.raises(LedgerError, match="another process has taken it over") as caught:
+            await issuer.issue(ticket())
+        await until(lambda: fake_respan.counts.revoked)
+
+    assert caught.value.retryable
+    assert (creates(fake_respan), alive(fake_respan)) == (1, [])
 
 
 async def test_nothing_is_sent_when_the_intent_cannot_be_noted(fake_respan: FakeRespan) -> None:
@@ -1217,6 +1340,7 @@ async def test_closing_from_within_deliver_is_no_deadlock(fake_respan: FakeRespa
 
     async def deliver(ticket_id: str, key: CreatedKey) -> None:
         await closing[what]()
+        await closing[what]()  # once more, as a second signal handler does
 
     for _ in range(2):  # first in the call, then in the background, by the next run
         respan = AsyncRespan(fake_respan.api_key, base_url=fake_respan.url)
@@ -1229,6 +1353,69 @@ async def test_closing_from_within_deliver_is_no_deadlock(fake_respan: FakeRespa
 
     assert creates(fake_respan) == 1
     assert len(alive(fake_respan)) == 1
+
+
+async def test_closing_while_the_ledger_is_being_opened_closes_it(fake_respan: FakeRespan, tmp_path: Path) -> None:
+    """Or nobody would."""
+    ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
+    ledger.gates["open"] = asyncio.Event()
+    async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan:
+        issuer = Issuer(respan, cast("Ledger", ledger))
+        call = asyncio.create_task(issuer.issue(ticket()))
+        await until(lambda: ledger.called["open"])
+        closing = asyncio.create_task(issuer.aclose())
+        await asyncio.sleep(0)
+        ledger.gates["open"].set()
+        await closing
+        with pytest.raises(ClientStateError):
+            await call
+
+    assert ledger.called["aclose"] == 1
+    assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
+    assert creates(fake_respan) == 0
+
+
+async def test_who_waits_for_a_ticket_when_the_issuer_is_closed_is_told() -> None:
+    """The call that is in the air is finished; the one that waits for the same ticket sends nothing."""
+    async with FakeRespan(latency=0.2) as fake:
+        async with issuing(fake) as issuer:
+            calls = [asyncio.create_task(issuer.issue(ticket())) for _ in range(2)]
+            await until(lambda: fake.counts.requests)
+        first, second = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert isinstance(first, Issued)
+        assert isinstance(second, ClientStateError)
+        assert creates(fake) == 1
+
+
+async def test_who_no_longer_waits_for_a_ticket_is_passed_over() -> None:
+    """Of three calls for one ticket the second is cancelled: the third gets the first one's key."""
+    async with FakeRespan(latency=0.2) as fake, issuing(fake) as issuer:
+        calls = [asyncio.create_task(issuer.issue(ticket())) for _ in range(3)]
+        await until(lambda: fake.counts.requests)
+        calls[1].cancel()
+        first, second, third = await asyncio.gather(*calls, return_exceptions=True)
+
+        assert isinstance(first, Issued)
+        assert isinstance(second, asyncio.CancelledError)
+        assert isinstance(third, Issued)
+        assert (third.replayed, third.key) == (True, first.key)
+        assert creates(fake) == 1
+
+
+async def test_a_batch_with_a_deadline_that_is_stopped_at_once_sends_nothing(fake_respan: FakeRespan) -> None:
+    """Its tickets stay free: what was given up before it began is an outcome."""
+    async with issuing(fake_respan, deadline=30.0) as issuer:
+        async with issuer.issue_many([ticket(number) for number in range(20)], max_in_flight=3) as batch:
+            await asyncio.sleep(0)
+            batch.stop()
+            outcomes = [outcome async for outcome in batch]
+        counts = await issuer.counts()
+
+    assert {type(outcome.error) for outcome in outcomes if isinstance(outcome, Failed)} == {ClientStateError}
+    assert len(outcomes) == 3
+    assert creates(fake_respan) == 0
+    assert not any(counts.tickets.values())
 
 
 async def test_closing_from_a_hook_is_no_deadlock(fake_respan: FakeRespan) -> None:
