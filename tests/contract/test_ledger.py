@@ -24,6 +24,7 @@ from respan_async.issuing import (
     TicketState,
 )
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES
 from respan_async.secret import Secret
 
 ACCOUNT = "https://api.respan.ai abc"
@@ -360,10 +361,19 @@ async def test_an_attempt_moves_only_where_the_table_lets_it(ledger: Ledger, sta
         assert await ticket_states(ledger) == tickets
 
 
-@pytest.mark.parametrize("step", ["open", "claimed", "issued", "delivered"])
-@pytest.mark.parametrize("move", ["release", "record", "erase"])
-async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step: str, move: str) -> None:
-    """Releasing and recording need a claim, erasing needs a key; anything else changes nothing."""
+TICKETS: dict[str, dict[TicketState, TicketState]] = {
+    "claim": {TicketState.OPEN: TicketState.CLAIMED, TicketState.CLAIMED: TicketState.CLAIMED},
+    "release": {TicketState.CLAIMED: TicketState.OPEN},
+    "record": {TicketState.CLAIMED: TicketState.ISSUED},
+    "deliver": {TicketState.ISSUED: TicketState.DELIVERED},
+}
+"""Each move of a ticket, from where to where."""
+
+
+@pytest.mark.parametrize("step", TicketState)
+@pytest.mark.parametrize("move", TICKETS)
+async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step: TicketState, move: str) -> None:
+    """Releasing and recording need a claim, delivering needs a key; anything else changes nothing."""
     attempt = intent()
     epoch = await ledger.intend(TICKET, attempt)
     if step == "open":
@@ -380,11 +390,24 @@ async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step:
             await ledger.release("tenant-1", epoch)
         case "record":
             assert await ledger.record("tenant-1", epoch, attempt.tag, key()) is (step == "claimed")
+        case "claim" if step in TICKETS["claim"]:
+            await ledger.intend(TICKET, intent())
+        case "claim":
+            with pytest.raises(LedgerError, match="has its key already"):
+                await ledger.intend(TICKET, intent())
         case _:
             await ledger.erase("tenant-1")
 
-    legal = {("release", "claimed"): "open", ("record", "claimed"): "issued", ("erase", "issued"): "delivered"}
-    assert await ticket_states(ledger) == {TicketState(legal.get((move, step), step)): 1}
+    assert await ticket_states(ledger) == {TICKETS[move].get(step, step): 1}
+
+
+def test_the_table_of_states_says_what_the_ledgers_do() -> None:
+    """The table that is read, and that some statements are made of, is the one that every ledger was held to above."""
+    attempts = {name: (leads_to, legal_from) for name, (_, leads_to, legal_from) in MOVES.items()}
+    tickets = {name: (set(moves.values()), set(moves)) for name, moves in TICKETS.items()}
+
+    assert {name: (move.to, set(move.come_from)) for name, move in ATTEMPT_MOVES.items()} == attempts
+    assert {name: ({move.to}, set(move.come_from)) for name, move in TICKET_MOVES.items()} == tickets
 
 
 @pytest.mark.parametrize(("ticket_id", "epoch"), [("tenant-1", 7), ("tenant-1", 0), ("tenant-2", 1)])

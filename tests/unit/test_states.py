@@ -41,6 +41,12 @@ def test_a_key_is_recorded_only_from_an_intent() -> None:
     assert TICKET_MOVES["record"].come_from == (TicketState.CLAIMED,)
 
 
+@pytest.mark.parametrize("state", [*TicketState, *AttemptState], ids=str)
+def test_a_state_is_stored_under_its_own_name(state: TicketState | AttemptState) -> None:
+    """A ledger outlives the version that wrote it, and its indexes name some states: no text of one may change."""
+    assert state == state.name.lower()
+
+
 def test_every_statement_of_the_sql_file_is_used() -> None:
     """A statement that nobody runs is not tested by anybody."""
     code = "".join(map(inspect.getsource, (database, snapshot, sqlite)))
