@@ -30,6 +30,7 @@ from respan_async import (
     UnprocessableEntityError,
 )
 from respan_async.events import AttemptEvent, RetryEvent
+from respan_async.retry import Tally
 from respan_async.testing import FakeRespan
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -402,3 +403,58 @@ async def test_an_item_of_a_batch_follows_the_policy_too() -> None:
         assert isinstance(first, Failed)
         assert first.error.attempts == len(first.error.suspects) == 3
         assert fake.counts.created == 2
+
+
+# ------------------------------------------------------------------------------------------------------- the arithmetic
+
+
+async def test_the_bounds_themselves_are_allowed() -> None:
+    """A day is the longest of all; the shortest pause may be as long as the longest."""
+    day = 86_400
+
+    assert RetryPolicy(max_attempts=1, max_refusals=0, initial=day, maximum=day, max_retry_after=day).maximum == day
+    assert RetryPolicy(max_retry_after=0).max_retry_after == 0
+
+
+async def test_what_does_not_count_as_an_attempt_counts_together() -> None:
+    """Refusals and connections that an outage kept from being made: neither is endless beside the other."""
+    policy = RetryPolicy(max_attempts=2, max_refusals=2)
+
+    assert not policy.exhausted(Tally(counted=1, refused=1, held_back=1))
+    assert policy.exhausted(Tally(counted=1, refused=1, held_back=2))
+    assert policy.exhausted(Tally(counted=2))
+
+
+async def test_a_back_off_grows_with_refusals_too() -> None:
+    """Where a refusal does not say how long, it is one more reason to wait longer."""
+    policy = RetryPolicy(initial=1, maximum=1000)
+
+    waits = [policy.wait(RateLimitError(status=429), Tally(counted=2, refused=2)) for _ in range(300)]
+
+    assert 4 < max(waits) <= 8
+    assert min(waits) < 1
+
+
+async def test_each_wait_is_made_from_the_failure_before_it() -> None:
+    """A refusal that says how long, then one that does not, then none: so it is by itself, whatever the pace adds."""
+    slept, told = list[float](), list[tuple[str, float]]()
+    asks = RateLimitError(status=429, retryable=True)
+    asks.retry_after = 60.0
+    results: list[Any] = [asks, RateLimitError(status=429, retryable=True), "a key"]
+    tally = Tally()
+
+    async def attempt() -> Any:
+        tally.refused += 1
+        return results.pop(0)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    retrying = RetryPolicy(initial=1).retrying(
+        tally, creates=True, sleep=sleep, before_sleep=lambda error, wait: told.append((type(error).__name__, wait))
+    )
+
+    assert await retrying(attempt) == "a key"
+    assert 60 <= slept[0] <= 61
+    assert 0 <= slept[1] <= 2
+    assert told == [("RateLimitError", slept[0]), ("RateLimitError", slept[1])]

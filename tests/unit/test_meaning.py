@@ -1,0 +1,229 @@
+"""What a failure means: the table of the design, status by status, for each operation."""
+
+import pytest
+
+from respan_async import (
+    APIConnectionError,
+    APITimeoutError,
+    CreatedKey,
+    Effect,
+    InvalidResponseError,
+    RateLimitError,
+    RespanError,
+    Secret,
+)
+from respan_async.wire import (
+    PATH,
+    Answer,
+    NoAnswer,
+    Request,
+    create,
+    delete,
+    failure,
+    is_refusal,
+    is_success,
+    list_page,
+    read,
+    retrieve,
+    update,
+)
+from tests.unit.test_wire import NOW, Headers
+
+TOKEN = Secret("bearer-token/1")
+CREATE, UPDATE, DELETE = create({}), update("i", {}), delete("i")
+READS = (list_page(1, None), retrieve("i"))
+
+NOTHING, REFUSED, UNKNOWN, WRONG_HOST, LOST = (
+    (Effect.NONE, False),
+    (Effect.NONE, True),
+    (Effect.UNKNOWN, True),
+    (Effect.UNKNOWN, False),
+    (Effect.LOST, False),
+)
+"""Effect on a create, and whether trying again may help."""
+
+
+def meant_by(status: int) -> tuple[Effect, bool]:
+    """Look an answer to a create up in the table."""
+    if status in (425, 429):
+        return REFUSED
+    if status == 408:
+        return UNKNOWN
+    return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
+
+
+def meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+    """Give what the error says."""
+    error = failure(request, result, TOKEN, NOW)
+    return error.effect, error.retryable
+
+
+def test_every_status_means_what_the_table_says() -> None:
+    """For a create, from 200 to 599; of a 2xx that fails it is known only that it is of no use."""
+    found = {status: meaning(CREATE, Answer(status, {}, b"", oversize=status < 300)) for status in range(200, 600)}
+
+    assert found == {status: meant_by(status) for status in range(200, 600)}
+
+
+def test_an_operation_that_makes_no_key_can_lose_none() -> None:
+    """A change whose 2xx cannot be read was made; one of which only the beginning arrived may have been."""
+    for request in (UPDATE, DELETE):
+        assert meaning(request, Answer(200, {}, b"", oversize=True)) == (Effect.NONE, False)
+        assert meaning(request, NoAnswer("", left=True, status=200)) == (Effect.UNKNOWN, True)
+        assert meaning(request, Answer(500, {}, b"")) == (Effect.UNKNOWN, True)
+
+
+def test_a_read_changes_nothing_whatever_is_answered() -> None:
+    """Whether it is worth a second try is the same as for a create."""
+    for request in READS:
+        for status in (200, 302, 404, 408, 429, 500):
+            oversize = status < 300
+            assert meaning(request, Answer(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
+
+
+@pytest.mark.parametrize(
+    ("status", "effect"),
+    [(None, Effect.UNKNOWN), (199, Effect.UNKNOWN), (200, Effect.LOST), (299, Effect.LOST), (300, Effect.UNKNOWN)],
+)
+def test_an_answer_that_broke_off_is_judged_by_its_status(status: int | None, effect: Effect) -> None:
+    """A 2xx that began was a key; with anything else nobody knows. Trying again may help."""
+    assert meaning(CREATE, NoAnswer("", left=True, status=status)) == (effect, True)
+
+
+def test_what_never_left_has_done_nothing() -> None:
+    """Whatever else is known of it."""
+    assert meaning(CREATE, NoAnswer("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
+
+
+def test_what_is_no_http_comes_from_the_wrong_host() -> None:
+    """Trying again will not mend it, and the create may have been made."""
+    assert meaning(CREATE, NoAnswer("", left=True, status=200, not_http=True)) == WRONG_HOST
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (NoAnswer("it was reset", left=True), APIConnectionError),
+        (NoAnswer("it took too long", left=True, timed_out=True), APITimeoutError),
+        (NoAnswer("not HTTP", left=True, not_http=True, timed_out=True), InvalidResponseError),
+    ],
+    ids=lambda value: value.reason if isinstance(value, NoAnswer) else value.__name__,
+)
+def test_a_call_without_an_answer_says_what_was_seen(result: NoAnswer, kind: type[RespanError]) -> None:
+    """And of which request; with the status, where one had arrived."""
+    error = failure(UPDATE, result, TOKEN, NOW)
+
+    assert type(error) is kind
+    assert str(error) == f"PATCH {PATH}i/: {result.reason}"
+    assert error.status is None
+    assert failure(UPDATE, NoAnswer("", left=True, status=201), TOKEN, NOW).status == 201
+
+
+def test_only_a_2xx_that_can_be_read_is_a_success() -> None:
+    """From 200 to 299, of which the whole body is there."""
+    good = [status for status in range(100, 600) if is_success(Answer(status, {}, b""))]
+
+    assert good == list(range(200, 300))
+    assert not is_success(Answer(200, {}, b"", oversize=True))
+    assert not is_success(NoAnswer("", left=True, status=200))
+
+
+def test_only_429_and_425_are_refusals_by_the_limit() -> None:
+    """Every other 4xx is about the request."""
+    assert [status for status in range(100, 600) if is_refusal(Answer(status, {}, b""))] == [425, 429]
+    assert not is_refusal(NoAnswer("", left=True, status=429))
+
+
+def test_a_request_knows_its_operation() -> None:
+    """What is told of it, and whether it makes a key, goes by that."""
+    requests = (CREATE, *READS, UPDATE, DELETE)
+
+    assert [request.operation for request in requests] == ["create", "list", "retrieve", "update", "delete"]
+
+
+# ------------------------------------------------------------------ what is said
+
+
+HEADERS = Headers({"X-Request-ID": "r bearer-token/1", "Retry-After": "7"})
+
+
+def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
+    """The token may come back in the id of the request and in the body, as JSON writes it or as itself."""
+    answer = Answer(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
+
+    error = read(CREATE, answer, CreatedKey, TOKEN)
+
+    assert isinstance(error, InvalidResponseError)
+    assert str(error).startswith(f"POST {PATH}: answered 201, but ")
+    assert "api_key" in str(error)
+    assert error.request_id == "r ***"
+    assert error.body == '{"id": "i", "echo": "*** ***"}'
+    assert error.retryable is False
+
+
+def test_an_answer_that_is_too_large_says_so() -> None:
+    """With what was read of it, which shows no token either."""
+    error = failure(CREATE, Answer(201, HEADERS, b"bearer-token/1", oversize=True), TOKEN, NOW)
+
+    assert type(error) is InvalidResponseError
+    assert str(error) == f"POST {PATH}: the answer is larger than this client reads"
+    assert (error.status, error.request_id, error.body) == (201, "r ***", "***")
+
+
+def test_a_redirect_says_where_it_would_have_gone_wrong() -> None:
+    """It is never followed, and most likely the host is wrong."""
+    error = failure(CREATE, Answer(301, HEADERS, b"bearer-token/1"), TOKEN, NOW)
+
+    assert str(error) == (f"POST {PATH}: answered 301, a redirect, which is never followed; is base_url right?")
+    assert (error.status, error.request_id, error.body) == (301, "r ***", "***")
+
+
+def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
+    """JSON can write any text in escapes, which are undone only when the message is read out of it."""
+    body = b'{"detail": "for \\u0062earer-token/1: slow down"}'
+
+    error = failure(CREATE, Answer(429, HEADERS, body), TOKEN, NOW)
+
+    assert isinstance(error, RateLimitError)
+    assert str(error) == f"POST {PATH}: answered 429: for ***: slow down"
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(("length", "said"), [(2_000, True), (2_001, False)])
+def test_a_long_body_is_not_searched_for_a_message(length: int, said: bool) -> None:
+    """What is shown of it is no longer whole JSON."""
+    body = b'{"detail": "no"}'.ljust(length)
+
+    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)).endswith(": no") is said
+
+
+@pytest.mark.parametrize(("deep", "said"), [(5, "no"), (6, "")])
+def test_a_message_is_not_looked_for_at_any_depth(deep: int, said: str) -> None:
+    """Five levels down it is one; below that it is somebody's data."""
+    body = b"[" * deep + b'"no"' + b"]" * deep
+
+    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)) == f"POST {PATH}: answered 400" + (
+        said and f": {said}"
+    )
+
+
+def test_a_key_that_is_cut_in_half_by_the_bound_is_not_shown() -> None:
+    """What is long is cut before it is searched, and half a key at the cut is not known for one."""
+    token = Secret("t" * 1_000)  # shrinks to three characters, so that the cut is within what is shown
+    before = b"t" * 19_000 + b" " * 980
+    key = b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
+
+    shown = failure(CREATE, Answer(400, {}, before + key), token, NOW).body
+
+    assert shown is not None
+    assert set(shown) == {"*"}
+    assert (
+        failure(CREATE, Answer(400, {}, before[:-22] + key), token, NOW).body == "***" * 19 + " " * 958 + "vcjRcdm8.***"
+    )
+
+
+def test_without_a_token_keys_are_hidden_all_the_same() -> None:
+    """An answer may be read where the token is not at hand."""
+    error = failure(CREATE, Answer(400, {}, b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"), None, NOW)
+
+    assert error.body == "vcjRcdm8.***"
