@@ -199,7 +199,7 @@ class Estimate:
             return
         else:
             per = _round_period(age, retry_after)
-        _, most = self._let_in(now, per, retry_after or 0.0)
+        _, most = self._let_in(refused_at, per, retry_after or 0.0)
         if most:
             self._adopt(now, RateLimit(most, per=per))
 

@@ -1,0 +1,215 @@
+"""What the pacer makes of refusals, pauses and deadlines, once a clock has run for a while."""
+
+import asyncio
+
+import pytest
+
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.slots import End, Slot, TooLate
+from respan_async.pacing.window import LocalWindow
+from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, now, pacer
+
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
+
+MINUTE = RateLimit(60, per=60)
+
+
+@pytest.fixture(autouse=True)
+async def _later() -> None:
+    """Let the clock not begin at 0, where times and spans look alike."""
+    await asyncio.sleep(1000)
+
+
+class SharedSlots(LocalWindow):
+    """A window as a shared one looks to the pacer, that notes what it is told of refusals."""
+
+    def __init__(self, limit: RateLimit | None) -> None:
+        super().__init__(limit)
+        self.told = list[tuple[float, float, float | None]]()
+
+    @property
+    def shared(self) -> bool:
+        """Say so."""
+        return True
+
+    def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
+        """Note it."""
+        self.told.append((now, sent_at, retry_after))
+        return super().refused(now, sent_at, retry_after)
+
+
+async def flight(paced: Pacer, number: int) -> list[Slot]:
+    """Take so many slots at the same time."""
+    return [await paced.acquire(INTERACTIVE) for _ in range(number)]
+
+
+# --------------------------------------------------------------------------------------------------------- refusals
+
+
+async def test_while_nothing_is_known_a_refusal_pauses_everybody_though_others_were_let_in() -> None:
+    """What the limit is, is counted first."""
+    paced = pacer()
+    first, second, third = await flight(paced, 3)
+    await asyncio.sleep(0.1)
+    paced.settle(first, End.ANSWERED, caller="a")
+    paced.settle(second, End.REFUSED, caller="b", retry_after=30.0)
+
+    assert paced.paused_until(now()) == now() + 30
+    paced.settle(third, End.UNUSED)
+
+
+async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_calls_own() -> None:
+    """Others were let in by the same flight, so there are slots."""
+    paced = pacer(MINUTE)
+    first, second = await flight(paced, 2)
+    await asyncio.sleep(0.1)
+    paced.settle(first, End.ANSWERED, caller="a")
+    paced.settle(second, End.REFUSED, caller="b", retry_after=30.0)
+
+    assert paced.paused_until(now()) is None
+
+
+async def test_where_nobody_was_let_in_beside_it_a_refusal_is_everybodys() -> None:
+    """Whether or not the limit is known; what was let in by an earlier flight proves nothing."""
+    paced = pacer(MINUTE)
+    await answered(paced, 5)
+    await asyncio.sleep(1)
+    (slot,) = await flight(paced, 1)
+    paced.settle(slot, End.REFUSED, caller="b", retry_after=30.0)
+    until = now() + 30
+
+    assert paced.paused_until(now()) == until
+    await asyncio.sleep(29.9)
+    assert paced.paused_until(now()) == until
+    assert paced.paused_until(until) is None
+    assert paced.refused == 1
+
+
+async def test_a_wait_of_exactly_the_longest_pause_is_obeyed_and_learned_from() -> None:
+    """Only what is longer is beyond reason."""
+    told = list[tuple[str, float, bool]]()
+    paced = pacer(longest_pause=50.0)
+    paced.on_pause = lambda *event: told.append(event)
+    await answered(paced, 10)
+    (slot,) = await flight(paced, 1)
+    await asyncio.sleep(0.1)
+
+    paced.settle(slot, End.REFUSED, caller="a", retry_after=50.0)
+
+    assert paced.window.limit is not None
+    assert told == [("refused", 50.0, False)]
+
+
+async def test_a_wait_beyond_reason_is_told_to_the_others_within_reason() -> None:
+    """They are as paused as this process is, and no longer."""
+    window = SharedSlots(MINUTE)
+    paced = Pacer(window, max_in_flight=64, longest_pause=50.0)
+    (slot,) = await flight(paced, 1)
+    sent_at = now()
+    await asyncio.sleep(0.1)
+
+    paced.settle(slot, End.REFUSED, caller="a", retry_after=86_400.0)
+
+    assert window.told == [(now(), sent_at, 50.0)]
+    assert paced.paused_until(now()) == now() + 50
+
+
+async def test_a_wait_beyond_reason_ends_the_counting_of_a_burst_too() -> None:
+    """Its slot is no longer in the air, and what the refusal before it told can be concluded."""
+    paced = pacer(longest_pause=100.0)
+    await answered(paced, 10)
+    first, second = await flight(paced, 2)
+    await asyncio.sleep(0.1)
+    paced.settle(first, End.REFUSED, caller="a", retry_after=59.9)
+    assert paced.window.limit is None
+
+    paced.settle(second, End.REFUSED, caller="b", retry_after=86_400.0)
+
+    assert paced.window.limit == RateLimit(10, per=60)
+
+
+# -------------------------------------------------------------------------------------------------------- deadlines
+
+
+async def test_a_deadline_ends_with_the_least_wait_that_was_left() -> None:
+    """So the caller can be told when it makes sense to come again."""
+    paced = pacer(RateLimit(1, per=60))
+    slot = await paced.acquire(INTERACTIVE)
+    waiter = asyncio.create_task(paced.acquire(INTERACTIVE, deadline=now() + 100))
+    await asyncio.sleep(50)
+    paced.settle(slot, End.ANSWERED, caller="a")
+
+    with pytest.raises(TooLate) as caught:
+        await waiter
+
+    assert now() == pytest.approx(1100, abs=0.01)
+    assert caught.value.wait == pytest.approx(10, abs=0.01)
+    assert caught.value.args == (caught.value.wait,)
+
+
+async def test_a_pause_counts_for_a_deadline_by_what_is_left_of_it() -> None:
+    """Not by the time of day at which it ends."""
+    paced = pacer()
+    (slot,) = await flight(paced, 1)
+    paced.settle(slot, End.REFUSED, caller="a", retry_after=50.0)
+    await asyncio.sleep(20)
+
+    with pytest.raises(TooLate) as caught:
+        await paced.acquire(INTERACTIVE, deadline=now() + 29.9)
+
+    assert caught.value.wait == pytest.approx(30)
+    assert (await paced.acquire(INTERACTIVE, deadline=now() + 30.1)).granted_at == pytest.approx(1050, abs=0.01)
+
+
+async def test_an_outage_counts_for_the_deadlines_of_the_lower_classes_only() -> None:
+    """It holds nobody else back."""
+    paced = pacer(RateLimit(1000, per=1))
+    for culprit in "abc":
+        paced.settle(await paced.acquire(BATCH), End.FAILED, caller=culprit)
+    assert paced.outage
+
+    for priority in (BATCH, SWEEP):
+        with pytest.raises(TooLate) as caught:
+            await paced.acquire(priority, deadline=now() + 0.4)
+        assert caught.value.wait == pytest.approx(0.5)
+    assert (await paced.acquire(INTERACTIVE, deadline=now() + 0.01)).granted_at == now()
+
+
+async def test_only_those_who_go_first_count_for_a_deadline() -> None:
+    """A line of a lower class is no reason to give up."""
+    paced = pacer(RateLimit(2, per=60))
+    await answered(paced, 2)
+    line = Line(paced)
+    for index in range(4):
+        line.join(f"b{index}", BATCH)
+    await asyncio.sleep(1)
+
+    slot = await paced.acquire(INTERACTIVE, deadline=now() + 59.1)
+
+    assert slot.granted_at == pytest.approx(1060, abs=0.01)
+    with pytest.raises(TooLate) as caught:
+        await paced.acquire(BATCH, deadline=now() + 60)
+    assert caught.value.wait > 60
+    for task in line.tasks.values():
+        task.cancel()
+
+
+# ---------------------------------------------------------------------------------------------------------- demands
+
+
+async def test_a_batch_that_is_withdrawn_no_longer_counts_for_the_others() -> None:
+    """What it would still have asked for is asked for by nobody: what is left fits into what is free, unspread."""
+    paced = pacer(MINUTE)
+    demand = paced.demand()
+    demand.more = 1000
+    line = Line(paced)
+    for index in range(5):
+        line.join(f"{index}", BATCH)
+    await asyncio.sleep(0.5)
+    assert len(line.order) < 5
+
+    paced.withdraw(demand)
+    await asyncio.sleep(0.01)
+
+    assert len(line.order) == 5

@@ -1,0 +1,246 @@
+"""What a shared window tells the pacer: by what the log said last, and while the log is away."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import attrs
+import pytest
+
+from respan_async.pacing.exchange import Ask, Fate, Grants, Unreachable
+from respan_async.pacing.limit import RateLimit
+from respan_async.pacing.pacer import Pacer
+from respan_async.pacing.shared import SharedWindow
+from respan_async.pacing.slots import End, Priority
+
+pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
+
+INTERACTIVE, BATCH, _ = Priority
+LIMIT = RateLimit(10, per=60)
+ANSWER = Grants(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=0.0, begins=())
+
+
+class Log:
+    """A log that says what is put into it.
+
+    Attributes:
+        says: What, of the next asks; grants of everything at once when there is nothing left.
+        heard: When it was asked what.
+        trip: Seconds that an answer takes.
+        away: Whether it cannot be reached.
+    """
+
+    def __init__(self) -> None:
+        self.says = list[Grants]()
+        self.heard = list[tuple[float, Ask]]()
+        self.trip = 0.01
+        self.away = False
+
+    async def exchange(self, ask: Ask) -> Grants:
+        """Note it, and answer."""
+        self.heard.append((now(), ask))
+        await asyncio.sleep(self.trip)
+        if self.away:
+            raise Unreachable("it is away")
+        number = ask.urgent + ask.patient
+        if number and self.says:
+            return self.says.pop(0)
+        return attrs.evolve(ANSWER, begins=(0.0,) * number)
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    def told(self, fate: Fate) -> int:
+        """Count the slots that were reported so."""
+        return len({report.slot for _, ask in self.heard for report in ask.reports if report.fate is fate})
+
+
+@pytest.fixture
+async def log() -> Log:
+    """Give a log, at a time that is not 0, where times and spans look alike."""
+    await asyncio.sleep(1000)
+    return Log()
+
+
+@pytest.fixture
+async def window(log: Log) -> AsyncIterator[SharedWindow]:
+    """Give a window on it."""
+    window = SharedWindow(log, LIMIT, 0.5, timeout=1.0)
+    yield window
+    await window.aclose()
+
+
+@pytest.fixture
+async def pacer(window: SharedWindow) -> Pacer:
+    """Give a pacer with that window."""
+    return Pacer(window, max_in_flight=64)
+
+
+def now() -> float:
+    """Tell the loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+async def send(pacer: Pacer, end: End = End.ANSWERED, priority: Priority = INTERACTIVE, **facts: float) -> None:
+    """Take a slot, and settle it a tenth of a second later."""
+    slot = await pacer.acquire(priority)
+    await asyncio.sleep(0.1)
+    pacer.settle(slot, end, caller=object(), retry_after=facts.get("retry_after"), sendings=int(facts.get("n", 1)))
+
+
+async def fallen_back(log: Log, pacer: Pacer) -> None:
+    """Let the log be away for so long that the process goes on by itself."""
+    log.away = True
+    await asyncio.gather(*(send(pacer) for _ in range(2)))
+    assert not pacer.window.shared
+
+
+# --------------------------------------------------------------------------------------------------------- the log
+
+
+async def test_how_many_slots_are_taken_is_what_the_log_said_last(log: Log, pacer: Pacer) -> None:
+    """Of all processes together."""
+    log.says = [attrs.evolve(ANSWER, used=7, begins=(0.0,))]
+
+    await send(pacer)
+
+    assert pacer.window.used(now()) == 7
+
+
+async def test_a_newcomer_waits_for_the_slot_that_comes_back_first(log: Log, window: SharedWindow) -> None:
+    """As the log foresees it; one period later for each limit of others before it."""
+    log.says = [attrs.evolve(ANSWER, used=10, soonest=20.0, again=5.0)]
+    window.want(1, 0, 0)
+    await asyncio.sleep(1)
+
+    assert window.delay(now()) == pytest.approx(20 - 1 + 0.01)
+    assert window.delay(now(), ahead=9) == pytest.approx(20 - 1 + 0.01)
+    assert window.delay(now(), ahead=10) == pytest.approx(80 - 1 + 0.01)
+
+
+async def test_when_a_slot_is_free_a_newcomer_can_hope_for_it(log: Log, window: SharedWindow) -> None:
+    """It has yet to be asked for, which takes no time that could be foretold."""
+    log.says = [attrs.evolve(ANSWER, again=5.0)]
+    window.want(1, 0, 0)
+    await asyncio.sleep(1)
+
+    assert 0 < window.delay(now(), ahead=50) < 0.001
+
+
+async def test_a_refusal_holds_newcomers_back_as_long_as_it_said(log: Log, window: SharedWindow) -> None:
+    """And what was held goes back, for the others to have after the pause."""
+    log.says = [attrs.evolve(ANSWER, begins=(0.0, 0.0, 0.0))]
+    window.want(3, 0, 0)
+    await asyncio.sleep(0.1)
+    window.take(now())
+
+    assert window.refused(now(), now() - 0.1, 30.0) is False
+
+    assert window.delay(now()) == pytest.approx(30)
+    await asyncio.sleep(0.1)
+    window.want(0, 0, 0)
+    await asyncio.sleep(1)
+    assert log.told(Fate.UNUSED) == 3
+    assert [r.slot for r in log.heard[-1][1].reports if r.fate is Fate.PAUSE] == [""]
+
+
+async def test_a_shorter_pause_does_not_end_a_longer_one(log: Log, window: SharedWindow) -> None:
+    """Two refusals of one flight may ask for different times."""
+    log.says = [attrs.evolve(ANSWER, begins=(0.0, 0.0))]
+    window.want(2, 0, 0)
+    await asyncio.sleep(0.1)
+    window.take(now())
+    window.take(now())
+
+    window.refused(now(), now() - 0.1, 50.0)
+    window.refused(now(), now() - 0.1, 30.0)
+
+    assert window.delay(now()) == pytest.approx(50)
+
+
+@pytest.mark.parametrize(("limit", "bound"), [(LIMIT, 3.0), (RateLimit(10, per=1), 2.0)])
+def test_a_refusal_binds_by_the_limit_of_all(limit: RateLimit, bound: float) -> None:
+    """Whole seconds are taken at their word where the period is long."""
+    assert SharedWindow(Log(), limit, 0.5, timeout=1.0).binding(3.0) == bound
+
+
+async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pacer: Pacer) -> None:
+    """The server counted each."""
+    await send(pacer, n=3)
+    await asyncio.sleep(10)
+
+    assert log.told(Fate.ANSWERED) == 3
+
+
+async def test_what_was_not_sent_is_told_to_be_free(log: Log, pacer: Pacer) -> None:
+    """Somebody else may have it at once."""
+    await send(pacer, End.UNUSED)
+    await asyncio.sleep(10)
+
+    assert (log.told(Fate.UNUSED), log.told(Fate.ANSWERED)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "trip", "lead"),
+    [
+        (RateLimit(10, per=60), 0.01, 9.0),  # one and a half slots' time
+        (RateLimit(10, per=60), 3.0, 15.0),  # five round trips
+        (RateLimit(100_000, per=60), 0.001, 0.01),
+    ],
+)
+async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
+    log: Log, limit: RateLimit, trip: float, lead: float
+) -> None:
+    """What it had to wait for the last ones beyond that, it now waits before it asks; where slots are free, it asks."""
+    window = SharedWindow(log, limit, 0.5, timeout=10.0)
+    pacer = Pacer(window, max_in_flight=64)
+    log.trip = trip
+    log.says = [attrs.evolve(ANSWER, begins=(begins,)) for begins in (lead / 2, lead + 2, lead + 0.5, 0.0)]
+    used = list[float]()
+
+    async def use() -> None:
+        slot = await pacer.acquire(BATCH)
+        used.append(now())
+        pacer.settle(slot, End.ANSWERED)
+
+    await asyncio.gather(*(use() for _ in range(5)))
+
+    asked = [at for at, ask in log.heard if ask.patient]
+    lingered = [after - before for before, after in zip(used, asked[1:], strict=False)]
+    assert lingered[:4] == pytest.approx([0, 2, 0.9 * 2 + 0.5, 0], abs=0.005)
+    await window.aclose()
+
+
+# ------------------------------------------------------------------------------------------------------ without it
+
+
+async def test_on_its_own_a_process_counts_by_itself(log: Log, pacer: Pacer) -> None:
+    """By its share, beginning with what was in the air when it fell back."""
+    early = await pacer.acquire(INTERACTIVE)
+    await fallen_back(log, pacer)
+
+    assert pacer.window.limit == RateLimit(5, per=60)
+    assert pacer.window.used(now()) == 3
+    pacer.settle(early, End.UNUSED)
+    assert pacer.window.used(now()) == 2
+
+
+async def test_on_its_own_a_lost_answer_counts_for_longer(log: Log, pacer: Pacer) -> None:
+    """As it does anywhere else."""
+    await fallen_back(log, pacer)
+    await asyncio.sleep(61)
+    await send(pacer, End.LOST)
+
+    await asyncio.sleep(61)
+    assert pacer.window.used(now()) == 1
+    await asyncio.sleep(2)
+    assert pacer.window.used(now()) == 0
+
+
+async def test_on_its_own_a_process_learns_from_refusals(log: Log, pacer: Pacer) -> None:
+    """By how much was let in, and by what the refusal says; and is lower than its share while it is alone."""
+    await fallen_back(log, pacer)
+    await asyncio.sleep(1)
+    await send(pacer, End.REFUSED, retry_after=58.5)
+
+    assert pacer.window.limit == RateLimit(2, per=60)
+    assert pacer.window.learned
