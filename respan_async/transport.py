@@ -5,7 +5,9 @@ Authorization header, out of every chain of exceptions and every traceback.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -68,6 +70,8 @@ class Flight(aiohttp.BytesPayload):
             raise asyncio.CancelledError
         if self._permits is not None and not self._permits():
             raise ConnectionAbortedError  # with nothing sent: no answer, and proof of it
+        if getattr(getattr(writer, "protocol", None), "should_close", False):
+            raise ConnectionAbortedError  # the server has spoken already, and that is no answer to this
         self.started = True
         await super().write_with_length(writer, content_length)
 
@@ -132,7 +136,9 @@ class Transport:
                 middlewares=(),
                 upload_tracker=sendings,
             )
-            return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
+            if flight is None or not flight.recall():
+                return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
+            result = NoAnswer("the server spoke before it was asked", left=False)
         except _BrokenOff as error:
             result = _classify(error.cause, flight, error.status, _resends(sendings))
         except asyncio.CancelledError:
@@ -180,10 +186,32 @@ _HEADERS: Final = {
 }
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Use no connection again on which the server spoke unasked: the next request would take that for its answer.
+
+    A `Flight` sees to that by itself, in any session; this is for requests without a body as well.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: Timeout
+    ) -> aiohttp.connector.Connection:
+        """Get a connection from the pool, or make one."""
+        connection = await super().connect(req, traces, timeout)
+        while (protocol := connection.protocol) in self._known and protocol is not None and protocol.should_close:
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        self._known.add(protocol)
+        return connection
+
+
 def _own_session() -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE),
+        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=_HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
@@ -214,6 +242,10 @@ def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Answer | None:
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
     content = response.content
+    connection = response.connection
+    closed = connection.protocol.closed if connection is not None and connection.protocol is not None else None
+    if closed is not None:
+        closed.add_done_callback(partial(_no_more, content))
     chunks: list[bytes] = []
     size = 0
     try:
@@ -222,10 +254,21 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
             size += len(chunk)
             if size > MAX_BODY:
                 return Answer(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+    except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
             raise _BrokenOff(response.status, error) from None
     return Answer(response.status, response.headers, b"".join(chunks), False, resends)
+
+
+def _no_more(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
+    """End the reading of an answer whose connection is gone.
+
+    After bytes within a body that are no HTTP, aiohttp closes the connection and tells nobody who waits for the rest.
+    """
+    if not closed.cancelled():
+        closed.exception()  # looked at
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError())
 
 
 def _classify(

@@ -3,7 +3,8 @@
     async with RawServer(answer(503), cut_body(201), key()) as server:
         ...  # a client with base_url=server.url
 
-The last act of a script is repeated. What the server saw is in `server.requests`.
+The last act of a script is repeated. What the server saw is in `server.requests`. On a loop whose sockets are in memory
+(`tests/virtual.py`) it works as well; a reset is a plain end of stream there.
 """
 
 import asyncio
@@ -15,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Self, cast
 
 import attrs
+
+from tests.virtual import VirtualLoop
 
 API_KEY = "vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
 
@@ -62,7 +65,8 @@ class Connection:
 
     def reset(self) -> None:
         """End the connection with a RST."""
-        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.writer.transport.abort()
 
     def finish(self) -> None:
@@ -111,7 +115,7 @@ class RawServer:
         self._script = list(script) or [key()]
         self._listening = listening
         self._serving: set[asyncio.Task[Any]] = set()
-        self._socket = socket.socket()
+        self._port = 0
         self._server: asyncio.Server | None = None
         self._starting: asyncio.Task[None] | None = None
         self.requests: list[Seen] = []
@@ -119,8 +123,13 @@ class RawServer:
         self.arrived = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._socket.bind(("127.0.0.1", 0))
-        self._server = await asyncio.start_server(self._serve, sock=self._socket, start_serving=self._listening)
+        if isinstance(asyncio.get_running_loop(), VirtualLoop):
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        else:
+            bound = socket.socket()
+            bound.bind(("127.0.0.1", 0))
+            self._server = await asyncio.start_server(self._serve, sock=bound, start_serving=self._listening)
+        self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -139,7 +148,7 @@ class RawServer:
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        return f"http://127.0.0.1:{self._port}"
 
     @property
     def open(self) -> int:

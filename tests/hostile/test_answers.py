@@ -1,0 +1,76 @@
+"""Answers that are cut, lie, never end or say nothing: for every operation the right effect, and nothing left over."""
+
+import pytest
+
+from respan_async import CreatedKey, RespanError
+from tests.hostile.misbehaviours import FRAMINGS, cuts, everything
+from tests.hostile.worlds import AGAIN, OPERATIONS, Watch, check_once, meet, play
+from tests.integration.raw_server import key
+
+virtual = pytest.mark.virtual
+hostile = pytest.mark.hostile
+every_operation = pytest.mark.parametrize("operation", OPERATIONS)
+
+
+@virtual
+@every_operation
+async def test_an_answer_that_ends_early(operation: str) -> None:
+    """At some of its bytes, by an end of the stream or in silence."""
+    watch = Watch()
+    for then in ("fin", "stall"):
+        await meet(watch, operation, cuts(OPERATIONS[operation].asks, "length", then, every=29))
+
+    watch.verdict()
+
+
+@virtual
+@hostile
+@pytest.mark.parametrize("then", ["fin", "stall"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+@every_operation
+async def test_an_answer_that_ends_at_every_byte(operation: str, framing: str, then: str) -> None:
+    """In every framing: nothing is claimed that is not known, and what came whole counts."""
+    watch = Watch()
+
+    assert await meet(watch, operation, cuts(OPERATIONS[operation].asks, framing, then)) > 50
+    watch.verdict()
+
+
+@hostile
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+@every_operation
+async def test_an_answer_that_is_reset_at_every_byte(operation: str, framing: str) -> None:
+    """On real sockets, where a reset is one."""
+    watch = Watch()
+
+    assert await meet(watch, operation, cuts(OPERATIONS[operation].asks, framing, "rst", every=7)) >= 10
+    watch.verdict()
+
+
+@virtual
+@hostile
+@every_operation
+async def test_a_server_that_misbehaves(operation: str) -> None:
+    """In every other way that was thought of."""
+    watch = Watch()
+
+    assert await meet(watch, operation, everything(OPERATIONS[operation].asks)) > 80
+    watch.verdict()
+
+
+@virtual
+@hostile
+@pytest.mark.parametrize("operation", ["create", "create_many"])
+async def test_a_server_that_misbehaves_once_costs_no_key(operation: str) -> None:
+    """The next attempt makes one, wherever another attempt may help; and the doubtful one is remembered."""
+    watch = Watch()
+    for misbehaviour in everything("create"):
+        alone = await play(watch, operation, misbehaviour)
+        result = await play(watch, operation, misbehaviour, key(id="key-1"), retry=AGAIN)
+
+        if isinstance(alone, RespanError) and not alone.retryable:
+            check_once(watch, operation, misbehaviour, result)
+        else:
+            watch.check(isinstance(result, CreatedKey), f"no key, but {result!r}")
+
+    watch.verdict()

@@ -1,0 +1,264 @@
+"""Servers that speak unasked, do not listen, or let nobody stay."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from respan_async import APIConnectionError, APITimeoutError, AsyncRespan, Effect, RespanError
+from respan_async.keys import TemporaryKeys
+from tests.hostile.misbehaviours import ANSWERS, NAME, Means, pieces
+from tests.hostile.worlds import AGAIN, ONCE, OPERATIONS, Watch
+from tests.integration.raw_server import (
+    API_KEY,
+    FIN_AT_ONCE,
+    NOBODY,
+    RST_AT_ONCE,
+    Act,
+    Connection,
+    RawServer,
+    Seen,
+    answer,
+    key,
+    message,
+)
+
+virtual = pytest.mark.virtual
+
+STRAYS = {
+    "another's key": message(201, b'{"id":"stray","name":"stray","api_key":"%s"}' % API_KEY.encode()),
+    "another's page": message(200, b'{"results":[{"id":"stray"}],"count":1,"next":null}'),
+    "a refusal": message(429, b'{"retry_after":100}'),
+    "a farewell": message(408, b""),
+    "no content": message(204),
+    "half an answer": message(201, b"{}")[:30],
+    "the head of an answer": message(201, b"{}", {"Content-Length": "1000"}),
+    "an interim answer": b"HTTP/1.1 103 Hints\r\n\r\n",
+    "garbage": b"garbage\r\n\r\n",
+}
+"""What a server may say on a connection on which nothing is asked."""
+VERBS = ("create", "update", "delete", "retrieve", "list")
+
+
+def speaks_later(data: bytes, after: float = 0.5) -> Act:
+    """Answer well, and say something more when nobody asks."""
+    good = key(id="key-1", name=NAME)
+
+    async def do(connection: Connection, seen: Seen) -> None:
+        await good.do(connection, seen)
+        await asyncio.sleep(after)
+        await connection.send(data)
+
+    return Act("speaks later", do)
+
+
+@virtual
+@pytest.mark.parametrize("verb", VERBS)
+async def test_what_a_server_says_unasked_is_nobodys_answer(verb: str) -> None:
+    """On an idle connection: the next call of any kind does not take it for its own, and is not shifted by it."""
+    for name, stray in STRAYS.items():
+        async with (
+            RawServer(speaks_later(stray), key(id="second", name=NAME)) as server,
+            AsyncRespan("token", base_url=server.url, retry=ONCE) as respan,
+        ):
+            await respan.temporary_keys.create()
+            await asyncio.sleep(1)
+            result = await OPERATIONS[verb].run(respan.temporary_keys)
+
+            assert len(server.requests) == 2, name
+            shown = result.results[0] if verb == "list" else result
+            assert verb == "delete" or shown.id == "second", name
+            assert respan.suspects == ()
+
+
+@virtual
+@pytest.mark.parametrize("verb", ["create", "update"])
+async def test_what_a_server_says_unasked_is_nobodys_answer_in_a_session_of_ones_own(verb: str) -> None:
+    """A request that could make or change something is not sent on such a connection, and is then sent on another."""
+    for name, stray in STRAYS.items():
+        async with (
+            RawServer(speaks_later(stray), key(id="second", name=NAME)) as server,
+            aiohttp.ClientSession() as session,
+            AsyncRespan("token", base_url=server.url, session=session, retry=AGAIN) as respan,
+        ):
+            await respan.temporary_keys.create()
+            await asyncio.sleep(1)
+            result = await OPERATIONS[verb].run(respan.temporary_keys)
+
+            assert (result.id, len(server.requests)) == ("second", 2), name
+            assert respan.suspects == ()
+
+
+@virtual
+async def test_two_answers_for_one_request() -> None:
+    """Sent at once: the first counts, and the second is given to nobody."""
+    twice = {"another's key", "another's page", "a refusal", "no content", "an interim answer"}
+    for name in twice:
+        status, body = ANSWERS["create"]
+        both = message(status, body) + STRAYS[name]
+
+        async def do(connection: Connection, _: Seen, data: bytes = both) -> None:
+            await connection.send(data)
+
+        async with (
+            RawServer(Act("twice", do), key(id="second")) as server,
+            AsyncRespan("token", base_url=server.url, retry=ONCE) as respan,
+        ):
+            ids = [(await respan.temporary_keys.create()).id for _ in range(2)]
+
+        assert ids == ["key-1", "second"], name
+
+
+@virtual
+@pytest.mark.parametrize("verb", ["create", "update", "retrieve", "list"])
+async def test_garbage_within_a_body_ends_it_at_once(verb: str) -> None:
+    """Also where only silence would be timed: aiohttp closes the connection then, and wakes nobody."""
+    status, body = ANSWERS[verb]
+    head = b"HTTP/1.1 %d Whatever\r\nTransfer-Encoding: chunked\r\n\r\n" % status
+    act = pieces("garbage in chunks", Means.BROKEN, head, b"5\r\n%s\r\n" % body[:5], b"what?\r\n", then="keep").act
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=5.0)
+    async with RawServer(act) as server, AsyncRespan("t", base_url=server.url, retry=ONCE, timeout=timeout) as respan:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(APIConnectionError, match=f"broke off after the status {status}") as caught:
+            await OPERATIONS[verb].run(respan.temporary_keys)
+
+    assert asyncio.get_running_loop().time() - began < 2
+    assert caught.value.effect is Means.BROKEN.effect(verb)
+
+
+# ------------------------------------------------------------- not listening
+
+
+LARGE = [{"max_value": 1, "period": "day", "name": "x" * 1000}] * 900
+"""Nearly a megabyte of a request, more than a socket holds."""
+
+
+class Deaf:
+    """Acts that do not read what is sent, each on a connection of its own."""
+
+    def __init__(self, *parts: bytes, reads: int = 0, every: float = 0.0) -> None:
+        self.parts, self.reads, self.every = parts, reads, every
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        # The stream's own reading ahead would be listening.
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # of a transport of both directions
+        try:
+            await asyncio.sleep(0.05)
+            for part in self.parts:
+                writer.write(part)
+                await writer.drain()
+            while self.every:
+                await asyncio.sleep(self.every)
+                writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+                await reader.read(self.reads)
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # as above
+            await asyncio.sleep(1000)
+        except ConnectionError:
+            pass  # the client went away, as it should
+        finally:
+            writer.close()
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("deaf", "error", "effect"),
+    [
+        (Deaf(), APITimeoutError, Effect.UNKNOWN),
+        (Deaf(reads=1, every=1.0), APITimeoutError, Effect.UNKNOWN),
+        (Deaf(message(201, b"{}")[:-2]), APITimeoutError, Effect.LOST),
+        (Deaf(message(400, b"{}")), RespanError, Effect.NONE),
+        (Deaf(message(503, b"{}")), RespanError, Effect.UNKNOWN),
+        (Deaf(message(*ANSWERS["create"])), None, None),
+    ],
+    ids=["silent", "a byte a second", "half a 201", "400", "503", "201"],
+)
+async def test_a_server_that_does_not_read_what_is_sent(
+    deaf: Deaf, error: type[RespanError] | None, effect: Effect | None
+) -> None:
+    """The time for an attempt holds for the sending too; what is answered meanwhile counts; nothing goes on after."""
+    watch = Watch(case=repr(deaf))
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(watch.unhandled)
+    server = await asyncio.start_server(deaf, "127.0.0.1", 8000)
+    before = asyncio.all_tasks()
+    async with AsyncRespan("token", base_url="http://127.0.0.1:8000", retry=ONCE) as respan:
+        began = loop.time()
+        try:
+            made = await respan.temporary_keys.create(limit_policies=LARGE)
+            watch.check(error is None and made.api_key.reveal() == API_KEY, "a key out of nowhere")
+        except RespanError as problem:
+            watch.check(error is not None and isinstance(problem, error) and problem.effect is effect, repr(problem))
+        watch.check(loop.time() - began <= 30.1, "it took too long")
+        ours = {task for task in asyncio.all_tasks() - before if "Deaf" not in repr(task)}
+        watch.check(not ours, f"tasks are left: {ours}")
+    server.close()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+    watch.verdict()
+
+
+# --------------------------------------------------------------------- floods
+
+
+@pytest.mark.parametrize("act", [FIN_AT_ONCE, RST_AT_ONCE], ids=str)
+async def test_a_flood_of_calls_at_a_server_that_lets_nobody_stay(act: Act) -> None:
+    """Each ends with its error, and nothing is left: no connection, no task, no slot."""
+    watch = Watch(case=str(act))
+    asyncio.get_running_loop().set_exception_handler(watch.unhandled)
+    runs: list[Callable[[TemporaryKeys], Awaitable[Any]]] = [OPERATIONS[verb].run for verb in VERBS]
+    async with RawServer(act) as server:
+        async with AsyncRespan("token", base_url=server.url, retry=ONCE) as respan:
+            results = await asyncio.gather(*(run(respan.temporary_keys) for run in runs * 40), return_exceptions=True)
+            watch.check(respan.pace.in_flight == 0, "slots are held")
+            for verb, result in zip(VERBS * 40, results, strict=True):
+                reads = verb in ("list", "retrieve")
+                allowed = (Effect.NONE,) if reads else (Effect.NONE, Effect.UNKNOWN)
+                right = isinstance(result, APIConnectionError) and result.effect in allowed
+                watch.check(right, f"{verb}: {result!r}")
+        for _ in range(50):
+            await asyncio.sleep(0.01 if server.open else 0)
+        watch.check(not server.open, f"{server.open} connections are open")
+    watch.check(asyncio.all_tasks() == {asyncio.current_task()}, "tasks are left")
+
+    assert server.requests == []
+    watch.verdict()
+
+
+@virtual
+async def test_a_server_that_closes_after_each_answer() -> None:
+    """A hundred keys, each on a connection of its own: none is lost, and one connection is open at a time."""
+
+    async def do(connection: Connection, seen: Seen) -> None:
+        await serves.do(connection, seen)
+        connection.finish()
+
+    serves = key()
+    async with (
+        RawServer(Act("closes", do)) as server,
+        AsyncRespan("token", base_url=server.url, retry=ONCE) as respan,
+    ):
+        keys = [(await respan.temporary_keys.create()).id for _ in range(100)]
+
+        assert len(set(keys)) == server.connections == 100
+        assert server.open <= 2
+        assert respan.suspects == ()
+
+
+async def test_a_refusal_before_anything_is_read() -> None:
+    """It costs no key: it is a refusal, or nothing was sent."""
+
+    async def do(connection: Connection, _: Seen) -> None:
+        await answer(429, {"retry_after": 0}).do(connection, NOBODY)
+        connection.finish()
+
+    async with (
+        RawServer(Act("refuses unread", do, unread=True), key()) as server,
+        AsyncRespan("token", base_url=server.url, retry=AGAIN) as respan,
+    ):
+        made = await respan.temporary_keys.create()
+
+    assert made.api_key.reveal() == API_KEY
