@@ -5,10 +5,11 @@ made must not be lost to an odd field, and strictly where it matters: without a 
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import cattrs.gen
 import orjson
@@ -19,7 +20,13 @@ from respan_async.secret import Secret
 
 MAX_ID: Final = 512
 """Characters of a key's id; that of any key that was ever seen has some 40."""
+MAX_OBJECTS: Final = 100_000
+"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
+written with as many bytes: those would take seconds, and some hundred MiB."""
+_LONGEST_LINK: Final = 4096
+"""Characters of a link to the next page; what takes URLs apart would keep longer ones in its cache."""
 
+_DOTS: Final = re.compile(r"(?:\A|[/\\])\.\.?(?:[/\\;]|\Z)").search
 _UNREADABLE: Final = object()
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
@@ -133,14 +140,23 @@ def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
 
 
 def is_usable_id(key_id: str) -> bool:
-    """Whether a key's id can be kept, shown and sent back."""
-    return key_id.isprintable() and 0 < len(key_id) <= MAX_ID
+    """Whether a key's id can be kept, shown and sent back as a part of a path."""
+    return key_id.isprintable() and 0 < len(key_id) <= MAX_ID and not key_id.isspace() and not has_dots(key_id)
+
+
+def has_dots(key_id: str) -> bool:
+    """Whether an id has a `.` or `..` as a path segment.
+
+    What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what follows
+    a semicolon for no part of a segment.
+    """
+    return _DOTS(unquote(key_id)) is not None
 
 
 def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     values = _key_fields(data)
     if not is_usable_id(values["id"]):
-        raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id")
+        raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
     if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
@@ -158,10 +174,11 @@ def _page_number(url: Any) -> int | None:
     if url is None:
         return None
     try:
-        number = parse_qs(urlsplit(url).query)["page"][-1]
-        if number.isascii() and number.isdigit():
-            return int(number[:10])
-    except (KeyError, TypeError, ValueError, AttributeError):
+        if isinstance(url, str) and len(url) <= _LONGEST_LINK:
+            number = parse_qs(urlsplit(url).query)["page"][-1]
+            if number.isascii() and number.isdigit():
+                return int(number[:10])
+    except (KeyError, ValueError):
         pass
     raise DecodeError("expected a page number in the link to the next page")
 
@@ -257,11 +274,13 @@ def _plain(value: float) -> float:
 
 
 def parse(text: bytes) -> Any:
-    """Read strict JSON (no NaN, valid UTF-8, bounded depth).
+    """Read strict JSON (no NaN, valid UTF-8, bounded depth and number of objects).
 
     Raises:
-        DecodeError: It is no JSON.
+        DecodeError: It is no JSON, or too much of it.
     """
+    if text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
+        raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
     try:
         return orjson.loads(text)
     except ValueError:

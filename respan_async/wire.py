@@ -6,11 +6,10 @@ on the server. Nothing else in the library looks at a status code to decide that
 
 import email.utils
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard, TypeVar
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 import attrs
 
@@ -120,9 +119,7 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected a non-empty string, got {key_id!r:.100}")
     if len(key_id) > codec.MAX_ID:
         raise InvalidRequestError(f"id: expected at most {codec.MAX_ID} characters, got {len(key_id)}")
-    # What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what
-    # follows a semicolon for no part of a segment.
-    if {".", ".."} & {segment.partition(";")[0] for segment in re.split(r"[/\\]", unquote(key_id))}:
+    if codec.has_dots(key_id):
         raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {key_id!r:.100}")
     try:
         return f"{PATH}{quote(key_id, safe='')}/"
@@ -196,11 +193,10 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         "request_id": _request_id(result.headers, token),
         "body": shown,
     }
+    if result.status < 200:  # 101, a change of protocols nobody asked for
+        return InvalidResponseError(f"{called}: answered {result.status}, which ends no request", **facts)
     if result.status < 300:
-        none = f"answered {result.status}, which ends no request"  # 101, a change of protocols nobody asked for
-        return InvalidResponseError(
-            f"{called}: {none if result.status < 200 else 'the answer is larger than this client reads'}", **facts
-        )
+        return InvalidResponseError(f"{called}: the answer is larger than this client reads", **facts)
     if result.status < 400:
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
@@ -231,7 +227,7 @@ def read(request: Request, answer: Answer, model: type[T], token: Secret | None)
 
 
 def answered_id(answer: Answer) -> str | None:
-    """Return the id, if it is one to be kept and shown, in a 2xx answer to a create that is otherwise of no use."""
+    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
     try:
         data = codec.parse(answer.body)
     except codec.DecodeError:

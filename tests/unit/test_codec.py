@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -281,8 +282,12 @@ def test_a_key_without_a_real_id_is_none(wrong: Any, model: type[TemporaryKey]) 
         decode(json.dumps({"id": wrong, "api_key": API_KEY}).encode(), model)
 
 
-@pytest.mark.parametrize("odd", ["a\0b", "a\nb", "x" * 513], ids=["NUL", "newline", "long"])
-def test_a_new_key_with_an_id_that_no_ledger_could_keep_is_none(odd: str) -> None:
+@pytest.mark.parametrize(
+    "odd",
+    ["a\0b", "a\nb", "x" * 513, " ", ".", "a/../b", "..\\a"],
+    ids=["NUL", "newline", "long", "blank", "dot", "dots", "backslash"],
+)
+def test_a_new_key_with_an_id_that_no_ledger_could_keep_or_path_carry_is_none(odd: str) -> None:
     """In a list it is read all the same: it is not ours."""
     with pytest.raises(DecodeError, match="expected 1 to 512 printable characters as id"):
         decode(json.dumps({"id": odd, "api_key": API_KEY}).encode(), CreatedKey)
@@ -376,6 +381,7 @@ def test_any_object_is_a_key_or_is_not(data: dict[str, Any]) -> None:
     key_id = data.get("id")
     is_key = isinstance(key_id, str) and 0 < len(key_id) <= 512 and key_id.isprintable() and isinstance(secret, str)
     is_key = is_key and bool(secret) and str(secret).isprintable() and " " not in str(secret)
+    is_key = is_key and bool(str(key_id).strip()) and not {".", ".."} & set(re.split(r"[/\\]", str(key_id)))
 
     try:
         read = decode(text, CreatedKey)
@@ -482,3 +488,43 @@ def test_a_page_without_keys_in_it_is_told(data: Any) -> None:
 def test_an_odd_count_is_counted_instead(count: Any) -> None:
     """It is of no importance."""
     assert page(count=count, results=[{"id": "a"}]).count == 1
+
+
+@pytest.mark.parametrize("text", [b"[" + b"{}," * 100_000 + b"{}]", b'{"results":[' + b"[]," * 99_999 + b"[]]}"])
+def test_too_many_objects_are_not_read(text: bytes) -> None:
+    """A few MiB could mean millions of them: seconds of work, and hundreds of MiB."""
+    with pytest.raises(DecodeError, match="at most 100000 objects"):
+        decode(text, KeyPage)
+
+
+def test_ten_thousand_keys_are_not_too_many() -> None:
+    """On one page, with lists and objects in each."""
+    shown = {"id": "key-1", "tags": [], "user": {"id": 1}, "project": {"id": 2}, "limit_policies": [{"metric": "cost"}]}
+    text = b",".join([json.dumps(shown).encode()] * 10_000)
+
+    page = decode(b'{"results": [%s], "next": null}' % text, KeyPage)
+
+    assert len(page.results) == 10_000
+
+
+@pytest.mark.parametrize("link", ["?page=2&" + "x" * 5000, "?page=" + "0" * 5000 + "2", 5, [], {}, True, b"".decode()])
+def test_a_link_that_is_none_leads_nowhere(link: object) -> None:
+    """What takes URLs apart would keep a long one in its cache, and take its time."""
+    with pytest.raises(DecodeError, match="page number"):
+        decode(json.dumps({"results": [], "next": link}).encode(), KeyPage)
+
+
+@pytest.mark.parametrize("offset", ["+00:00:30", "-00:00:00.5", "+23:59:59"])
+def test_an_offset_of_seconds_is_the_same_instant_when_it_is_kept(offset: str) -> None:
+    """Python reads such offsets, and JSON has no way to write them."""
+    read = key(created_at=f"2026-01-01T12:00:00{offset}")
+
+    assert decode(encode_key(read).encode(), TemporaryKey).created_at == read.created_at
+
+
+@pytest.mark.parametrize("number", [1e300, -1e300, 2.0**63, 2.0**64, 2**64 - 1])
+def test_a_number_of_many_digits_can_be_kept(number: float) -> None:
+    """A ledger writes what the server said of a key, or the key would be lost."""
+    read = key(max_usage=number, key_usage=number)
+
+    assert decode(encode_key(read).encode(), TemporaryKey) == read

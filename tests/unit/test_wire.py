@@ -348,15 +348,6 @@ def test_the_id_of_a_request_is_told() -> None:
     assert refused().request_id is None
 
 
-def test_a_change_of_protocols_is_no_answer() -> None:
-    """Nobody asked for one, so nobody knows what it means."""
-    error = failure(create({}), Answer(101, {}, b""), TOKEN, NOW)
-
-    assert type(error) is InvalidResponseError
-    assert str(error) == "POST /api/temporary-keys/: answered 101, which ends no request"
-    assert (error.effect, error.retryable) == (Effect.UNKNOWN, False)
-
-
 def test_a_redirect_asks_whether_the_host_is_right() -> None:
     """The most likely reason, in the message."""
     assert "is base_url right?" in str(refused(status=301))
@@ -424,9 +415,13 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     [
         ({"id": "i"}, "i"),
         ({"id": ""}, None),
-        ({"id": "a\nb"}, None),
         ({"id": "a" * 513}, None),
         ({"id": 5}, None),
+        ({"id": ".."}, None),
+        ({"id": "a/../b"}, None),
+        ({"id": " "}, None),
+        ({"id": "a\nb"}, None),
+        ({"id": "x" * 513}, None),
         ({}, None),
         (["i"], None),
         ("i", None),
@@ -434,6 +429,16 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     ],
 )
 def test_an_id_without_a_key_is_remembered(body: object, key_id: str | None) -> None:
-    """By it, the key that nobody holds can be revoked."""
+    """By it, the key that nobody holds can be revoked; what could not be sent back would only be in the way."""
     assert answered_id(Answer(201, {}, json.dumps(body).encode())) == key_id
     assert answered_id(Answer(201, {}, b"<html>")) is None
+
+
+@pytest.mark.parametrize("status", [0, 99, 101, 199])
+def test_a_status_below_200_ends_nothing(status: int) -> None:
+    """It is no answer that this client knows; a key may have been made."""
+    error = failure(create({}), Answer(status, {}, b""), TOKEN, NOW)
+
+    assert isinstance(error, InvalidResponseError)
+    assert (error.effect, error.retryable, error.status) == (Effect.UNKNOWN, False, status)
+    assert str(error).endswith(f"answered {status}, which ends no request")
