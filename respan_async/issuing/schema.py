@@ -43,7 +43,8 @@ class Schema:
         Raises:
             LedgerError: It is of a newer version, or cannot be made.
         """
-        if await self._meta(connections):
+        with contextlib.suppress(MissingError):
+            await self._meta(connections)
             return
         try:
             if not await connections.ask(self.statements["has_namespace"], {"schema": self._name}):
@@ -60,9 +61,10 @@ class Schema:
                 server does not commit durably.
         """
         while True:
-            meta = await self._meta(connections)
-            if not meta:
-                raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()")
+            try:
+                meta = await self._meta(connections)
+            except MissingError:
+                raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")
             known = meta.get("account")
@@ -73,11 +75,8 @@ class Schema:
             await connections.ask(self.statements["bind"], {"account": bound, "before": known})
 
     async def _meta(self, connections: Connections) -> dict[str, Any]:
-        """Return what the ledger says of itself, which is nothing where there is none."""
-        try:
-            found = await connections.ask(self.statements["get_meta"], {}, until=time.monotonic() + _FIRST_PATIENCE)
-        except MissingError:
-            return {}
+        """Return what the ledger says of itself."""
+        found = await connections.ask(self.statements["get_meta"], {}, until=time.monotonic() + _FIRST_PATIENCE)
         meta: dict[str, Any] = dict(found)
         if int(meta.get("version", 0)) > _VERSION:
             raise self._error("made by a newer version of respan-async")
