@@ -32,7 +32,7 @@ class OwnerLock:
         self.release()
         self.token = secrets.token_hex(16)
         if self._ledger is not None:
-            path = self._path(self._ledger, self.token)
+            path = self._path(self.token)
             try:
                 self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 os.fchmod(self._descriptor, 0o600)  # the umask may have taken that away
@@ -49,15 +49,12 @@ class OwnerLock:
 
     def forget(self, token: str) -> None:
         """Remove what an owner has left of its lock."""
-        if self._ledger is not None:
-            self._path(self._ledger, token).unlink(missing_ok=True)
+        self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
         """Whether it is certain that an owner's process has ended."""
-        if self._ledger is None:
-            return False
         try:
-            descriptor = os.open(self._path(self._ledger, token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self._path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         except OSError:
@@ -70,6 +67,6 @@ class OwnerLock:
             os.close(descriptor)
         return True
 
-    @staticmethod
-    def _path(ledger: Path, token: str) -> Path:
-        return ledger.with_name(f"{ledger.name}-owner-{token}")
+    def _path(self, token: str) -> Path:
+        assert self._ledger is not None  # one in memory has one owner, and no other to look for
+        return self._ledger.with_name(f"{self._ledger.name}-owner-{token}")
