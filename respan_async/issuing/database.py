@@ -88,14 +88,15 @@ def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
 
 def connect_beside(path: Path) -> sqlite3.Connection:
     """Open a ledger that is there already, for reading only."""
-    connection = _connected(path)
+    connection = _connected(f"{path.absolute().as_uri()}?mode=rw")  # or one that was removed would be made anew
     _configure(connection)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+def _connected(path: Path | str) -> sqlite3.Connection:
+    uri = isinstance(path, str)
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
     connection.row_factory = lambda _, row: rows.veiled(row)
     return connection
 

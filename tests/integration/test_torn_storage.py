@@ -17,6 +17,7 @@ import pytest
 from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Effect, Failed, Issued, RetryPolicy
 from respan_async.issuing import AESGCMCipher, AttemptState, Issuer, LedgerError, SQLiteLedger, Ticket, TicketState
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.snapshot import look
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 
@@ -385,6 +386,27 @@ async def test_a_ledger_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path
         await opened(path)
 
     assert path.read_bytes() == before
+
+
+async def test_a_file_that_is_removed_while_it_is_in_use_is_told_and_not_made_anew(tmp_path: Path) -> None:
+    """What is read beside the writer is not there; an empty file in its place would look like a ledger."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    path.unlink()
+
+    with pytest.raises(LedgerError, match="could not be read"):
+        await ledger.suspects()
+
+    assert not path.exists()
+    await ledger.aclose()
+
+
+def test_a_ledger_that_is_not_there_has_no_snapshot(tmp_path: Path) -> None:
+    """And looking for it makes none."""
+    with pytest.raises(LedgerError, match="there is no such ledger"):
+        look(tmp_path / "keys.db")
+
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_without_its_log_a_ledger_has_what_was_in_the_file(tmp_path: Path) -> None:
