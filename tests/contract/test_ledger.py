@@ -255,6 +255,12 @@ async def test_other_fields_are_a_conflict_that_names_them(
     assert await ledger.counts() == before
 
 
+async def test_without_a_cipher_there_is_nothing_to_rotate(ledger: SQLiteLedger | PostgresLedger) -> None:
+    """And it says so, rather than that all is well."""
+    with pytest.raises(LedgerError, match="without a cipher has nothing to rotate"):
+        await ledger.rotate()
+
+
 @pytest.mark.parametrize("erased", [False, True])
 async def test_a_ticket_with_a_key_is_not_claimed_again(ledger: Ledger, erased: bool) -> None:
     """The error is no conflict; whoever gets it finds the key."""

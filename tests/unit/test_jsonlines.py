@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import resource
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,24 @@ async def test_a_caller_who_is_cancelled_takes_nothing_back(path: Path) -> None:
         await sink("a", KEY)
 
     assert content(path) == line_of(KEY, "a")
+
+
+async def test_a_loop_that_ends_takes_the_callers_with_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is being written then is written whole, and nobody waits for ever to hear of it."""
+    go_on = threading.Event()
+    with JSONLinesSink(path) as sink:
+        monkeypatch.setattr(os, "fsync", lambda _: go_on.wait(10))
+        callers = [asyncio.create_task(sink(name, KEY)) for name in ("a", "b")]
+        while not content(path):  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.001)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), *callers}:
+            task.cancel()
+        await asyncio.wait(callers, timeout=10)
+        go_on.set()
+
+        assert [caller.cancelled() for caller in callers] == [True, True]
+        assert "a" not in sink
+    assert content(path) == line_of(KEY, "a") + line_of(KEY, "b")
 
 
 async def test_a_torn_line_is_cut_off(path: Path) -> None:
