@@ -217,13 +217,9 @@ class Call(Generic[T]):
         return None if self._plan.model is None else wire.read(request, result, self._plan.model, token)
 
     def _cut_off(self, cut: BaseException, draft: Draft, sent_at: datetime, flight: Flight | None) -> End:
-        """Note an attempt that was cancelled, or whose session was closed under it."""
-        # Without proof that nothing left, something may have.
-        left = flight is None or flight.may_have_left
-        if isinstance(cut, RespanError):  # then the transport knows
-            left = cut.effect is not Effect.NONE
-            cut.effect = self._doubt if left else Effect.NONE
-        if left:
+        """Note an attempt that was cancelled, or that the session cannot carry."""
+        # Without proof that nothing left, something may have. What the transport raises, it raises before that.
+        if not isinstance(cut, RespanError) and (flight is None or flight.may_have_left):
             self._suspect(draft, sent_at, self._doubt, "the request was cut off")
             return End.LOST
         if self._journal is not None:

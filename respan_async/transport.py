@@ -14,7 +14,6 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from respan_async.effect import Effect
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 from respan_async.wire import Answer, NoAnswer, Request
@@ -122,7 +121,7 @@ class Transport:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
         sendings = aiohttp.UploadTracker() if flight is None else None
-        result: NoAnswer | ClientStateError | ConfigurationError | None = None
+        result: NoAnswer | ConfigurationError | None = None
         response: aiohttp.ClientResponse | None = None
         try:
             response = await session.request(
@@ -273,7 +272,7 @@ def _no_more(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> Non
 
 def _classify(
     error: Exception, flight: Flight | None, status: int | None, resends: int
-) -> NoAnswer | ClientStateError | ConfigurationError:
+) -> NoAnswer | ConfigurationError:
     """Turn what aiohttp raised into ours. NONE needs proof: see `Flight`."""
     facts: dict[str, Any] = {"left": flight is None or flight.may_have_left, "status": status, "resends": resends}
     if status is not None:
@@ -283,13 +282,6 @@ def _classify(
         facts["left"] = False
     elif isinstance(error, _WRONG_SETUP) and not (flight is not None and flight.started):
         return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
-    elif isinstance(error, RuntimeError) and "closed" in str(error).lower():
-        # aiohttp says so of a session closed under us, and asyncio of a loop that is.
-        left = flight is None or flight.started
-        return ClientStateError(
-            "the aiohttp session was closed while the request waited for it",
-            effect=Effect.UNKNOWN if left else Effect.NONE,
-        )
     if isinstance(error, TimeoutError):
         reason = "no answer in time" if facts["left"] else "no connection in time"
         return NoAnswer(reason, timed_out=True, **facts)

@@ -10,7 +10,7 @@ import pytest
 
 from respan_async import AsyncRespan, ClientStateError, ConfigurationError, Effect, RespanError, RetryPolicy, Secret
 from respan_async.testing import FakeRespan
-from tests.integration.raw_server import STALL, RawServer, answer, key
+from tests.integration.raw_server import STALL, RawServer, answer, cut_body, key
 
 QUICK = RetryPolicy(max_attempts=2, initial=0.001, maximum=0.001)
 
@@ -319,6 +319,27 @@ async def test_a_session_that_is_closed_meanwhile() -> None:
 
         assert caught.value.effect is Effect.UNKNOWN
         assert len(caught.value.suspects) == len(respan.suspects) == 1
+
+
+@pytest.mark.parametrize(("status", "effect"), [(201, Effect.LOST), (500, Effect.UNKNOWN), (409, Effect.NONE)])
+async def test_a_session_that_is_closed_while_the_answer_is_read(status: int, effect: Effect) -> None:
+    """What the status has said by then still counts: after a 201 there is a key whose secret is lost."""
+    tracing = aiohttp.TraceConfig()
+
+    async def close(closed: aiohttp.ClientSession, *_: object) -> None:
+        await closed.close()
+
+    tracing.on_request_end.append(close)  # once the headers are there
+    session = aiohttp.ClientSession(trace_configs=[tracing])
+    async with (
+        RawServer(cut_body(status, "stall")) as server,
+        AsyncRespan("token", base_url=server.url, session=session, retry=RetryPolicy(max_attempts=1)) as respan,
+    ):
+        with pytest.raises(RespanError) as caught:
+            await respan.temporary_keys.create()
+
+        assert (caught.value.status, caught.value.effect) == (status, effect)
+        assert [suspect.effect for suspect in respan.suspects] == [effect] * (effect is not Effect.NONE)
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
