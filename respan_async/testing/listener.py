@@ -56,8 +56,7 @@ class Connection(web.RequestHandler):
         """Tell whoever waits for it that the client is gone."""
         super().connection_lost(exc)
         self._listener.dropped(self)
-        if not self._lost.done():
-            self._lost.set_result(None)
+        self._lost.set_result(None)
 
     @property
     def is_open(self) -> bool:
@@ -163,10 +162,7 @@ def _completed(opening: Coroutine[Any, Any, _T]) -> _T:
     """
     while True:
         try:
-            waited_for = opening.send(None)
+            opening.send(None)
         except StopIteration as end:
             result: _T = end.value
             return result
-        if waited_for is not None:
-            opening.close()
-            raise RuntimeError("this event loop cannot open a listening socket at once")
