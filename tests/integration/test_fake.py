@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -301,6 +302,7 @@ async def test_fields_are_taken_as_the_server_takes_them(call: Caller) -> None:
     naive = await call.create(expiry_date="2030-01-01T00:00:00", spending_limit="2.5", max_usage=4.0)
 
     assert (body["name"], body["max_usage"], body["is_test"]) == ("padded", 3, True)
+    assert (await call.create(is_test="False"))["is_test"] is False
     assert body["expiry_date"] == naive["expiry_date"] == "2030-01-01T00:00:00Z"
     assert (naive["spending_limit"], naive["max_usage"]) == (2.5, 4)
     assert "unknown" not in body
@@ -704,9 +706,41 @@ async def test_an_outage_refuses_and_resets(call: Caller) -> None:
     with pytest.raises(aiohttp.ClientConnectorError):
         await call("POST", json={})
     call.fake.down = False
+    call.fake.down = False  # which changes nothing
 
     assert (await call("POST", json={}))[0] == 201
     assert (call.fake.url, call.fake.counts.created, call.fake.down) == (url, 2, False)
+
+
+async def test_an_outage_resets_who_had_just_connected(fake: FakeRespan) -> None:
+    """However far the event loop had come with the connection when it began."""
+    port = int(fake.url.rsplit(":", 1)[1])
+    for turns in (0, 1, 3, 4, 5):  # after the second, asyncio itself forgets the connection
+        client = socket.create_connection(("127.0.0.1", port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        fake.down = True
+        client.setblocking(False)
+
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1), 10)
+        client.close()
+        fake.down = False
+
+
+@pytest.mark.parametrize("fault", ["garbage", "disconnect_after_create", "lose_answer_after_create", "truncate"])
+async def test_who_has_gone_is_not_answered(fault: str) -> None:
+    """A client that goes while the server works leaves nothing to be spoiled; the work is done."""
+    async with FakeRespan(latency=0.03) as fake:
+        fake.script(fault)
+        going = asyncio.create_task(exchange(fake))
+        await until(lambda: bool(fake.counts.requests))
+        going.cancel()
+
+        await until(lambda: bool(fake.counts.by_status))
+
+        assert fake.counts.by_status == {0: 1}
+        assert fake.counts.created == 1
 
 
 async def test_an_outage_loses_answers_and_not_work(session: aiohttp.ClientSession) -> None:

@@ -460,6 +460,19 @@ async def test_it_stops_when_it_may_not_list(world: World, fault: str, caplog: p
     assert len(world.respan.suspects) == 2
 
 
+async def test_it_ends_with_the_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """A session of the user's own that was closed is not asked again and again."""
+    await world.leave()
+    assert world.respan._core.desk.transport._session is not None
+    await world.respan._core.desk.transport._session.close()
+    with caplog.at_level(logging.INFO, "respan_async"):
+        await asyncio.sleep(2 * HOUR)
+
+    assert world.requests("list") == []
+    assert len(world.respan.suspects) == 1
+    assert "did not get through" not in caplog.text
+
+
 async def test_it_goes_on_after_a_failure(world: World) -> None:
     """A server that is away for a while is asked again ten minutes later."""
     world.fake.script(*["error_500"] * 5, operation="list")
