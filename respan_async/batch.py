@@ -253,8 +253,10 @@ class Batch(Generic[Item]):
                 self._stop()
             return Failed(item, index, error)
         except asyncio.CancelledError:
-            if work is None or (being_cancelled() and not self._stopped):
+            if work is None:
                 raise
+            if being_cancelled():
+                self._cancelled()
             return Failed(item, index, work.given_up())
         finally:
             self._working.pop(index, None)
@@ -310,6 +312,12 @@ class Batch(Generic[Item]):
             # An awaited batch has an outcome for every item, so it goes on taking them.
             self._puller.cancel()
 
+    def _cancelled(self) -> None:
+        """End, because somebody has cancelled what works on the items: to go on with fewer would lose items unsaid."""
+        if not self._stopped:
+            self._fatal = ClientStateError("a task of the batch was cancelled from outside")
+            self._stop()
+
     def _client_closed(self) -> None:
         self._fatal = self._fatal or ClientStateError("the client was closed before the batch was through")
         self._stop()
@@ -329,7 +337,9 @@ class Batch(Generic[Item]):
 
     def _worker_over(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
-        if not worker.cancelled() and (error := worker.exception()) is not None:
+        if worker.cancelled():
+            self._cancelled()
+        elif (error := worker.exception()) is not None:
             self._fatal = self._fatal or error
             self._end_input()  # or, in order, those who wait for a place would wait for its outcome for ever
         if not self._workers:

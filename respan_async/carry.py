@@ -56,26 +56,37 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
     """
     # Begun here, so that a deadline which passes while the call waits is told by the call, which knows why.
     call.begin()
-    task = lifetime.spawn(call.run())
+    results: list[T] = []
+
+    async def run() -> None:
+        # Kept here: a hook may have cancelled the task it runs in, which then ends as cancelled although there is one.
+        results.append(await call.run())
+
+    task = lifetime.spawn(run())
     try:
         await asyncio.wait({task}, timeout=deadline)
     except asyncio.CancelledError:
-        _leave(call, task, discard)
+        _leave(call, task, results, discard)
         raise
     if not task.done():
         error = call.overdue()
-        _leave(call, task, discard)
+        _leave(call, task, results, discard)
         raise error
-    if task.cancelled():
+    if task.cancelled() and not results:
         # Cut, when the client was closed and its grace was over. Nobody cancelled whoever awaits this.
         raise call.given_up()
-    return task.result()
+    if not results:
+        task.result()  # raises
+    return results[0]
 
 
-def _leave(call: Carried[T], task: asyncio.Task[T], discard: Callable[[T], None]) -> None:
-    def over(task: asyncio.Task[T]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            discard(task.result())
+def _leave(call: Carried[T], task: asyncio.Task[None], results: list[T], discard: Callable[[T], None]) -> None:
+    def over(_: asyncio.Task[None]) -> None:
+        for result in results:
+            discard(result)
 
     call.abandon()
-    task.add_done_callback(over)
+    if task.done():
+        over(task)  # at once: a client that is being closed waits for what it knows of
+    else:
+        task.add_done_callback(over)

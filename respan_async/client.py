@@ -1,6 +1,7 @@
 """The client: its settings, its lifetime, and how its parts are put together. No HTTP here."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -207,21 +208,20 @@ class AsyncRespan:
         end = asyncio.get_running_loop().time() + grace
         # The lowest class stays open: it is where keys that nobody holds are revoked.
         desk.pacer.close(below=Priority.SWEEP)
-        lifetime.spawn(desk.pacer.idle())
-        try:
+        # Each of these comes to its turn, also when one before it is cancelled.
+        async with contextlib.AsyncExitStack() as last:
+            last.callback(self._last_word)
+            last.callback(lifetime.closed.set)
+            last.push_async_callback(desk.transport.aclose)
+            last.push_async_callback(desk.pacer.window.aclose)
+            last.push_async_callback(lifetime.finish_others)
+            last.push_async_callback(lifetime.cut)
+            last.callback(desk.pacer.close)
             await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
-        finally:
-            try:
-                desk.pacer.close()
-                await lifetime.cut()
-                for finish in list(lifetime.finishers):
-                    await finish()
-                await desk.pacer.window.aclose()
-                await desk.transport.aclose()
-            finally:
-                lifetime.closed.set()
-            if self.suspects:
-                logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
+
+    def _last_word(self) -> None:
+        if self.suspects:
+            logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 
     async def __aenter__(self) -> Self:
         self._core.lifetime.check()

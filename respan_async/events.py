@@ -4,6 +4,7 @@ A hook is any callable that takes one event, such as `print`. It is called at on
 block. One that raises is logged, once, and harms nothing.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -168,7 +169,8 @@ class Hub:
         for hook in self._hooks:
             try:
                 hook(event)
-            except Exception as error:  # noqa: BLE001  whatever a hook does, the call goes on
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever a hook does, the call goes on
+                # A hook awaits nothing: a cancellation out of it is that of something it looked at, not the call's.
                 if id(hook) in self._complained:
                     continue  # once is enough: a batch makes ten thousand events
                 self._complained.add(id(hook))

@@ -1,7 +1,10 @@
 """The operations on temporary keys."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -11,7 +14,7 @@ from respan_async.batch import Batch
 from respan_async.call import Call
 from respan_async.carry import carry
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import InvalidRequestError, NotFoundError, RespanError
+from respan_async.errors import ClientStateError, InvalidRequestError, NotFoundError, RespanError
 from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.lifetime import Lifetime
 from respan_async.listing import Listing
@@ -247,8 +250,20 @@ class TemporaryKeys:
             What was revoked, and which suspects are left.
         """
         self._core.lifetime.check()
-        desk = self._core.desk
-        return await sweep.sweep(SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace)
+        desk, lifetime = self._core.desk, self._core.lifetime
+        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace))
+        # Its grace may be longer than that of a client which is being closed.
+        lifetime.closers.add(task.cancel)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            lifetime.closers.discard(task.cancel)
+        if task.cancelled():
+            raise ClientStateError("the client was closed during the sweep")
+        return task.result()
 
     # ----------------------------------------------------------------- inside
 
@@ -289,8 +304,6 @@ class TemporaryKeys:
         """Make a call that may be repeated without harm."""
         self._core.lifetime.check()
         call = Call(self._core.desk, plan, request, self._options)
-        if self._options.deadline is None:
-            return await call.run()
         return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
 
     def _work(self, request: CreateKeyRequest) -> Work:
@@ -313,29 +326,28 @@ class TemporaryKeys:
 
     def _discard(self, key: CreatedKey) -> None:
         """Revoke a key that nobody is left to take."""
-        self._core.lifetime.spawn(self._revoke(key))
+        revoking = self._core.lifetime.spawn(self._revoke(key))
+        # Told here, because a task that is cancelled before its first step has no chance to.
+        revoking.add_done_callback(partial(self._tell_discarded, key))
 
     async def _revoke(self, key: CreatedKey) -> None:
+        options = attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None)
+        with contextlib.suppress(NotFoundError):
+            await Call(self._core.desk, _DELETE, wire.delete(key.id), options).run()
+
+    def _tell_discarded(self, key: CreatedKey, revoking: asyncio.Task[None]) -> None:
         desk = self._core.desk
         reason = "its caller was gone when it arrived"
-        options = attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None)
-        try:
-            await Call(desk, _DELETE, wire.delete(key.id), options).run()
-        except NotFoundError:
-            pass
-        except BaseException as error:
-            name = key.name
-            suspect = Suspect(
-                name=name, tag=None, id=key.id, effect=Effect.LOST, sent_at=desk.wall(), sent={}, reason=reason
-            )
-            desk.book.add(suspect)
-            logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
-            desk.hub.tell(SuspectEvent, suspect=suspect)
-            if not isinstance(error, RespanError):
-                raise
+        if not revoking.cancelled() and revoking.exception() is None:
+            logger.info("revoked key %s: %s", key.id, reason)
+            desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
             return
-        logger.info("revoked key %s: %s", key.id, reason)
-        desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
+        suspect = Suspect(
+            name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=desk.wall(), sent={}, reason=reason
+        )
+        desk.book.add(suspect)
+        logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
+        desk.hub.tell(SuspectEvent, suspect=suspect)
 
 
 class _TimedCall:

@@ -26,7 +26,7 @@ class Lifetime:
         self._tasks: set[asyncio.Task[Any]] = set()
         self.closing = False
         self.closed = asyncio.Event()
-        self.closers: set[Callable[[], None]] = set()
+        self.closers: set[Callable[[], object]] = set()
         self.finishers: set[Callable[[], Awaitable[None]]] = set()
 
     def close(self) -> bool:
@@ -93,12 +93,16 @@ class Lifetime:
         return asyncio.current_task() in self._tasks
 
     async def cut(self) -> None:
-        """Cancel what is still in the background."""
-        tasks = self._others()
-        for task in tasks:
-            task.cancel()
-        if tasks:
+        """Cancel what is still in the background, and what that starts in turn."""
+        while tasks := self._others():
+            for task in tasks:
+                task.cancel()
             await asyncio.wait(tasks)
+
+    async def finish_others(self) -> None:
+        """Let those who use the client end what they have under way."""
+        for finish in list(self.finishers):
+            await finish()
 
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.

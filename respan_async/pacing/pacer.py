@@ -77,7 +77,6 @@ class Pacer:
         self._last_admission = -math.inf
         self._interactive_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._idle = asyncio.Event()
         self._open_from: int = Priority.INTERACTIVE
         window.attach(self._pump, lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only))
 
@@ -142,6 +141,8 @@ class Pacer:
         self.in_air -= 1
         if slot.priority is not Priority.INTERACTIVE:
             self._in_air_below -= 1
+        if sendings > 1 and end not in (End.ANSWERED, End.FAILED):
+            self.window.resent(now, sendings - 1)
         match end:
             case End.ANSWERED | End.FAILED:
                 self.window.answered(now, sendings)
@@ -160,8 +161,6 @@ class Pacer:
                 self._note_health(False, slot, now, slot)
             case _:  # UNUSED
                 self.window.unused(now)
-        if not self.in_air:
-            self._idle.set()
         self._pump()
 
     def demand(self) -> Demand:
@@ -200,12 +199,6 @@ class Pacer:
                     waiter.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
         if self._timer is not None and not any(self._waiting):
             self._timer.cancel()
-
-    async def idle(self) -> None:
-        """Wait until nothing is in the air."""
-        while self.in_air:
-            self._idle.clear()
-            await self._idle.wait()
 
     # ---------------------------------------------------------------- granting
 

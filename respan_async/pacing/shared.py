@@ -162,6 +162,13 @@ class SharedWindow:
         if self._local is not None:
             self._local.lost(now)
 
+    def resent(self, now: float, times: int) -> None:
+        """Note that a request whose end is no answer left so many times before, and none came then either."""
+        for _ in range(times):
+            self._mine.came_again(now + GRACE)
+        if self._local is not None:
+            self._local.resent(now, times)
+
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away, and let everybody know."""
         self._mine.counts_not(now)

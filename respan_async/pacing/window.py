@@ -71,6 +71,10 @@ class Window(Protocol):
         """Note that the request left, and no answer came."""
         ...
 
+    def resent(self, now: float, times: int) -> None:
+        """Note that a request whose end is no answer left so many times before, and none came then either."""
+        ...
+
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away; return whether that was to be expected."""
         ...
@@ -173,6 +177,11 @@ class LocalWindow:
         self._log.in_air -= 1
         self._log.lost(now)
         self._estimate.settled(now)
+
+    def resent(self, now: float, times: int) -> None:
+        """Note that a request whose end is no answer left so many times before, and none came then either."""
+        for _ in range(times):
+            self._log.lost(now)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away; return whether that was to be expected."""

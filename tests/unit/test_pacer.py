@@ -538,7 +538,7 @@ async def test_an_outage_is_probed_by_one_at_a_time_and_ends_with_a_success() ->
 async def test_closing_fails_those_who_wait_and_those_who_come() -> None:
     """Nobody waits for a client that is closed."""
     line = Line(pacer(max_in_flight=1))
-    line.join("a", hold=5)
+    in_the_air = line.join("a", hold=5)
     await asyncio.sleep(0)
     waiting = [line.join(name, priority) for name, priority in (("b", INTERACTIVE), ("c", BATCH), ("d", SWEEP))]
     await asyncio.sleep(0)
@@ -550,7 +550,7 @@ async def test_closing_fails_those_who_wait_and_those_who_come() -> None:
             await task
     with pytest.raises(ClientStateError, match="the client is closed"):
         await line.pacer.acquire(INTERACTIVE)
-    await line.pacer.idle()
+    await in_the_air
     assert now() == pytest.approx(5)
 
 
