@@ -16,7 +16,7 @@ from respan_async.batch import Batch
 from respan_async.carry import carry
 from respan_async.client import AsyncRespan
 from respan_async.effect import Suspect
-from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
+from respan_async.errors import ClientStateError, ConfigurationError
 from respan_async.issuing.delivery import Delivery
 from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.notes import Notes
@@ -24,6 +24,7 @@ from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.work import TicketOfBatch, TicketWork
 from respan_async.keys import SweepKeys, TemporaryKeys
+from respan_async.lifetime import being_cancelled
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
 from respan_async.pacing.slots import Priority
@@ -162,23 +163,28 @@ class Issuer:
             self._over.set()
 
     async def _close(self, grace: float) -> None:
-        if self._opening is not None and not self._opening.done():
-            await asyncio.wait({self._opening})  # or it would open what nobody closes
-        self._core.lifetime.finishers.discard(self.aclose)
-        self._end_rounds()
-        for work in list(self._working):
-            if work.runs_here:
-                self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
-            else:
-                work.abandon()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await self._idle.wait()
-                await self._notes.written()
-        if self._delivery is not None:
-            await self._delivery.aclose()
-        if self._opened:  # or it is another issuer's
-            await self._ledger.aclose()
+        try:
+            if self._opening is not None and not self._opening.done():
+                await asyncio.wait({self._opening})  # or it would open what nobody closes
+            self._core.lifetime.finishers.discard(self.aclose)
+            self._end_rounds()
+            for work in list(self._working):
+                if work.runs_here:
+                    self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
+                else:
+                    work.abandon()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await self._idle.wait()
+                    await self._notes.written()
+        finally:
+            # Also when whoever closes it is cancelled, or the ledger's heart would go on beating and keep its claims.
+            try:
+                if self._delivery is not None:
+                    await self._delivery.aclose()
+            finally:
+                if self._opened:  # or it is another issuer's
+                    await self._ledger.aclose()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -211,26 +217,45 @@ class Issuer:
         if self._opening is None:
             self._core.lifetime.check()  # or nobody would close the ledger again
             self._opening = self._core.lifetime.spawn(self._open_once())
+        opening = self._opening
         try:
-            await asyncio.shield(self._opening)
-        except (LedgerError, ClientStateError):
-            self._opening = None
+            await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            if opening.cancelled() and not being_cancelled():
+                raise ClientStateError("the client was closed before the ledger was open") from None
+            raise
+        except Exception:
+            if self._opening is opening:  # or another call has begun anew
+                self._opening = None
             raise
 
     async def _open_once(self) -> None:
         await self._ledger.open(self._account(), force=self._force)
+        try:
+            await self._seed()
+            if self._over.is_set():  # whoever closes did not wait
+                raise ClientStateError("the issuer is closed")
+        except BaseException:
+            await self._ledger.aclose()
+            raise
         self._opened = True
-        self._core.lifetime.finishers.add(self.aclose)
+        lifetime = self._core.lifetime
+        lifetime.finishers.add(self.aclose)
+        if lifetime.closing:
+            return  # which would wait for what goes on by itself
+        self._look()
+        lifetime.closers.add(self._end_rounds)
+        self._rounds = lifetime.spawn(self._go_round(), contextvars.Context())
+
+    async def _seed(self) -> None:
+        """Let the pace know what the last run has used up of the limit."""
         pacer = self._core.desk.pacer
         limit = pacer.window.limit
-        # A run that starts anew knows what the last one has used up of the limit. The ledger noted when each request
-        # was sent; the server may have let it in later, and then gives its slot back later.
+        # The ledger noted when each request was sent; the server may have let it in later, and then gives its slot back
+        # later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
         pacer.window.seed(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
-        self._look()
-        self._core.lifetime.closers.add(self._end_rounds)
-        self._rounds = self._core.lifetime.spawn(self._go_round(), contextvars.Context())
 
     async def _go_round(self) -> None:
         """Look again and again at what was left, by whoever is at work on this ledger: nobody tells."""

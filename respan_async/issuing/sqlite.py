@@ -72,8 +72,8 @@ class SQLiteLedger:
                 make_private(self._path)
                 check_size(self._path)
             writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
+            self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
-            self._writer = writer
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._heart.start()
         except BaseException:
@@ -84,13 +84,18 @@ class SQLiteLedger:
         """Finish what is to be written, and close the file; see `Ledger`."""
         self._heart.stop()
         writer, self._writer = self._writer, None
-        if writer is not None:
-            if self._owner:
-                with contextlib.suppress(LedgerError):
-                    await writer.do(self._leave)
-            await writer.stop()
-        self._lock.release()
-        self._open = False
+        # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
+        try:
+            if writer is not None:
+                try:
+                    if self._owner:
+                        with contextlib.suppress(LedgerError):
+                            await writer.do(self._leave)
+                finally:
+                    await writer.stop()
+        finally:
+            self._lock.release()
+            self._open = False
 
     def leased(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""

@@ -67,7 +67,12 @@ class Writer:
         Raises:
             LedgerError: It cannot be opened.
         """
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system has no more threads
+            self._ended = True
+            self._closed.set_result(None)
+            raise _ledger_error(error, "opened") from None
         await asyncio.shield(self._opened)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
