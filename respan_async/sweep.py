@@ -8,6 +8,8 @@ Rules:
 2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
 3. Absence proves nothing. A key may be made long after we gave up, and pages shift under other processes: a suspect
    ends by being revoked, or by its expiry.
+4. An expiry is the server's, and this machine's clock may be set wrong: a key that should have died by itself is looked
+   for once more before its suspect ends.
 """
 
 import asyncio
@@ -43,6 +45,9 @@ EVERY: Final = 600.0
 
 AFTER_EXPIRY: Final = timedelta(hours=1)
 """How long past its expiry a key may be alive, by a local clock that may be fast."""
+
+LONG_AFTER_EXPIRY: Final = timedelta(days=7)
+"""The same by a clock that may be set wrong: before that, nothing is given up that cannot be had again."""
 
 
 class Keys(Protocol):
@@ -92,9 +97,14 @@ async def sweep(
         RespanError: The list could not be read, or a key not be revoked. The suspects stay.
     """
     suspects = list(await store.pending())
-    dead = [suspect for suspect in suspects if (end := expires_at(suspect)) and end + AFTER_EXPIRY < wall()]
-    suspects = [suspect for suspect in suspects if suspect not in dead]
-    expired = [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
+    # What cannot be looked for, or has long been dead by any clock, need not be looked for.
+    gone = [
+        suspect
+        for suspect in suspects
+        if _has_died(suspect, wall(), LONG_AFTER_EXPIRY if suspect.tag else AFTER_EXPIRY)
+    ]
+    expired = [suspect for suspect in gone if await store.settle(suspect, revoked=False)]
+    suspects = [suspect for suspect in suspects if suspect not in gone]
     revoked: dict[str, Suspect] = {}
     failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
@@ -104,10 +114,12 @@ async def sweep(
             failure = failure or error  # about this one key; the others are revoked all the same
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
-        await _wait_out(tagged, grace, wall)
+        dead = [suspect for suspect in tagged if _has_died(suspect, wall(), AFTER_EXPIRY)]
+        await _wait_out([suspect for suspect in tagged if suspect not in dead], grace, wall)
         for key, suspect in await _proven(tagged, keys, store):
             if await _still(key.id, suspect, keys):
                 await _revoke(key.id, suspect, keys, store, hub, revoked)
+        expired += [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
     hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
     if failure is not None:
@@ -115,7 +127,15 @@ async def sweep(
     return report
 
 
+def _has_died(suspect: Suspect, now: datetime, since: timedelta) -> bool:
+    """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
+    end = expires_at(suspect)
+    return end is not None and end + since < now
+
+
 async def _wait_out(suspects: Sequence[Suspect], grace: float, wall: Callable[[], datetime]) -> None:
+    if not suspects:
+        return
     youngest = max(suspect.sent_at for suspect in suspects)
     # Bounded by the grace itself: a wall clock that was set back must not make it longer.
     await asyncio.sleep(min(max(grace - (wall() - youngest).total_seconds(), 0.0), grace))

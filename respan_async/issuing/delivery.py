@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from respan_async.errors import LedgerError
@@ -10,7 +10,7 @@ from respan_async.events import logger
 from respan_async.issuing.ledger import Ledger
 from respan_async.lifetime import Lifetime, being_cancelled
 from respan_async.models import CreatedKey
-from respan_async.sweep import AFTER_EXPIRY
+from respan_async.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 
 FIRST: Final = 1.0
 LONGEST: Final = 60.0
@@ -25,18 +25,27 @@ _THEIRS: Final = 600.0
 class Delivery:
     """Call the user's function for a ticket's key until it succeeds or the key is dead, then erase the secret.
 
+    Whether a key is dead is told by this machine's clock, which may be set wrong. So a secret that was not delivered is
+    erased only when its key has been dead for long; until then a clock that is set right lets it be delivered.
+
     Args:
         deliver: The user's function, idempotent by ticket.
         ledger: Where the secrets are kept until then.
         lifetime: Where what goes on in the background belongs.
+        wall: The wall clock, aware.
     """
 
     def __init__(
-        self, deliver: Callable[[str, CreatedKey], Awaitable[None]], ledger: Ledger, lifetime: Lifetime
+        self,
+        deliver: Callable[[str, CreatedKey], Awaitable[None]],
+        ledger: Ledger,
+        lifetime: Lifetime,
+        wall: Callable[[], datetime],
     ) -> None:
         self._deliver = deliver
         self._ledger = ledger
         self._lifetime = lifetime
+        self._wall = wall
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[str] = set()
         self._erased: set[str] = set()  # since the last page of what was left was asked for
@@ -112,14 +121,13 @@ class Delivery:
     async def _insist(self, ticket_id: str, key: CreatedKey) -> None:
         pause = FIRST
         try:
-            while not _is_dead(key):
+            while not self._is_dead(key, AFTER_EXPIRY):
                 await asyncio.sleep(pause)
                 if await self._once(ticket_id, key) or self._stopped:
                     return
                 pause = min(2 * pause, LONGEST)
         finally:
             self._under_way.discard(ticket_id)
-        await self._erase(ticket_id)
         logger.warning("ticket %r was not delivered before its key expired", ticket_id)
 
     async def _catch_up(self) -> None:
@@ -141,9 +149,9 @@ class Delivery:
                 after = ticket_id
                 if isinstance(key, LedgerError):
                     self._tell_unreadable(ticket_id, key)
-                elif _is_dead(key):
+                elif self._is_dead(key, LONG_AFTER_EXPIRY):
                     await self._erase(ticket_id)
-                elif ticket_id not in self._erased:
+                elif ticket_id not in self._erased and not self._is_dead(key, AFTER_EXPIRY):
                     await self.deliver(ticket_id, key)
 
     def _tell_unreadable(self, ticket_id: str, error: LedgerError) -> None:
@@ -151,7 +159,6 @@ class Delivery:
             self._unreadable.add(ticket_id)
             logger.warning("%s; it is left as it is", error)
 
-
-def _is_dead(key: CreatedKey) -> bool:
-    """Whether a key has certainly expired, by a local clock that may be fast: its secret is erased then."""
-    return key.expiry_date is not None and key.expiry_date + AFTER_EXPIRY <= datetime.now(UTC)
+    def _is_dead(self, key: CreatedKey, since: timedelta) -> bool:
+        """Whether a key has expired that long ago, by this machine's clock."""
+        return key.expiry_date is not None and key.expiry_date + since <= self._wall()

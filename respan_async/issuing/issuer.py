@@ -72,7 +72,8 @@ class Issuer:
         self._core = respan._core
         self._keys = respan.temporary_keys
         self._ledger = ledger
-        self._delivery = Delivery(deliver, ledger, self._core.lifetime) if deliver is not None else None
+        lifetime, wall = self._core.lifetime, self._core.desk.wall
+        self._delivery = Delivery(deliver, ledger, lifetime, wall) if deliver is not None else None
         self._force = force
         self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
         self._working: set[TicketWork] = set()

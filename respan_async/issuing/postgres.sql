@@ -183,10 +183,11 @@ WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoc
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
--- But for what an owner that is alive has recorded a short time ago.
+-- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
+-- back since.
 SELECT ticket, key, secret FROM {schema}.tickets
 WHERE state = 'issued' AND ticket > %(after)s AND (
-    issued_at <= clock_timestamp() - make_interval(secs => %(left_for)s)
+    abs(extract(epoch FROM clock_timestamp() - issued_at)) >= %(left_for)s
     OR NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp())
 )
 ORDER BY ticket LIMIT %(limit)s;
@@ -199,12 +200,13 @@ SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, rea
 WHERE state = 'suspect' ORDER BY id;
 
 -- name: take_turn
--- To sweep, unless another owner that is alive has taken its own in the last seconds.
+-- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
+-- set back since.
 INSERT INTO {schema}.meta AS known (name, value)
 VALUES ('sweep', %(owner)s::bigint || ' ' || extract(epoch FROM clock_timestamp())::float8)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 WHERE split_part(known.value, ' ', 1)::bigint = %(owner)s
-    OR split_part(known.value, ' ', 2)::float8 <= extract(epoch FROM clock_timestamp()) - %(seconds)s
+    OR abs(extract(epoch FROM clock_timestamp())::float8 - split_part(known.value, ' ', 2)::float8) >= %(seconds)s
     OR NOT EXISTS (
         SELECT 1 FROM {schema}.owners
         WHERE id = split_part(known.value, ' ', 1)::bigint AND lease_until > clock_timestamp()
@@ -215,12 +217,13 @@ RETURNING 1;
 SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 
 -- name: recent
--- Among the newest: the ages of those that were sent in the last seconds.
+-- Among the newest: the ages of those that were sent in the last seconds. After the clock was set back they are below 0,
+-- and those of the hours before it no more recent for that.
 SELECT age FROM (
     SELECT extract(epoch FROM clock_timestamp() - noted_at)::float8 AS age FROM {schema}.attempts
     ORDER BY id DESC LIMIT 20000
 ) AS newest
-WHERE age < %(seconds)s ORDER BY age DESC;
+WHERE abs(age) < %(seconds)s ORDER BY age DESC;
 
 -- name: count_tickets
 SELECT state, count(*) FROM {schema}.tickets GROUP BY state;

@@ -148,10 +148,11 @@ UPDATE secrets SET secret = zeroblob(length(secret))
 WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
 
 -- name: undelivered
--- But for what an owner that is alive has recorded a short time ago.
+-- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
+-- back since.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
 WHERE state = 'issued' AND ticket > :after AND (
-    issued_at <= (julianday('now') - 2440587.5) * 86400.0 - :left_for
+    abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
     OR NOT EXISTS (
         SELECT 1 FROM owners
         WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
@@ -174,12 +175,13 @@ WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
 
 -- name: take_turn
--- To sweep, unless another owner that is alive has taken its own in the last seconds.
+-- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
+-- set back since.
 INSERT INTO meta (name, value)
 VALUES ('sweep', :owner || ' ' || ((julianday('now') - 2440587.5) * 86400.0))
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 WHERE CAST(value AS INTEGER) = :owner
-    OR CAST(substr(value, instr(value, ' ')) AS REAL) <= (julianday('now') - 2440587.5) * 86400.0 - :seconds
+    OR abs((julianday('now') - 2440587.5) * 86400.0 - CAST(substr(value, instr(value, ' ')) AS REAL)) >= :seconds
     OR NOT EXISTS (
         SELECT 1 FROM owners
         WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > (julianday('now') - 2440587.5) * 86400.0
@@ -189,11 +191,12 @@ WHERE CAST(value AS INTEGER) = :owner
 SELECT 1 FROM tickets WHERE key_id = :key_id;
 
 -- name: recent
--- Among the newest: the ages of those that were sent in the last seconds.
+-- Among the newest: the ages of those that were sent in the last seconds. After the clock was set back they are below 0,
+-- and those of the hours before it no more recent for that.
 SELECT age FROM (
     SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at AS age FROM attempts ORDER BY id DESC LIMIT 20000
 )
-WHERE age < :seconds ORDER BY age DESC;
+WHERE abs(age) < :seconds ORDER BY age DESC;
 
 -- name: count_tickets
 SELECT state, count(*) FROM tickets GROUP BY state;

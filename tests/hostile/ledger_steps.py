@@ -343,6 +343,27 @@ class Happening:
     goes_on: bool = True
 
 
+def all_survived(
+    scenario: Scenario, happening: Happening, *, turns: bool = False, make: MakesLedger | None = None
+) -> list[str]:
+    """Let something happen at each step, in a world of its own each time; give the steps.
+
+    Args:
+        scenario: What is done.
+        happening: What happens.
+        turns: Whether steps are turns of the event loop instead of operations of the ledger.
+        make: Makes the ledger; None for one in a file.
+    """
+    steps: list[str] = []
+    while True:
+        with memory_folder() as folder, asyncio.Runner(loop_factory=SteppedLoop) as runner:
+            ledger = make or in_file(folder / "keys.db")
+            step = runner.run(survives(scenario, ledger, happening, len(steps), turns=turns))
+        if step is None:
+            return steps
+        steps.append(step)
+
+
 async def survives(
     scenario: Scenario, make: MakesLedger, happening: Happening, at: int, *, turns: bool = False
 ) -> str | None:
@@ -512,6 +533,20 @@ def set_clock(by: timedelta) -> Act:
 
     def act(life: Life) -> None:
         life.world.clock.offset += by
+
+    return act
+
+
+def set_clock_for_a_moment(by: timedelta) -> Act:
+    """Set the machine's clock forward or back, and right again."""
+
+    async def correct(life: Life) -> None:
+        await asyncio.sleep(0.002)
+        life.world.clock.offset -= by
+
+    def act(life: Life) -> None:
+        life.world.clock.offset += by
+        life.beside(correct(life))
 
     return act
 

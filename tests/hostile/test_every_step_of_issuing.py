@@ -1,8 +1,6 @@
 """Something happens at every step of issuing: nothing is lost, no key lives that nobody holds, no ticket is stuck."""
 
-import asyncio
 import contextlib
-import itertools
 from typing import Any, Final
 
 import pytest
@@ -13,6 +11,7 @@ from tests.hostile.ledger_steps import (
     Happening,
     Life,
     Scenario,
+    all_survived,
     cancel,
     cancel_twice,
     close_and_let_go,
@@ -20,13 +19,9 @@ from tests.hostile.ledger_steps import (
     close_client,
     close_issuer,
     fail,
-    in_file,
-    memory_folder,
-    survives,
     take_over,
     time_out,
 )
-from tests.integration.test_issuing_cancellation import SteppedLoop
 
 LOST: Final = "lose_answer_after_create"
 
@@ -108,27 +103,13 @@ TURNS: Final = ["cancelled twice", "timed out", "client closed at once", "closin
 TURNED: Final = ["one ticket", "answer lost", "two callers", "many, streamed", "swept", "opened and closed"]
 
 
-def all_survived(scenario: str, happening: str, *, turns: bool = False) -> list[str]:
-    """Let something happen at each step, in a world of its own; give the steps."""
-    steps: list[str] = []
-    for at in itertools.count():
-        with memory_folder() as folder, asyncio.Runner(loop_factory=SteppedLoop) as runner:
-            step = runner.run(
-                survives(SCENARIOS[scenario], in_file(folder / "keys.db"), HAPPENINGS[happening], at, turns=turns)
-            )
-        if step is None:
-            return steps
-        steps.append(step)
-    raise AssertionError
-
-
 @pytest.mark.parametrize(
     ("scenario", "happening"),
     [("answer lost", "cancelled"), ("delivered", "store fails"), ("opened and closed", "client closed at once")],
 )
 def test_what_happens_at_an_operation_of_the_ledger_costs_nothing(scenario: str, happening: str) -> None:
     """Every key that lives is recorded or looked for, every ticket gets its one key, and nothing runs on."""
-    steps = all_survived(scenario, happening)
+    steps = all_survived(SCENARIOS[scenario], HAPPENINGS[happening])
 
     assert {"before open", "after open", "before recent"} <= set(steps)
     assert scenario == "opened and closed" or {"before find", "before intend", "after record"} <= set(steps)
@@ -139,7 +120,7 @@ def test_what_happens_at_an_operation_of_the_ledger_costs_nothing(scenario: str,
 def test_whatever_happens_at_any_operation_of_the_ledger_costs_nothing(scenario: str) -> None:
     """Cancelling, closing, a full disk, another process: before and after each operation of each scenario."""
     for happening in OPERATIONS:
-        assert len(all_survived(scenario, happening)) >= 8, happening
+        assert len(all_survived(SCENARIOS[scenario], HAPPENINGS[happening])) >= 8, happening
 
 
 @pytest.mark.hostile
@@ -147,4 +128,4 @@ def test_whatever_happens_at_any_operation_of_the_ledger_costs_nothing(scenario:
 def test_whatever_happens_at_any_turn_of_the_event_loop_costs_nothing(scenario: str) -> None:
     """Between any two of its turns, which come as the ledger's thread and the sockets have it."""
     for happening in TURNS:
-        assert len(all_survived(scenario, happening, turns=True)) > 15, happening
+        assert len(all_survived(SCENARIOS[scenario], HAPPENINGS[happening], turns=True)) > 15, happening
