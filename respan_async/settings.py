@@ -89,7 +89,7 @@ def checked_url(text: str, allow_http: bool) -> str:
     try:
         url = URL(text)
         host, port = url.host, url.port
-    except ValueError:
+    except (ValueError, IndexError):  # the latter of `http://[::1]@/`, by yarl 1.25
         url, host, port = URL(), None, None
     if not host or url.scheme not in ("https", "http") or not port:
         raise ConfigurationError(expected)

@@ -115,7 +115,7 @@ def test_a_base_url_is_a_host_with_or_without_api(url: str, origin: str) -> None
         *("api.respan.ai", "//api.respan.ai", "ftp://api.respan.ai", "ws://api.respan.ai", "https://", "https:///api"),
         *("https://api.respan.ai/v1", "https://api.respan.ai/api/api", "https://api.respan.ai/apis"),
         *("https://api.respan.ai?x=1", "https://api.respan.ai#x", "https://api.respan.ai/api/?"),
-        *("https://me:secret@api.respan.ai", "https://me@api.respan.ai"),
+        *("https://me:secret@api.respan.ai", "https://me@api.respan.ai", "http://[::1]@/", "https://[::1]@"),
         *("https://api.respan.ai:port", "https://api.respan.ai:99999", "https://[::1", "https://a b", "https://a\\b"),
         *(" https://api.respan.ai", "https://api.respan.ai\n", "https://api.resp\x00an.ai"),
         *(5, b"https://api.respan.ai", ["https://api.respan.ai"]),
