@@ -283,7 +283,7 @@ class SharedWindow:
             fresh=secrets.token_hex(8),
             urgent=urgent,
             patient=patient,
-            waiting=self._urgent if self._local is None else 0,
+            waiting=self._urgent,
             left=self._left,
             first=first,
             away=self._away.within if self._away.is_long(now) else 0.0,

@@ -227,3 +227,10 @@ def test_without_a_token_keys_are_hidden_all_the_same() -> None:
     error = failure(CREATE, Answer(400, {}, b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"), None, NOW)
 
     assert error.body == "vcjRcdm8.***"
+
+
+def test_an_effect_is_stored_and_told_under_its_own_name() -> None:
+    """A ledger outlives the version that wrote it. From harmless to worst, whichever comes first."""
+    assert [effect.value for effect in Effect] == ["none", "unknown", "lost"]
+    for worse, other in ((Effect.LOST, Effect.UNKNOWN), (Effect.LOST, Effect.NONE), (Effect.UNKNOWN, Effect.NONE)):
+        assert worse.or_worse(other) is other.or_worse(worse) is worse

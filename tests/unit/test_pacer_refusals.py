@@ -213,3 +213,102 @@ async def test_a_batch_that_is_withdrawn_no_longer_counts_for_the_others() -> No
     await asyncio.sleep(0.01)
 
     assert len(line.order) == 5
+
+
+async def test_all_that_is_left_fits_or_does_not() -> None:
+    """Into what is free, not into what the limit is; then it is not spread."""
+    for left, at_once in ((30, ["0"]), (31, [])):
+        paced = pacer(MINUTE)
+        await answered(paced, 30)
+        paced.demand().more = left
+        line = Line(paced)
+        line.join("0", BATCH)
+        await asyncio.sleep(0.01)
+
+        assert line.order == at_once
+        line.tasks["0"].cancel()
+
+
+# ------------------------------------------------------------------------------------------------- a shared window
+
+
+class Asked(SharedSlots):
+    """One that has slots only while it is told so, and notes what is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__(RateLimit(1000, per=1))
+        self.open = True
+        self.wanted = (0, 0, 0.0)
+
+    def want(self, urgent: int, patient: int, left: float) -> None:
+        """Note it."""
+        self.wanted = urgent, patient, left
+
+    def delay(self, now: float, ahead: int = 0) -> float:
+        """Give everybody a slot, or nobody."""
+        return 0.0 if self.open else 1e6
+
+
+async def test_no_more_is_wanted_than_could_go() -> None:
+    """As many as there is room for in the air, whoever they are; and how much is left altogether."""
+    window = Asked()
+    paced = Pacer(window, max_in_flight=3)
+    demand = paced.demand()
+    demand.more = 10
+    await paced.acquire(INTERACTIVE)
+    window.open = False
+    line = Line(paced)
+    for index in range(5):
+        line.join(f"i{index}")
+        line.join(f"b{index}", BATCH)
+    await asyncio.sleep(0)
+
+    assert window.wanted == (2, 2, 15)
+    for task in line.tasks.values():
+        task.cancel()
+    await asyncio.sleep(0)
+
+
+async def test_after_a_pause_one_is_wanted_and_then_more() -> None:
+    """During it none; then as many as the gate lets be in the air beside those that are."""
+    window = Asked()
+    paced = Pacer(window, max_in_flight=9)
+    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=30.0)
+    line = Line(paced)
+    for index in range(5):
+        line.join(f"i{index}")
+        line.join(f"b{index}", BATCH)
+    await asyncio.sleep(0)
+    assert window.wanted[:2] == (0, 0)
+
+    window.open = False
+    await asyncio.sleep(31)
+    assert window.wanted[:2] == (1, 1)
+
+    window.open = True
+    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED) if not line.order else None
+    window.open = False
+    for task in line.tasks.values():
+        task.cancel()
+    await asyncio.sleep(0)
+
+
+async def test_in_an_outage_only_the_lower_classes_are_wanted_one_by_one() -> None:
+    """After its pause; an interactive call is not held back by it."""
+    window = Asked()
+    paced = Pacer(window, max_in_flight=9)
+    for culprit in "abc":
+        paced.settle(await paced.acquire(BATCH), End.FAILED, caller=culprit)
+    window.open = False
+    line = Line(paced)
+    for index in range(5):
+        line.join(f"i{index}")
+        line.join(f"b{index}", BATCH)
+    await asyncio.sleep(0)
+    assert window.wanted[:2] == (5, 0)
+
+    await asyncio.sleep(0.6)
+    assert window.wanted[:2] == (5, 1)
+    for task in line.tasks.values():
+        task.cancel()
+    await asyncio.sleep(0)

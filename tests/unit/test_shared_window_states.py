@@ -1,15 +1,18 @@
 """What a shared window tells the pacer: by what the log said last, and while the log is away."""
 
 import asyncio
+import contextvars
+import gc
 from collections.abc import AsyncIterator
 
 import attrs
 import pytest
 
+from respan_async import ConfigurationError
 from respan_async.pacing.exchange import Ask, Fate, Grants, Unreachable
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.shared import SharedWindow
+from respan_async.pacing.shared import LEASE, SharedWindow
 from respan_async.pacing.slots import End, Priority
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -25,19 +28,23 @@ class Log:
     Attributes:
         says: What, of the next asks; grants of everything at once when there is nothing left.
         heard: When it was asked what.
+        callers: In whose context.
         trip: Seconds that an answer takes.
         away: Whether it cannot be reached.
+        closed: Whether it was closed.
     """
 
     def __init__(self) -> None:
         self.says = list[Grants]()
         self.heard = list[tuple[float, Ask]]()
+        self.callers = set[str]()
         self.trip = 0.01
-        self.away = False
+        self.away = self.closed = False
 
     async def exchange(self, ask: Ask) -> Grants:
         """Note it, and answer."""
         self.heard.append((now(), ask))
+        self.callers.add(CALLER.get())
         await asyncio.sleep(self.trip)
         if self.away:
             raise Unreachable("it is away")
@@ -47,18 +54,31 @@ class Log:
         return attrs.evolve(ANSWER, begins=(0.0,) * number)
 
     async def aclose(self) -> None:
-        """Do nothing."""
+        """Note it."""
+        self.closed = True
+
+    @property
+    def asks(self) -> list[Ask]:
+        """What it was asked."""
+        return [ask for _, ask in self.heard]
 
     def told(self, fate: Fate) -> int:
         """Count the slots that were reported so."""
         return len({report.slot for _, ask in self.heard for report in ask.reports if report.fate is fate})
 
 
+CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="nobody")
+
+
 @pytest.fixture
-async def log() -> Log:
-    """Give a log, at a time that is not 0, where times and spans look alike."""
+async def log() -> AsyncIterator[Log]:
+    """Give a log, at a time that is not 0, where times and spans look alike; nothing may fail in the background."""
+    unseen = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     await asyncio.sleep(1000)
-    return Log()
+    yield Log()
+    gc.collect(1)  # a task that failed unseen is told when it is thrown away
+    assert unseen == []
 
 
 @pytest.fixture
@@ -210,6 +230,175 @@ async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
     await window.aclose()
 
 
+async def test_a_word_says_all_that_the_log_needs(log: Log, pacer: Pacer) -> None:
+    """Whose it is, for how long it holds, which log it knows and since when, and what waits and is left here."""
+    demand = pacer.demand()
+    demand.more = 10
+    await asyncio.gather(send(pacer), send(pacer), send(pacer, priority=BATCH))
+
+    first, second = log.asks[:2]
+    assert (first.limit, first.lease, first.epoch, first.heard, first.away) == (LIMIT, LEASE, "", 0.0, 0.0)
+    assert (first.urgent, first.patient, first.waiting, first.left, first.first) == (2, 0, 2, 11, 1)
+    assert (second.urgent, second.patient, second.waiting, second.left, second.first) == (0, 1, 0, 11, 3)
+    assert (second.epoch, second.heard, second.owner) == ("e", 1.0, first.owner)
+    assert len(first.fresh) == len(second.fresh) == 16
+    assert first.fresh != second.fresh
+
+
+async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> None:
+    """Nothing is taken, and nobody need wait for long."""
+    assert window.used(now()) == 0
+    assert 0 < window.delay(now()) < 0.001
+    assert window.wakes_at(now()) is None
+    assert not window.held(now())
+    assert not window.learned
+
+
+@pytest.mark.parametrize(("silent_for", "epoch"), [(139, "e"), (141, "")])
+async def test_a_log_is_named_as_long_as_it_may_be_there(
+    log: Log, window: SharedWindow, silent_for: float, epoch: str
+) -> None:
+    """Twice the time after which it forgets what nobody has spoken of."""
+    window.want(1, 0, 0)
+    await asyncio.sleep(5)
+    window.want(0, 0, 0)
+    await asyncio.sleep(5)  # what was granted was given back, and that was said last
+    met_at = log.heard[-1][0] + log.trip
+    await asyncio.sleep(met_at + silent_for - now())
+
+    window.want(1, 0, 0)
+    await asyncio.sleep(1)
+
+    assert log.asks[-1].urgent == 1
+    assert log.asks[-1].epoch == epoch
+
+
+async def test_what_a_call_waited_for_does_not_make_a_batch_wait(log: Log, pacer: Pacer) -> None:
+    """Only what batches were granted ahead of time says how late a batch should ask."""
+    log.says = [attrs.evolve(ANSWER, used=10, begins=(40.0,))]
+    await send(pacer)
+    began = now()
+
+    await send(pacer, priority=BATCH)
+
+    assert now() - began == pytest.approx(0.1 + log.trip, abs=0.005)
+
+
+async def test_what_is_held_when_the_log_is_gone_is_given_back(log: Log, pacer: Pacer) -> None:
+    """Until it is back nobody knows whether the slot is still held."""
+    window = pacer.window
+    flying = await pacer.acquire(INTERACTIVE)  # of which the log is told again and again
+    log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
+    waiting = asyncio.create_task(send(pacer, priority=BATCH))
+    await asyncio.sleep(1)
+    assert window.wakes_at(now()) is not None
+    log.away = True
+    await asyncio.sleep(5)
+    assert window.wakes_at(now()) is None
+
+    log.away = False
+    await waiting
+
+    assert log.told(Fate.UNUSED) == 1
+    assert now() < 1012
+    pacer.settle(flying, End.ANSWERED)
+
+
+async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_answer(
+    log: Log, window: SharedWindow
+) -> None:
+    """It doubles from the time of one slot, and one that was let in ends that."""
+    log.says = [attrs.evolve(ANSWER, begins=(0.0,) * 4)]
+    window.want(4, 0, 0)
+    await asyncio.sleep(0.1)
+    for _ in range(4):
+        window.take(now())
+    waits = list[float]()
+    for _ in range(2):
+        window.refused(now(), now() - 0.1, None)
+        waits.append(window.delay(now()))
+    await asyncio.sleep(30)
+    window.answered(now(), 1)
+
+    window.refused(now(), now() - 0.1, None)
+
+    assert [*waits, window.delay(now())] == pytest.approx([6, 12, 6])
+
+
+@pytest.mark.parametrize(("per", "within"), [(1.0, 0.5), (60.0, LEASE / 3)])
+async def test_news_is_told_after_half_a_period_or_a_while(log: Log, per: float, within: float) -> None:
+    """The others want to know before the slot would have come back anyway."""
+    window = SharedWindow(log, RateLimit(10, per=per), 0.5, timeout=1.0)
+    pacer = Pacer(window, max_in_flight=64)
+    await send(pacer)
+    answered_at = now()
+
+    await asyncio.sleep(10)
+
+    ((told_at, _),) = [(at, ask) for at, ask in log.heard if ask.reports]
+    assert told_at - answered_at == pytest.approx(within, abs=0.01)
+    await window.aclose()
+
+
+async def test_no_caller_is_behind_a_word_with_the_log(log: Log, pacer: Pacer) -> None:
+    """Whoever happens to wait when it is said would else have its traces and settings in it."""
+    CALLER.set("somebody")
+
+    await send(pacer)
+    await asyncio.sleep(10)
+
+    assert log.callers == {"nobody"}
+
+
+# --------------------------------------------------------------------------------------------------------- the end
+
+
+async def test_a_window_is_one_clients(window: SharedWindow, pacer: Pacer) -> None:
+    """Two pacers would not know of each other's slots."""
+    assert pacer.window is window
+
+    with pytest.raises(ConfigurationError, match=r"^pace: this window belongs to another client; make one for each$"):
+        Pacer(window, max_in_flight=64)
+
+
+async def test_closing_with_nothing_to_say_says_nothing(log: Log, window: SharedWindow) -> None:
+    """And afterwards nothing is asked any more."""
+    await window.aclose()
+
+    window.want(1, 0, 0)
+    await asyncio.sleep(10)
+
+    assert log.closed
+    assert log.heard == []
+
+
+async def test_closing_waits_for_the_word_that_is_being_said_and_gives_back_what_it_brings(
+    log: Log, window: SharedWindow
+) -> None:
+    """Nobody here has use for it any more; nothing new is wanted."""
+    window.want(2, 0, 0)
+
+    await window.aclose()
+
+    assert [(ask.urgent, ask.patient, ask.waiting) for ask in log.asks] == [(2, 0, 2), (0, 0, 0)]
+    assert log.told(Fate.UNUSED) == 2
+
+
+async def test_when_the_loop_ends_nothing_is_asked_any_more(log: Log, window: SharedWindow) -> None:
+    """Its tasks are cancelled then, though nobody has closed the client."""
+    window.want(1, 0, 0)
+    await asyncio.sleep(0)
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
+
+    window.want(1, 0, 0)
+    await asyncio.sleep(10)
+
+    assert len(log.heard) <= 1
+
+
 # ------------------------------------------------------------------------------------------------------ without it
 
 
@@ -244,3 +433,26 @@ async def test_on_its_own_a_process_learns_from_refusals(log: Log, pacer: Pacer)
 
     assert pacer.window.limit == RateLimit(2, per=60)
     assert pacer.window.learned
+
+
+async def test_away_a_newcomer_waits_for_the_next_try(log: Log, pacer: Pacer) -> None:
+    """The log may be back by then."""
+    log.away = True
+    waiting = asyncio.create_task(send(pacer))
+    await asyncio.sleep(10)
+
+    assert 0.001 < pacer.window.delay(now()) <= 2.0
+    log.away = False
+    await waiting
+
+
+async def test_on_its_own_a_newcomer_waits_for_its_share(log: Log, pacer: Pacer) -> None:
+    """With as many before it as there are; and no word says that somebody waits, for the log could not help."""
+    await fallen_back(log, pacer)
+    began = now()
+    log.heard.clear()
+
+    assert pacer.window.delay(began, ahead=2) == 0.0
+    assert pacer.window.delay(began, ahead=3) == pytest.approx(59.9, abs=0.2)
+    await asyncio.sleep(5)
+    assert {(ask.urgent, ask.patient, ask.waiting) for ask in log.asks} == {(0, 0, 0)}
