@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing.database import APPLICATION, check_head, connect
+from respan_async.issuing.database import APPLICATION, check_size, connect
 
 _connect = sqlite3.connect
 
@@ -71,4 +71,4 @@ def test_a_ledger_that_another_is_about_to_make_is_waited_for(tmp_path: Path, mo
 def test_a_file_that_goes_while_it_is_looked_at_is_told(tmp_path: Path) -> None:
     """By its name, and the reason."""
     with pytest.raises(LedgerError, match=r"keys\.db: cannot be read: No such file or directory"):
-        check_head(tmp_path / "keys.db")
+        check_size(tmp_path / "keys.db")

@@ -1,5 +1,7 @@
 """One process's own view of the account's limit: what each way of coming back does to it."""
 
+from collections.abc import Callable
+
 import pytest
 
 from respan_async.pacing.limit import RateLimit
@@ -36,10 +38,11 @@ def test_what_was_let_in_before_this_process_was_there_counts() -> None:
 
 def test_each_slot_comes_back_once() -> None:
     """However it does."""
-    for come_back in (
+    ways: list[Callable[[LocalWindow], object]] = [
         lambda window: window.unused(101.0),
         lambda window: window.refused(101.0, 100.0, None),
-    ):
+    ]
+    for come_back in ways:
         window = flying(RateLimit(10, per=60), 3)
 
         come_back(window)
