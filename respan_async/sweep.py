@@ -116,9 +116,9 @@ async def sweep(
     if tagged:
         dead = [suspect for suspect in tagged if _has_died(suspect, wall(), AFTER_EXPIRY)]
         await _wait_out([suspect for suspect in tagged if suspect not in dead], grace, wall)
-        for key, suspect in await _proven(tagged, keys, store):
-            if await _still(key.id, suspect, keys):
-                await _revoke(key.id, suspect, keys, store, hub, revoked)
+        for key_id, suspect in await _proven(tagged, keys, store):
+            if await _still(key_id, suspect, keys):
+                await _revoke(key_id, suspect, keys, store, hub, revoked)
         expired += [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
     hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
@@ -141,15 +141,15 @@ async def _wait_out(suspects: Sequence[Suspect], grace: float, wall: Callable[[]
     await asyncio.sleep(min(max(grace - (wall() - youngest).total_seconds(), 0.0), grace))
 
 
-async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[TemporaryKey, Suspect]]:
-    """Read the list to its end, and return the keys that are a suspect's."""
+async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[str, Suspect]]:
+    """Read the list to its end, and return the ids of the keys that are a suspect's."""
     by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
-    found: dict[str, tuple[TemporaryKey, Suspect]] = {}
+    found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
     async for key in keys.every():
         suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
         if suspect is not None and is_left_by(suspect, key) and not await store.holds(key.id):
-            found[key.id] = key, suspect
-    return list(found.values())
+            found[key.id] = suspect
+    return list(found.items())
 
 
 async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:

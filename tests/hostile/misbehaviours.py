@@ -110,6 +110,30 @@ def cuts(operation: str, framing: str, then: str, every: int = 1) -> Iterator[Mi
         yield Misbehaviour(raw(f"{framing}: {then} after {at} of {len(data)} bytes", data[:at], then=ends), means)
 
 
+def mutants(operation: str, framing: str, every: int = 1) -> Iterator[tuple[Act, bytes]]:
+    """Give a good answer with something wrong at each of its bytes, and what is sent then."""
+    status, body = ANSWERS[operation]
+    data, _ = framed(status, body, framing if body else "length")
+    for at in range(0, len(data), every):
+        for wrong in (
+            b"",
+            data[at : at + 1] * 2,
+            b"\0",
+            b"\xff",
+            b"\r",
+            b"\n",
+            b" ",
+            b"0",
+            b"9",
+            b"-",
+            b'"',
+            b"{",
+            b":",
+        ):
+            sent = data[:at] + wrong + data[at + 1 :]
+            yield raw(f"{framing}: {wrong!r} in place of byte {at}", sent), sent
+
+
 def pieces(name: str, means: Means, *parts: bytes, pause: float = 0.5, then: str = "fin") -> Misbehaviour:
     """Send some bytes one after the other."""
 

@@ -1,9 +1,11 @@
 """Answers that are cut, lie, never end or say nothing: for every operation the right effect, and nothing left over."""
 
+import re
+
 import pytest
 
-from respan_async import CreatedKey, RespanError
-from tests.hostile.misbehaviours import FRAMINGS, cuts, everything
+from respan_async import CreatedKey, Effect, RespanError
+from tests.hostile.misbehaviours import ANSWERS, FRAMINGS, Means, Misbehaviour, cuts, everything, mutants
 from tests.hostile.worlds import AGAIN, OPERATIONS, Watch, check_once, meet, play
 from tests.integration.raw_server import key
 
@@ -72,5 +74,37 @@ async def test_a_server_that_misbehaves_once_costs_no_key(operation: str) -> Non
             check_once(watch, operation, misbehaviour, result)
         else:
             watch.check(isinstance(result, CreatedKey), f"no key, but {result!r}")
+
+    watch.verdict()
+
+
+@virtual
+@hostile
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("operation", ["create", "update", "delete", "retrieve", "list"])
+async def test_an_answer_with_one_byte_wrong(operation: str, framing: str) -> None:
+    """At every byte: a typed error that claims nothing the bytes do not say, or what they do say."""
+    watch = Watch()
+    for act, sent in mutants(OPERATIONS[operation].asks, framing, every=2 if operation == "create" else 7):
+        # What it means depends on the byte: that is checked below.
+        result = await play(watch, operation, Misbehaviour(act, Means.GARBAGE))
+
+        refused = re.match(rb"[\r\n]*HTTP/1.[0-9][ ]*4[0-9][0-9]", sent)
+        if isinstance(result, RespanError):
+            begun = result.status is not None and 200 <= result.status < 300
+            nothing = result.effect is Effect.NONE
+            watch.check(result.effect is not Effect.LOST or (begun and operation == "create"), f"lost: {result!r}")
+            if operation == "create":
+                watch.check(not nothing or refused, f"{result.effect}: {result!r}")
+            elif operation in ("retrieve", "list"):
+                watch.check(nothing, f"{result.effect}: {result!r}")
+        elif operation == "create":
+            assert isinstance(result, CreatedKey)
+            there = sent if framing != "gzip" else ANSWERS["create"][1]
+            plain = there.replace(b"\r\n", b"")
+            watch.check(refused is None, "a key in a refusal")
+            watch.check(
+                framing == "chunked" or result.api_key.reveal().encode() in plain, f"{result.api_key.reveal()!r}"
+            )
 
     watch.verdict()
