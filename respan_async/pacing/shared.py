@@ -72,6 +72,7 @@ class SharedWindow:
         self._local: LocalWindow | None = None
         self._asking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
         self._closed = self._attached = False
         self._wake: Callable[[], None] = lambda: None
         self._tell: Callable[[str, float, bool], None] = lambda *_: None
@@ -196,6 +197,12 @@ class SharedWindow:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # It comes to its end also when this is cancelled: cut short, a client of Redis leaves its connection open.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         try:
             if self._asking is not None:
                 await asyncio.wait({self._asking})

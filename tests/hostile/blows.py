@@ -111,11 +111,13 @@ class Closed:
         grace: Seconds it gives to what is in the air.
         cancels: When the caller is cancelled as well: in which turn after that, or None.
         cut: When the closing is itself cancelled: in which turn after it began, or None; in every turn if below 0.
+        slack: Seconds it may take beyond its grace.
     """
 
     grace: float = 1000.0
     cancels: int | None = None
     cut: int | None = None
+    slack: float = 0.1
     closes: bool = True
     _closing: asyncio.Task[None] | None = None
     _began: float = 0.0
@@ -161,9 +163,9 @@ class Closed:
         error = fate(task)
         assert is_ours(error) or (self.cancels is not None and task.cancelled()), repr(error)
         assert self._closing is not None
-        assert world.loop.time() - self._began < self.grace + 0.1, "the caller was told late"
+        assert world.loop.time() - self._began < self.grace + self.slack, "the caller was told late"
         await asyncio.wait({self._closing})
-        assert self._took < self.grace + 0.1
+        assert self._took < self.grace + self.slack
         if self.cut is None:
             await self._closing
         else:
