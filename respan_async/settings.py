@@ -134,7 +134,8 @@ def checked_window(pace: object) -> Window:
         return LocalWindow(pace)
     if isinstance(pace, Window) and not isinstance(pace, type):
         return pace
-    raise ConfigurationError(f"pace: expected a RateLimit, 'auto' or a RedisWindow, got {pace!r:.100}")
+    # Its type alone: it may be the URL of a Redis, with the password.
+    raise ConfigurationError(f"pace: expected a RateLimit, 'auto' or a RedisWindow, got {type(pace).__name__}")
 
 
 def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:

@@ -271,7 +271,7 @@ class Connections:
 def _settings_of(dsn: object) -> Settings | str:
     """Return what a connection string says, or what is wrong with it."""
     text = dsn.reveal() if isinstance(dsn, Secret) else ""
-    scheme = text.partition("://")[0]
+    scheme = text.partition("://")[0] if "://" in text else ""
     if scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
         return f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
     try:

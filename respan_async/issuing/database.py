@@ -27,7 +27,11 @@ _LEAST: Final = 512
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is too short for a database before SQLite makes one of it; of a longer one, it says so."""
+    """Refuse a file that is too short for a database before SQLite makes one of it; of a longer one, it says so.
+
+    Raises:
+        LedgerError: It is too short, or is not there.
+    """
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -36,18 +36,15 @@ def make_private(path: Path) -> None:
                 os.fchmod(descriptor, 0o600)  # the umask may have taken that away
             finally:
                 os.close(descriptor)
-    _check(path, beside=False)
-    for suffix in _BESIDE:
-        _check(Path(f"{path}{suffix}"), beside=True)
+    for suffix in ("", *_BESIDE):
+        _check(Path(f"{path}{suffix}"))
 
 
-def _check(path: Path, *, beside: bool) -> None:
+def _check(path: Path) -> None:
     try:
         status = os.lstat(path)
     except FileNotFoundError:
-        if beside:
-            return
-        raise LedgerError(f"{path}: cannot be opened: it was removed meanwhile") from None
+        return
     problem = _problem(path, status)
     if problem is not None:
         raise LedgerError(f"{path}: {problem}")

@@ -241,6 +241,7 @@ WRONG: list[Callable[[], object]] = [
     lambda: PostgresLedger(f"host=localhost password='{PROXY}"),
     lambda: PostgresLedger(f"postgresql://me:{PROXY}@localhost/db", lease=-1),
     lambda: PostgresLedger(f"postgresql://me:{PROXY}@localhost/db", schema="a; DROP"),
+    lambda: PostgresLedger(f"{PROXY}+{PROXY}"),
     lambda: RedisWindow(f"http://:{PROXY}@localhost", RateLimit(1, per=1)),
     lambda: RedisWindow(f"redis://:{PROXY}@localhost/0?nonsense=1", RateLimit(1, per=1)),
     lambda: RedisWindow(f"redis://:{PROXY}@localhost/0", RateLimit(1, per=1), timeout=-1),
@@ -268,6 +269,14 @@ def test_a_url_that_is_refused_is_shown_without_what_may_be_secret(url: str) -> 
         AsyncRespan("k", base_url=url)
 
     assert Seeker(PROXY, API_KEY).find(str(caught.value)) is None
+
+
+def test_a_redis_in_the_wrong_place_is_shown_without_its_password() -> None:
+    """As a pace, where a window is expected."""
+    with pytest.raises(ConfigurationError, match="pace: expected") as caught:
+        AsyncRespan("k", pace=f"redis://:{PROXY}@localhost")  # type: ignore[arg-type]
+
+    assert Seeker(PROXY).find(str(caught.value)) is None
 
 
 async def test_things_that_are_at_work_do_not_show_what_they_were_given(witness: Witness) -> None:

@@ -10,6 +10,7 @@ import pytest
 from respan_async import CreatedKey, Secret
 from respan_async.errors import LedgerError
 from respan_async.issuing import SQLiteLedger, Ticket
+from respan_async.issuing.database import check_size
 from respan_async.issuing.ledger import Intent
 
 ACCOUNT = "https://api.respan.ai 0123456789abcdef"
@@ -124,6 +125,12 @@ async def test_a_device_does_not_become_a_ledger(place: str) -> None:
     """Nor does a terminal, nor a folder."""
     with pytest.raises(LedgerError, match=place):
         await opened(Path(place))
+
+
+def test_a_file_that_is_removed_meanwhile_is_not_made_by_sqlite(tmp_path: Path) -> None:
+    """Whose files others may read, where the umask lets them."""
+    with pytest.raises(LedgerError, match="No such file"):
+        check_size(tmp_path / "keys.db")
 
 
 async def test_a_linked_folder_is_the_folder_itself(tmp_path: Path) -> None:
