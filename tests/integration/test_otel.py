@@ -51,6 +51,7 @@ class Telemetry:
     def __init__(self) -> None:
         self._exporter = InMemorySpanExporter()
         self._reader = InMemoryMetricReader()
+        self._last: dict[str, Metric] = {}
         self.tracer_provider = TracerProvider(shutdown_on_exit=False)
         self.tracer_provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.meter_provider = MeterProvider([self._reader], shutdown_on_exit=False)
@@ -63,10 +64,12 @@ class Telemetry:
         return [span for span in self._exporter.get_finished_spans() if span.kind is SpanKind.CLIENT]
 
     def read(self) -> dict[str, Metric]:
-        """Read every metric, by its name."""
-        data = self._data()
-        found = [scope.metrics for resource in data.resource_metrics for scope in resource.scope_metrics]
-        return {metric.name: metric for metrics in found for metric in metrics}
+        """Read every metric, by its name, as last exported: older SDKs export a gauge once each time it is set."""
+        data = self._reader.get_metrics_data()
+        for resource in data.resource_metrics if data is not None else ():
+            for scope in resource.scope_metrics:
+                self._last.update({metric.name: metric for metric in scope.metrics})
+        return self._last
 
     def points(self, name: str) -> list[tuple[dict[str, Any], Any]]:
         """Read a metric: the attributes and the value of each series, a histogram's being its count."""
