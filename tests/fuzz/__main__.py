@@ -1,0 +1,49 @@
+"""Run one target under atheris, guided by coverage: `python -m tests.fuzz TARGET [libFuzzer's own options]`.
+
+    pip install -e '.[test,fuzz]'
+    python -m tests.fuzz refused -max_total_time=60 -max_len=4096
+
+What is found goes to the directory `fuzz/TARGET` of the directory for temporary files, and is begun from again the next
+time; what crashes is written to `crash-...`. A crash that is mended becomes a file in `tests/fuzz/corpus/TARGET`.
+"""
+
+import importlib
+import random
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+atheris: Any = importlib.import_module("atheris")  # by name: it has no types, and is not there on every platform
+
+with atheris.instrument_imports(include=["respan_async", "email", "csv", "urllib", "yarl"]):
+    from tests.fuzz.payloads import mutated
+    from tests.fuzz.targets import TARGETS, corpus
+
+
+def _mutate(data: bytes, most: int, seed: int) -> bytes:
+    """Change the structure of a document as often as its bytes."""
+    chance = random.Random(seed)
+    if chance.random() < 0.5:
+        changed = mutated(data, chance)
+        if len(changed) <= most:
+            return changed
+    return bytes(atheris.Mutate(data, most))
+
+
+def main() -> None:
+    """Read the target's name, and leave the rest to libFuzzer."""
+    program, *arguments = sys.argv
+    if not arguments or arguments[0] not in TARGETS:
+        sys.exit(f"usage: python -m tests.fuzz {{{','.join(TARGETS)}}} [libFuzzer's options]")
+    name = arguments[0]
+    found = Path(tempfile.gettempdir()) / "fuzz" / name
+    found.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(corpus(name)):
+        (found / f"seed-{number:03}").write_bytes(data)
+    atheris.Setup([program, *arguments[1:], str(found)], TARGETS[name].run, custom_mutator=_mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

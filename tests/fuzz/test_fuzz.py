@@ -1,0 +1,78 @@
+"""Whatever comes in, from a server, a person or a damaged file: a value, or an error of ours that shows no secret."""
+
+import random
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.payloads import mutated
+from tests.fuzz.targets import TARGETS, corpus
+
+NAMES = list(TARGETS)
+
+
+def inputs(name: str) -> st.SearchStrategy[bytes]:
+    """Give good inputs with something wrong in them, and anything at all."""
+    known = st.sampled_from(corpus(name))
+    return st.one_of(
+        st.builds(mutated, known, st.integers(0, 2**32).map(random.Random)),
+        st.binary(max_size=400),
+        st.text(max_size=200).map(lambda text: text.encode(errors="surrogatepass")),
+        st.builds(lambda start, end: start + end, known, st.binary(max_size=40)),
+    )
+
+
+def hunt(name: str, examples: int) -> None:
+    """Run a target on that many inputs."""
+
+    @settings(
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    )
+    @given(inputs(name))
+    def target(data: bytes) -> None:
+        TARGETS[name].run(data)
+
+    target()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_once_broke_a_promise_does_so_no_more(name: str) -> None:
+    """Every good input and every file of the corpus."""
+    for data in corpus(name):
+        TARGETS[name].run(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_input_breaks_a_promise(name: str) -> None:
+    """A few inputs each time; more in the two tests below."""
+    hunt(name, 25)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", NAMES)
+def test_no_input_of_many_breaks_a_promise(name: str) -> None:
+    """As above, with more of them."""
+    hunt(name, 500)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_no_input_of_very_many_breaks_a_promise(name: str) -> None:
+    """As above, for minutes."""
+    hunt(name, 20_000)
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("name", NAMES)
+def test_a_long_input_takes_no_longer_than_its_length(name: str) -> None:
+    """One atom repeated: what grew with the square of its length would take minutes."""
+    size = TARGETS[name].size
+    for head, unit in TARGETS[name].repeated:
+        data = head + unit * (size // len(unit))
+
+        began = time.thread_time()
+        TARGETS[name].run(data)
+
+        assert time.thread_time() - began < size * 5e-6, (head, unit)
