@@ -852,9 +852,9 @@ async def test_a_loop_that_ends_takes_a_batch_with_it_wherever_its_workers_are()
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            outcomes = [outcome async for outcome in batch]
+            outcome = await anext(batch)
 
-        assert [outcome.item for outcome in issued(outcomes)] == requests[:1]
-        assert len(outcomes) == len(respan.suspects) == 1
+        assert [outcome.item for outcome in issued([outcome])] == requests[:1]
+        assert len(respan.suspects) == 1
         assert fake.counts.requests == 2
         assert asyncio.all_tasks() == before

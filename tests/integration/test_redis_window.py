@@ -525,6 +525,18 @@ asyncio.run(main())
 # ------------------------------------------------------------------------------------------------ kinds and settings
 
 
+async def turned_away(client: AsyncRespan, reason: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Let a client make a key until the log says why its window cannot be reached."""
+
+    async def told() -> bool:
+        return reason in caplog.text
+
+    call = asyncio.create_task(client.temporary_keys.create())
+    await until(told)
+    call.cancel()
+    await asyncio.wait({call})
+
+
 async def test_a_password_goes_into_the_url(tmp_path: Path, replica: Make, caplog: pytest.LogCaptureFixture) -> None:
     """With the right one it works; a wrong one is told without being shown."""
     server = RedisServer(tmp_path, settings=("--requirepass", "secret-password"))
@@ -534,11 +546,9 @@ async def test_a_password_goes_into_the_url(tmp_path: Path, replica: Make, caplo
         assert (await (await replica(with_password, RateLimit(5, per=1))).temporary_keys.create()).id
 
         wrong = await replica(server.url.replace("redis://", "redis://:wrong-password@"), RateLimit(5, per=60))
-        with pytest.raises(DeadlineExceededError):
-            await wrong.with_options(deadline=0.2).temporary_keys.create()
+        await turned_away(wrong, "AuthenticationError", caplog)
     finally:
         server.stop()
-    assert "AuthenticationError" in caplog.text
     assert "wrong-password" not in caplog.text
 
 
@@ -553,13 +563,11 @@ async def test_rediss_is_tls(
         assert (await client.temporary_keys.create()).id
 
         stranger = await replica(url, RateLimit(5, per=60))
-        with pytest.raises(DeadlineExceededError):
-            await stranger.with_options(deadline=0.3).temporary_keys.create()
+        await turned_away(stranger, "CERTIFICATE_VERIFY_FAILED", caplog)
 
         await client.aclose()
         await stranger.aclose()
     assert fake_respan.counts.created == 1
-    assert "CERTIFICATE_VERIFY_FAILED" in caplog.text
 
 
 async def test_a_cluster_holds_the_log_in_one_slot(tmp_path: Path, replica: Make) -> None:
