@@ -209,7 +209,6 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
 
 def read(request: Request, answer: Answer, model: type[T], token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as `model`, or return the error of an answer that is none."""
-    problem = ""
     try:
         return codec.decode(answer.body, model)
     except codec.DecodeError as error:

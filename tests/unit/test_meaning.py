@@ -4,6 +4,7 @@ import pytest
 
 from respan_async import (
     APIConnectionError,
+    APIStatusError,
     APITimeoutError,
     CreatedKey,
     Effect,
@@ -63,6 +64,8 @@ def test_every_status_means_what_the_table_says() -> None:
     found = {status: meaning(CREATE, Answer(status, {}, b"", oversize=status < 300)) for status in range(200, 600)}
 
     assert found == {status: meant_by(status) for status in range(200, 600)}
+    for status, kind in ((299, InvalidResponseError), (300, APIStatusError), (399, APIStatusError)):
+        assert type(failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)) is kind
 
 
 def test_an_operation_that_makes_no_key_can_lose_none() -> None:
@@ -136,7 +139,7 @@ def test_only_429_and_425_are_refusals_by_the_limit() -> None:
 
 def test_a_request_knows_its_operation() -> None:
     """What is told of it, and whether it makes a key, goes by that."""
-    requests = (CREATE, *READS, UPDATE, DELETE)
+    requests = (create({}), list_page(1, None), retrieve("i"), update("i", {}), delete("i"))
 
     assert [request.operation for request in requests] == ["create", "list", "retrieve", "update", "delete"]
 
@@ -234,3 +237,15 @@ def test_an_effect_is_stored_and_told_under_its_own_name() -> None:
     assert [effect.value for effect in Effect] == ["none", "unknown", "lost"]
     for worse, other in ((Effect.LOST, Effect.UNKNOWN), (Effect.LOST, Effect.NONE), (Effect.UNKNOWN, Effect.NONE)):
         assert worse.or_worse(other) is other.or_worse(worse) is worse
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['a"b\\c/d', r"a\"b\\c/d", r"a\"b\\c\/d", "a%22b%5Cc%2Fd", "a&quot;b\\c/d"],
+    ids=["itself", "json", "json with slashes", "url", "html"],
+)
+def test_a_token_is_known_however_it_is_written(written: str) -> None:
+    """A server may echo it in a document of any kind."""
+    error = failure(CREATE, Answer(400, {}, f"<{written}>".encode()), Secret('a"b\\c/d'), NOW)
+
+    assert error.body == "<***>"
