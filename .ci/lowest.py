@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-LEFT_OUT: Final = ("bench", "fuzz", "lint")
+LEFT_OUT: Final = ("bench", "fuzz", "lint", "mutation")
 
 _RANGE: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?>=(?P<lowest>[\w.]+)(?:,[^;]*)?(?:;(?P<marker>.*))?")
 

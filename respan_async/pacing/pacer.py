@@ -193,10 +193,10 @@ class Pacer:
         """Refuse newcomers of the classes before `below`, and fail those of them who wait."""
         self._open_from = below
         for queue in self._waiting[:below]:
-            while queue:
-                waiter, _ = queue.popitem(last=False)
+            for waiter in queue:
                 if not waiter.done():
                     waiter.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
+            queue.clear()
         if self._timer is not None and not any(self._waiting):
             self._timer.cancel()
 
@@ -315,7 +315,7 @@ class Pacer:
 
     def _expire(self, waiter: asyncio.Future[Slot], priority: Priority) -> None:
         if not waiter.done():
-            self._waiting[priority].pop(waiter, None)
+            del self._waiting[priority][waiter]
             waiter.set_exception(TooLate(self._least_wait(priority, asyncio.get_running_loop().time())))
 
     def _least_wait(self, priority: Priority, now: float) -> float:
@@ -324,7 +324,7 @@ class Pacer:
         pauses = [self._gate.closed_until - now]
         if priority is not Priority.INTERACTIVE:
             pauses.append(self._outage.closed_until - now)
-        return max(0.0, self.window.delay(now, ahead), *pauses)
+        return max(self.window.delay(now, ahead), *pauses)
 
     # ---------------------------------------------------------------- trouble
 

@@ -1,5 +1,7 @@
 """When refusals that do not fit are believed all the same."""
 
+import pytest
+
 from respan_async.pacing.doubt import Doubt
 
 
@@ -36,3 +38,17 @@ def test_what_is_long_ago_no_longer_counts() -> None:
     doubt.refused()
 
     assert not doubt.is_over
+
+
+@pytest.mark.parametrize(("admitted", "over"), [(35, True), (36, False)])
+def test_the_first_of_the_five_is_forgotten_with_the_forty_first_answer(admitted: int, over: bool) -> None:
+    """Refusals are answers too."""
+    doubt = Doubt()
+    doubt.refused()
+    for _ in range(admitted):
+        doubt.admitted()
+
+    for _ in range(4):
+        doubt.refused()
+
+    assert doubt.is_over is over

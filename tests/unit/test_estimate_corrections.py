@@ -213,19 +213,30 @@ def test_the_same_number_again_over_a_longer_time_makes_the_period_longer(count:
     assert story.limit.per == per
 
 
-@pytest.mark.parametrize(("count", "per"), [(4, 60.0), (3, 30.0)])
+@pytest.mark.parametrize(("count", "per"), [(10, 60.0), (12, 60.0), (9, 30.0), (13, 30.0)])
 def test_of_a_small_number_one_more_or_less_is_the_same(count: int, per: float) -> None:
-    """A tenth of five is less than one."""
+    """And no more than one."""
     story = Story()
-    story.let_in(*spread(0, 5, 1))
+    story.let_in(*spread(0, 11, 1))
     story.refuse(1, 29)
-    assert story.limit == RateLimit(5, per=30)
+    assert story.limit == RateLimit(11, per=30)
 
     story.let_in(*spread(1000, count, 45))
     story.refuse(1045, 15)
 
     assert story.limit is not None
     assert story.limit.per == per
+
+
+def test_less_than_half_for_more_than_half_a_period_cannot_be() -> None:
+    """By this period's count; so it is longer."""
+    story = Story(RateLimit(60, per=30))
+    story.let_in(*spread(1000, 100, 44))
+
+    story.refuse(1044, 20.5)
+
+    assert story.limit is not None
+    assert story.limit.per == pytest.approx(46.9, abs=0.5)
 
 
 def test_the_same_number_again_over_the_same_time_leaves_the_period() -> None:
@@ -239,22 +250,34 @@ def test_the_same_number_again_over_the_same_time_leaves_the_period() -> None:
     assert story.limit.per == 30
 
 
-@pytest.mark.parametrize(("per_second", "per"), [(10, 10.0), (5, 20.0)])
-def test_whole_seconds_that_hide_a_longer_period_are_seen_through(per_second: int, per: float) -> None:
+@pytest.mark.parametrize(
+    ("limit", "per_second", "per"),
+    [
+        (RateLimit(100, per=3), 10, 10.0),
+        (RateLimit(100, per=3), 5, 20.0),
+        (RateLimit(100, per=4), 11, 10.0),
+        (RateLimit(100, per=4), 20, 4.0),  # more than half: the number may well be wrong
+    ],
+)
+def test_whole_seconds_that_hide_a_longer_period_are_seen_through(
+    limit: RateLimit, per_second: int, per: float
+) -> None:
     """At a steady flow, less than half of what was let in once: only over the longer period it comes to as much."""
-    story = Story(RateLimit(100, per=3))
+    story = Story(limit)
     story.let_in(*spread(1000, 60 * per_second, 60))
 
     story.refuse(1060, 1)
 
-    assert story.limit == RateLimit(100, per=per)
+    assert story.limit is not None
+    assert story.limit.per == per
+    assert (story.limit == RateLimit(100, per=per)) is (per != limit.per)
 
 
 @pytest.mark.parametrize(("limit", "asked"), [(RateLimit(100, per=3), 0.9), (RateLimit(600, per=20), 1.0)])
 def test_fractions_and_long_periods_hide_nothing(limit: RateLimit, asked: float) -> None:
     """There the number was wrong, and is corrected."""
     story = Story(limit)
-    story.let_in(*spread(1000, 900, 90))
+    story.let_in(*spread(1000, 945, 90))
 
     story.refuse(1090, asked)
 

@@ -249,3 +249,13 @@ def test_a_token_is_known_however_it_is_written(written: str) -> None:
     error = failure(CREATE, Answer(400, {}, f"<{written}>".encode()), Secret('a"b\\c/d'), NOW)
 
     assert error.body == "<***>"
+
+
+def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
+    """The server's own date belongs to its header."""
+    body = b'{"error": {"message": "no", "retry_after": "Thu, 31 Jan 2030 12:01:00 GMT"}}'
+
+    error = failure(CREATE, Answer(429, Headers({"Date": "Thu, 31 Jan 2030 11:00:00 GMT"}), body), TOKEN, NOW)
+
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 60.0
