@@ -96,15 +96,11 @@ async def sweep(
     Raises:
         RespanError: The list could not be read, or a key not be revoked. The suspects stay.
     """
-    suspects = list(await store.pending())
     # What cannot be looked for, or has long been dead by any clock, need not be looked for.
-    gone = [
-        suspect
-        for suspect in suspects
-        if _has_died(suspect, wall(), LONG_AFTER_EXPIRY if suspect.tag else AFTER_EXPIRY)
-    ]
+    gone, suspects = _parted(
+        await store.pending(), lambda it: _has_died(it, wall(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
+    )
     expired = [suspect for suspect in gone if await store.settle(suspect, revoked=False)]
-    suspects = [suspect for suspect in suspects if suspect not in gone]
     revoked: dict[str, Suspect] = {}
     failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
@@ -114,8 +110,8 @@ async def sweep(
             failure = failure or error  # about this one key; the others are revoked all the same
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
-        dead = [suspect for suspect in tagged if _has_died(suspect, wall(), AFTER_EXPIRY)]
-        await _wait_out([suspect for suspect in tagged if suspect not in dead], grace, wall)
+        dead, alive = _parted(tagged, lambda it: _has_died(it, wall(), AFTER_EXPIRY))
+        await _wait_out(alive, grace, wall)
         for key_id, suspect in await _proven(tagged, keys, store):
             if await _still(key_id, suspect, keys):
                 await _revoke(key_id, suspect, keys, store, hub, revoked)
@@ -125,6 +121,15 @@ async def sweep(
     if failure is not None:
         raise failure
     return report
+
+
+def _parted(suspects: Sequence[Suspect], died: Callable[[Suspect], bool]) -> tuple[list[Suspect], list[Suspect]]:
+    """Return those that have died, and the others."""
+    dead: list[Suspect] = []
+    alive: list[Suspect] = []
+    for suspect in suspects:
+        (dead if died(suspect) else alive).append(suspect)
+    return dead, alive
 
 
 def _has_died(suspect: Suspect, now: datetime, since: timedelta) -> bool:
