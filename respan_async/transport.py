@@ -241,8 +241,7 @@ def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Answer | None:
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
     content = response.content
-    connection = response.connection
-    closed = connection.protocol.closed if connection is not None and connection.protocol is not None else None
+    closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
     if closed is not None:
         closed.add_done_callback(partial(_no_more, content))
     chunks: list[bytes] = []
@@ -264,8 +263,7 @@ def _no_more(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> Non
 
     After bytes within a body that are no HTTP, aiohttp closes the connection and tells nobody who waits for the rest.
     """
-    if not closed.cancelled():
-        closed.exception()  # looked at
+    _ = closed.cancelled() or closed.exception()  # looked at
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())
 

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
+from aiohttp.abc import AbstractStreamWriter
 
 from respan_async import APIConnectionError, APITimeoutError, AsyncRespan, Effect, RespanError
 from respan_async.keys import TemporaryKeys
+from respan_async.transport import Flight
 from tests.hostile.misbehaviours import ANSWERS, NAME, Means, pieces
 from tests.hostile.worlds import AGAIN, ONCE, OPERATIONS, Watch
 from tests.integration.raw_server import (
@@ -91,6 +93,23 @@ async def test_what_a_server_says_unasked_is_nobodys_answer_in_a_session_of_ones
             assert respan.suspects == ()
 
 
+async def test_a_request_does_not_leave_on_a_connection_on_which_the_server_has_spoken() -> None:
+    """What it says is no answer to this, so not a byte goes out, and that is certain."""
+
+    class Spoken:
+        should_close = True
+
+    class Writer:
+        protocol = Spoken()
+
+    flight = Flight(b"{}")
+    assert flight.size == 2
+
+    with pytest.raises(ConnectionAbortedError):
+        await flight.write_with_length(cast("AbstractStreamWriter", Writer()), 2)
+    assert not flight.may_have_left
+
+
 @virtual
 async def test_two_answers_for_one_request() -> None:
     """Sent at once: the first counts, and the second is given to nobody."""
@@ -126,6 +145,29 @@ async def test_garbage_within_a_body_ends_it_at_once(verb: str) -> None:
 
     assert asyncio.get_running_loop().time() - began < 2
     assert caught.value.effect is Means.BROKEN.effect(verb)
+
+
+@virtual
+async def test_garbage_within_a_body_before_anybody_reads_it() -> None:
+    """The connection is gone by then, and nobody would tell: here a trace of the caller's own takes its time."""
+
+    async def wait(*_: object) -> None:
+        await asyncio.sleep(2)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_end.append(wait)
+    head = b"HTTP/1.1 201 Whatever\r\nTransfer-Encoding: chunked\r\n\r\n"
+    act = pieces("garbage in chunks", Means.BROKEN, head, b"what?\r\n", then="keep").act
+    timeout = aiohttp.ClientTimeout(total=None, sock_read=5.0)
+    async with (
+        RawServer(act) as server,
+        aiohttp.ClientSession(trace_configs=[trace]) as session,
+        AsyncRespan("token", base_url=server.url, session=session, retry=ONCE, timeout=timeout) as respan,
+    ):
+        with pytest.raises(APIConnectionError, match="broke off after the status 201") as caught:
+            await asyncio.wait_for(respan.temporary_keys.create(), 100)
+
+    assert caught.value.effect is Effect.LOST
 
 
 # ------------------------------------------------------------- not listening

@@ -41,11 +41,12 @@ async def meet(misbehaviour: Misbehaviour, timeout: float, complaints: list[str]
             left = {AttemptState.RECORDED: 1}
             if effect is not None:
                 left[AttemptState.VOID if effect is Effect.NONE else AttemptState.SUSPECT] = 1
+            counts = await issuer.counts()
             for _ in range(200):
-                counts = await issuer.counts()
-                if AttemptState.INTENT not in {state for state, number in counts.attempts.items() if number}:
+                if not counts.attempts.get(AttemptState.INTENT):
                     break
                 await asyncio.sleep(0.01)
+                counts = await issuer.counts()
             attempts = {state: number for state, number in counts.attempts.items() if number}
             tickets = {state: number for state, number in counts.tickets.items() if number}
             watch.check(attempts == left, f"attempts {attempts}, where {left} is true")
