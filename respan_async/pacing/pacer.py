@@ -110,10 +110,12 @@ class Pacer:
         expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter, priority)
         try:
             return await waiter
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, TooLate):
             queue.pop(waiter, None)
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self.settle(waiter.result(), End.UNUSED)  # granted in the same moment: it goes to the next in line
+            elif self.window.shared:
+                self._want()  # a slot that was to come, another process may have use for
             raise
         finally:
             if expiry is not None:
