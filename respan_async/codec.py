@@ -232,12 +232,28 @@ def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> di
     return fields
 
 
+_EXACT: Final = 2**53
+"""Below it every whole number is a float of its own."""
+
+
 def canonical(request: CreateKeyRequest) -> str:
     """Return a request as text that is equal for equal requests; a relative lifetime stays relative, in seconds."""
-    fields: dict[str, Any] = converter.unstructure(request)
+    fields: dict[str, Any] = _by_value(converter.unstructure(request))
     if request.expires_in:
         fields["expires_in"] = request.expires_in.total_seconds()
     return orjson.dumps(fields, default=_plain, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _by_value(value: Any) -> Any:
+    """Write numbers in one way: 1 and 1.0 are the same limit."""
+    match value:
+        case dict():
+            return {name: _by_value(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_by_value(one) for one in value]
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+    return value
 
 
 def encode_key(key: TemporaryKey) -> str:

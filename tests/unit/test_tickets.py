@@ -46,6 +46,12 @@ def test_a_ticket_needs_no_fields() -> None:
             {"limit_policies": [{"max_value": 1, "period": "day"}]},
             {"limit_policies": [{"period": "day", "max_value": 1}]},
         ),
+        ({"spending_limit": 1, "max_usage": 2}, {"spending_limit": 1.0, "max_usage": 2}),
+        ({"spending_limit": 0}, {"spending_limit": -0.0}),
+        (
+            {"limit_policies": [{"max_value": 5, "period": "day", "warning_threshold": 0.5}]},
+            {"limit_policies": [{"max_value": 5.0, "period": "day", "warning_threshold": 0.5}]},
+        ),
     ],
 )
 def test_the_same_request_in_other_words_has_the_same_fields(one: dict[str, Any], other: dict[str, Any]) -> None:
@@ -62,6 +68,9 @@ def test_the_same_request_in_other_words_has_the_same_fields(one: dict[str, Any]
         ({"is_test": False}, {}),
         ({"is_test": True}, {"is_test": False}),
         ({"name": "tenant"}, {"name": "tenant "}),
+        ({"spending_limit": 1}, {"spending_limit": 1.5}),
+        ({"spending_limit": 0}, {"spending_limit": None}),
+        ({"spending_limit": 1e300}, {"spending_limit": 1e299}),
     ],
 )
 def test_another_request_has_other_fields(one: dict[str, Any], other: dict[str, Any]) -> None:
