@@ -344,7 +344,11 @@ class Happening:
 
 
 def all_survived(
-    scenario: Scenario, happening: Happening, *, turns: bool = False, make: MakesLedger | None = None
+    scenario: Scenario,
+    happening: Happening,
+    *,
+    turns: bool = False,
+    fresh: Callable[[], MakesLedger] | None = None,
 ) -> list[str]:
     """Let something happen at each step, in a world of its own each time; give the steps.
 
@@ -352,13 +356,13 @@ def all_survived(
         scenario: What is done.
         happening: What happens.
         turns: Whether steps are turns of the event loop instead of operations of the ledger.
-        make: Makes the ledger; None for one in a file.
+        fresh: Prepares a ledger that is empty; None for one in a file.
     """
     steps: list[str] = []
     while True:
         with memory_folder() as folder, asyncio.Runner(loop_factory=SteppedLoop) as runner:
-            ledger = make or in_file(folder / "keys.db")
-            step = runner.run(survives(scenario, ledger, happening, len(steps), turns=turns))
+            make = fresh() if fresh is not None else in_file(folder / "keys.db")
+            step = runner.run(survives(scenario, make, happening, len(steps), turns=turns))
         if step is None:
             return steps
         steps.append(step)
