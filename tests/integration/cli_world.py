@@ -4,9 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import resource
-import signal
 import subprocess
 import sys
 import threading
@@ -27,24 +25,25 @@ COMMAND = (sys.executable, "-m", "respan_async.cli")
 
 @attrs.define
 class World:
-    """A directory with a sandbox running beside it."""
+    """A directory for processes, with a server running beside it."""
 
     directory: Path
-    environment: dict[str, str]
-    sandbox: subprocess.Popen[str]
-    _report: dict[str, int] = attrs.field(factory=dict)
+    server: "Server"
 
     @property
     def keys(self) -> Path:
         return self.directory / "keys.jsonl"
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "TERM": "xterm", "COLUMNS": "100", **more}
 
     def tenants(self, count: int) -> None:
         lines = [f"t{number}" for number in range(count)]
         (self.directory / "t.csv").write_text("\n".join(["ticket", *lines]) + "\n")
 
     def start(self, *argv: str, **more: Any) -> subprocess.Popen[str]:
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        return subprocess.Popen((*COMMAND, *argv), cwd=self.directory, env=self.environment, text=True, **streams)
+        more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.environment(), **more}
+        return subprocess.Popen((*COMMAND, *argv), cwd=self.directory, text=True, **more)
 
     def run(self, *argv: str, **more: Any) -> tuple[int, str, str]:
         process = self.start(*argv, **more)
@@ -58,13 +57,6 @@ class World:
     def until_held(self, count: int) -> None:
         until(lambda: self.keys.exists() and self.keys.read_bytes().count(b"\n") >= count)
 
-    def server_counts(self) -> dict[str, int]:
-        """End the sandbox, and return what it counted."""
-        self.sandbox.send_signal(signal.SIGINT)
-        _, err = self.sandbox.communicate(timeout=5)
-        assert self.sandbox.returncode == 0
-        return {name: int(number) for number, name in re.findall(r"(\d+) (requests|refused|keys made|alive)", err)}
-
 
 def until(happened: Callable[[], bool]) -> None:
     end = time.monotonic() + 10
@@ -73,29 +65,11 @@ def until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(name="world")
-def world_fixture(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
-    options = getattr(request, "param", ("--latency", "0.03"))
-    sandbox = subprocess.Popen(
-        (*COMMAND, "sandbox", "--port", "0", "--limit", "none", *options),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert sandbox.stdout is not None
-    given = dict(sandbox.stdout.readline().rstrip("\n").split("=", 1) for _ in range(2))
-    assert given.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY"}
-    yield World(tmp_path, {**os.environ, **given, "TERM": "xterm", "COLUMNS": "100"}, sandbox)
-    if sandbox.poll() is None:
-        sandbox.kill()
-    sandbox.communicate()
-
-
 class Server:
     """A fake server on an event loop of its own, because the command line brings its own as well."""
 
-    def __init__(self) -> None:
-        self.fake = FakeRespan(forbidden_keys=["forbidden"])
+    def __init__(self, latency: float = 0.0) -> None:
+        self.fake = FakeRespan(forbidden_keys=["forbidden"], latency=latency)
         self._loop = asyncio.new_event_loop()
         self._ended = asyncio.Event()
         self._up: Future[None] = Future()
@@ -119,15 +93,30 @@ class Server:
         return {record.id for record in self.fake.alive()}
 
 
-@pytest.fixture(name="server")
-def server_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    server = Server()
+def _serving(server: Server, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.start()
     monkeypatch.setenv("RESPAN_API_KEY", server.fake.api_key)
     monkeypatch.setenv("RESPAN_BASE_URL", server.fake.url)
-    monkeypatch.chdir(tmp_path)
-    yield server
+    monkeypatch.chdir(directory)
+    yield
     server.stop()
+
+
+@pytest.fixture(name="server")
+def server_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
+    server = Server()
+    for _ in _serving(server, tmp_path, monkeypatch):
+        yield server
+
+
+@pytest.fixture(name="world")
+def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
+    """Give a world whose server meets faults by chance, if the test names some."""
+    server = Server(latency=0.03)
+    for name, chance in getattr(request, "param", {}).items():
+        server.fake.chance(name, chance)
+    for _ in _serving(server, tmp_path, monkeypatch):
+        yield World(tmp_path, server)
 
 
 Run = Callable[..., tuple[int, list[dict[str, Any]], str]]

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import os
 import signal
 import sqlite3
@@ -354,29 +353,28 @@ def test_without_the_extra_crypto(server: Server, run: Run, monkeypatch: pytest.
     assert "pip install 'respan-async[crypto]'" in err
 
 
-def test_status_of_a_running_issue(world: World) -> None:
+def test_status_of_a_running_issue(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """`status` and `ledger rotate` do their work while a run goes on, which is not disturbed."""
     world.tenants(1000)
-    world.environment["RESPAN_LEDGER_KEY"] = KEYS[0]
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
     process = world.start(*ISSUE, "--rate", "40/1s")
     world.until_held(5)
-    code, out, _ = world.run("status", "--out", "keys.jsonl", "--json")
-    rotated = world.run("ledger", "rotate", "--out", "keys.jsonl")
+    code, (counts,), _ = run("status", "--out", "keys.jsonl", "--json")
+    rotated = run("ledger", "rotate", "--out", "keys.jsonl")
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=15)
 
-    counts = json.loads(out)
     assert (code, rotated[0], process.returncode) == (0, 0, 130), err
     assert 5 <= counts["tickets"]["delivered"] < 1000
     assert counts["attempts"]["suspect"] == 0
     assert " 0 failed, " in err
     assert "0 suspects" in err
-    assert world.server_counts()["alive"] == len(world.held())
+    assert world.server.fake.counts.alive == len(world.held())
 
 
-@pytest.mark.parametrize("world", [("--fault", "stall:0.3")], indirect=True)
-def test_what_a_second_interrupt_leaves_is_remembered(world: World) -> None:
+@pytest.mark.parametrize("world", [{"stall": 0.3}], indirect=True)
+def test_what_a_second_interrupt_leaves_is_remembered(world: World, run: Run) -> None:
     """What was in the air when the process ended at once is known to `status`, from the first moment."""
     world.tenants(40)
     process = world.start(*ISSUE, "--rate", "1000/1s", "--max-in-flight", "8")
@@ -388,7 +386,7 @@ def test_what_a_second_interrupt_leaves_is_remembered(world: World) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
 
-    status = json.loads(world.run("status", "--out", "keys.jsonl", "--json")[1])
+    _, (status,), _ = run("status", "--out", "keys.jsonl", "--json")
     assert process.returncode == 130
     assert f"{LEDGER} remembers them" in err
     assert status["attempts"]["intent"] + status["attempts"]["suspect"] > 0

@@ -15,8 +15,10 @@ import pytest
 
 from tests.integration.cli_world import (
     COMMAND,
+    Run,
     Server,
     World,
+    run_fixture,  # noqa: F401  a fixture
     server_fixture,  # noqa: F401  a fixture
     tenants,
     until,
@@ -28,7 +30,7 @@ FAST = "1000/1s"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_loses_nothing(world: World, number: signal.Signals) -> None:
+def test_an_interrupt_loses_nothing(world: World, run: Run, number: signal.Signals) -> None:
     """What is in the air is finished and put on record, and the command that is named goes on from there."""
     world.tenants(120)
     process = world.start(*ISSUE, "100/1s")
@@ -43,14 +45,14 @@ def test_an_interrupt_loses_nothing(world: World, number: signal.Signals) -> Non
     assert f"{first} issued in " in err
     assert f"0 failed, {120 - first} not sent" in err
     assert f"to go on: respan-keys {' '.join(ISSUE)} 100/1s" in err
-    code, _, err = world.run(*ISSUE, FAST)
+    code, _, err = run(*ISSUE, FAST)
     assert code == 0
     assert f"{first} already issued" in err
     assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(120)}
-    assert world.server_counts()["alive"] == 120
+    assert world.server.fake.counts.alive == 120
 
 
-@pytest.mark.parametrize("world", [("--fault", "stall:0.3")], indirect=True)
+@pytest.mark.parametrize("world", [{"stall": 0.3}], indirect=True)
 def test_a_second_interrupt_ends_at_once(world: World) -> None:
     """Whoever does not want to wait for lost answers need not, and is told what that means."""
     world.tenants(100)
@@ -94,11 +96,11 @@ def test_a_second_interrupt_waits_for_a_line_that_is_being_written_but_not_for_e
     assert "in the air" not in err
 
 
-TROUBLE = ("--latency", "0.03", "--fault", "lose_answer_after_create:0.03", "--fault", "html_502_after:0.03")
+TROUBLE = {"lose_answer_after_create": 0.03, "html_502_after": 0.03}
 
 
 @pytest.mark.parametrize("world", [TROUBLE], indirect=True)
-def test_kill_and_go_on(world: World) -> None:
+def test_kill_and_go_on(world: World, run: Run) -> None:
     """After kill -9, several times, the same command and a sweep leave one live key a ticket, and it is in the file."""
     world.tenants(120)
     for held in (0, 1, 30, 70):
@@ -107,24 +109,21 @@ def test_kill_and_go_on(world: World) -> None:
         world.until_held(held)
         process.kill()
         process.communicate()
-    code, _, err = world.run(*ISSUE, FAST)
+    code, _, err = run(*ISSUE, FAST)
     assert code == 0, err
-    swept = world.run("sweep", "--out", "keys.jsonl", "--grace", "0.5")
+    swept = run("sweep", "--out", "keys.jsonl", "--grace", "0.5")
 
     assert swept[0] == 0
     assert " revoked, 0 expired by themselves, " in swept[2]
     assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(120)}
-    listed = [json.loads(line)["id"] for line in world.run("list")[1].splitlines()]
-    assert sorted(listed) == sorted(line["id"] for line in world.held())
-    counts = world.server_counts()
-    assert counts["alive"] == 120
-    assert counts["keys made"] > 120
-    status = json.loads(world.run("status", "--out", "keys.jsonl", "--json")[1])
+    assert world.server.ids() == {line["id"] for line in world.held()}
+    assert world.server.fake.counts.created > world.server.fake.counts.alive == 120
+    _, (status,), _ = run("status", "--out", "keys.jsonl", "--json")
     assert {state: count for state, count in status["tickets"].items() if count} == {"delivered": 120}
     assert status["undelivered"] == []
 
 
-def test_kill_in_the_sandbox(world: World) -> None:
+def test_kill_in_the_sandbox(world: World, run: Run) -> None:
     """A make-believe run that is killed goes on as a real one does, though its server has forgotten everything."""
     world.tenants(30)
     sandbox = ("issue", "t.csv", "--sandbox", "--out", "keys.jsonl", "--ledger", "keys.db")
@@ -133,7 +132,7 @@ def test_kill_in_the_sandbox(world: World) -> None:
         world.until_held(held)
         process.kill()
         process.communicate()
-    code, _, err = world.run(*sandbox)
+    code, _, err = run(*sandbox)
 
     assert code == 0, err
     assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(30)}
@@ -141,12 +140,12 @@ def test_kill_in_the_sandbox(world: World) -> None:
     assert "0 of them held by nobody" in err
 
 
-def test_two_runs_on_one_file(world: World) -> None:
+def test_two_runs_on_one_file(world: World, run: Run) -> None:
     """The second is refused, and the first goes on."""
     world.tenants(100)
     process = world.start(*ISSUE, "10/1s")
     world.until_held(1)
-    code, _, err = world.run(*ISSUE, FAST)
+    code, _, err = run(*ISSUE, FAST)
 
     assert (code, err) == (2, "respan-keys: keys.jsonl: another run is writing to it\n")
     assert process.poll() is None
@@ -154,10 +153,10 @@ def test_two_runs_on_one_file(world: World) -> None:
     process.communicate()
 
 
-def test_a_reader_who_left(world: World) -> None:
+def test_a_reader_who_left(world: World, run: Run) -> None:
     """`| head` ends a list quietly, and a run whose reader left keeps no key alive that nobody has."""
     world.tenants(4)
-    world.run("create")
+    run("create")
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -168,14 +167,14 @@ def test_a_reader_who_left(world: World) -> None:
 
     assert (listed[0], listed[2]) == (141, "")
     assert issued[0] == 1
-    assert world.server_counts()["alive"] == 1
+    assert world.server.fake.counts.alive == 1
 
 
 def terminal(world: World, *argv: str, **environment: str) -> str:
     """Run with standard error on a terminal, and return what it got."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        (*COMMAND, *argv), cwd=world.directory, env={**world.environment, **environment}, stderr=theirs
+        (*COMMAND, *argv), cwd=world.directory, env=world.environment(**environment), stderr=theirs
     )
     os.close(theirs)
     seen = b""
@@ -215,11 +214,28 @@ def test_no_bar_without_rich(world: World, tmp_path: Path) -> None:
         assert re.search(r"^20/20 issued, [0-9.]+/s, 0 refused, 0 failed\r$", seen, re.MULTILINE)
 
 
-def test_a_port_that_is_taken(world: World) -> None:
-    """A sandbox says in a sentence that somebody else has its port."""
-    port = world.environment["RESPAN_BASE_URL"].rpartition(":")[2]
-    code, out, err = world.run("sandbox", "--port", port)
+def test_a_sandbox_serves_until_it_is_interrupted(world: World) -> None:
+    """It says where it is, in a form for the shell to read, and at the end what happened."""
+    options = ("--port", "0", "--limit", "1/60s", "--latency", "0", "--fault", "conflict_409:0")
+    sandbox = world.start("sandbox", *options)
+    assert sandbox.stdout is not None
+    place = dict(sandbox.stdout.readline().rstrip("\n").split("=", 1) for _ in range(2))
+    assert place.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY"}
+    created = world.run("create", env=world.environment(**place))
+    sandbox.send_signal(signal.SIGINT)
+    _, err = sandbox.communicate(timeout=10)
 
-    assert (code, out) == (1, "")
+    assert (created[0], sandbox.returncode) == (0, 0)
+    assert json.loads(created[1])["api_key"]
+    assert f"sandbox: at {place['RESPAN_BASE_URL']}, limit 1/60s; Ctrl-C ends it\n" in err
+    assert err.endswith("sandbox: 1 requests, 0 refused, 1 keys made, 1 alive\n")
+    assert world.server.fake.counts.requests == 0
+
+
+def test_a_port_that_is_taken(server: Server, run: Run) -> None:
+    """A sandbox says in a sentence that somebody else has its port."""
+    code, out, err = run("sandbox", "--port", server.fake.url.rpartition(":")[2])
+
+    assert (code, out) == (1, [])
     assert err.startswith("respan-keys: ")
     assert "address already in use" in err
