@@ -54,11 +54,12 @@ def now() -> float:
 @pytest.mark.parametrize(
     ("limit", "number"),
     [
-        (SlidingLog(60, per=60), 10_000),
+        (SlidingLog(60, per=60), 2_000),
+        pytest.param(SlidingLog(60, per=60), 10_000, marks=pytest.mark.long),
         pytest.param(FixedWindow(60, per=60), 10_000, marks=pytest.mark.long),
         (FixedWindow(60, per=60, offset=22), 1_200),
     ],
-    ids=["sliding log", "fixed window, long", "fixed window"],
+    ids=["sliding log", "sliding log, long", "fixed window, long", "fixed window"],
 )
 async def test_ten_thousand_tenants_take_as_long_as_the_limit_demands(limit: Any, number: int) -> None:
     """At 60 a minute, each tenant has one key after number seconds and hardly more, and not one request is refused."""
