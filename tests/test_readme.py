@@ -23,6 +23,11 @@ SERVICES = [block for block in BLOCKS if "FastAPI(" in block or "web.Application
 WORKERS = [block for block in BLOCKS if "procrastinate" in block]
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
+SURVIVES = re.findall(
+    r"^\| (?!\*\*|-|trouble).*$", README.partition("## What survives what")[2].partition("\n## ")[0], re.M
+)
+PROOF = re.compile(r"\[(test_\w+)\]\((tests/[\w/]+\.py)\)")
+
 FIXTURES = {"REDIS_URL": "redis_url", "DATABASE_URL": "postgres_dsn"}
 """The fixture, by the environment variable it gives the value of; made for the blocks that mention the variable."""
 
@@ -52,6 +57,16 @@ async def _run(*command: str, cwd: Path, env: dict[str, str], stop: bool = False
         process.send_signal(signal.SIGINT)
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
+
+
+def test_every_line_of_what_survives_names_its_proof() -> None:
+    """The test is there, in the file that the line leads to."""
+    assert len(SURVIVES) > 30
+    for line in SURVIVES:
+        proofs = PROOF.findall(line)
+        assert proofs, line
+        for name, path in proofs:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), line
 
 
 def test_every_python_block_has_its_test() -> None:

@@ -1,14 +1,32 @@
 """A worker that is killed again and again, and what is left in the end: each ticket's one key, and nothing else."""
 
+import asyncio
 import random
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from respan_async.testing import SlidingLog
+from respan_async.testing import FakeRespan, SlidingLog
 from tests.crash.world import POINTS, World, check, world
+
+FORGETFUL = """
+import asyncio, datetime, sys
+from respan_async import AsyncRespan, CreateKeyRequest
+
+async def main():
+    requests = (CreateKeyRequest(expires_in=datetime.timedelta(hours=1)) for _ in range(10_000))
+    async with AsyncRespan(sys.argv[2], base_url=sys.argv[1]) as respan:
+        async with respan.temporary_keys.create_many(requests, max_in_flight=8) as batch:
+            async for outcome in batch:
+                print(outcome.key.id, flush=True)
+
+asyncio.run(main())
+"""
+"""A worker that remembers nothing but what it prints."""
 
 
 async def killed(world: World, lives: Iterable[Callable[[], Awaitable[bool]]]) -> None:
@@ -41,6 +59,25 @@ async def test_a_worker_killed_at_random_times_ends_with_one_live_key_for_each_t
 
         assert world_.kills >= 3
         await check(world_)
+
+
+async def test_without_an_issuer_what_was_in_the_air_lives_on() -> None:
+    """Until its expiry, and no more than was in the air: without a ledger nobody can know of it."""
+    async with FakeRespan(latency=0.02) as fake:
+        worker = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", FORGETFUL, fake.url, fake.api_key, stdout=PIPE
+        )
+        assert worker.stdout is not None
+        held = [(await worker.stdout.readline()).decode().strip() for _ in range(50)]
+        worker.kill()
+        held += (await worker.stdout.read()).decode().split()
+        await worker.wait()
+        for _ in range(10):  # what has arrived is still done
+            await asyncio.sleep(0.01)
+
+        unheld = fake.unheld(held)
+        assert 0 < len(unheld) <= 8
+        assert all(key.expiry_date is not None for key in unheld)
 
 
 @pytest.mark.long
