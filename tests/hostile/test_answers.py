@@ -7,7 +7,7 @@ import pytest
 from respan_async import CreatedKey, Effect, RespanError
 from tests.hostile.misbehaviours import ANSWERS, FRAMINGS, Means, Misbehaviour, cuts, everything, mutants
 from tests.hostile.worlds import AGAIN, OPERATIONS, Watch, check_once, meet, play
-from tests.integration.raw_server import key
+from tests.integration.raw_server import RawServer, answer, key
 
 virtual = pytest.mark.virtual
 hostile = pytest.mark.hostile
@@ -46,6 +46,22 @@ async def test_an_answer_that_is_reset_at_every_byte(operation: str, framing: st
     watch = Watch()
 
     assert await meet(watch, operation, cuts(OPERATIONS[operation].asks, framing, "rst", every=7)) >= 10
+    watch.verdict()
+
+
+@virtual
+@every_operation
+async def test_a_redirect_leads_nowhere(operation: str) -> None:
+    """Neither the token nor the request reaches the host that a server names, by whichever operation."""
+    watch = Watch()
+    async with RawServer(key()) as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            for target in (f"{elsewhere.url}/api/temporary-keys/", elsewhere.url.removeprefix("http:"), "/elsewhere/"):
+                act = answer(status, None, {"Location": target}, name=f"redirects by {status} to {target}")
+                redirected = Misbehaviour(act, Means.REDIRECTED)
+                check_once(watch, operation, redirected, await play(watch, operation, redirected, retry=AGAIN))
+
+    assert elsewhere.connections == 0
     watch.verdict()
 
 

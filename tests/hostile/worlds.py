@@ -176,6 +176,8 @@ def check_once(watch: Watch, operation: str, misbehaviour: Misbehaviour, result:
     if not isinstance(result, RespanError):
         return
     watch.check(result.effect is effect, f"{result.effect}, where {effect} is true: {result!r}")
+    if misbehaviour.means in (Means.REDIRECTED, Means.REFUSED):
+        watch.check(result.status is not None, f"it went on elsewhere: {result!r}")
     if kind == "create":
         doubts = [one.effect for one in result.suspects]
         watch.check(doubts == [effect] * (effect is not Effect.NONE), f"{effect} with suspects {doubts}")
