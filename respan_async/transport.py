@@ -200,7 +200,7 @@ class _Connector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         """Get a connection from the pool, or make one."""
         connection = await super().connect(req, traces, timeout)
-        while (protocol := connection.protocol) in self._known and protocol is not None and protocol.should_close:
+        while (protocol := connection.protocol) is not None and protocol.should_close and protocol in self._known:
             connection.close()
             connection = await super().connect(req, traces, timeout)
         self._known.add(protocol)

@@ -304,3 +304,29 @@ async def test_a_refusal_before_anything_is_read() -> None:
         made = await respan.temporary_keys.create()
 
     assert made.api_key.reveal() == API_KEY
+
+
+async def test_a_server_that_never_ends_the_handshake() -> None:
+    """It takes the connection and says nothing, or nonsense for ever: no byte of a request, nor the token, has left."""
+
+    async def silent(connection: Connection, _: Seen) -> None:
+        await connection.reader.read()
+
+    async def trickles(connection: Connection, _: Seen) -> None:
+        while True:
+            await connection.send(b"\x16\x03\x03\x40\x00")
+            await asyncio.sleep(0.02)
+
+    for name, do in {"is silent": silent, "trickles": trickles}.items():
+        async with RawServer(Act(name, do, unread=True)) as server:
+            url = server.url.replace("http:", "https:")
+            async with AsyncRespan("token", base_url=url, retry=ONCE, timeout=0.2) as respan:
+                runs = [OPERATIONS[verb].run(respan.temporary_keys) for verb in VERBS]
+                results = await asyncio.gather(*runs, return_exceptions=True)
+
+                for verb, result in zip(VERBS, results, strict=True):
+                    assert isinstance(result, APIConnectionError), f"{verb}, where the server {name}: {result!r}"
+                    allowed = (Effect.NONE, Effect.UNKNOWN) if verb == "delete" else (Effect.NONE,)
+                    assert result.effect in allowed, f"{verb}, where the server {name}: {result.effect}"
+                assert respan.suspects == ()
+        assert server.requests == []
