@@ -5,7 +5,8 @@ import re
 import pytest
 
 from respan_async import CreatedKey, Effect, RespanError
-from tests.hostile.misbehaviours import ANSWERS, FRAMINGS, Means, Misbehaviour, cuts, everything, mutants
+from tests.hostile.framings import FRAMINGS, cuts, mutants
+from tests.hostile.misbehaviours import ANSWERS, Means, Misbehaviour, everything
 from tests.hostile.worlds import AGAIN, OPERATIONS, Watch, check_once, meet, play
 from tests.integration.raw_server import RawServer, answer, key
 

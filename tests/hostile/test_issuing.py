@@ -9,7 +9,8 @@ from respan_async import AsyncRespan, Effect, RespanError
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import CreateKeyRequest
-from tests.hostile.misbehaviours import Means, Misbehaviour, cuts, everything, slow
+from tests.hostile.framings import cuts
+from tests.hostile.misbehaviours import Means, Misbehaviour, everything, slow
 from tests.hostile.worlds import ONCE, Watch
 from tests.integration.raw_server import API_KEY, RawServer, key
 
