@@ -1,8 +1,9 @@
-"""Carrying a create to its end, whatever happens to whoever awaits it.
+"""Carrying a call to its end, whatever happens to whoever awaits it.
 
-A key that is made and then held by nobody lives on, and its secret is gone. So a call that makes one runs in a task of
-its own. When the caller is cancelled, or its deadline passes, an attempt whose bytes may have left goes on, and the
-key that then arrives is discarded: revoked by its id.
+A key that is made and then held by nobody lives on, and its secret is gone. So a call runs in a task of its own. When
+the caller is cancelled, or its deadline passes, an attempt whose bytes may have left goes on, and the key that then
+arrives is discarded: revoked by its id. Calls that make no key run so too: nothing but a future then stands between
+a caller and its cancellation, where aiohttp, whose own timeout fires in the same turn of the loop, would swallow it.
 """
 
 import asyncio

