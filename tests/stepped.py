@@ -1,7 +1,6 @@
 """Event loops that count their turns, and on which something can be done in a certain one."""
 
 import asyncio
-import asyncio.selector_events
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -12,8 +11,8 @@ Place = Literal["before", "after"]
 """Before the callbacks of a turn, or after those that are ready in it."""
 
 
-class Stepped(asyncio.selector_events.BaseSelectorEventLoop):
-    """What makes a loop count its turns."""
+class Stepped:
+    """What makes a loop count its turns; to be mixed in before one of asyncio's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +44,7 @@ class Stepped(asyncio.selector_events.BaseSelectorEventLoop):
     def _process_events(self, event_list: Any) -> None:
         super()._process_events(event_list)  # type: ignore[misc]  # as above
         for act in self._due("after") if self._acts else ():
-            self.call_soon(act)
+            asyncio.get_running_loop().call_soon(act)
 
 
 class SteppedLoop(Stepped, VirtualLoop):
@@ -61,7 +60,9 @@ def turns_until(is_over: Callable[[int], bool]) -> int:
     return next(turn for turn in itertools.count(1) if is_over(turn))
 
 
-def run(main: Awaitable[Any], loop: type[Stepped] = SteppedLoop, *, debug: bool = False) -> Any:
+def run(
+    main: Awaitable[Any], loop: Callable[[], asyncio.AbstractEventLoop] = SteppedLoop, *, debug: bool = False
+) -> Any:
     """Run something on a loop of its own whose turns are counted."""
 
     async def wrapped() -> Any:

@@ -90,7 +90,7 @@ class TimedOut:
         """Let the time be up."""
         for timeout in self._timeouts[self.which == "inner" : 1 + (self.which != "outer")]:
             with contextlib.suppress(RuntimeError):  # it is over already
-                timeout.reschedule(world.loop.time())
+                timeout.reschedule(asyncio.get_running_loop().time())
 
     async def judge(self, world: World, task: asyncio.Task[Any]) -> None:
         """See that it became a TimeoutError where it belongs, and nothing else became anything else."""
@@ -129,7 +129,7 @@ class Closed:
 
     def strike(self, world: World, task: asyncio.Task[Any]) -> None:
         """Close it."""
-        self._began = world.loop.time()
+        self._began = asyncio.get_running_loop().time()
         closing = self._closing = asyncio.create_task(self._close(world))
         if self.cancels is not None:
             self._later(world, self.cancels, task)
@@ -142,7 +142,7 @@ class Closed:
         try:
             await world.respan.aclose(self.grace)
         finally:
-            self._took = world.loop.time() - self._began
+            self._took = asyncio.get_running_loop().time() - self._began
 
     def _later(self, world: World, turns: int, task: asyncio.Task[Any]) -> None:
         if turns:
@@ -163,7 +163,7 @@ class Closed:
         error = fate(task)
         assert is_ours(error) or (self.cancels is not None and task.cancelled()), repr(error)
         assert self._closing is not None
-        assert world.loop.time() - self._began < self.grace + self.slack, "the caller was told late"
+        assert asyncio.get_running_loop().time() - self._began < self.grace + self.slack, "the caller was told late"
         await asyncio.wait({self._closing})
         assert self._took < self.grace + self.slack
         if self.cut is None:
