@@ -1,8 +1,15 @@
-"""How the death of an owner is known at once: by a lock that dies with its process."""
+"""How the death of an owner is known at once: by a lock that dies with its process.
 
+The lock's file says besides how many commits the ledger had seen when its owner last looked. So a ledger that has seen
+fewer has lost some, as one does whose log was removed: SQLite itself opens that without a word.
+"""
+
+import contextlib
 import fcntl
+import glob
 import os
 import secrets
+import threading
 from pathlib import Path
 
 from respan_async.errors import LedgerError
@@ -22,6 +29,7 @@ class OwnerLock:
         self.token = ""
         self._ledger = ledger
         self._descriptor = -1
+        self._noting = threading.Lock()  # or a note could go to a file that has the descriptor by then
 
     def acquire(self) -> None:
         """Take another token, and its lock.
@@ -42,10 +50,24 @@ class OwnerLock:
 
     def release(self) -> None:
         """Give the lock up, if there is one."""
-        if self._descriptor >= 0:
-            self.forget(self.token)
-            os.close(self._descriptor)
-            self._descriptor = -1
+        with self._noting:
+            if self._descriptor >= 0:
+                self.forget(self.token)
+                os.close(self._descriptor)
+                self._descriptor = -1
+
+    def note(self, commits: int) -> None:
+        """Note how many commits the ledger has seen, all of them durable. Not synced: it may well be fewer."""
+        with self._noting, contextlib.suppress(OSError):
+            if self._descriptor >= 0:
+                os.pwrite(self._descriptor, b"%020d" % commits, 0)
+
+    def most_noted(self) -> int:
+        """Return the most commits that any owner has noted which is alive, or has not been buried."""
+        if self._ledger is None:
+            return 0
+        notes = [_note_in(path) for path in self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")]
+        return max(notes, default=0)
 
     def forget(self, token: str) -> None:
         """Remove what an owner has left of its lock."""
@@ -70,3 +92,15 @@ class OwnerLock:
     def _path(self, token: str) -> Path:
         assert self._ledger is not None  # one in memory has one owner, and no other to look for
         return self._ledger.with_name(f"{self._ledger.name}-owner-{token}")
+
+
+def _note_in(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            note = os.read(descriptor, 20)
+        finally:
+            os.close(descriptor)
+        if len(note) == 20 and note.isdigit():
+            return int(note)
+    return 0

@@ -71,9 +71,11 @@ class SQLiteLedger:
             if not self._memory:
                 make_private(self._path)
                 check_size(self._path)
-            writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop())
+            noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
+            writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop(), self._seal)
             self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
+            await writer.do(lambda connection: self._check_whole(connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._heart.start()
         except BaseException:
@@ -267,6 +269,19 @@ class SQLiteLedger:
         if self._erased and not self._memory:
             busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             self._erased = bool(busy)
+
+    def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
+        (commits,) = connection.execute(_SQL["count_commit"]).fetchone()
+        return partial(self._lock.note, commits)
+
+    def _check_whole(self, connection: sqlite3.Connection, noted: int) -> None:
+        found = connection.execute(_SQL["get_meta"], {"name": "commits"}).fetchone()
+        if noted > (int(found[0]) if found is not None else 0):
+            name = self._path.name
+            raise LedgerError(
+                f"{self._path}: what was written last is gone: its log, {name}-wal, was removed, or the file was "
+                f"replaced by an older one. Put it back; or remove {name}-owner-* to go on without what is gone"
+            )
 
     def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
         found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()

@@ -204,6 +204,10 @@ SELECT state, count(*) FROM tickets GROUP BY state;
 -- name: count_attempts
 SELECT state, count(*) FROM attempts GROUP BY state;
 
+-- name: count_commit
+INSERT INTO meta (name, value) VALUES ('commits', '1') ON CONFLICT (name) DO UPDATE SET value = CAST(value AS INTEGER) + 1
+RETURNING CAST(value AS INTEGER);
+
 -- name: get_meta
 SELECT value FROM meta WHERE name = :name;
 

@@ -10,11 +10,13 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from respan_async.errors import LedgerError
 
 T = TypeVar("T")
+
+Seal: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
 
 _GROUP: Final = 1_000
 """Operations in one commit, at most."""
@@ -44,6 +46,7 @@ class Writer:
         connect: Opens the connection, in that thread.
         idle: Called in that thread when nothing is left to do after a commit.
         loop: Where results go.
+        seal: Called in that thread before a commit that changes something; what it returns is called after it.
     """
 
     def __init__(
@@ -51,9 +54,11 @@ class Writer:
         connect: Callable[[], sqlite3.Connection],
         idle: Callable[[sqlite3.Connection], None],
         loop: asyncio.AbstractEventLoop,
+        seal: Seal | None = None,
     ) -> None:
         self._connect = connect
         self._idle = idle
+        self._seal = seal
         self._loop = loop
         self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = loop.create_future()
@@ -118,7 +123,7 @@ class Writer:
             ended = None in group
             operations = [operation for operation in group if operation is not None and not operation.withdrawn]
             if operations:
-                _commit(connection, operations)
+                _commit(connection, operations, self._seal)
                 self._tell(_hand_out, operations)
             if ended or self._queue.empty():
                 self._tidy_up(connection)
@@ -137,8 +142,9 @@ class Writer:
             self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> None:
+def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]], seal: Seal | None) -> None:
     """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
+    changes, sealed = connection.total_changes, None
     try:
         connection.execute("BEGIN IMMEDIATE")
         if not _do_all(connection, operations):
@@ -146,6 +152,8 @@ def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]]) ->
                 connection.execute("ROLLBACK")
             connection.execute("BEGIN IMMEDIATE")
             _do_each(connection, operations)
+        if seal is not None and connection.total_changes != changes:
+            sealed = seal(connection)
     except sqlite3.Error as error:
         _fail(connection, operations, _ledger_error(error, "written"))
         return
@@ -153,6 +161,9 @@ def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]]) ->
         connection.execute("COMMIT")
     except sqlite3.Error as error:
         _fail(connection, operations, AmbiguousCommitError(f"the ledger could not be written: {error}"))
+        return
+    if sealed is not None:
+        sealed()
 
 
 def _do_all(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> bool:

@@ -86,6 +86,28 @@ async def test_a_client_that_is_closed_while_its_issuer_opens_is_closed_at_once(
     await until(lambda: not writers())
 
 
+async def test_an_issuer_whose_closing_was_cancelled_while_it_opened_does_not_stay_open(
+    fake_respan: FakeRespan,
+) -> None:
+    """Whoever closes it waits for that no longer; what opens it then finds that it is closed."""
+    ledger = TroubledLedger(SQLiteLedger(":memory:"))
+    gate = ledger.gates["recent"] = asyncio.Event()
+    async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan:
+        issuer = Issuer(respan, cast("Ledger", ledger))
+        call = asyncio.create_task(issuer.issue(TICKET))
+        await until(lambda: ledger.called["recent"])
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await issuer.aclose()
+
+        gate.set()
+        with pytest.raises(ClientStateError, match="the issuer is closed"):
+            await call
+
+    assert fake_respan.counts.requests == 0
+    await until(lambda: not writers())
+
+
 async def test_a_closing_that_is_cancelled_closes_the_ledger_all_the_same(tmp_path: Path) -> None:
     """Or its heart would go on beating, and a ticket that was in the air would stay its own."""
     async with FakeRespan(latency=0.2) as fake:
