@@ -1,5 +1,6 @@
 """Something happens at every step of issuing: nothing is lost, no key lives that nobody holds, no ticket is stuck."""
 
+import asyncio
 import contextlib
 from typing import Any, Final
 
@@ -7,11 +8,8 @@ import pytest
 
 from respan_async import InvalidResponseError, RespanError
 from respan_async.issuing import LedgerError
-from tests.hostile.ledger_steps import (
+from tests.hostile.happenings import (
     Happening,
-    Life,
-    Scenario,
-    all_survived,
     cancel,
     cancel_twice,
     close_and_let_go,
@@ -22,6 +20,8 @@ from tests.hostile.ledger_steps import (
     take_over,
     time_out,
 )
+from tests.hostile.issuing_world import Life, Scenario
+from tests.hostile.ledger_steps import all_survived
 
 LOST: Final = "lose_answer_after_create"
 
@@ -41,6 +41,12 @@ async def failing(life: Life) -> object:
 async def two_callers(life: Life) -> object:
     """Issue a ticket that somebody else is waiting for, too."""
     life.beside(life.issue())
+    return await life.issue()
+
+
+async def followed(life: Life) -> object:
+    """Issue a ticket for which somebody else begins to wait."""
+    asyncio.get_running_loop().call_soon(lambda: life.beside(life.issue()))
     return await life.issue()
 
 
@@ -79,7 +85,8 @@ SCENARIOS: Final = {
     "answer lost": Scenario(does=one, script=[LOST], deliver="slow"),
     "an id without a secret": Scenario(does=failing, script=["no_api_key"]),
     "refused": Scenario(does=one, script=["refuse:0.002"], client={"deadline": 30.0}),
-    "two callers": Scenario(does=two_callers, server={"latency": 0.002}, deliver="slow"),
+    "a caller behind another": Scenario(does=two_callers, server={"latency": 0.002}, deliver="slow"),
+    "a caller before another": Scenario(does=followed, server={"latency": 0.002}),
     "many, awaited": Scenario(does=awaited, tickets=(1, 2, 3), script=["late_create:0.005", "refuse:0.002"]),
     "many, streamed": Scenario(does=streamed, tickets=(1, 2, 3), script=["ok", "html_502_after"], deliver="slow"),
     "what a run before has left": Scenario(does=one, tickets=(0, 1), before=[LOST], deliver="at once"),
@@ -100,7 +107,15 @@ HAPPENINGS: Final = {
 }
 OPERATIONS: Final = [name for name in HAPPENINGS if name not in ("cancelled twice", "timed out", "client closed")]
 TURNS: Final = ["cancelled twice", "timed out", "client closed at once", "closing cancelled"]
-TURNED: Final = ["one ticket", "answer lost", "two callers", "many, streamed", "swept", "opened and closed"]
+TURNED: Final = [
+    "one ticket",
+    "answer lost",
+    "a caller behind another",
+    "a caller before another",
+    "many, streamed",
+    "swept",
+    "opened and closed",
+]
 
 
 @pytest.mark.parametrize(

@@ -9,18 +9,10 @@ import pytest
 
 from respan_async import RespanError
 from respan_async.issuing import AESGCMCipher, Ledger, LedgerError, PostgresLedger
-from tests.hostile.ledger_steps import (
-    Clock,
-    Happening,
-    Life,
-    MakesLedger,
-    all_survived,
-    cancel_twice,
-    close_and_let_go,
-    close_at_once,
-    fail,
-    take_over,
-)
+from tests.hostile.clocked_ledger import Clock
+from tests.hostile.happenings import Happening, cancel_twice, close_and_let_go, close_at_once, fail, take_over
+from tests.hostile.issuing_world import Life, MakesLedger
+from tests.hostile.ledger_steps import all_survived
 from tests.hostile.test_every_step_of_issuing import SCENARIOS
 from tests.servers.postgres import PostgresServer
 

@@ -16,18 +16,10 @@ from respan_async import RateLimit
 from respan_async.issuing import AttemptState, TicketState
 from respan_async.issuing.ledger import Intent
 from respan_async.testing import FakeRespan
-from tests.hostile.ledger_steps import (
-    Clock,
-    ClockedLedger,
-    Happening,
-    Life,
-    Scenario,
-    World,
-    all_survived,
-    in_file,
-    set_clock,
-    set_clock_for_a_moment,
-)
+from tests.hostile.clocked_ledger import Clock, ClockedLedger
+from tests.hostile.happenings import Happening, set_clock, set_clock_for_a_moment
+from tests.hostile.issuing_world import Life, Scenario, World, in_file
+from tests.hostile.ledger_steps import all_survived
 from tests.hostile.test_every_step_of_issuing import LOST, SCENARIOS, one
 
 FAST: Final = timedelta(days=2)
@@ -36,7 +28,7 @@ JUMPS: Final = [FAST, timedelta(hours=3), -timedelta(hours=3), -FAST]
 CLOCKED: Final = [
     "not delivered",
     "answer lost",
-    "two callers",
+    "a caller behind another",
     "many, streamed",
     "what a run before has left",
     "swept",
