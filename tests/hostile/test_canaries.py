@@ -327,7 +327,7 @@ class Place:
             self.full.set()
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("encrypted", [pytest.param(False, marks=pytest.mark.hostile), True])
 async def test_issuing_shows_no_key(
     encrypted: bool, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -74,36 +75,49 @@ async def test_a_second_ledger_in_this_process_does_not_take_the_locks_of_the_fi
     assert record.key.id == "key-1"
 
 
-@pytest.mark.parametrize("suffix", BESIDE)
-@pytest.mark.parametrize("trap", ["symlink", "dangling symlink", "hard link", "pipe", "directory", "readable"])
-async def test_a_trap_beside_a_ledger_is_not_written_to(tmp_path: Path, suffix: str, trap: str) -> None:
+def symlink(beside: Path, elsewhere: Path) -> None:
+    """A link to a file of somebody's choosing."""
+    elsewhere.touch()
+    beside.symlink_to(elsewhere)
+
+
+def hard_link(beside: Path, elsewhere: Path) -> None:
+    """A second name of it."""
+    elsewhere.touch()
+    beside.hardlink_to(elsewhere)
+
+
+def readable(beside: Path, _: Path) -> None:
+    """A file that others may read."""
+    beside.write_bytes(b"not empty")
+    beside.chmod(0o644)
+
+
+TRAPS: dict[str, Callable[[Path, Path], object]] = {
+    "symlink": symlink,
+    "dangling symlink": lambda beside, elsewhere: beside.symlink_to(elsewhere),
+    "hard link": hard_link,
+    "pipe": lambda beside, _: os.mkfifo(beside),
+    "directory": lambda beside, _: beside.mkdir(),
+    "readable": readable,
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+async def test_a_trap_beside_a_ledger_is_not_written_to(trap: str, tmp_path: Path) -> None:
     """Its log would take the secrets to wherever somebody has led it beforehand."""
-    folder, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
-    folder.mkdir()
-    beside = folder / f"keys.db{suffix}"
-    match trap:
-        case "symlink":
-            elsewhere.touch()
-            beside.symlink_to(elsewhere)
-        case "dangling symlink":
-            beside.symlink_to(elsewhere)
-        case "hard link":
-            elsewhere.touch()
-            beside.hardlink_to(elsewhere)
-        case "pipe":
-            os.mkfifo(beside)
-        case "directory":
-            beside.mkdir()
-        case "readable":
-            beside.write_bytes(b"not empty")
-            beside.chmod(0o644)
+    for suffix in BESIDE:
+        folder, elsewhere = tmp_path / suffix, tmp_path / f"elsewhere{suffix}"
+        folder.mkdir()
+        beside = folder / f"keys.db{suffix}"
+        TRAPS[trap](beside, elsewhere)
 
-    with pytest.raises(LedgerError) as caught:
-        await opened(folder / "keys.db")
+        with pytest.raises(LedgerError) as caught:
+            await opened(folder / "keys.db")
 
-    assert str(beside) in str(caught.value)
-    assert not elsewhere.exists() or elsewhere.read_bytes() == b""
-    assert not list(folder.glob("*-owner-*"))
+        assert str(beside) in str(caught.value)
+        assert not elsewhere.exists() or elsewhere.read_bytes() == b""
+        assert not list(folder.glob("*-owner-*"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")

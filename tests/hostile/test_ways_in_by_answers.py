@@ -39,24 +39,26 @@ async def test_a_next_link_to_another_host_is_not_followed(elsewhere: RawServer)
     assert [seen.target for seen in server.requests] == [f"{PATH}?page=1", f"{PATH}?page=2"]
 
 
-@pytest.mark.parametrize(
-    "link",
-    [
-        *("http://evil.example/", "?page=", "?page=-1", "?page=1e9", "?page=0x2", "?page=%0d%0aHost:x"),
-        *("?page=\uff12", "?page=2;1"),
-        *("?page=2%00", "?page=../2", "?page[]=2", "file:///etc/passwd"),
-        *("?page=1", "?page=0", "", 5, ["?page=2"], {"page": 2}),
-        *("http://[", "?" + "&".join(f"a{n}=" for n in range(2000)) + "&page=x"),
-    ],
-    ids=lambda link: repr(link)[:30],
-)  # fmt: skip
-async def test_a_next_link_without_a_sane_page_is_no_page(link: object) -> None:
-    """It is told, and the list does not go round and round."""
-    async with RawServer(page(next=link)) as server, AsyncRespan("k", base_url=server.url) as respan:
-        with pytest.raises(InvalidResponseError):
-            _ = [found async for found in respan.temporary_keys.list()]
+INSANE: list[object] = [
+    *("http://evil.example/", "?page=", "?page=-1", "?page=1e9", "?page=0x2", "?page=%0d%0aHost:x"),
+    *("?page=\uff12", "?page=2;1"),
+    *("?page=2%00", "?page=../2", "?page[]=2", "file:///etc/passwd"),
+    *("?page=1", "?page=0", "", 5, ["?page=2"], {"page": 2}),
+    *("http://[", "?" + "&".join(f"a{n}=" for n in range(2000)) + "&page=x"),
+]
 
-    assert [seen.target for seen in server.requests] == [f"{PATH}?page=1"]
+
+async def test_a_next_link_without_a_sane_page_is_no_page() -> None:
+    """It is told, and the list does not go round and round."""
+    async with (
+        RawServer(*(page(next=link) for link in INSANE)) as server,
+        AsyncRespan("k", base_url=server.url) as respan,
+    ):
+        for link in INSANE:
+            with pytest.raises(InvalidResponseError):
+                _ = [found async for found in respan.temporary_keys.list()]
+
+    assert [seen.target for seen in server.requests] == [f"{PATH}?page=1"] * len(INSANE)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -55,6 +55,7 @@ def test_a_schema_name_that_is_sql_is_refused(schema: str) -> None:
         PostgresLedger("postgresql://localhost/db", schema=schema)
 
 
+@pytest.mark.hostile
 def test_nothing_is_unpickled_evaluated_or_run() -> None:
     """What comes from a server, a file or a database is JSON, CSV or a row, and nothing that could be code."""
     forbidden = {
