@@ -34,7 +34,8 @@ class RespanError(Exception):
         suspects: The attempts that may have left a key nobody holds.
         status: The HTTP status of the last answer, or None when there was none.
         request_id: The server's id of the last request, where it sent one.
-        body: The last answer's body: text, at most 2,000 characters, secrets redacted.
+        body: The last answer's body: text, at most 2,000 characters, secrets redacted; of a 2xx, in which a key may be
+            of any form, every long word.
         attempts: How many requests were made, those among them that met no server or a refusal.
         retryable: Whether the same call may succeed later.
     """
