@@ -48,8 +48,9 @@ def checked(cipher: Cipher | None) -> Cipher | None:
     """
     if cipher is None or callable(getattr(cipher, "decrypt", None)):
         return cipher
-    # Its type alone is told: it may be the key.
-    raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {type(cipher).__name__}")
+    # Its type alone is told: it may be the key, which is veiled by now.
+    kind = {Secret: str, Sealed: bytes}.get(type(cipher), type(cipher))
+    raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {kind.__name__}")
 
 
 class AESGCMCipher:
