@@ -6,13 +6,14 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import NormalizedName, canonicalize_name
 from packaging.version import Version
 
 ROOT: Final = Path(__file__).parent.parent.parent
@@ -48,6 +49,7 @@ def requirements(*groups: list[str]) -> Iterator[Requirement]:
                 yield requirement
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """Find what a file imports, wherever in it, by the names under which it is installed."""
     names: set[str] = set()
@@ -97,7 +99,7 @@ def test_licenses_go_with_ours() -> None:
 # ------------------------------------------------------------------ the lock
 
 
-def locked() -> dict[str, str]:
+def locked() -> dict[NormalizedName, str]:
     """Read the lock: names and versions."""
     entries = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / ".ci" / "dev.lock").read_text(), re.MULTILINE)
     return {canonicalize_name(name): version for name, version in entries}
@@ -134,11 +136,10 @@ def test_the_lock_is_whole() -> None:
     versions = locked()
     environment = {**default_environment(), "extra": ""}
 
-    for name in versions:
-        try:
-            needs = importlib.metadata.requires(name) or ()
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    installed = {canonicalize_name(found.name): found for found in importlib.metadata.distributions()}
+    for name in versions.keys() & installed.keys():
+        # Another version may need other things.
+        needs = (installed[name].requires if installed[name].version == versions[name] else None) or ()
         for need in map(Requirement, needs):
             if need.marker is None or need.marker.evaluate({key: str(value) for key, value in environment.items()}):
                 assert canonicalize_name(need.name) in versions, f"{name} needs {need.name}; run .ci/lock"
