@@ -25,11 +25,13 @@ _KEY: Final = bytes(range(32))
 
 def base_url(data: bytes) -> None:
     """A base URL: https, or http to this very machine; scheme, host and port, and the host that everybody reads."""
+    text = text_of(data)
     try:
-        url = checked_url(text_of(data), allow_http=False)
+        url = checked_url(text, allow_http=False)
     except ConfigurationError as error:
         told(error)
         return
+    assert not urlsplit(text).username
     assert url.isascii()
     assert url.isprintable()
     parts = urlsplit(url)

@@ -1,18 +1,22 @@
 """Good inputs, what to put in their place, and mutations that keep their structure."""
 
+import html
 import json
 import random
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from respan_async.secret import Secret
 
 SAMPLES: Final = Path(__file__).parent.parent / "samples"
 CORPUS: Final = Path(__file__).parent / "corpus"
 
-BEARER: Final = "cnryTokn.0aK9sD8fG7hJ6kL5zX4cV3bN2mQ1wE0r"
+BEARER: Final = 'cnry/0aK9+sD8f"G7hJ\\6kL5<zX4c&V3bN=2mQ1'
 TOKEN: Final = Secret(BEARER)
-"""What is never to be seen in an error, whatever a server echoes."""
+"""What is never to be seen in an error, whatever a server echoes; JSON, URLs and HTML each write it in another way."""
+_IN_JSON: Final = json.dumps(BEARER)[1:-1]
+ECHOES: Final = (BEARER, _IN_JSON, _IN_JSON.replace("/", "\\/"), quote(BEARER, safe=""), html.escape(BEARER))
 KEY_TEXT: Final = "vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
 
 CREATED_A: Final = (SAMPLES / "create-response-a.json").read_bytes().strip()
@@ -47,7 +51,7 @@ ODD: Final[tuple[Any, ...]] = (
     "\ud800",
     "\U0001f511",
     "x" * 600,
-    BEARER,
+    *ECHOES,
     f"Bearer {BEARER}\n",
     KEY_TEXT,
     f"\n{KEY_TEXT}",

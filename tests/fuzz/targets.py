@@ -10,18 +10,23 @@ from typing import Final
 import attrs
 
 from tests.fuzz import answers, arguments, stored
-from tests.fuzz.payloads import BEARER, CORPUS, CREATED_A, CREATED_B, KEY_TEXT, LISTED, TENANTS
+from tests.fuzz.payloads import CORPUS, CREATED_A, CREATED_B, ECHOES, KEY_TEXT, LISTED, TENANTS
 
 _THROTTLED: Final = b'429\nRetry-After: 60\n\n{"detail":"Rate limit exceeded","retry_after":60}'
 _REFUSALS: Final = (
     _THROTTLED,
+    b"429\nRetry-After: inf\n\n",
+    b'503\nRetry-After: -1\n\n{"retry_after":-1e30}',
     b"429\nRetry-After: Wed, 21 Oct 2026 07:28:00 GMT\nDate: Wed, 21 Oct 2026 07:27:00 GMT\n\n",
     b'400\nX-Request-ID: req-1\n\n{"detail":"Validation error","errors":{"name":["Too long.","Too odd."]}}',
     b'400\n\n{"name":["Ensure this field has no more than 50 characters."],"limit_policies":[{"period":["No."]}]}',
     b'401\n\n{"error":{"message":"no","type":"auth","param":null,"code":"401","retry_after":1.5}}',
     b"502\nContent-Type: text/html\n\n<html><h1>Bad Gateway</h1></html>",
     b"301\nLocation: https://elsewhere.example/\n\n",
-    f'403\nX-Request-ID: {BEARER}\n\n{{"detail":"Bearer {BEARER}\\nis wrong","key":"x{KEY_TEXT}"}}'.encode(),
+    *(
+        f'403\nX-Request-ID: {echo}\n\n{{"detail":"Bearer {echo}\\nis wrong","key":"x{KEY_TEXT}"}}'.encode()
+        for echo in ECHOES
+    ),
     f'500\n\n{{"id":"1","api_key":"{KEY_TEXT}","hashed_key":"pbkdf2$1$\\"abc'.encode(),
 )
 _ODD_BYTES: Final = (b"[", b'{"a":', b'"\\', b'"', b"9", b" ", b"%", b"/", b"\n", b"\x00", b"\xff", b"a.", b"a,")
@@ -51,13 +56,19 @@ class Target:
 TARGETS: Final = {
     "created": Target(
         answers.created,
-        (CREATED_A, CREATED_B, b'{"id":"1","api_key":"k"}', b'{"id":"1"}'),
+        (
+            CREATED_A, CREATED_B, b'{"id":"1","api_key":"k"}', b'{"id":"1"}', b'{"id":"1","api_key":"a b"}',
+            b'{"id":"1","api_key":"a\\u0000b"}', b'{"id":"\\n","api_key":"k"}', b'{"id":1,"api_key":"k"}',
+        ),
         _each((b"", b'{"id":"', b'{"id":"1","api_key":"')),
         size=1_000_000,
     ),
     "listed": Target(
         answers.listed,
-        (LISTED, b"[" + CREATED_A + b"]", b'{"results":[],"next":"https://h/?page_size=5&page=2"}'),
+        (
+            LISTED, b"[" + CREATED_A + b"]", b'{"results":[],"next":"https://h/?page_size=5&page=2"}',
+            b'{"results":[],"next":"?page=-1"}', '{"results":[],"next":"?page=٣"}'.encode(),
+        ),
         _each((b"", b"[{}", b'{"results":[],"next":"?'), b'{"id":"1"},', b"page=1&"),
         size=1_000_000,
     ),
