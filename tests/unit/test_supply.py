@@ -40,6 +40,9 @@ LESSER: Final = {"psycopg"}
 """LGPL: used as a library, under an extra, and not changed."""
 
 
+in_a_checkout = pytest.mark.skipif(not (ROOT / ".ci").is_dir(), reason="an sdist has no .ci")
+
+
 def requirements(*groups: list[str]) -> Iterator[Requirement]:
     """Read requirements, without those that only join extras."""
     for group in groups:
@@ -105,6 +108,7 @@ def locked() -> dict[NormalizedName, str]:
     return {canonicalize_name(name): version for name, version in entries}
 
 
+@in_a_checkout
 def test_the_lock_still_satisfies_what_is_declared() -> None:
     """When this fails, run `.ci/lock`."""
     versions = locked()
@@ -115,6 +119,7 @@ def test_the_lock_still_satisfies_what_is_declared() -> None:
         assert requirement.specifier.contains(Version(version)), f"{requirement}: {version} is locked; run .ci/lock"
 
 
+@in_a_checkout
 def test_the_lock_holds_hashes_and_no_places() -> None:
     """Each line is a version, a hash or a reason; where it is fetched from is for whoever installs it to say."""
     text = (ROOT / ".ci" / "dev.lock").read_text()
@@ -131,6 +136,7 @@ def test_the_lock_holds_hashes_and_no_places() -> None:
     assert not re.search(r"^#.*(/|-i )\S*(simple|home|tmp|opt)", text, re.MULTILINE)
 
 
+@in_a_checkout
 def test_the_lock_is_whole() -> None:
     """What the locked things need is locked too; pip would refuse the file otherwise."""
     versions = locked()
@@ -148,6 +154,7 @@ def test_the_lock_is_whole() -> None:
 # ------------------------------------------------------------- the lower ends
 
 
+@in_a_checkout
 def test_every_range_has_a_lowest_version(capsys: pytest.CaptureFixture[str]) -> None:
     """One that is tested: what `.ci/lowest.py` prints is what the suite runs with."""
     script: dict[str, Any] = {"__name__": "lowest", "__file__": str(ROOT / ".ci" / "lowest.py")}
