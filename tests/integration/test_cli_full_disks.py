@@ -1,6 +1,8 @@
 """`respan-keys` on a full disk: of keys, of the ledger, behind standard output."""
 
+import contextlib
 import re
+import sqlite3
 from collections import Counter
 from pathlib import Path
 
@@ -88,3 +90,25 @@ def test_a_key_that_can_be_neither_delivered_nor_revoked_is_named(server: Server
     assert f"t.csv:2: t0: key {alive} could not be put on record nor revoked (" in err
     assert "it is alive, and nobody's: respan-keys delete -- " in err
     assert alive in err.partition("respan-keys delete -- ")[2]
+
+
+def test_a_ledger_that_fails_half_way_is_told_once_and_what_it_may_have_left_as_well(server: Server, run: Run) -> None:
+    """Of a ticket whose answer had been lost before it is said that a key may have been made; of the others nothing."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    with contextlib.closing(sqlite3.connect("keys.jsonl.ledger")) as ledger, ledger:
+        ledger.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON attempts WHEN (SELECT count(*) FROM attempts) >= 2 "
+            "BEGIN SELECT RAISE(ABORT, 'disk is full'); END"
+        )
+    server.fake.script("lose_answer_after_create")
+    first = run("issue", tenants(9), "--out", "keys.jsonl", "--max-in-flight", "1")
+    second = run("issue", "t.csv", "--out", "keys.jsonl", "--max-in-flight", "8")
+
+    for code, _, err in (first, second):
+        assert code == 1
+        assert err.count("; no more keys are asked for") == 1
+    assert "t.csv:3: t1: " in first[2]
+    assert "disk is full; a key may have been made that nobody holds" in first[2]
+    assert "1 failed, 7 not sent, 0 refused, 1 suspects" in first[2]
+    assert "0 failed, 8 not sent, 0 refused, 1 suspects" in second[2]
+    assert server.fake.counts.requests == 2
