@@ -18,6 +18,8 @@ def test_only_an_absence_that_was_told_is_told_to_be_over() -> None:
         assert not absence.ended()
         assert [absence.failed(100.0, 101.0) for _ in range(3)] == [False, True, False]
         assert absence.ended()
+        assert [absence.failed(100.0, 101.0) for _ in range(2)] == [False, True]
+        assert absence.ended()
 
 
 def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:

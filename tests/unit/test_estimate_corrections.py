@@ -157,6 +157,19 @@ def test_a_learned_limit_rises_to_what_was_let_in(asked: float | None) -> None:
     assert story.limit == RateLimit(12, per=60)
 
 
+def test_what_was_let_in_counts_though_the_limit_has_just_been_met() -> None:
+    """Two more than the limit came in between two refusals: then it is two more, and not one less."""
+    story = learned(10)
+    story.let_in(*spread(1061, 10, 1))
+    story.refuse(1063, 57.9)
+    assert story.limit == RateLimit(10, per=60)
+
+    story.let_in(1064.0, 1064.1)
+    story.refuse(1065, 55.5)
+
+    assert story.limit == RateLimit(12, per=60)
+
+
 def test_only_what_can_still_count_when_a_slot_comes_back_is_counted() -> None:
     """What is to come back in twenty seconds was let in forty seconds ago; what is older is gone by now."""
     story = Story(MINUTE)
@@ -193,6 +206,12 @@ def test_a_longer_period_takes_back_what_had_lowered_the_number() -> None:
     assert story.limit is not None
     assert story.limit.per > 50
     assert story.limit.limit == 48  # so many of them came within that period, and sixty were allowed once
+
+    story.let_in(*spread(2000, 60, 30))
+    story.refuse(2030, 70.5)
+
+    assert story.limit.per > 90
+    assert story.limit.limit == 48  # sixty were allowed in a shorter period, which was wrong
 
 
 # -------------------------------------------------------------------------------------------------------- periods

@@ -285,12 +285,33 @@ async def test_after_a_pause_one_is_wanted_and_then_more() -> None:
     await asyncio.sleep(31)
     assert window.wanted[:2] == (1, 1)
 
-    window.open = True
-    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED) if not line.order else None
-    window.open = False
     for task in line.tasks.values():
         task.cancel()
     await asyncio.sleep(0)
+
+
+async def test_who_is_in_the_air_after_trouble_leaves_less_room() -> None:
+    """Two may be there after one success: one is, so one more is wanted."""
+    for end, priority, other in ((End.REFUSED, INTERACTIVE, 1), (End.FAILED, BATCH, 5)):
+        window = Asked()
+        paced = Pacer(window, max_in_flight=9)
+        for culprit in "abc":
+            paced.settle(await paced.acquire(priority), end, caller=culprit, retry_after=0.5)
+            await asyncio.sleep(0.6 if end is End.REFUSED else 0)
+        await asyncio.sleep(1)
+        paced.settle(await paced.acquire(priority), End.ANSWERED)
+        await paced.acquire(priority)
+        window.open = False
+        line = Line(paced)
+        for index in range(5):
+            line.join(f"i{index}")
+            line.join(f"b{index}", BATCH)
+        await asyncio.sleep(0)
+
+        assert window.wanted[:2] == (other, 1)
+        for task in line.tasks.values():
+            task.cancel()
+        await asyncio.sleep(0)
 
 
 async def test_in_an_outage_only_the_lower_classes_are_wanted_one_by_one() -> None:

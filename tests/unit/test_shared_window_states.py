@@ -30,6 +30,7 @@ class Log:
         heard: When it was asked what.
         callers: In whose context.
         trip: Seconds that an answer takes.
+        epoch: Which log it is.
         away: Whether it cannot be reached.
         closed: Whether it was closed.
     """
@@ -39,6 +40,7 @@ class Log:
         self.heard = list[tuple[float, Ask]]()
         self.callers = set[str]()
         self.trip = 0.01
+        self.epoch = "e"
         self.away = self.closed = False
 
     async def exchange(self, ask: Ask) -> Grants:
@@ -51,7 +53,7 @@ class Log:
         number = ask.urgent + ask.patient
         if number and self.says:
             return self.says.pop(0)
-        return attrs.evolve(ANSWER, begins=(0.0,) * number)
+        return attrs.evolve(ANSWER, epoch=self.epoch, begins=(0.0,) * number)
 
     async def aclose(self) -> None:
         """Note it."""
@@ -302,6 +304,39 @@ async def test_what_is_held_when_the_log_is_gone_is_given_back(log: Log, pacer: 
     assert log.told(Fate.UNUSED) == 1
     assert now() < 1012
     pacer.settle(flying, End.ANSWERED)
+
+
+async def test_what_another_log_had_granted_is_given_back(log: Log, pacer: Pacer) -> None:
+    """The one that is there now knows nothing of it."""
+    window = pacer.window
+    flying = await pacer.acquire(INTERACTIVE)  # of which the log is told again and again
+    log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
+    waiting = asyncio.create_task(send(pacer, priority=BATCH))
+    await asyncio.sleep(1)
+    assert window.wakes_at(now()) is not None
+
+    log.epoch = "f"
+    await waiting
+
+    assert now() < 1012
+    assert log.told(Fate.UNUSED) == 1
+    pacer.settle(flying, End.ANSWERED)
+
+
+@pytest.mark.parametrize(("used", "asks"), [(9, True), (10, False)])
+async def test_an_interactive_call_asks_for_a_slot_of_its_own_only_if_there_are_free_ones(
+    log: Log, pacer: Pacer, used: int, asks: bool
+) -> None:
+    """Else the one that a batch holds ahead is the first that comes; it goes to the call."""
+    log.says = [attrs.evolve(ANSWER, used=used, begins=(30.0,))]
+    waiting = asyncio.create_task(send(pacer, priority=BATCH))
+    await asyncio.sleep(1)
+
+    call = asyncio.create_task(send(pacer))
+    await asyncio.sleep(1)
+
+    assert any(ask.urgent for ask in log.asks) is asks
+    await asyncio.gather(waiting, call)
 
 
 async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_answer(
