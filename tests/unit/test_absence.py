@@ -38,13 +38,14 @@ def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
 
 def test_an_absence_is_long_when_the_others_may_have_gone_on_without_the_log() -> None:
     """Counted from the first try: longer than two tries and the longest pause between them."""
-    absence = Absence(MINUTE, 0.5, timeout=1.0)
+    absence = Absence(MINUTE, 0.5, timeout=3.0)
     assert not absence.is_long(1e9)
     absence.failed(100.0, 101.0)
     absence.failed(102.0, 103.0)
 
-    assert not absence.is_long(104.0)
-    assert absence.is_long(104.001)
+    assert absence.within == 8.0
+    assert not absence.is_long(108.0)
+    assert absence.is_long(108.001)
 
 
 def test_it_falls_back_when_nothing_the_others_had_counts_any_more() -> None:

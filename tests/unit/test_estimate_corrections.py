@@ -379,6 +379,35 @@ def test_a_refused_scout_doubles_the_patience_and_begins_anew_with_one() -> None
     assert story.estimate.scouts(1366) == 1
 
 
+def test_scouts_go_in_steps_of_a_hundredth() -> None:
+    """Whole ones."""
+    story = learned(250)
+    story.let_in(*spread(1061, 250, 1))
+
+    assert story.estimate.scouts(1122) == 2
+    assert isinstance(story.estimate.scouts(1122), int)
+
+
+def test_a_limit_that_was_given_and_lowered_is_scouted_up_to_what_was_given() -> None:
+    """One, and then not two, for two would be one more than was given."""
+    story = Story(RateLimit(10, per=60))
+    story.let_in(*spread(1000, 8, 1))
+    story.refuse(1001, 59)
+    assert story.limit == RateLimit(8, per=60)
+    found = list[int]()
+
+    now = 1061.0
+    for _ in range(3):
+        assert story.limit is not None
+        story.let_in(*spread(now, story.limit.limit, 1))
+        found.append(story.estimate.scouts(now + 61))
+        story.let_in(*spread(now + 61, story.limit.limit + found[-1], 1))
+        now += 122
+
+    assert found == [1, 1, 0]
+    assert story.limit == RateLimit(10, per=60)
+
+
 def test_patience_has_an_end() -> None:
     """However often scouts were refused, after sixty-four clean periods one goes again."""
     story = learned(10)

@@ -124,3 +124,35 @@ def test_a_scout_that_is_refused_was_to_be_expected() -> None:
 
     assert window.refused(now + 1.1, now + 1, 59.0) is True
     assert window.delay(now + 2) > 0
+
+
+def test_while_nothing_is_known_nobody_waits() -> None:
+    """What is taken is what is in the air."""
+    window = flying(None, 3)
+
+    assert window.used(100.0) == 3
+    assert window.delay(100.0, ahead=1000) == 0.0
+
+
+def test_a_slot_that_comes_back_in_a_moment_is_waited_for_so_long() -> None:
+    """Not for a second."""
+    window = LocalWindow(RateLimit(1, per=60))
+    let_in(window, 100.0)
+
+    assert window.delay(159.75) == 0.25
+    assert window.delay(160.0) == 0.0
+
+
+def test_the_first_answer_after_a_refusal_that_said_nothing_tells_the_period() -> None:
+    """It is as long as the oldest of the burst is old by then, at most."""
+    window = LocalWindow(None)
+    let_in(window, *(100 + nth / 10 for nth in range(10)))
+    window.take(101.0)
+    window.refused(101.0, 100.9, None)
+    window.take(108.0)
+    window.refused(108.0, 107.9, None)
+    assert window.limit is None
+
+    let_in(window, 110.5)
+
+    assert window.limit == RateLimit(10, per=10)

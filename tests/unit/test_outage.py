@@ -30,7 +30,7 @@ def test_one_success_ends_the_row() -> None:
 
     outage.served(99.0, 64)
 
-    assert [outage.failed(100.0, culprit) for culprit in "aab"] == [None, None, 0.5]
+    assert [outage.failed(100.0, culprit) for culprit in "cdc"] == [None, None, 0.5]
 
 
 def test_pauses_are_bounded() -> None:

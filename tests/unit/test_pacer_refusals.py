@@ -163,11 +163,14 @@ async def test_a_pause_counts_for_a_deadline_by_what_is_left_of_it() -> None:
 
 
 async def test_an_outage_counts_for_the_deadlines_of_the_lower_classes_only() -> None:
-    """It holds nobody else back."""
+    """It holds nobody else back, which is told with it."""
+    told = list[tuple[str, float, bool]]()
     paced = pacer(RateLimit(1000, per=1))
+    paced.on_pause = lambda *event: told.append(event)
     for culprit in "abc":
         paced.settle(await paced.acquire(BATCH), End.FAILED, caller=culprit)
     assert paced.outage
+    assert told == [("outage", 0.5, True)]
 
     for priority in (BATCH, SWEEP):
         with pytest.raises(TooLate) as caught:
@@ -261,9 +264,10 @@ async def test_no_more_is_wanted_than_could_go() -> None:
     for index in range(5):
         line.join(f"i{index}")
         line.join(f"b{index}", BATCH)
+    line.join("s", SWEEP)
     await asyncio.sleep(0)
 
-    assert window.wanted == (2, 2, 15)
+    assert window.wanted == (2, 2, 16)
     for task in line.tasks.values():
         task.cancel()
     await asyncio.sleep(0)
