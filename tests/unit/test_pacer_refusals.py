@@ -337,3 +337,91 @@ async def test_in_an_outage_only_the_lower_classes_are_wanted_one_by_one() -> No
     for task in line.tasks.values():
         task.cancel()
     await asyncio.sleep(0)
+
+
+# ------------------------------------------------------------------------------------------------------------ slots
+
+
+@pytest.mark.parametrize(
+    ("end", "callers", "outage"),
+    [
+        (End.FAILED, "abc", True),
+        (End.LOST, "abc", True),
+        (End.UNREACHED, "aaa", True),
+        (End.FAILED, "aaa", False),
+        (End.LOST, "aaa", False),
+        (End.UNUSED, "abc", False),
+        (End.ANSWERED, "abc", False),
+    ],
+)
+async def test_an_outage_is_told_by_how_slots_ended(end: End, callers: str, outage: bool) -> None:
+    """Failed or lost, of different calls; that nobody can be reached is no call's own trouble."""
+    paced = pacer(MINUTE)
+
+    for caller in callers:
+        paced.settle(await paced.acquire(INTERACTIVE), end, caller=caller)
+
+    assert paced.outage is outage
+
+
+async def test_a_call_that_reaches_nobody_ends_the_counting_of_a_burst_too() -> None:
+    """Its slot is no longer in the air."""
+    paced = pacer()
+    await answered(paced, 10)
+    first, second = await flight(paced, 2)
+    await asyncio.sleep(0.1)
+    paced.settle(first, End.REFUSED, caller="a", retry_after=59.9)
+
+    paced.settle(second, End.UNREACHED, caller="b")
+
+    assert paced.window.limit == RateLimit(10, per=60)
+
+
+async def test_a_slot_says_whose_it_is_and_when_it_was_asked_for_and_granted() -> None:
+    """From the moment of standing in line."""
+    paced = pacer(RateLimit(1, per=60))
+    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED)
+    await asyncio.sleep(10)
+
+    slot = await paced.acquire(BATCH)
+
+    assert slot.priority is BATCH
+    assert slot.asked_at == pytest.approx(1010, abs=0.01)
+    assert slot.granted_at == pytest.approx(1060, abs=0.01)
+
+
+async def test_where_no_interactive_calls_come_nothing_is_left_free_for_them() -> None:
+    """A batch alone uses the whole limit."""
+    paced = pacer(MINUTE)
+    paced.demand()
+    line = Line(paced)
+    for index in range(70):
+        line.join(f"{index}", BATCH)
+
+    await asyncio.sleep(59.5)
+
+    assert len(line.order) == 60
+    for task in line.tasks.values():
+        task.cancel()
+    await asyncio.sleep(0)
+
+
+async def test_who_is_cancelled_leaves_nothing_behind() -> None:
+    """Neither a place in line, nor a slot that was granted in the same moment."""
+    paced = pacer(RateLimit(1, per=60))
+    slot = await paced.acquire(INTERACTIVE)
+    assert slot.asked_at == slot.granted_at == now()
+    first, second = (asyncio.create_task(paced.acquire(INTERACTIVE)) for _ in range(2))
+    await asyncio.sleep(0)
+    assert paced.waiting(INTERACTIVE) == 2
+
+    second.cancel()
+    await asyncio.sleep(0)
+    assert paced.waiting(INTERACTIVE) == 1
+
+    paced.settle(slot, End.UNUSED)  # which grants it to the first
+    first.cancel()
+    await asyncio.wait({first, second})
+
+    assert first.cancelled()
+    assert (paced.waiting(INTERACTIVE), paced.in_air, paced.window.used(now())) == (0, 0, 0)
