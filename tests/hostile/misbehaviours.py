@@ -161,8 +161,10 @@ def heads(operation: str) -> Iterator[Misbehaviour]:
 def statuses() -> Iterator[Misbehaviour]:
     """Give whole answers of every kind of status that is no success."""
     for status in (*range(300, 309), *range(400, 432), 451, 499, *range(500, 512), 520, 598, 599, 600, 777, 999):
-        kinds = {3: Means.REDIRECTED, 4: Means.REFUSED}
-        means = {404: Means.ABSENT, 408: Means.FAILED}.get(status) or kinds.get(status // 100, Means.FAILED)
+        # A 304 has no body, so that what comes after its head is no HTTP.
+        odd = {304: Means.GARBAGE, 404: Means.ABSENT, 408: Means.FAILED}
+        usual = {3: Means.REDIRECTED, 4: Means.REFUSED}.get(status // 100, Means.FAILED)
+        means = odd.get(status, usual)
         headers = {"Location": "http://elsewhere.invalid/api/temporary-keys/", "Retry-After": "-1"}
         yield Misbehaviour(raw(f"answers {status}", message(status, b'{"detail":"no"}', headers)), means)
     upgrade = b"Upgrade: x\r\nConnection: Upgrade\r\n\r\n"
