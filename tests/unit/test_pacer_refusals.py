@@ -425,3 +425,21 @@ async def test_who_is_cancelled_leaves_nothing_behind() -> None:
 
     assert first.cancelled()
     assert (paced.waiting(INTERACTIVE), paced.in_air, paced.window.used(now())) == (0, 0, 0)
+
+
+async def test_where_an_interactive_call_came_one_slot_is_left_free_for_the_next() -> None:
+    """However long the batch: when all but one are taken, the next call does not wait."""
+    paced = pacer(MINUTE)
+    paced.demand()
+    await answered(paced, 1)
+    line = Line(paced)
+    for index in range(70):
+        line.join(f"{index}", BATCH)
+
+    await asyncio.sleep(59.5)
+
+    assert paced.window.used(now()) == 59
+    assert (await paced.acquire(INTERACTIVE)).granted_at == now()
+    for task in line.tasks.values():
+        task.cancel()
+    await asyncio.sleep(0)
