@@ -103,7 +103,7 @@ def configure(work: Path, group: Group, tests: Sequence[str]) -> None:
 
 def mutmut(work: Path, *arguments: str, check: bool = True) -> str:
     """Run it in a copy."""
-    command = [sys.executable, "-m", "mutmut", *arguments]
+    command = [str(Path(sys.executable).with_name("mutmut")), *arguments]  # run by -m, it imports itself twice
     return subprocess.run(command, cwd=work, check=check, stdout=subprocess.PIPE, text=True).stdout
 
 
@@ -118,13 +118,16 @@ def mutate_functions(work: Path, group: Group) -> dict[str, Counter[str]]:
     children = f"--max-children={os.cpu_count() or 1}"
     configure(work, group, group.quick)
     mutmut(work, "run", children, "respan_async.*")
-    left = [name for name, verdict in verdicts(work).items() if LEFT_OVER.search(verdict)]
+    found = verdicts(work)
+    left = [name for name, verdict in found.items() if LEFT_OVER.search(verdict)]
     if left and group.slow:
         configure(work, group, (*group.quick, *group.slow))
         mutmut(work, "run", children, *left)
+        second = verdicts(work)  # with other tests, mutmut forgets what it knew of the rest
+        found |= {name: second[name] for name in left}
     counted: dict[str, Counter[str]] = {file: Counter() for file in group.files}
     with (work / "survivors.diff").open("a") as diffs:
-        for name, verdict in verdicts(work).items():
+        for name, verdict in found.items():
             counted[name.partition(".x")[0].replace(".", "/") + ".py"][verdict] += 1
             if LEFT_OVER.search(verdict):
                 diffs.write(mutmut(work, "show", name, check=False) or f"# {name}: {verdict}\n")
