@@ -242,8 +242,12 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
     content = response.content
     closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
+    over = partial(_no_more, content)
     if closed is not None:
-        closed.add_done_callback(partial(_no_more, content))
+        # The connection outlives the answer, and so does what is hung on it: one for all answers, one for this.
+        closed.remove_done_callback(_look_at)
+        closed.add_done_callback(_look_at)
+        closed.add_done_callback(over)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -255,15 +259,22 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
             raise _BrokenOff(response.status, error) from None
+    finally:
+        if closed is not None:
+            closed.remove_done_callback(over)
     return Answer(response.status, response.headers, b"".join(chunks), False, resends)
 
 
-def _no_more(content: aiohttp.StreamReader, closed: asyncio.Future[None]) -> None:
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Look at how a connection ended, or asyncio would complain that nobody does."""
+    _ = closed.cancelled() or closed.exception()
+
+
+def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
     """End the reading of an answer whose connection is gone.
 
     After bytes within a body that are no HTTP, aiohttp closes the connection and tells nobody who waits for the rest.
     """
-    _ = closed.cancelled() or closed.exception()  # looked at
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())
 

@@ -1,6 +1,7 @@
 """Servers that do not listen, let nobody stay, or break within an answer."""
 
 import asyncio
+import gc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,8 +14,10 @@ from tests.hostile.misbehaviours import ANSWERS, Means, pieces
 from tests.hostile.worlds import AGAIN, ONCE, OPERATIONS, Watch
 from tests.integration.raw_server import (
     API_KEY,
+    FIN,
     FIN_AT_ONCE,
     NOBODY,
+    RST,
     RST_AT_ONCE,
     Act,
     Connection,
@@ -68,6 +71,26 @@ async def test_garbage_within_a_body_before_anybody_reads_it() -> None:
             await asyncio.wait_for(respan.temporary_keys.create(), 100)
 
     assert caught.value.effect is Effect.LOST
+
+
+@pytest.mark.parametrize("last", [FIN, RST], ids=str)
+async def test_answers_in_pieces_leave_nothing_on_their_connection(last: Act) -> None:
+    """However many there are on one; and how it ends is nobody's complaint."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    whole = message(*ANSWERS["create"])
+    acts = [pieces("in two", Means.DONE, whole[:-9], whole[-9:], pause=0.001, then="keep").act] * 8
+    async with RawServer(*acts, last) as server, AsyncRespan("token", base_url=server.url, retry=ONCE) as respan:
+        for _ in acts:
+            await respan.temporary_keys.create()
+        left = sum(isinstance(each, aiohttp.StreamReader) for each in gc.get_objects())
+        with pytest.raises(APIConnectionError):
+            await respan.temporary_keys.create()
+    gc.collect()
+
+    assert server.connections == 1
+    assert left < 4
+    assert complaints == []
 
 
 # ------------------------------------------------------------- not listening
