@@ -161,12 +161,20 @@ def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
     if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
         raise DecodeError("expected a non-empty string as api_key")
-    # A server that says it twice, under a name which nobody here knows, does not have it shown.
-    extra, secret = values["extra"], api_key.reveal()
+    extra = values["extra"]
     for name, raw in extra.items():
-        if (type(raw) is str and secret in raw) or (type(raw) in (list, dict) and secret.encode() in orjson.dumps(raw)):
-            extra[name] = Secret(raw if type(raw) is str else orjson.dumps(raw).decode())
+        if type(raw) in (str, list, dict):
+            extra[name] = _without(api_key.reveal(), raw)
     return CreatedKey(api_key=api_key, **values)
+
+
+def _without(secret: str, raw: Any) -> Any:
+    """Hide what says a secret again, under a name which nobody here knows."""
+    try:
+        text = raw if type(raw) is str else orjson.dumps(raw).decode()
+    except TypeError:
+        return None  # orjson writes no such depth, though it reads it: not looked through, and so not shown
+    return Secret(text) if secret in text else raw
 
 
 def _page_number(url: Any) -> int | None:

@@ -338,6 +338,16 @@ def test_deep_nesting_that_can_be_read_is_kept() -> None:
     assert key(deep=deep).extra == {"deep": deep}
 
 
+def test_deep_nesting_does_not_cost_a_new_key() -> None:
+    """Though orjson does not write what it has read, to look for the key's secret in it: that is not shown."""
+    text = b'{"id": "key-1", "api_key": "%s", "deep": %s, "flat": [1]}'
+
+    made = decode(text % (API_KEY.encode(), b"[" * 500 + b"]" * 500), CreatedKey)
+
+    assert made.api_key.reveal() == API_KEY
+    assert made.extra == {"deep": None, "flat": [1]}
+
+
 @pytest.mark.parametrize("huge", [2**63, 2**64 - 1, 2**64, 2**80, 1e300, -1e30])
 def test_a_huge_number_does_not_cost_a_key(huge: float) -> None:
     """What JSON libraries cannot write again is kept as it came, and a ledger can record the key all the same."""
