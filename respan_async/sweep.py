@@ -161,8 +161,8 @@ async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
     """Ask for a key again: what the list said may be old."""
     try:
         return is_left_by(suspect, await keys.retrieve(key_id))
-    except (NotFoundError, InvalidRequestError):
-        return False  # gone; or an id that names another place
+    except NotFoundError:
+        return False
 
 
 async def _revoke(

@@ -6,7 +6,6 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from respan_async import codec
 from respan_async.call import Call
 from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, DeadlineExceededError, InvalidRequestError, LedgerError
@@ -215,10 +214,8 @@ class TicketWork:
         logger.debug("ticket %r: attempt %s is a suspect", self.ticket.id, suspect.tag)
 
     async def _doubt(self, suspect: Suspect) -> None:
-        # An id that no store could keep tells less than the tag does.
-        key_id = suspect.id if suspect.id and codec.is_usable_id(suspect.id) else None
         reason = "".join(letter if letter.isprintable() else " " for letter in suspect.reason[:_MOST_SAID])
-        await self._ledger.doubt(suspect.tag or "", suspect.effect, reason, key_id)
+        await self._ledger.doubt(suspect.tag or "", suspect.effect, reason, suspect.id)
         self._issuer._doubted()
 
 
