@@ -16,6 +16,7 @@ import orjson
 from cattrs.preconf.orjson import make_converter
 
 from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
+from respan_async.redaction import WINDOW
 from respan_async.secret import Secret
 
 MAX_ID: Final = 512
@@ -162,10 +163,10 @@ def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
     if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
         raise DecodeError("expected a non-empty string as api_key")
-    extra = values["extra"]
+    extra, secret = values["extra"], api_key.reveal()
     for name, raw in extra.items():
-        if type(raw) in (str, list, dict):
-            extra[name] = _without(api_key.reveal(), raw)
+        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
+            extra[name] = _without(secret, raw)
     return CreatedKey(api_key=api_key, **values)
 
 

@@ -338,6 +338,13 @@ def test_deep_nesting_that_can_be_read_is_kept() -> None:
     assert key(deep=deep).extra == {"deep": deep}
 
 
+def test_a_key_of_one_letter_does_not_hide_every_text_that_has_it() -> None:
+    """Nothing so short is a secret, and what is unknown is kept as it came."""
+    made = decode(b'{"id": "key-1", "api_key": "k", "ticket": "ticket", "user": {"kind": 1}}', CreatedKey)
+
+    assert made.extra == {"ticket": "ticket", "user": {"kind": 1}}
+
+
 def test_deep_nesting_does_not_cost_a_new_key() -> None:
     """Though orjson does not write what it has read, to look for the key's secret in it: that is not shown."""
     text = b'{"id": "key-1", "api_key": "%s", "deep": %s, "flat": [1]}'
