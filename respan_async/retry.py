@@ -127,7 +127,7 @@ class Tally:
 
     Attributes:
         counted: Requests that count as attempts.
-        refused: Requests that the limit turned away.
+        refused: Requests that were turned away for now, by the limit or by a 425.
         held_back: Connections that an outage kept from being made; the pace spaces these, and no back-off grows.
     """
 

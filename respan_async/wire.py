@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
-from respan_async import codec, errors
+from respan_async import codec, errors, excerpt
 from respan_async.effect import Effect
 from respan_async.errors import (
     APIConnectionError,
@@ -22,7 +22,6 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
-from respan_async.redaction import printable, redacted, without_long_words
 from respan_async.secret import Secret
 
 PATH: Final = "/api/temporary-keys/"
@@ -185,12 +184,12 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
     if isinstance(result, NoAnswer):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
-    shown = _shown(result.body, token, made=result.status < 300)
+    shown = excerpt.shown(result.body, token, made=result.status < 300)
     facts: dict[str, Any] = {
         "effect": effect,
         "retryable": retryable,
         "status": result.status,
-        "request_id": _request_id(result.headers, token),
+        "request_id": excerpt.request_id(result.headers, token),
         "body": shown,
     }
     if result.status < 200:  # 101, a change of protocols nobody asked for
@@ -201,7 +200,7 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = _said(result.body, shown, token)
+    said = excerpt.said(result.body, shown, token)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     error.retry_after = retry_after(result, now)
     return error
@@ -220,8 +219,8 @@ def read(request: Request, answer: Answer, model: type[T], token: Secret | None)
         effect=effect,
         retryable=retryable,
         status=answer.status,
-        request_id=_request_id(answer.headers, token),
-        body=_shown(answer.body, token, made=True),
+        request_id=excerpt.request_id(answer.headers, token),
+        body=excerpt.shown(answer.body, token, made=True),
     )
 
 
@@ -271,75 +270,3 @@ def _date(value: Any) -> datetime | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return date if date.tzinfo else date.replace(tzinfo=UTC)
-
-
-def _request_id(headers: Mapping[str, str], token: Secret | None) -> str | None:
-    value = headers.get("X-Request-ID")
-    return redacted(value, [] if token is None else [token])[:200] if value and value.isprintable() else None
-
-
-_MOST_READ: Final = 6_000
-"""Bytes of a refusal's body that are looked at."""
-_MAY_BE_CUT: Final = 1_000
-"""Characters at the end of those in which half a key would not be recognised as one."""
-
-
-def _shown(body: bytes, token: Secret | None, *, made: bool = False) -> str:
-    """Return at most 2,000 characters of a body, without anything that is or looks like a key.
-
-    Args:
-        body: The body.
-        token: The bearer token, which a server may echo.
-        made: A key may be in it, of whatever form.
-    """
-    secrets = [] if token is None else [token]
-    if made and (secret := _answered_secret(body)) is not None:
-        secrets.append(secret)
-    # Redacted before it is cut, or a key cut in half would no longer look like one; bounded before it is redacted.
-    text = redacted(body[:_MOST_READ].decode(errors="replace"), secrets)
-    text = text if len(body) <= _MOST_READ else text[:-_MAY_BE_CUT]
-    return (without_long_words(text) if made else text)[:2_000]
-
-
-def _answered_secret(body: bytes) -> Secret | None:
-    try:
-        data = codec.parse(body[:_MOST_READ])
-    except codec.DecodeError:
-        return None
-    secret = data.get("api_key") if isinstance(data, dict) else None
-    return Secret(secret) if isinstance(secret, str) and secret else None
-
-
-def _said(body: bytes, shown: str, token: Secret | None) -> str:
-    """Return what the server said is wrong, as the end of a sentence, from a body already made safe to show."""
-    try:
-        data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
-    except codec.DecodeError:
-        data = None
-    # Redacted again, because JSON can write any text in escapes. In one line, which a log or a terminal shows and does
-    # not obey.
-    said = printable(redacted(_gather(data), [] if token is None else [token]))
-    return f": {said:.500}" if said else ""
-
-
-_DEEPEST: Final = 5
-
-
-def _gather(data: Any, depth: int = 0) -> str:
-    """Collect the messages out of the shapes in which this API reports errors."""
-    if depth > _DEEPEST:
-        return ""
-    if isinstance(data, str):
-        return data
-    if isinstance(data, list):
-        return " ".join(filter(None, (_gather(item, depth + 1) for item in data)))
-    if not isinstance(data, dict):
-        return ""
-    error = data.get("error")
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return str(error["message"])
-    parts = [data[name] for name in ("detail", "error") if isinstance(data.get(name), str)]
-    fields = data.get("errors") if parts else data
-    if isinstance(fields, dict):
-        parts += [f"{name}: {said}" for name, value in fields.items() if (said := _gather(value, depth + 1))]
-    return "; ".join(parts)

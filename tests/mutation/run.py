@@ -60,7 +60,7 @@ GROUPS: Mapping[str, Group] = {
         values_only=True,
     ),
     "protocol": Group(
-        ("respan_async/effect.py", "respan_async/retry.py", "respan_async/wire.py"),
+        ("respan_async/effect.py", "respan_async/excerpt.py", "respan_async/retry.py", "respan_async/wire.py"),
         (*unit("meaning", "wire", "retry", "errors"), "tests/properties/test_retry.py"),
         ("tests/integration/test_operations.py",),
     ),
