@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
+from tests.leftovers import nothing_left
 from tests.virtual import VirtualLoop
 
 Place = Literal["before", "after"]
@@ -63,10 +64,11 @@ def turns_until(is_over: Callable[[int], bool]) -> int:
 def run(
     main: Awaitable[Any], loop: Callable[[], asyncio.AbstractEventLoop] = SteppedLoop, *, debug: bool = False
 ) -> Any:
-    """Run something on a loop of its own whose turns are counted."""
+    """Run something on a loop of its own whose turns are counted, and see that it leaves nothing on it."""
 
     async def wrapped() -> Any:
-        return await main
+        with nothing_left():
+            return await main
 
     with asyncio.Runner(loop_factory=loop, debug=debug) as runner:
         return runner.run(wrapped())

@@ -33,7 +33,6 @@ class World:
         loop: The loop both live on.
         earlier: The id of a key that was made before, and belongs to somebody else.
         held: The ids of the keys that the caller has.
-        trouble: What the loop complained about.
         others: Tasks that were there before.
     """
 
@@ -42,7 +41,6 @@ class World:
     loop: Stepped
     earlier: str = ""
     held: list[str] = attrs.field(factory=list)
-    trouble: list[Any] = attrs.field(factory=list)
     others: frozenset[asyncio.Task[Any]] = frozenset()
 
     def tasks(self) -> set[asyncio.Task[Any]]:
@@ -198,7 +196,6 @@ async def world_of(
         settings = {"pace": LIMIT, "tag_names": True, "timeout": 6.0, "retry": RetryPolicy(initial=0.1, maximum=1.0)}
         respan = AsyncRespan(fake.api_key, base_url=fake.url, **{**settings, **(client or {})})
         world = World(fake, respan, loop, others=frozenset(asyncio.all_tasks()))
-        loop.set_exception_handler(lambda _, context: world.trouble.append(context))
         if suspect:
             fake.script("lose_answer_after_create")  # which leaves a key that nobody holds
         for name in ("first", "earlier"):
@@ -212,7 +209,6 @@ async def world_of(
             await respan.aclose()
             await asyncio.sleep(0)
             assert world.tasks() == set(), world.tasks()
-    assert world.trouble == []
 
 
 class Blow(Protocol):
@@ -233,27 +229,35 @@ class Blow(Protocol):
         ...
 
 
+async def strike(
+    world: World, operation: Operation, blow: Blow, turn: int, place: Place, *, hangs_after: float
+) -> bool:
+    """Play an operation, strike in a turn, and see how the caller fared; tell whether it was not over before."""
+    task = asyncio.create_task(blow.play(world, operation))
+    struck = over = False
+
+    def act() -> None:
+        nonlocal struck
+        if not over:
+            struck = True
+            blow.strike(world, task)
+
+    world.loop.interrupt(turn, place, act)
+    done, _ = await asyncio.wait({task}, timeout=hangs_after)
+    over = True
+    world.loop.leave_alone()
+    assert done, "it hangs"
+    if struck:
+        await blow.judge(world, task)
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        assert isinstance(error, RespanError | ExceptionGroup)
+    return struck
+
+
 async def game(operation: Operation, blow: Blow, turn: int, place: Place, script: Sequence[str] = ()) -> bool:
     """Play an operation, strike in a turn, and check what is left; tell whether it was over before."""
     async with world_of(script, suspect=operation is sweep) as world:
-        task = asyncio.create_task(blow.play(world, operation))
-        struck = over = False
-
-        def strike() -> None:
-            nonlocal struck
-            if not over:
-                struck = True
-                blow.strike(world, task)
-
-        world.loop.interrupt(turn, place, strike)
-        done, _ = await asyncio.wait({task}, timeout=3600)
-        over = True
-        world.loop.leave_alone()
-        assert done, "it hangs"
-        if struck:
-            await blow.judge(world, task)
-        elif not task.cancelled() and (error := task.exception()) is not None:
-            assert isinstance(error, RespanError | ExceptionGroup)
+        struck = await strike(world, operation, blow, turn, place, hangs_after=3600)
         await (check_closed(world) if struck and blow.closes else check_open(world, script))
     return not struck
 

@@ -11,8 +11,8 @@ import redis
 from respan_async import AsyncRespan, RateLimit, RetryPolicy
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan, SlidingLog
-from tests.hostile.blows import Cancelled, Closed, TimedOut, fate, is_ours
-from tests.hostile.steps import OPERATIONS, Blow, World, check_keys
+from tests.hostile.blows import Cancelled, Closed, TimedOut
+from tests.hostile.steps import OPERATIONS, Blow, World, check_keys, strike
 from tests.stepped import SteppedRealLoop, run, turns_until
 
 SHARED: Final = RateLimit(4, per=0.1)
@@ -46,8 +46,6 @@ async def game(operation: str, blow: Blow, turn: int, url: str) -> bool:
     """Play an operation, strike in a turn, and check what is left; tell whether it was over before."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SteppedRealLoop)
-    trouble = list[object]()
-    loop.set_exception_handler(lambda _, context: trouble.append(context))
     async with FakeRespan(limit=SlidingLog(SHARED.limit, per=SHARED.per)) as fake:
         pace = RedisWindow(url, SHARED)
         retry = RetryPolicy(initial=0.001, maximum=0.002)
@@ -55,24 +53,7 @@ async def game(operation: str, blow: Blow, turn: int, url: str) -> bool:
         world = World(fake, respan, loop, others=frozenset(asyncio.all_tasks()))
         world.held.append((await respan.temporary_keys.create(name="earlier")).id)
         world.earlier = world.held[0]
-        task = asyncio.create_task(blow.play(world, OPERATIONS[operation]))
-        struck = over = False
-
-        def strike() -> None:
-            nonlocal struck
-            if not over:
-                struck = True
-                blow.strike(world, task)
-
-        loop.interrupt(turn, "before", strike)
-        done, _ = await asyncio.wait({task}, timeout=10)
-        over = True
-        loop.leave_alone()
-        assert done, "it hangs"
-        if struck:
-            await blow.judge(world, task)
-        else:
-            assert is_ours(fate(task))
+        struck = await strike(world, OPERATIONS[operation], blow, turn, "before", hangs_after=30)
         await idle(world)
         if not (struck and blow.closes):
             began = time.monotonic()
@@ -85,7 +66,6 @@ async def game(operation: str, blow: Blow, turn: int, url: str) -> bool:
         if tasks := world.tasks():  # of a closing that was cut short, the last words may still be on their way
             await asyncio.wait(tasks, timeout=3)
             assert world.tasks() == set(), tasks
-    assert trouble == []
     return not struck
 
 
@@ -98,7 +78,7 @@ def check_redis(inspector: redis.Redis) -> None:
     assert b"flight" not in b" ".join(inspector.zrange("respan_async:pace", 0, -1))  # type: ignore[arg-type]  # names
 
 
-def strike(operation: str, blow: str, url: str, inspector: redis.Redis, every: int = 1) -> int:
+def strike_in_every_turn(operation: str, blow: str, url: str, inspector: redis.Redis, every: int = 1) -> int:
     """Play an operation, struck in one turn after the other; give the number of turns it has."""
 
     def is_over(step: int) -> bool:
@@ -112,7 +92,7 @@ def strike(operation: str, blow: str, url: str, inspector: redis.Redis, every: i
 
 def test_a_create_in_a_shared_pace_can_be_cancelled_now_and_then(redis_url: str, inspector: redis.Redis) -> None:
     """No slot is lost, no connection is left open, and nobody is refused."""
-    assert strike("create", "cancelled", redis_url, inspector, every=4) > 10
+    assert strike_in_every_turn("create", "cancelled", redis_url, inspector, every=4) > 10
 
 
 @pytest.mark.hostile
@@ -122,4 +102,4 @@ def test_in_a_shared_pace_a_blow_in_every_turn_leaves_nothing_behind(
     operation: str, blow: str, redis_url: str, inspector: redis.Redis
 ) -> None:
     """The same for other operations, and whatever happens to them or to the client."""
-    assert strike(operation, blow, redis_url, inspector) > 10
+    assert strike_in_every_turn(operation, blow, redis_url, inspector) > 10

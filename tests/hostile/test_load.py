@@ -5,7 +5,6 @@ import logging
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.hostile.far_server import FarServer
 from tests.hostile.town import TROUBLE, Size, Town
+from tests.leftovers import nothing_left
 
 HOUR = 3600.0
 
@@ -32,29 +32,24 @@ def assert_flat(samples: Sequence[Size]) -> None:
 @pytest.mark.parametrize("requests", [60, 300])
 async def test_an_hour_of_mixed_work(requests: int) -> None:
     """Web requests, batches, sweeps, hang-ups and outages: the limit is kept, no key is unheld, and nothing grows."""
-    loop = asyncio.get_running_loop()
-    complaints = list[dict[str, Any]]()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
     async with FakeRespan(limit=SlidingLog(requests, per=60), latency=(0.05, 0.4)) as fake:
         for fault, probability in {**TROUBLE, "late_create:20": 0.005}.items():
             fake.chance(fault, probability)
-        before = asyncio.all_tasks()
         pace = RateLimit(requests, per=60)
 
         async def down(value: bool) -> None:
             fake.down = value
 
-        async with AsyncRespan(fake.api_key, base_url=fake.url, pace=pace, tag_names=True, timeout=10.0) as respan:
-            town = Town(respan, visit_every=12.0, sweep_every=700.0, down=down, down_every=900.0, down_for=60.0)
-            samples = [size async for size in town.live(HOUR, samples=12)]
-            for fault in TROUBLE:
-                fake.chance(fault, 0)
-            await fake.settle()
-            await respan.temporary_keys.sweep()
-        await asyncio.sleep(20)
+        with nothing_left():
+            async with AsyncRespan(fake.api_key, base_url=fake.url, pace=pace, tag_names=True, timeout=10.0) as respan:
+                town = Town(respan, visit_every=12.0, sweep_every=700.0, down=down, down_every=900.0, down_for=60.0)
+                samples = [size async for size in town.live(HOUR, samples=12)]
+                for fault in TROUBLE:
+                    fake.chance(fault, 0)
+                await fake.settle()
+                await respan.temporary_keys.sweep()
+            await asyncio.sleep(20)
 
-        assert complaints == []
-        assert asyncio.all_tasks() - before == set()
         assert_flat(samples)
         assert fake.max_in_window(60) <= requests
         assert fake.counts.refused == 0
@@ -69,12 +64,9 @@ async def test_an_hour_of_mixed_work(requests: int) -> None:
 async def test_real_sockets_at_full_speed(seconds: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a ledger in a file beside it: tasks, open files and memory are the same at the end as at the beginning."""
     caplog.set_level(logging.CRITICAL, "respan_async")  # what is captured would be the memory that grows
-    loop = asyncio.get_running_loop()
-    complaints = list[dict[str, Any]]()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
     trouble = {**TROUBLE, "late_create:0.2": 0.005, "stall": 0.0005}
     async with FarServer(trouble) as far:
-        before, files = asyncio.all_tasks(), Size.now().files
+        files = Size.now().files
 
         async def down(value: bool) -> None:
             await far.tell("down" if value else "up")
@@ -82,22 +74,21 @@ async def test_real_sockets_at_full_speed(seconds: float, tmp_path: Path, caplog
         async def deliver(ticket_id: str, key: CreatedKey) -> None:
             pass
 
-        async with (
-            AsyncRespan(far.api_key, base_url=far.url, tag_names=True, timeout=1.0) as respan,
-            Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver) as issuer,
-        ):
-            town = Town(respan, 0.02, 2.0, down, down_every=2.5, down_for=0.25, issuer=issuer, keep=300)
-            samples = [size async for size in town.live(seconds, samples=12)]
-            await far.tell("calm")
-            while sweeping := (await respan.temporary_keys.sweep(grace=0), await issuer.sweep(grace=0)):
-                if not any(report.revoked for report in sweeping):
-                    break
-            alive = set(await far.tell("alive")) - set(town.held)
-            unheld = [key_id for key_id in alive if not await issuer.holds(key_id)]
-        await asyncio.sleep(0)
+        with nothing_left():
+            async with (
+                AsyncRespan(far.api_key, base_url=far.url, tag_names=True, timeout=1.0) as respan,
+                Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver) as issuer,
+            ):
+                town = Town(respan, 0.02, 2.0, down, down_every=2.5, down_for=0.25, issuer=issuer, keep=300)
+                samples = [size async for size in town.live(seconds, samples=12)]
+                await far.tell("calm")
+                while sweeping := (await respan.temporary_keys.sweep(grace=0), await issuer.sweep(grace=0)):
+                    if not any(report.revoked for report in sweeping):
+                        break
+                alive = set(await far.tell("alive")) - set(town.held)
+                unheld = [key_id for key_id in alive if not await issuer.holds(key_id)]
+            await asyncio.sleep(0)
 
-        assert complaints == []
-        assert asyncio.all_tasks() - before == set()
         assert Size.now().files == files
         assert_flat(samples)
         # What the first third has warmed up; each suspect is remembered for as long as its key may live.

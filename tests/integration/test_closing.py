@@ -22,6 +22,7 @@ from respan_async import (
 )
 from respan_async.events import IssuedEvent
 from respan_async.testing import FakeRespan
+from tests.leftovers import nothing_left
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -29,14 +30,9 @@ pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is l
 @pytest.fixture(autouse=True)
 async def nothing_is_left_behind() -> AsyncIterator[None]:
     """Fail a test that leaves a task, or something that the event loop has to complain about."""
-    loop = asyncio.get_running_loop()
-    complaints = list[dict[str, Any]]()
-    loop.set_exception_handler(lambda _, context: complaints.append(context))
-    before = asyncio.all_tasks()
-    yield
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()
-    assert complaints == []
+    with nothing_left():
+        yield
+        await asyncio.sleep(0)
 
 
 @asynccontextmanager
