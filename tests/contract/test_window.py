@@ -11,6 +11,7 @@ from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import End, Priority, TooLate
 from respan_async.pacing.window import LocalWindow, Window
 from respan_async.redis import RedisWindow
+from tests.waiting import now
 
 INTERACTIVE, BATCH, SWEEP = Priority
 LIMIT = RateLimit(10, per=0.5)
@@ -26,11 +27,6 @@ async def pacer(request: pytest.FixtureRequest) -> AsyncIterator[Pacer]:
     window = ALL[request.param](request)
     yield Pacer(window, max_in_flight=64)
     await window.aclose()
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 async def send(pacer: Pacer, times: list[float], priority: Priority, end: End = End.ANSWERED) -> None:

@@ -23,6 +23,7 @@ from respan_async import (
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.virtual import VirtualLoop
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -64,11 +65,6 @@ class World:
         respan = self.respan.with_options(**options)
         core = respan._core
         return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=self.wall)), respan._options)
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 @contextlib.asynccontextmanager

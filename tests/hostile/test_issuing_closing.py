@@ -10,7 +10,8 @@ import pytest
 from respan_async import AsyncRespan, ClientStateError, CreatedKey, CreateKeyRequest, Issued
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
-from tests.integration.test_issuing import TroubledLedger, alive, until
+from tests.integration.test_issuing import TroubledLedger, alive
+from tests.waiting import until
 
 TICKET = Ticket("tenant-1", CreateKeyRequest(name="tenant 1"))
 

@@ -6,7 +6,8 @@ import pytest
 
 from respan_async.pacing.exchange import Fate
 from respan_async.pacing.slots import TooLate
-from tests.unit.test_shared_window import INTERACTIVE, World, now
+from tests.unit.test_shared_window import INTERACTIVE, World
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 

@@ -59,7 +59,7 @@ class World:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)

@@ -23,6 +23,7 @@ from respan_async import (
 from respan_async.events import IssuedEvent
 from respan_async.testing import FakeRespan
 from tests.leftovers import nothing_left
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -41,11 +42,6 @@ async def world(server: dict[str, Any] | None = None, **settings: Any) -> AsyncI
     server = {"latency": 1.0, **(server or {})}
     async with FakeRespan(**server) as fake:
         yield fake, AsyncRespan(fake.api_key, base_url=fake.url, **settings)
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 async def test_a_client_that_was_never_used_closes_at_once() -> None:

@@ -16,6 +16,7 @@ from yarl import URL
 
 from respan_async.testing import FAULTS, Bucket, FakeRespan, FixedWindow, SlidingLog
 from tests.virtual import VirtualLoop
+from tests.waiting import until
 
 T = TypeVar("T")
 Virtual = Callable[[Callable[[], Awaitable[T]]], T]
@@ -111,15 +112,6 @@ async def exchange(fake: FakeRespan, line: str = f"POST {ROOT}", body: bytes = b
         return await reader.read()
     finally:
         writer.close()
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait, for a second at most, for the server, which tells nobody when something has happened."""
-    for _ in range(1000):
-        if happened():
-            return
-        await asyncio.sleep(0.001)
-    pytest.fail("it did not happen")
 
 
 # ---- the five operations

@@ -48,6 +48,7 @@ from respan_async.issuing import (
 )
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan, SlidingLog
+from tests.waiting import until
 
 QUICK = RetryPolicy(initial=0.001, maximum=0.01)
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
@@ -129,13 +130,6 @@ def alive(fake: FakeRespan) -> list[str]:
 def names(folder: Path) -> list[str]:
     """Give the names of the files in a folder."""
     return [path.name for path in folder.iterdir()]
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something to become true."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  what is waited for may be anything
-            await asyncio.sleep(0.005)
 
 
 async def state_of(issuer: Issuer, state: TicketState) -> int:

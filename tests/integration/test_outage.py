@@ -20,6 +20,7 @@ from respan_async import (
 )
 from respan_async.events import AttemptEvent, PauseEvent
 from respan_async.testing import FakeRespan, SlidingLog
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -53,11 +54,6 @@ async def world(
         AsyncRespan(fake.api_key, base_url=fake.url, hooks=[told], **settings) as respan,
     ):
         yield fake, respan, told
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 def tenants(number: int) -> list[CreateKeyRequest]:

@@ -21,6 +21,7 @@ from respan_async import (
     RetryPolicy,
 )
 from respan_async.testing import FakeRespan, FixedWindow, SlidingLog
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -41,11 +42,6 @@ def requests(number: int) -> Any:
 async def finished(batch: Awaitable[Any]) -> Any:
     """Await a batch, where a coroutine is asked for."""
     return await batch
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 # ------------------------------------------------------------------------------------------------------ a limit given

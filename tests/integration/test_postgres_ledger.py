@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -35,6 +35,7 @@ from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.wire import Wire
+from tests.waiting import until
 
 ACCOUNT = "https://api.respan.ai abc"
 TICKET = Ticket("tenant-1", CreateKeyRequest(name="tenant 1"))
@@ -65,13 +66,6 @@ async def opened(
         yield ledger
     finally:
         await ledger.aclose()
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for something to become true."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  what is waited for may be anything
-            await asyncio.sleep(0.005)
 
 
 async def states(ledger: Ledger) -> tuple[dict[str, int], dict[str, int]]:

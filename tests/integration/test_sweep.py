@@ -29,6 +29,7 @@ from respan_async import (
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from tests.virtual import VirtualLoop
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.virtual,
@@ -82,15 +83,6 @@ class World:
         """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
         core = self.respan._core
         return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=self.fake.now)), self.respan._options)
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    """Wait for something, an hour at most."""
-    for _ in range(3_600_000):
-        if happened():
-            return
-        await asyncio.sleep(0.001)
-    pytest.fail("it did not happen")
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from respan_async import AsyncRespan
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.test_readme import SERVICES, environment
+from tests.waiting import until
 
 IN_FLIGHT = 64
 """What a client has in the air at most, unless it is told otherwise."""
@@ -239,13 +240,6 @@ async def listening(service: Service) -> None:
                     return
             await asyncio.sleep(0.05)
     raise AssertionError((await service.process.communicate())[1].decode())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  the fake server's counts tell nobody when they change
-            await asyncio.sleep(0.01)
 
 
 @both

@@ -11,6 +11,7 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import End, Priority, Slot, TooLate
 from respan_async.pacing.window import LocalWindow
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -20,11 +21,6 @@ INTERACTIVE, BATCH, SWEEP = Priority
 def pacer(limit: RateLimit | None = None, max_in_flight: int = 64, **settings: Any) -> Pacer:
     """Make a pacer with a local window."""
     return Pacer(LocalWindow(limit), max_in_flight, **settings)
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 class Line:

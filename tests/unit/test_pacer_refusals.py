@@ -8,7 +8,8 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import End, Slot, TooLate
 from respan_async.pacing.window import LocalWindow
-from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, now, pacer
+from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, pacer
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 

@@ -32,6 +32,7 @@ from respan_async import (
 from respan_async.events import AttemptEvent, RetryEvent
 from respan_async.retry import Tally
 from respan_async.testing import FakeRespan
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -41,11 +42,6 @@ async def world(server: dict[str, Any] | None = None, **settings: Any) -> AsyncI
     """Run a server and a client; sockets and time are the loop's own."""
     async with FakeRespan(**(server or {})) as fake, AsyncRespan(fake.api_key, base_url=fake.url, **settings) as respan:
         yield fake, respan
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 # --------------------------------------------------------------------------------------------------------- the values

@@ -12,6 +12,7 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.shared import LEASE, SharedWindow
 from respan_async.pacing.slots import End, Priority, TooLate
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -86,11 +87,6 @@ class World:
     async def send_many(self, number: int, priority: Priority = INTERACTIVE) -> None:
         """Send so many at the same time."""
         await asyncio.gather(*(self.send(priority) for _ in range(number)))
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 # --------------------------------------------------------------------------------------------------------- one process

@@ -14,6 +14,7 @@ from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.shared import LEASE, SharedWindow
 from respan_async.pacing.slots import End, Priority
+from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -95,11 +96,6 @@ async def window(log: Log) -> AsyncIterator[SharedWindow]:
 async def pacer(window: SharedWindow) -> Pacer:
     """Give a pacer with that window."""
     return Pacer(window, max_in_flight=64)
-
-
-def now() -> float:
-    """Tell the loop's time."""
-    return asyncio.get_running_loop().time()
 
 
 async def send(pacer: Pacer, end: End = End.ANSWERED, priority: Priority = INTERACTIVE, **facts: float) -> None:
