@@ -64,7 +64,11 @@ def _masked(match: re.Match[str]) -> str:
 def _without(text: str, secret: str) -> str:
     spans = _in_plain(text, secret)
     folded, starts, ends = _folded(text)
-    spans += [(starts[begin], ends[end - 1]) for begin, end in (*_in_plain(folded, secret), *_encoded(folded, secret))]
+    found = [*_in_plain(folded, secret), *_encoded(folded, secret)]
+    # What looks like an escape may be the secret's own: a backslash that HTML leaves as it is.
+    if (bare := _folded(secret)[0]) != secret and len(bare) >= WINDOW // 2:
+        found += _in_plain(folded, bare)
+    spans += [(starts[begin], ends[end - 1]) for begin, end in found]
     parts: list[str] = []
     shown = 0
     for begin, end in _merged(spans):

@@ -213,16 +213,14 @@ def test_a_message_is_not_looked_for_at_any_depth(deep: int, said: str) -> None:
 def test_a_key_that_is_cut_in_half_by_the_bound_is_not_shown() -> None:
     """What is long is cut before it is searched, and half a key at the cut is not known for one."""
     token = Secret("t" * 1_000)  # shrinks to three characters, so that the cut is within what is shown
-    before = b"t" * 19_000 + b" " * 980
+    before = b"t" * 5_000 + b" " * 980
     key = b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
 
     shown = failure(CREATE, Answer(400, {}, before + key), token, NOW).body
 
     assert shown is not None
-    assert set(shown) == {"*"}
-    assert (
-        failure(CREATE, Answer(400, {}, before[:-22] + key), token, NOW).body == "***" * 19 + " " * 958 + "vcjRcdm8.***"
-    )
+    assert shown == "***"
+    assert failure(CREATE, Answer(400, {}, before[:-22] + key), token, NOW).body == f"***{' ' * 958}vcjRcdm8.***"
 
 
 def test_without_a_token_keys_are_hidden_all_the_same() -> None:
