@@ -151,7 +151,7 @@ async def test_a_hostile_list_does_not_forge_log_lines_nor_stop_a_sweep(caplog: 
 
 
 async def test_an_id_that_goes_elsewhere_does_not_stop_a_sweep() -> None:
-    """An id that leads to the whole collection is no suspect's: the others are revoked."""
+    """An id that leads to the whole collection is none: its suspect is told without, and the others are revoked."""
     lost = [answer(201, {"id": key_id}) for key_id in ("..", "key-2")]
     async with RawServer(*lost, key()) as server, AsyncRespan("k", base_url=server.url, retry=ONCE) as respan:
         for _ in lost:
@@ -159,8 +159,8 @@ async def test_an_id_that_goes_elsewhere_does_not_stop_a_sweep() -> None:
                 await respan.temporary_keys.create()
         report = await respan.temporary_keys.sweep(grace=0)
 
-    assert [seen.target for seen in server.requests if seen.method == "DELETE"] == [f"{PATH}key-2/"]
     assert report.revoked == ("key-2",)
+    assert [seen.target for seen in server.requests if seen.method == "DELETE"] == [f"{PATH}key-2/"]
     assert [suspect.id for suspect in respan.suspects] == [None]
 
 
