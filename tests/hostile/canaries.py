@@ -41,9 +41,29 @@ PUBLIC: Final = "CANARY12"
 API_KEY: Final = f"{PUBLIC}.{canary(32)}"
 
 
-def windows(text: str, size: int) -> set[str]:
-    """Give every part of a text of this size."""
-    return {text[begin : begin + size] for begin in range(len(text) - size + 1)}
+class Parts:
+    """Every part of some texts that has a certain size, an even number."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._known: dict[str, str] = {}
+        self._halves: set[str] = set()
+
+    def add(self, text: str, name: str) -> None:
+        """Add every part of a text."""
+        half = self._size // 2
+        self._known |= {text[at : at + self._size]: name for at in range(len(text) - self._size + 1)}
+        self._halves |= {text[at : at + half] for at in range(0, len(text) - half + 1, half)}
+
+    def first_in(self, text: str) -> str | None:
+        """Give the name of the first part that is in a text, and what is around it."""
+        # Within every part is one of the text's pieces of half its size, one after the other; most texts have none.
+        if not any(half in text for half in self._halves):
+            return None
+        for at in range(len(text) - self._size + 1):
+            if (name := self._known.get(text[at : at + self._size])) is not None:
+                return f"{name} as ...{text[max(at - 40, 0) : at + self._size + 20]!r}..."
+        return None
 
 
 class Seeker:
@@ -56,19 +76,17 @@ class Seeker:
     """
 
     def __init__(self, *secrets: str | bytes) -> None:
-        self._plain: dict[str, str] = {}
-        self._base64: dict[str, str] = {}
-        self._hexadecimal: dict[str, str] = {}
+        self._plain, self._base64, self._hexadecimal = Parts(WINDOW), Parts(WINDOW * 4 // 3), Parts(WINDOW * 2)
         for secret in secrets:
             hidden = secret[9:] if isinstance(secret, str) and secret[8:9] == "." else secret
             raw = hidden.encode() if isinstance(hidden, str) else hidden
             assert len(raw) >= WINDOW
             name = f"{secret!r}"
-            self._plain |= dict.fromkeys(windows(raw.decode("latin-1"), WINDOW), name)
+            self._plain.add(raw.decode("latin-1"), name)
             for shift in range(3):
                 coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")[shift + (shift > 0) : -1]
-                self._base64 |= dict.fromkeys(windows(coded, WINDOW * 4 // 3), name)
-            self._hexadecimal |= dict.fromkeys(windows(raw.hex(), WINDOW * 2), name)
+                self._base64.add(coded, name)
+            self._hexadecimal.add(raw.hex(), name)
 
     def find(self, text: str | bytes) -> str | None:
         """Give the secret that is in a text, if one is."""
@@ -77,23 +95,19 @@ class Seeker:
         folded = _SPACE.sub("", text)
         versions = {text, folded, unquote(folded)} if "%" in text else {text, folded}
         for version in versions:
-            found = _first(version, self._plain, WINDOW)
-            found = found or _first(version.replace("-", "+").replace("_", "/"), self._base64, WINDOW * 4 // 3)
-            found = found or _first(version.lower(), self._hexadecimal, WINDOW * 2)
+            found = self._plain.first_in(version)
+            found = found or self._base64.first_in(version.replace("-", "+").replace("_", "/"))
+            found = found or self._hexadecimal.first_in(version.lower())
             if found is not None:
                 return found
         return None
 
 
-def _first(text: str, known: dict[str, str], size: int) -> str | None:
-    at = next((at for at in range(len(text) - size + 1) if text[at : at + size] in known), None)
-    return None if at is None else f"{known[text[at : at + size]]} as ...{text[max(at - 40, 0) : at + size + 20]!r}..."
-
-
-class Witness:
+class Witness(logging.Handler):
     """Take down everything that somebody could get to see, to be searched once all secrets are known."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._seen: dict[str, str] = {}
 
     def __call__(self, event: object) -> None:
@@ -144,12 +158,11 @@ class Witness:
                     for name, node in (shown.locals or {}).items():
                         self.note(f"rich's locals of {shown.filename}:{shown.name}, {name}", str(node))
 
-    def records(self, records: list[logging.LogRecord]) -> None:
-        """Take down log records, and what they come with."""
-        for record in records:
-            self.note(f"a log record of {record.name}", f"{record.getMessage()} {vars(record)}")
-            if record.exc_info and record.exc_info[1] is not None:
-                self.catch(record.exc_info[1])
+    def emit(self, record: logging.LogRecord) -> None:
+        """Be a log handler: take down records, and what they come with."""
+        self.note(f"a log record of {record.name}", f"{record.getMessage()} {vars(record)}")
+        if record.exc_info and record.exc_info[1] is not None:
+            self.catch(record.exc_info[1])
 
     def check(self, *secrets: str | bytes, least: int = 5) -> None:
         """Nothing of it holds a secret, in whatever way it is written."""

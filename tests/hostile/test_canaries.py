@@ -60,16 +60,18 @@ VERBS: dict[str, Verb] = {
 @pytest.fixture
 async def witness(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Witness]:
     """Listen to every logger, and to an event loop in debug mode, which tells of every callback what it was about."""
-    caplog.set_level(logging.DEBUG)
+    for name in ("", "respan_async"):
+        caplog.set_level(logging.DEBUG, name)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0.0
     witness = Witness()
+    logging.getLogger().addHandler(witness)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         yield witness
     loop.set_debug(False)
-    witness.records(caplog.records)
+    logging.getLogger().removeHandler(witness)
     for warning in warned:
         witness.note("a warning", str(warning.message))
     witness.check(BEARER, OTHER_BEARER, HEADER, PROXY, *KEYS)
@@ -102,6 +104,18 @@ def test_the_seeker_minds_no_public_prefix() -> None:
     assert Seeker(API_KEY).find(f"Secret('{API_KEY[:9]}***')") is None
     assert Seeker(API_KEY).find(API_KEY[9:21]) is not None
     assert Seeker(API_KEY).find(API_KEY[9:20]) is None
+
+
+async def test_the_witness_hears_what_is_logged(witness: Witness) -> None:
+    """By the library, and by an event loop in debug mode."""
+    asyncio.get_running_loop().call_soon(lambda name: None, Secret(API_KEY))
+    await asyncio.sleep(0)
+    witness.check(API_KEY, least=1)  # the loop has told of that
+
+    logging.getLogger("respan_async.some.module").debug("%s", API_KEY)
+
+    with pytest.raises(AssertionError, match="a log record of respan_async.some.module"):
+        witness.check(API_KEY, least=1)
 
 
 # --------------------------------------------------- what a server says back
@@ -311,15 +325,14 @@ async def test_a_database_that_is_not_there_does_not_show_its_password(witness: 
 class Place:
     """Where keys are delivered, which fails with the key in hand until it does not."""
 
-    def __init__(self, failures: int) -> None:
+    def __init__(self) -> None:
+        self.fails = True
         self.held: dict[str, str] = {}
         self.full = asyncio.Event()
-        self._failures = failures
 
     async def __call__(self, ticket_id: str, key: CreatedKey) -> None:
         """Take a key."""
-        if self._failures:
-            self._failures -= 1
+        if self.fails:
             text = key.api_key.reveal()
             raise OSError(f"could not store {text}")
         self.held[ticket_id] = key.api_key.reveal()
@@ -328,19 +341,16 @@ class Place:
 
 
 @pytest.mark.parametrize("encrypted", [pytest.param(False, marks=pytest.mark.hostile), True])
-async def test_issuing_shows_no_key(
-    encrypted: bool, witness: Witness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_issuing_shows_no_key(encrypted: bool, witness: Witness, tmp_path: Path) -> None:
     """Deliveries that fail with the key in hand; files while secrets are kept, and after they were delivered."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("respan_async.issuing.delivery.FIRST", 0.01)
+    path = tmp_path / "keys.db"
     cipher = AESGCMCipher(CIPHER_KEY) if encrypted else None
-    place = Place(failures=3)
-    async with FakeRespan(api_keys=[BEARER]) as fake:
-        async with (
-            AsyncRespan(BEARER, base_url=fake.url, hooks=[witness], retry=PATIENT) as respan,
-            Issuer(respan, SQLiteLedger("keys.db", cipher), deliver=place) as issuer,
-        ):
+    place = Place()
+    async with (
+        FakeRespan(api_keys=[BEARER]) as fake,
+        AsyncRespan(BEARER, base_url=fake.url, hooks=[witness], retry=PATIENT) as respan,
+    ):
+        async with Issuer(respan, SQLiteLedger(path, cipher), deliver=place) as issuer:
             fake.script("no_api_key", "lose_answer_after_create", "error_500", operation="create")
             with pytest.raises(RespanError) as caught:
                 await issuer.issue(Ticket("tenant-x"))
@@ -352,8 +362,12 @@ async def test_issuing_shows_no_key(
                 async for outcome in batch:
                     witness.look("an outcome", outcome)
                     witness.look("a batch", batch, batch.progress, batch.__dict__)
+            witness.look("issuing", issuer, *outcomes, await issuer.counts(), await issuer.pending(), look(path))
+        assert place.held == {}
+        place.fails = False
+        async with Issuer(respan, SQLiteLedger(path, cipher), deliver=place) as issuer:
             await place.full.wait()
-            witness.look("issuing", issuer, *outcomes, await issuer.counts(), await issuer.pending(), look("keys.db"))
+            witness.look("issuing", issuer, await issuer.counts(), await issuer.pending(), look(path))
             await issuer.sweep(grace=0)
         witness.files(tmp_path)
         secrets = [record.api_key for record in fake.keys.values()]

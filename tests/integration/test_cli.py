@@ -4,11 +4,13 @@ import asyncio
 import io
 import signal
 import threading
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from respan_async.cli import commands, main
+from respan_async.cli import main
 from tests.integration.cli_world import (
     Run,
     Server,
@@ -310,10 +312,11 @@ def test_telling(server: Server, run: Run) -> None:
 def test_an_unexpected_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours is one sentence too, and its traceback is there for those who ask."""
 
-    def broken(*_: object) -> None:
+    def broken(main: Coroutine[Any, Any, None]) -> None:
+        main.close()
         raise KeyError("x")
 
-    monkeypatch.setattr(commands, "_call", broken)
+    monkeypatch.setattr("asyncio.run", broken)
     assert run("show", "x")[::2] == (
         1,
         "respan-keys: unexpected KeyError: 'x'; RESPAN_KEYS_DEBUG=1 in the environment shows where\n",
