@@ -62,12 +62,17 @@ def _masked(match: re.Match[str]) -> str:
 
 
 def _without(text: str, secret: str) -> str:
-    spans = _in_plain(text, secret)
+    size = min(WINDOW, len(secret))
+    if len(text) < size:
+        return text
+    windows = _windows(secret, size)
+    spans = _found(text, 0, len(text), windows, size)
     folded, starts, ends = _folded(text)
-    found = [*_in_plain(folded, secret), *_encoded(folded, secret)]
+    found = [*_found(folded, 0, len(folded), windows, size), *_encoded(folded, secret)]
     # What looks like an escape may be the secret's own: a backslash that HTML leaves as it is.
     if (bare := _folded(secret)[0]) != secret and len(bare) >= WINDOW // 2:
-        found += _in_plain(folded, bare)
+        size = min(WINDOW, len(bare))
+        found += _found(folded, 0, len(folded), _windows(bare, size), size)
     spans += [(starts[begin], ends[end - 1]) for begin, end in found]
     parts: list[str] = []
     shown = 0
@@ -114,11 +119,6 @@ def _meant(match: re.Match[str]) -> str:
     return "" if letter.isspace() else letter
 
 
-def _in_plain(text: str, secret: str) -> list[_Span]:
-    size = min(WINDOW, len(secret))
-    return _found(text, 0, len(text), _windows(secret, size), size)
-
-
 def _encoded(text: str, secret: str) -> list[_Span]:
     """Find a secret in base64 or hexadecimal."""
     spans: list[_Span] = []
@@ -127,12 +127,13 @@ def _encoded(text: str, secret: str) -> list[_Span]:
         return spans
     size = WINDOW * 4 // 3
     standard = text.replace("-", "+").replace("_", "/")
-    windows: set[str] = set()
-    for shift in range(3):
-        coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")
-        windows |= _windows(coded[-(-shift * 8 // 6) : len(raw + bytes(shift)) * 8 // 6], size)
-    for match in _BASE64.finditer(standard):
-        spans += _found(standard, *match.span(), windows, size)
+    if runs := list(_BASE64.finditer(standard)):
+        windows: set[str] = set()
+        for shift in range(3):
+            coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")
+            windows |= _windows(coded[-(-shift * 8 // 6) : len(raw + bytes(shift)) * 8 // 6], size)
+        for match in runs:
+            spans += _found(standard, *match.span(), windows, size)
     lower = text.lower()
     # Letters that grow when they are made small would move what is found; no hexadecimal number is among such.
     if len(lower) == len(text) and (runs := list(_HEXADECIMAL.finditer(lower))):
