@@ -39,6 +39,7 @@ HEADER: Final = f"hd{canary()}"
 PROXY: Final = f"px{canary()}"
 PUBLIC: Final = "CANARY12"
 API_KEY: Final = f"{PUBLIC}.{canary(32)}"
+KEYS: Final = (base64.b64decode(CIPHER_KEY), base64.b64decode(OLD_CIPHER_KEY), CIPHER_KEY, OLD_CIPHER_KEY)
 
 
 class Parts:

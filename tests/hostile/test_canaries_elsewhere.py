@@ -1,7 +1,6 @@
 """Canaries looked for outside of the process: commands, their files and arguments, Redis, Postgres, OpenTelemetry."""
 
 import asyncio
-import base64
 import contextlib
 import os
 import subprocess
@@ -19,13 +18,12 @@ from respan_async.errors import RespanError
 from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, SQLiteLedger, Ticket
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan
-from tests.hostile.canaries import BEARER, CIPHER_KEY, HEADER, OLD_CIPHER_KEY, PROXY, Seeker, Witness
+from tests.hostile.canaries import BEARER, CIPHER_KEY, HEADER, KEYS, OLD_CIPHER_KEY, PROXY, Seeker, Witness
 from tests.integration.cli_world import COMMAND, Server
 from tests.integration.test_otel import Telemetry
 from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
-KEYS = (base64.b64decode(CIPHER_KEY), base64.b64decode(OLD_CIPHER_KEY), CIPHER_KEY, OLD_CIPHER_KEY)
 QUICK = RetryPolicy(initial=0.001, maximum=0.001)
 
 

@@ -1178,9 +1178,9 @@ async def test_a_deadline_that_passes_while_the_key_is_being_recorded_says_that_
     ledger = TroubledLedger(SQLiteLedger(":memory:"))
     ledger.gates["record"] = asyncio.Event()
 
-    async with issuing(fake_respan, ledger, deadline=0.3) as issuer:
+    async with issuing(fake_respan, ledger) as issuer:
         with pytest.raises(DeadlineExceededError) as caught:
-            await issuer.issue(ticket())
+            await issuer.issue(ticket(), deadline=0.5)
         ledger.gates["record"].set()
         await until(lambda: alive(fake_respan))
         issued = await issuer.issue(ticket())
@@ -1192,9 +1192,9 @@ async def test_a_deadline_that_passes_while_the_key_is_being_recorded_says_that_
 
 async def test_one_call_may_have_a_deadline_of_its_own() -> None:
     """A web request's holds for it alone; its key arrives later, and is its ticket's."""
-    async with FakeRespan(latency=0.5) as fake, issuing(fake) as issuer:
+    async with FakeRespan(latency=0.8) as fake, issuing(fake) as issuer:
         with pytest.raises(DeadlineExceededError):
-            await issuer.issue(ticket(), deadline=0.2)
+            await issuer.issue(ticket(), deadline=0.5)
         with pytest.raises(ConfigurationError, match="deadline: expected seconds above 0"):
             await issuer.issue(ticket(), deadline=-1)
 
