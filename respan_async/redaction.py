@@ -18,8 +18,8 @@ WINDOW: Final = 12
 """Characters of a secret in a row that are not shown."""
 
 _ESCAPE: Final = re.compile(
-    r"\s+|\\u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})|&#0*(\d{1,7});|&#[xX]0*([0-9a-fA-F]{1,6});|&[a-z]{2,4};|\\(.)",
-    re.DOTALL,
+    r"\s+|\\u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})|&#0*(\d{1,7});|&#[xX]0*([0-9a-fA-F]{1,6});|&[a-z]{2,4};"
+    r"|\\([nrt]|[^A-Za-z0-9])"  # before other letters it escapes nothing, and stands for itself
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
 _HEXADECIMAL: Final = re.compile(r"[0-9a-f]{24,}")
