@@ -59,11 +59,11 @@ class Estimate:
         self._first_refusal: tuple[float, float | None] | None = None  # when, and its retry_after
         self._unsaid: tuple[int, float, float] | None = None  # a burst's number, its oldest, the last refusal after it
         self._peak = given.limit if given else 0  # the highest limit since the period was learned
-        self._corrected_at = -1.0
+        self._corrected_at = -math.inf
         self._lowered_at = -math.inf
         # Rule 4. Patience is counted in periods.
-        self._clean_since = 0.0
-        self._used_up_at = -1.0
+        self._clean_since = -math.inf
+        self._used_up_at = -math.inf
         self._patience = _LEAST_PATIENCE
         self._step = 1
         self._target: int | None = None
@@ -112,7 +112,6 @@ class Estimate:
             self._log.trim()
             if self._unsaid is not None:
                 count, oldest, refused_at = self._unsaid
-                self._unsaid = None
                 self._adopt(now, RateLimit(count, per=_round_between(refused_at - oldest, now - oldest)))
         elif self._target is not None:
             seen = self._log.admitted_within(now, self.limit.per)

@@ -43,7 +43,7 @@ def test_nothing_is_known_before_the_first_refusal() -> None:
     story.let_in(*spread(100, 500, 10))
 
     assert story.limit is None
-    assert not story.estimate.learned
+    assert story.estimate.learned is False
     assert story.estimate.scouts(110) == 0
 
 

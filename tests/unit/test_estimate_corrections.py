@@ -408,6 +408,82 @@ def test_a_limit_that_was_given_and_lowered_is_scouted_up_to_what_was_given() ->
     assert story.limit == RateLimit(10, per=60)
 
 
+def test_scouts_whose_answers_come_late_are_counted_as_they_come_back() -> None:
+    """Where the server is far away, fewer than the limit are ever seen within a period: all that flew then tell."""
+    story = learned(10)
+    story.let_in(*spread(1061, 10, 1))
+    assert story.estimate.scouts(1122) == 1
+    for _ in range(11):
+        story.log.in_air += 1
+        story.estimate.taken(1122)
+    found = list[int]()
+
+    for nth in range(11):
+        story.log.in_air -= 1
+        story.log.answered(1130.0 + 10 * nth)
+        story.estimate.admitted(1130.0 + 10 * nth)
+        assert story.limit is not None
+        found.append(story.limit.limit)
+
+    assert found == [10] * 10 + [11]
+
+
+def test_what_came_through_counts_before_all_scouts_have() -> None:
+    """One of two: that many are allowed for certain."""
+    story = learned(10)
+    for start in (1061, 1183):
+        story.let_in(*spread(start, 11, 1))
+        assert story.estimate.scouts(start + 61) == (1 if start == 1061 else 2)
+        story.let_in(*spread(start + 61, 11 if start == 1061 else 12, 1))
+
+    assert story.limit == RateLimit(12, per=60)
+
+
+def test_patience_ends_with_the_second_success_in_a_row() -> None:
+    """One may have been luck; after two, the limit really is higher."""
+    story = learned(10)
+    story.let_in(*spread(1061, 10, 1))
+    assert story.estimate.scouts(1122) == 1
+    story.let_in(*spread(1122, 10, 1))
+    assert story.refuse(1123, 59) is True  # from now on it takes two clean periods
+    story.let_in(*spread(1183, 10, 1))
+    assert story.estimate.scouts(1244) == 1
+    story.let_in(*spread(1244, 11, 1))
+    story.let_in(*spread(1305, 11, 1))
+
+    assert story.estimate.scouts(1307) == 0
+    assert story.estimate.scouts(1366) == 2
+    story.let_in(*spread(1366, 13, 1))
+    story.let_in(*spread(1428, 13, 1))
+    assert story.estimate.scouts(1430) == 4
+
+
+def test_a_learned_limit_that_nobody_uses_up_is_not_explored() -> None:
+    """Nothing says that more is wanted."""
+    assert learned(10).estimate.scouts(2000) == 0
+
+
+def test_a_limit_that_was_given_has_no_scouts_to_expect_a_refusal_of() -> None:
+    """It was used up for periods without one; the first is no scout's, and the number is too high by one."""
+    story = Story(MINUTE)
+    story.let_in(*(1000 + nth / 2 for nth in range(5)), *spread(1010, 55, 40))
+    assert story.estimate.scouts(1055) == 0
+
+    assert story.refuse(1059.9, 2.5) is False
+
+    assert story.limit == RateLimit(59, per=60)
+
+
+def test_what_was_let_in_just_now_proves_nothing_of_a_whole_periods_wait() -> None:
+    """All of them may be of the next period."""
+    story = learned(10)
+    story.let_in(*spread(1061.05, 12, 0.9))
+
+    story.refuse(1062, 60)
+
+    assert story.limit == RateLimit(9, per=60)
+
+
 def test_patience_has_an_end() -> None:
     """However often scouts were refused, after sixty-four clean periods one goes again."""
     story = learned(10)
