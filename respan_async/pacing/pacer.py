@@ -112,7 +112,7 @@ class Pacer:
             return await waiter
         except (asyncio.CancelledError, TooLate):
             queue.pop(waiter, None)
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            if not waiter.cancelled() and waiter.exception() is None:
                 self.settle(waiter.result(), End.UNUSED)  # granted in the same moment: it goes to the next in line
             elif self.window.shared:
                 self._want()  # a slot that was to come, another process may have use for
@@ -151,16 +151,19 @@ class Pacer:
                 self._last_admission = now
                 self._gate.succeeded(slot.granted_at, self.max_in_flight)
                 self._ramp += _RAMP
-                self._note_health(end is End.ANSWERED, slot, now, caller)
+                if end is End.ANSWERED:
+                    self._outage.served(slot.granted_at, self.max_in_flight)
+                else:
+                    self._note_failure(now, caller)
             case End.REFUSED:
                 self._refuse(slot, now, retry_after)
             case End.LOST:
                 self.window.lost(now)
-                self._note_health(False, slot, now, caller)
+                self._note_failure(now, caller)
             case End.UNREACHED:
                 self.window.unused(now)
                 # That no connection can be made has nothing to do with whose call it was.
-                self._note_health(False, slot, now, slot)
+                self._note_failure(now, slot)
             case _:  # UNUSED
                 self.window.unused(now)
         self._pump()
@@ -201,6 +204,7 @@ class Pacer:
             queue.clear()
         if self._timer is not None and not any(self._waiting):
             self._timer.cancel()
+            self._timer = None  # or it would be taken for one that still rings
 
     # ---------------------------------------------------------------- granting
 
@@ -351,8 +355,6 @@ class Pacer:
             return  # the same flight
         self.on_pause("refused", self._gate.close(now, seconds), False)
 
-    def _note_health(self, healthy: bool, slot: Slot, now: float, culprit: object) -> None:
-        if healthy:
-            self._outage.served(slot.granted_at, self.max_in_flight)
-        elif (seconds := self._outage.failed(now, culprit)) is not None:
+    def _note_failure(self, now: float, culprit: object) -> None:
+        if (seconds := self._outage.failed(now, culprit)) is not None:
             self.on_pause("outage", seconds, True)

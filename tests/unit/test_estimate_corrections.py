@@ -109,6 +109,16 @@ def test_a_period_that_only_a_success_tells_is_round_if_it_can_be(refused: float
     assert story.limit == RateLimit(20, per=per)
 
 
+def test_a_minute_that_is_not_yet_over_is_no_steady_flow() -> None:
+    """Where nothing was said, less than the documented period may still be a burst: a success will tell."""
+    story = Story()
+    story.let_in(*spread(1000, 60, 59.5))
+
+    story.refuse(1059.5, None)
+
+    assert story.limit is None
+
+
 # -------------------------------------------------------------------------------------------------------- numbers
 
 
@@ -258,6 +268,27 @@ def test_less_than_half_for_more_than_half_a_period_cannot_be() -> None:
     assert story.limit.per == pytest.approx(46.9, abs=0.5)
 
 
+def test_half_for_more_than_half_a_period_can_be() -> None:
+    """Only less than that contradicts it."""
+    story = Story(RateLimit(60, per=30))
+    story.let_in(*spread(1000, 90, 32), *spread(1034, 30, 9.5))
+
+    story.refuse(1044, 20.5)
+
+    assert story.limit is not None
+    assert story.limit.per == 30
+
+
+def test_of_a_limit_of_one_the_newest_alone_tells_the_longer_period() -> None:
+    """It is as long as that is old, and the wait."""
+    story = Story(RateLimit(1, per=30))
+    story.let_in(1000, 1010)
+
+    story.refuse(1045, 40.5)
+
+    assert story.limit == RateLimit(1, per=75.5)
+
+
 def test_the_same_number_again_over_the_same_time_leaves_the_period() -> None:
     """Less than a tenth longer is no other period."""
     story = Story(RateLimit(60, per=30))
@@ -290,6 +321,25 @@ def test_whole_seconds_that_hide_a_longer_period_are_seen_through(
     assert story.limit is not None
     assert story.limit.per == per
     assert (story.limit == RateLimit(100, per=per)) is (per != limit.per)
+
+
+@pytest.mark.parametrize(
+    ("times", "now", "per"),
+    [
+        ([*spread(1000, 558, 55.8), *spread(1055.85, 50, 4.1)], 1060, 4.0),  # exactly half is not less than half
+        ([*spread(990, 95, 9.5), *spread(1000, 100, 10)], 1010.4, 10.0),  # at most as many as once were let in
+        ([*spread(990, 80, 10.9), *spread(1001.05, 100, 8.9)], 1010, 10.0),  # at least as many
+    ],
+)
+def test_a_hidden_period_may_fit_to_the_last_request(times: list[float], now: float, per: float) -> None:
+    """As many as were let in once is what has to lie between the least and the most of it."""
+    story = Story(RateLimit(100, per=4))
+    story.let_in(*times)
+
+    story.refuse(now, 1)
+
+    assert story.limit is not None
+    assert story.limit.per == per
 
 
 @pytest.mark.parametrize(("limit", "asked"), [(RateLimit(100, per=3), 0.9), (RateLimit(600, per=20), 1.0)])

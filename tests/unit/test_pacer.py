@@ -336,6 +336,23 @@ async def test_repeated_sendings_take_as_many_slots() -> None:
     assert paced.window.used(now()) == 3
 
 
+@pytest.mark.parametrize("sendings", [1, 2, 3])
+@pytest.mark.parametrize(("end", "last"), [(End.LOST, 1), (End.REFUSED, 0), (End.UNREACHED, 0), (End.UNUSED, 0)])
+async def test_sendings_without_an_answer_take_their_slots_for_longer(end: End, last: int, sendings: int) -> None:
+    """What became of the last one is known; those before it may have been let in, and late."""
+    paced = pacer(RateLimit(4, per=60))
+    slot = await paced.acquire(INTERACTIVE)
+    await asyncio.sleep(5)
+
+    paced.settle(slot, end, caller="a", sendings=sendings)
+
+    taken = list[int]()
+    for later in (0, 61.9, 0.2):
+        await asyncio.sleep(later)
+        taken.append(paced.window.used(now()))
+    assert taken == [sendings - 1 + last] * 2 + [0]
+
+
 # ---------------------------------------------------------------------------------------------------------- deadlines
 
 
@@ -560,3 +577,35 @@ async def test_closing_can_leave_the_lowest_class_open() -> None:
         await paced.acquire(BATCH)
     paced.settle(await paced.acquire(SWEEP), End.ANSWERED)
     assert paced.in_air == 0
+
+
+async def test_who_waits_in_a_class_that_is_left_open_still_has_its_turn() -> None:
+    """The alarm that is set for it rings, though others were failed."""
+    line = Line(pacer(RateLimit(1, per=60)))
+    await answered(line.pacer, 1)
+    line.join("sweep", SWEEP)
+    line.join("batch", BATCH)
+    await asyncio.sleep(1)
+
+    line.pacer.close(below=SWEEP)
+
+    with pytest.raises(ClientStateError):
+        await line.tasks.pop("batch")
+    await line.all_served()
+    assert line.times["sweep"] == pytest.approx(60, abs=0.01)
+
+
+async def test_who_comes_to_a_class_that_is_left_open_has_its_turn_when_the_failed_would_have_had_it() -> None:
+    """An alarm that went with them is set anew."""
+    line = Line(pacer(RateLimit(1, per=60)))
+    await answered(line.pacer, 1)
+    line.join("batch", BATCH)
+    await asyncio.sleep(1)
+    line.pacer.close(below=SWEEP)
+    with pytest.raises(ClientStateError):
+        await line.tasks.pop("batch")
+
+    line.join("sweep", SWEEP)
+    await line.all_served()
+
+    assert line.times["sweep"] == pytest.approx(60, abs=0.01)

@@ -274,6 +274,22 @@ async def test_no_more_is_wanted_than_could_go() -> None:
     await asyncio.sleep(0)
 
 
+async def test_who_gives_up_wants_nothing_any_more() -> None:
+    """It is told at once: another process may have use for the slot that was to come. By a deadline too."""
+    window = Asked()
+    window.open = False
+    paced = Pacer(window, max_in_flight=9)
+    cancelled = asyncio.create_task(paced.acquire(INTERACTIVE))
+    await asyncio.sleep(1)
+    assert window.wanted == (1, 0, 0)
+
+    cancelled.cancel()
+    await asyncio.wait({cancelled})
+
+    assert cancelled.cancelled()
+    assert window.wanted == (0, 0, 0)
+
+
 async def test_after_a_pause_one_is_wanted_and_then_more() -> None:
     """During it none; then as many as the gate lets be in the air beside those that are."""
     window = Asked()

@@ -189,6 +189,18 @@ async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pac
     assert log.told(Fate.ANSWERED) == 3
 
 
+async def test_what_was_sent_more_often_and_never_answered_is_told_as_often(log: Log, pacer: Pacer) -> None:
+    """Each may have been let in as late as the grace after it was given up."""
+    slot = await pacer.acquire(INTERACTIVE)
+    pacer.settle(slot, End.LOST, sendings=3)
+    await pacer.window.aclose()
+
+    reports = log.asks[-1].reports
+    assert [report.fate for report in reports] == [Fate.ANSWERED] * 3
+    assert [report.seconds for report in reports] == pytest.approx([-2.0] * 3, abs=0.01)
+    assert len({report.slot for report in reports}) == 3
+
+
 async def test_what_was_not_sent_is_told_to_be_free(log: Log, pacer: Pacer) -> None:
     """Somebody else may have it at once."""
     await send(pacer, End.UNUSED)
@@ -454,6 +466,18 @@ async def test_on_its_own_a_lost_answer_counts_for_longer(log: Log, pacer: Pacer
     assert pacer.window.used(now()) == 1
     await asyncio.sleep(2)
     assert pacer.window.used(now()) == 0
+
+
+async def test_on_its_own_what_was_sent_again_without_an_answer_counts_each_time(log: Log, pacer: Pacer) -> None:
+    """Until a period and the grace are over."""
+    await fallen_back(log, pacer)
+    window = pacer.window
+    before = window.used(now())
+
+    slot = await pacer.acquire(INTERACTIVE)
+    pacer.settle(slot, End.LOST, sendings=2)
+
+    assert window.used(now()) == before + 2
 
 
 async def test_on_its_own_a_process_learns_from_refusals(log: Log, pacer: Pacer) -> None:
