@@ -304,7 +304,7 @@ class Pacer:
 
     def _set_alarm(self, now: float) -> None:
         times = [self._gate.closed_until, self._outage.closed_until, self._spread_from]
-        times.append(self.window.wakes_at(now) or -math.inf)
+        times.append(self.window.wakes_at() or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
         if self._timer is not None:
             if upcoming is not None and 0 <= self._timer.when() - upcoming <= _TICK:

@@ -126,9 +126,9 @@ class SharedWindow:
             least = max(least, self._soonest_at + ahead // self._given.limit * self._given.per)
         return max(least - now, _TICK)
 
-    def wakes_at(self, now: float) -> float | None:
+    def wakes_at(self) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
-        return self._mine.begins() if self._local is None else self._local.wakes_at(now)
+        return self._mine.begins() if self._local is None else self._local.wakes_at()
 
     def seed(self, now: float, ages: Iterable[float]) -> None:
         """Do nothing: the log remembers by itself."""

@@ -47,7 +47,7 @@ class Window(Protocol):
         """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
         ...
 
-    def wakes_at(self, now: float) -> float | None:
+    def wakes_at(self) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
         ...
 
@@ -145,7 +145,7 @@ class LocalWindow:
         wait = limit.per if expiry is None else max(expiry - now, 0.0)
         return wait + rounds * limit.per
 
-    def wakes_at(self, now: float) -> float | None:
+    def wakes_at(self) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
         limit = self._estimate.limit
         return self._log.expiry(0, limit.per) if limit else self._estimate.counted_at

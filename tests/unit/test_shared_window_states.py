@@ -259,7 +259,7 @@ async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> N
     """Nothing is taken, and nobody need wait for long."""
     assert window.used(now()) == 0
     assert 0 < window.delay(now()) < 0.001
-    assert window.wakes_at(now()) is None
+    assert window.wakes_at() is None
     assert not window.held(now())
     assert not window.learned
 
@@ -301,10 +301,10 @@ async def test_what_is_held_when_the_log_is_gone_is_given_back(log: Log, pacer: 
     log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
     waiting = asyncio.create_task(send(pacer, priority=BATCH))
     await asyncio.sleep(1)
-    assert window.wakes_at(now()) is not None
+    assert window.wakes_at() is not None
     log.away = True
     await asyncio.sleep(5)
-    assert window.wakes_at(now()) is None
+    assert window.wakes_at() is None
 
     log.away = False
     await waiting
@@ -321,7 +321,7 @@ async def test_what_another_log_had_granted_is_given_back(log: Log, pacer: Pacer
     log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
     waiting = asyncio.create_task(send(pacer, priority=BATCH))
     await asyncio.sleep(1)
-    assert window.wakes_at(now()) is not None
+    assert window.wakes_at() is not None
 
     log.epoch = "f"
     await waiting
