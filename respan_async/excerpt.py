@@ -23,7 +23,7 @@ _MAY_BE_CUT: Final = 1_000
 """Characters at the end of those in which half a key would not be recognised as one."""
 
 
-def shown(body: bytes, token: Secret | None, *, made: bool = False) -> str:
+def shown(body: bytes, token: Secret | None, *, made: bool) -> str:
     """Return at most 2,000 characters of a body, without anything that is or looks like a key.
 
     Args:

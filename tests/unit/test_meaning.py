@@ -1,5 +1,7 @@
 """What a failure means: the table of the design, status by status, for each operation."""
 
+import json
+
 import pytest
 
 from respan_async import (
@@ -21,6 +23,7 @@ from respan_async.wire import (
     create,
     delete,
     failure,
+    is_over_limit,
     is_refusal,
     is_success,
     list_page,
@@ -257,3 +260,52 @@ def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
 
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 60.0
+
+
+def test_what_is_not_told_of_an_answer_is_not_so() -> None:
+    """It was read to its end, and what was asked went out once."""
+    assert Answer(200, {}, b"") == Answer(200, {}, b"", oversize=False, resends=0)
+    assert NoAnswer("x", left=True) == NoAnswer("x", left=True, status=None, timed_out=False, not_http=False, resends=0)
+
+
+def test_only_a_429_speaks_of_the_limit() -> None:
+    """A 425 is a refusal too, and says nothing of a limit."""
+    assert [status for status in range(100, 600) if is_over_limit(Answer(status, {}, b""))] == [429]
+    assert not is_over_limit(NoAnswer("x", left=True, status=429))
+
+
+def test_without_a_token_a_request_id_is_told_all_the_same() -> None:
+    """There is nothing to be kept out of it."""
+    error = failure(CREATE, Answer(500, Headers({"X-Request-ID": "r-1"}), b""), None, NOW)
+
+    assert isinstance(error, APIStatusError)
+    assert error.request_id == "r-1"
+
+
+@pytest.mark.parametrize(("spaces", "body"), [(999, "***"), (998, f"***{' ' * 998}ab")])
+def test_a_body_of_as_many_bytes_as_are_looked_at_is_whole(spaces: int, body: str) -> None:
+    """Only of a longer one the end is left out, where a key may be cut in half."""
+    token = Secret("t" * 1_000)
+
+    error = failure(CREATE, Answer(400, {}, b"t" * 5_000 + b" " * spaces + b"ab"), token, NOW)
+
+    assert error.body == body
+
+
+@pytest.mark.parametrize("secret", ["5", '""', "null", "[]"])
+def test_what_is_no_secret_is_not_taken_for_one(secret: str) -> None:
+    """A server that has changed may put anything in its place."""
+    body = f'{{"id": "i", "api_key": {secret}}}'.encode()
+
+    error = failure(CREATE, Answer(201, {}, body, oversize=True), TOKEN, NOW)
+
+    assert error.body == '{"id": "i", "api_key": "***"}'
+
+
+def test_a_token_in_escapes_of_escapes_is_not_said() -> None:
+    """JSON within JSON is plain only after it was read once."""
+    written = "".join(f"\\u{ord(letter):04x}" for letter in TOKEN.reveal())
+
+    error = failure(CREATE, Answer(400, {}, json.dumps({"detail": written}).encode()), TOKEN, NOW)
+
+    assert str(error).endswith(": ***")
