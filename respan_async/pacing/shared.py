@@ -243,9 +243,14 @@ class SharedWindow:
             if self._urgent:
                 wanted_at = self._again_at if self._asked_urgently else now
             else:
-                wanted_at = max(self._again_at, self._taken_at + self._linger)
+                wanted_at = self._wanted_patiently_at
             due = min(due, max(wanted_at, self._paused_until))
         return due
+
+    @property
+    def _wanted_patiently_at(self) -> float:
+        """When a batch is to ask (rule 1); a word that is said before, for whatever reason, does not ask for it."""
+        return max(self._again_at, self._taken_at + self._linger)
 
     def _wants_slots(self, now: float) -> bool:
         begins = self._mine.begins()
@@ -277,7 +282,7 @@ class SharedWindow:
         # While the log is away it is only asked whether it is back: what was granted to nobody's knowledge is lost.
         if self._away.since is None and self._wants_slots(now) and now >= self._paused_until:
             urgent = min(self._urgent, _AT_ONCE)
-            patient = 0 if urgent else min(self._patient, _AT_ONCE)
+            patient = 0 if urgent or now < self._wanted_patiently_at else min(self._patient, _AT_ONCE)
             self._mine.give_back(now)
         first, names = self._mine.names(urgent + patient)
         told = self._mine.told(now, _SILENCE)
@@ -321,6 +326,7 @@ class SharedWindow:
             _logger.warning("the shared pace was lost; it counts as used up for %g s", self._given.per)
         if self._epoch and grants.epoch != self._epoch:
             self._mine.are_unheard(now)  # this log is another one
+            self._linger = 0.0
         self._epoch, self._heard = grants.epoch, grants.at
         self._met_at = now
         self._used = grants.used
@@ -338,6 +344,7 @@ class SharedWindow:
 
     def _lost_touch(self, asked_at: float, error: Unreachable) -> None:
         self._mine.give_back(asked_at)
+        self._linger = 0.0  # how far ahead slots lie will have to be learned anew
         if self._away.failed(asked_at, asyncio.get_running_loop().time()):
             _logger.warning(
                 "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",

@@ -258,6 +258,22 @@ async def test_a_batch_asks_late_for_slots_that_lie_far_ahead() -> None:
     await world.window.aclose()
 
 
+async def test_a_word_that_is_said_for_news_does_not_ask_for_a_batchs_slot_before_its_time() -> None:
+    """Else a batch of a large fleet would hold its next slot from the moment it tells of the last one."""
+    world = World()
+    world.log.leads.extend([30.0] * 3)
+    batch = asyncio.create_task(world.send_many(3, BATCH))
+    asked = list[tuple[int, int]]()
+    for later in (45, 7):  # used at 30, told of 3 s later, and the next is asked for 21 s after the use of it
+        await asyncio.sleep(later)
+        asked.append((len(world.log.asks) - 1, len([ask for ask in world.log.asks if ask.patient])))
+
+    assert asked == [(1, 1), (2, 2)]
+    batch.cancel()
+    await asyncio.wait({batch})
+    await world.window.aclose()
+
+
 async def test_a_refusal_is_told_at_once_and_holds_everybody_here() -> None:
     """The others learn it by the log; those who wait here are not sent."""
     world = World()
