@@ -17,17 +17,17 @@ class Priority(enum.IntEnum):
 class End(enum.Enum):
     """How a granted slot ended."""
 
-    ANSWERED = "answered"
+    ANSWERED = enum.auto()
     """The server let the request in and served it, be it with a 4xx."""
-    FAILED = "failed"
+    FAILED = enum.auto()
     """The server let the request in, and failed."""
-    REFUSED = "refused"
+    REFUSED = enum.auto()
     """The limit turned it away."""
-    LOST = "lost"
+    LOST = enum.auto()
     """It left, and no answer came."""
-    UNREACHED = "unreached"
+    UNREACHED = enum.auto()
     """No connection could be made."""
-    UNUSED = "unused"
+    UNUSED = enum.auto()
     """It was not sent after all."""
 
 
