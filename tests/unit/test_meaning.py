@@ -268,6 +268,15 @@ def test_what_is_not_told_of_an_answer_is_not_so() -> None:
     assert NoAnswer("x", left=True) == NoAnswer("x", left=True, status=None, timed_out=False, not_http=False, resends=0)
 
 
+@pytest.mark.parametrize(("status", "said"), [(199, "which ends no request"), (200, "larger than this client reads")])
+def test_an_answer_without_an_end_or_beyond_measure_is_called_what_it_is(status: int, said: str) -> None:
+    """The first 2xx is an answer to a request."""
+    error = failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)
+
+    assert isinstance(error, InvalidResponseError)
+    assert said in str(error)
+
+
 def test_only_a_429_speaks_of_the_limit() -> None:
     """A 425 is a refusal too, and says nothing of a limit."""
     assert [status for status in range(100, 600) if is_over_limit(Answer(status, {}, b""))] == [429]
