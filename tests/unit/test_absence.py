@@ -76,3 +76,10 @@ def test_the_share_is_a_limit_of_its_own() -> None:
     assert Absence(MINUTE, 0.99 / 60, timeout=1.0).fallback == RateLimit(1, per=60 / (60 * (0.99 / 60)))
     assert Absence(MINUTE, 1 / 60, timeout=1.0).fallback == RateLimit(1, per=60)
     assert Absence(MINUTE, 0.0, timeout=1.0).fallback is None
+
+
+def test_a_share_of_more_than_one_and_less_than_two_is_one() -> None:
+    """Parts of a request are nobody's; only less than one is one in a longer time."""
+    shares = {share: Absence(MINUTE, share, timeout=1.0).fallback for share in (0.5 / 60, 1 / 60, 1.5 / 60)}
+
+    assert list(shares.values()) == [RateLimit(1, per=120), RateLimit(1, per=60), RateLimit(1, per=60)]

@@ -277,6 +277,14 @@ def test_an_answer_without_an_end_or_beyond_measure_is_called_what_it_is(status:
     assert said in str(error)
 
 
+@pytest.mark.parametrize(("status", "shown"), [(299, "***"), (300, "correct-horse-battery-staple")])
+def test_what_may_be_a_secret_of_any_form_is_hidden_where_a_key_may_have_been_made(status: int, shown: str) -> None:
+    """By no other answer: a long word is what tells what is wrong."""
+    error = failure(CREATE, Answer(status, {}, b"correct-horse-battery-staple", oversize=True), TOKEN, NOW)
+
+    assert error.body == shown
+
+
 def test_only_a_429_speaks_of_the_limit() -> None:
     """A 425 is a refusal too, and says nothing of a limit."""
     assert [status for status in range(100, 600) if is_over_limit(Answer(status, {}, b""))] == [429]
