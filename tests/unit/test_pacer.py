@@ -221,6 +221,17 @@ async def test_a_batch_takes_one_slot_an_interval() -> None:
     assert list(line.times.values())[1:] == pytest.approx([3.0 * index for index in range(19)], abs=0.05)
 
 
+async def test_a_batch_catches_up_by_as_much_as_timers_are_late() -> None:
+    """Two hundredths of a second, where slots are closer together than that."""
+    line = Line(pacer(RateLimit(1000, per=1)))
+    line.pacer.demand()
+    for index in range(100):
+        line.join(f"{index}", BATCH)
+    await line.all_served()
+
+    assert sum(time == 0.0 for time in line.times.values()) in (20, 21)
+
+
 async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
     """What it says it still wants, and those of it who wait, are what has to fit."""
     line = Line(pacer(RateLimit(20, per=60)))
