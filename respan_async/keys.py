@@ -32,7 +32,7 @@ from respan_async.models import (
 from respan_async.outcomes import Work
 from respan_async.pacing.slots import Priority
 from respan_async.plan import Desk, Draft, Journal, Options, Plan
-from respan_async.suspects import MAX_TAGGED_NAME, new_tag, tagged
+from respan_async.suspects import MAX_TAGGED_NAME, SuspectStore, new_tag, tagged
 from respan_async.sweep import SweepReport
 
 T = TypeVar("T")
@@ -249,9 +249,15 @@ class TemporaryKeys:
         Returns:
             What was revoked, and which suspects are left.
         """
-        self._core.lifetime.check()
+        return await self._sweep(self._core.desk.book, grace)
+
+    # ----------------------------------------------------------------- inside
+
+    async def _sweep(self, store: SuspectStore, grace: float) -> SweepReport:
+        """Sweep over these suspects, until the client is closed."""
         desk, lifetime = self._core.desk, self._core.lifetime
-        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), desk.book, desk.hub, desk.wall, grace))
+        lifetime.check()
+        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), store, desk.hub, desk.wall, grace))
         # Its grace may be longer than that of a client which is being closed.
         lifetime.closers.add(task.cancel)
         try:
@@ -264,8 +270,6 @@ class TemporaryKeys:
         if task.cancelled():
             raise ClientStateError("the client was closed during the sweep")
         return task.result()
-
-    # ----------------------------------------------------------------- inside
 
     def _batch(
         self,

@@ -9,8 +9,6 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-import attrs
-
 from respan_async import sweep
 from respan_async.batch import Batch
 from respan_async.carry import carry
@@ -23,7 +21,6 @@ from respan_async.issuing.notes import Notes
 from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.issuing.work import TicketOfBatch, TicketWork
-from respan_async.keys import SweepKeys, TemporaryKeys
 from respan_async.lifetime import being_cancelled
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
@@ -84,8 +81,6 @@ class Issuer:
         self._opening: asyncio.Task[None] | None = None
         self._opened = self._closed = False
         self._over = asyncio.Event()
-        options = attrs.evolve(respan._options, priority=Priority.SWEEP, deadline=None)
-        self._lowest = TemporaryKeys(self._core, options)
         self._place = account
         self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._core.lifetime) if auto_sweep else None
 
@@ -138,9 +133,7 @@ class Issuer:
             grace: Seconds to let pass after the last such attempt before looking: the server may make the key late.
         """
         await self._open()
-        self._core.lifetime.check()
-        desk = self._core.desk
-        return await sweep.sweep(SweepKeys(self._lowest), self, desk.hub, desk.wall, grace)
+        return await self._keys._sweep(self, grace)
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states."""

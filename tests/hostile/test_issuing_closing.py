@@ -171,3 +171,16 @@ async def test_a_ledger_without_a_thread_says_so(tmp_path: Path, monkeypatch: py
 
     await ledger.open("host key")
     await ledger.aclose()
+
+
+async def test_a_sweep_does_not_outlive_the_client(fake_respan: FakeRespan) -> None:
+    """However long its grace is, and whoever waits for it is told."""
+    fake_respan.script("lose_answer_after_create")
+    async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan:
+        issuer = Issuer(respan, SQLiteLedger(":memory:"), auto_sweep=False)
+        await issuer.issue(TICKET)
+        sweeping = asyncio.create_task(issuer.sweep(grace=1000))
+        await asyncio.sleep(0.01)
+
+    with pytest.raises(ClientStateError, match="closed during the sweep"):
+        await asyncio.wait_for(sweeping, 1)
