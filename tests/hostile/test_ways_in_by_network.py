@@ -8,24 +8,19 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
 import attrs
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from respan_async import AsyncRespan, Effect, RetryPolicy
 from respan_async.errors import APIConnectionError, RespanError
 from respan_async.testing import FakeRespan
 from tests.hostile.canaries import BEARER, Seeker
 from tests.integration.raw_server import RawServer
-from tests.servers.certificate import certify
+from tests.servers.certificate import HOUR, certify
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -64,40 +59,6 @@ async def listening(context: ssl.SSLContext | None) -> AsyncIterator[Listener]:
     server.close()
 
 
-def certificate(folder: Path, name: str, since: timedelta, until: timedelta) -> tuple[ssl.SSLContext, Path]:
-    """Make a certificate for a name or an address, and a context that serves it; give the file to trust as well."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
-    now = datetime.now(UTC)
-    is_address = name.replace(".", "").isdigit()
-    alternative = x509.IPAddress(ip_address(name)) if is_address else x509.DNSName(name)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + since)
-        .not_valid_after(now + until)
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
-    )
-    both = folder / f"{name}.pem"
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    both.write_bytes(
-        pem
-        + private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    trusted = folder / f"{name}.trusted.pem"
-    trusted.write_bytes(pem)
-    return context, trusted
-
-
 def aged(version: ssl.TLSVersion) -> Callable[[ssl.SSLContext], None]:
     """Make a server speak an old version alone, with ciphers that still can."""
 
@@ -121,7 +82,6 @@ def anonymous(context: ssl.SSLContext) -> None:
     context.set_ciphers("aNULL:@SECLEVEL=0")
 
 
-HOUR = timedelta(hours=1)
 WEAK: dict[str, tuple[str, timedelta, timedelta, Callable[[ssl.SSLContext], None]]] = {
     "an expired certificate": ("127.0.0.1", -2 * HOUR, -HOUR, lambda _: None),
     "a certificate of tomorrow": ("127.0.0.1", HOUR, 2 * HOUR, lambda _: None),
@@ -147,7 +107,7 @@ async def trusting(trusted: Path) -> AsyncIterator[aiohttp.ClientSession]:
 async def test_weak_tls_is_refused(weakness: str, tmp_path: Path) -> None:
     """Even of a server whose certificate is trusted: nothing is sent, and nothing was made."""
     name, since, until, change = WEAK[weakness]
-    context, trusted = certificate(tmp_path, name, since, until)
+    context, trusted = certify(tmp_path, name, since, until)
     try:
         change(context)
     except ssl.SSLError:
@@ -164,7 +124,7 @@ async def test_weak_tls_is_refused(weakness: str, tmp_path: Path) -> None:
 
 async def test_good_tls_is_not_refused(tmp_path: Path) -> None:
     """Or the others would prove nothing."""
-    context, trusted = certificate(tmp_path, "127.0.0.1", -HOUR, HOUR)
+    context, trusted = certify(tmp_path)
     async with (
         listening(context) as listener,
         trusting(trusted) as session,
@@ -318,8 +278,11 @@ async def test_a_port_that_somebody_else_took_gets_nothing_over_tls(tmp_path: Pa
     """Who listens where the server was cannot pass for it without its certificate."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    _, trusted = certificate(tmp_path, "127.0.0.1", -HOUR, HOUR)
-    imposter, _ = certify(tmp_path)
+    folders = tmp_path / "server", tmp_path / "imposter"
+    for folder in folders:
+        folder.mkdir()
+    _, trusted = certify(folders[0])
+    imposter, _ = certify(folders[1])
     async with trusting(trusted) as session:
         respan = AsyncRespan(BEARER, base_url=f"https://127.0.0.1:{port}", session=session, retry=ONCE)
         heard = bytearray()

@@ -4,27 +4,41 @@ import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+HOUR: Final = timedelta(hours=1)
 
-def certify(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """Make a certificate for 127.0.0.1; return the server's side of it, and the file that a client is to trust."""
+
+def certify(
+    folder: Path, host: str = "127.0.0.1", since: timedelta = -HOUR, until: timedelta = HOUR
+) -> tuple[ssl.SSLContext, Path]:
+    """Make a certificate for a name or an address; return the server's side, and the file that a client is to trust.
+
+    Args:
+        folder: Where its files are written.
+        host: What it is for.
+        since: From when it is valid, from now.
+        until: Until when, from now.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
     now = datetime.now(UTC)
+    is_address = host.replace(".", "").isdigit()
+    alternative = x509.IPAddress(ip_address(host)) if is_address else x509.DNSName(host)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .not_valid_before(now + since)
+        .not_valid_after(now + until)
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
