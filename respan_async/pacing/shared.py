@@ -240,10 +240,8 @@ class SharedWindow:
             return self._away.due(now)
         due = self._mine.due(min(_SILENCE, self._given.per / 2), _SILENCE)
         if self._wants_slots(now):
-            if self._urgent:
-                wanted_at = self._again_at if self._asked_urgently else now
-            else:
-                wanted_at = self._wanted_patiently_at
+            urgently_at = self._again_at if self._asked_urgently else now
+            wanted_at = urgently_at if self._urgent else self._wanted_patiently_at
             due = min(due, max(wanted_at, self._paused_until))
         return due
 

@@ -64,6 +64,7 @@ GROUPS: Mapping[str, Group] = {
         (*unit("meaning", "wire", "retry", "errors"), "tests/properties/test_retry.py"),
         ("tests/integration/test_operations.py",),
     ),
+    "redaction": Group(("respan_async/redaction.py",), unit("redaction", "meaning", "wire")),
     "pacing": Group(
         tuple(f"respan_async/pacing/{path.name}" for path in sorted((ROOT / "respan_async/pacing").glob("[!_]*.py"))),
         (
@@ -139,7 +140,9 @@ def mutate_values(work: Path, group: Group) -> dict[str, Counter[str]]:
     counted = {}
     with (work / "survivors.diff").open("a") as diffs:
         for file in group.files:
-            results = values.run(Path(file), list(group.quick))
+            # Those that are called after the module come first: they are the likeliest to fail, and the first ends it.
+            tests = sorted(group.quick, key=lambda test: Path(file).stem not in test)
+            results = values.run(Path(file), tests)
             counted[file] = Counter(verdict for verdict, _ in results)
             diffs.writelines(f"# {file}: {mutant}\n" for verdict, mutant in results if verdict == "survived")
     return counted

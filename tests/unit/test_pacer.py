@@ -199,6 +199,19 @@ async def test_a_batch_feels_its_way_while_the_limit_is_unknown() -> None:
     assert 4 < widths[-1] <= 50
 
 
+async def test_six_answers_let_one_more_of_a_batch_be_in_the_air() -> None:
+    """Beside the two of the beginning, while the limit is unknown."""
+    paced = pacer()
+    await answered(paced, 33, BATCH)
+
+    flying = [asyncio.create_task(paced.acquire(BATCH)) for _ in range(20)]
+    await asyncio.sleep(0.01)
+
+    assert sum(task.done() for task in flying) == 8
+    for task in flying:
+        task.cancel()
+
+
 async def test_interactive_calls_take_any_free_slot() -> None:
     """They are not spread: a whole period's slots may go at once."""
     line = Line(pacer(RateLimit(20, per=60)))

@@ -255,6 +255,16 @@ async def test_a_word_says_all_that_the_log_needs(log: Log, pacer: Pacer) -> Non
     assert first.fresh != second.fresh
 
 
+@pytest.mark.parametrize("priority", [INTERACTIVE, BATCH])
+async def test_one_word_asks_for_a_hundred_slots_at_most(log: Log, window: SharedWindow, priority: Priority) -> None:
+    """The log does one thing at a time, and others wait."""
+    pacer = Pacer(window, max_in_flight=1000)
+
+    await asyncio.gather(*(send(pacer, priority=priority) for _ in range(250)))
+
+    assert [ask.urgent + ask.patient for ask in log.asks][:3] == [100, 100, 50]
+
+
 async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> None:
     """Nothing is taken, and nobody need wait for long."""
     assert window.used(now()) == 0
