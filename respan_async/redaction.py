@@ -18,7 +18,7 @@ WINDOW: Final = 12
 """Characters of a secret in a row that are not shown."""
 
 _ESCAPE: Final = re.compile(
-    r"\s+|\\u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})|&#0*(\d{1,7});|&#[xX]0*([0-9a-fA-F]{1,6});|&[a-z]{2,4};"
+    r"\s+|\\u([0-9a-fA-F]{4})|%([0-9a-fA-F]{2})|&#0*\d{1,7};|&#[xX]0*[0-9a-fA-F]{1,6};|&[a-z]{2,4};"
     r"|\\([nrt]|[^A-Za-z0-9])"  # before other letters it escapes nothing, and stands for itself
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
@@ -106,11 +106,8 @@ def _folded(text: str) -> tuple[str, list[int], list[int]]:
 
 def _meant(match: re.Match[str]) -> str:
     """Return what an escape stands for; nothing for white space."""
-    of_json, of_url, of_html, of_html_too, quoted = match.groups()
-    if of_html or of_html_too:
-        number = int(of_html) if of_html else int(of_html_too, 16)
-        letter = chr(number) if number < 0x110000 else ""
-    elif of_json or of_url:
+    of_json, of_url, quoted = match.groups()
+    if of_json or of_url:
         letter = chr(int(of_json or of_url, 16))
     elif quoted:
         letter = "" if quoted in "nrt" else quoted

@@ -123,3 +123,8 @@ def test_no_text_takes_long_to_redact(unit: str) -> None:
         return min(times)
 
     assert seconds(long) < 30 * seconds(short) + 0.03
+
+
+def test_what_prints_stays_as_it_is_beside_what_does_not() -> None:
+    """Letters of any language, and a backslash."""
+    assert printable("ü\\\n\x1b") == "ü\\\\n\\x1b"
