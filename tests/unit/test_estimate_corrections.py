@@ -41,6 +41,19 @@ def test_a_period_is_round_within_what_a_wait_leaves_open(
     assert story.limit == expected
 
 
+def test_these_periods_are_round() -> None:
+    """A wait that is short of one of them by less than two per cent means it; nothing else does."""
+    seconds = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
+    longer = (120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
+    for period in (*seconds, *longer):
+        story = Story()
+        story.let_in(*[1000.0] * 5)
+
+        story.refuse(1000.0, 0.985 * period)
+
+        assert story.limit == RateLimit(5, per=period)
+
+
 def test_a_burst_begins_after_a_pause_as_long_as_the_wait() -> None:
     """What was let in before that had come back by then."""
     story = Story()

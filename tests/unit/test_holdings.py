@@ -160,3 +160,14 @@ def test_something_must_be_told_when_the_first_of_several_things_is_due() -> Non
     assert holdings.due(9.0, 3.0) == 99.0 + HOLD
     holdings.pause(200.0)
     assert holdings.due(1.0, 3.0) == -math.inf
+
+
+def test_what_is_in_the_air_is_told_without_an_age() -> None:
+    """It has none yet. These are the words that the log's script knows."""
+    holdings = Holdings()
+    holdings.use_unheard()
+
+    (report,) = holdings.told(100.0, silence=1.0)
+
+    assert (report.fate, report.seconds) == (Fate.FLYING, 0.0)
+    assert [fate.value for fate in Fate] == ["answered", "unused", "flying", "pause"]
