@@ -66,6 +66,21 @@ def connect(path: Path) -> sqlite3.Connection:
         time.sleep(_PAUSE)
 
 
+def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
+    """Refuse a ledger that has seen fewer commits than an owner has noted before it was read; see `OwnerLock`.
+
+    Raises:
+        LedgerError: What was written last is gone.
+    """
+    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # or it has no table to ask
+    found = connection.execute(load("sqlite.sql")["get_meta"], {"name": "commits"}).fetchone() if made else None
+    if noted > (int(found[0]) if found is not None else 0):
+        raise LedgerError(
+            f"{path}: what was written last is gone: its log, {path.name}-wal, was removed, or the file was "
+            f"replaced by an older one. Put it back; or remove {path.name}-owner-* to go on without what is gone"
+        )
+
+
 def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
     new = _is_new(path, connection)
     _configure(connection)

@@ -11,8 +11,9 @@ import attrs
 from respan_async.effect import Suspect
 from respan_async.errors import LedgerError
 from respan_async.issuing import rows
-from respan_async.issuing.database import VERSION
+from respan_async.issuing.database import VERSION, check_whole
 from respan_async.issuing.ledger import Counts
+from respan_async.issuing.ownerlock import OwnerLock
 from respan_async.issuing.statements import load
 from respan_async.issuing.states import AttemptState, TicketState
 
@@ -55,15 +56,17 @@ def look(path: str | os.PathLike[str]) -> Snapshot:
     """Read what is in a ledger's file, also while others write to it.
 
     Raises:
-        LedgerError: There is no such file, or it cannot be read, or is newer than this code.
+        LedgerError: There is no such file, or it cannot be read, or is newer than this code, or what was written last
+            is gone from it.
     """
     if not Path(path).is_file():
         raise LedgerError(f"{path}: there is no such ledger")
+    noted = OwnerLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
     try:
         with contextlib.closing(_connect(Path(path))) as connection:
             # One transaction: what is read belongs together.
             connection.execute("BEGIN")
-            return _read(connection, path)
+            return _read(connection, Path(path), noted)
     except sqlite3.Error as error:
         raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from None
 
@@ -75,10 +78,11 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
 
 
-def _read(connection: sqlite3.Connection, path: str | os.PathLike[str]) -> Snapshot:
+def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
+    check_whole(path, connection, noted)
     account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
     tickets = dict(connection.execute(_SQL["count_tickets"]).fetchall())
     attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())

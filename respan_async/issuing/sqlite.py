@@ -14,7 +14,7 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher, checked, veiled_key
-from respan_async.issuing.database import check_size, connect, connect_beside
+from respan_async.issuing.database import check_size, check_whole, connect, connect_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
@@ -75,7 +75,7 @@ class SQLiteLedger:
             writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop(), self._seal)
             self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
-            await writer.do(lambda connection: self._check_whole(connection, noted))
+            await writer.do(lambda connection: check_whole(self._path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._heart.start()
         except BaseException:
@@ -273,15 +273,6 @@ class SQLiteLedger:
     def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
         (commits,) = connection.execute(_SQL["count_commit"]).fetchone()
         return partial(self._lock.note, commits)
-
-    def _check_whole(self, connection: sqlite3.Connection, noted: int) -> None:
-        found = connection.execute(_SQL["get_meta"], {"name": "commits"}).fetchone()
-        if noted > (int(found[0]) if found is not None else 0):
-            name = self._path.name
-            raise LedgerError(
-                f"{self._path}: what was written last is gone: its log, {name}-wal, was removed, or the file was "
-                f"replaced by an older one. Put it back; or remove {name}-owner-* to go on without what is gone"
-            )
 
     def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
         found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()

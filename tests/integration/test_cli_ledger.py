@@ -15,6 +15,7 @@ import pytest
 
 from respan_async import AsyncRespan, ConfigurationError
 from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing.ownerlock import OwnerLock
 from tests.integration.cli_world import (
     COMMAND,
     Run,
@@ -358,7 +359,7 @@ def test_status_of_a_running_issue(world: World, run: Run, monkeypatch: pytest.M
     world.tenants(1000)
     monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
     process = world.start(*ISSUE, "--rate", "40/1s")
-    world.until_held(5)
+    world.until_held(10)  # of which the last may not be noted as delivered yet
     code, (counts,), _ = run("status", "--out", "keys.jsonl", "--json")
     rotated = run("ledger", "rotate", "--out", "keys.jsonl")
     assert process.poll() is None
@@ -371,6 +372,23 @@ def test_status_of_a_running_issue(world: World, run: Run, monkeypatch: pytest.M
     assert " 0 failed, " in err
     assert "0 suspects" in err
     assert world.server.fake.counts.alive == len(world.held())
+
+
+def test_a_ledger_whose_log_was_removed_is_not_shown_as_if_it_were_whole(server: Server, run: Run) -> None:
+    """After kill -9, and without the log, its file is an older state: `status` refuses it as `issue` does."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    killed = OwnerLock(Path(LEDGER))
+    killed.acquire()
+    killed.note(1000)
+    older = run("status", "--out", "keys.jsonl")
+    Path(LEDGER).write_bytes(b"")
+    empty = run("status", "--out", "keys.jsonl", "--json")
+    issued = run("issue", "t.csv", "--out", "keys.jsonl")
+    killed.release()
+
+    for code, out, err in (older, empty, issued):
+        assert (code, out) == (2, [])
+        assert err.startswith(f"respan-keys: {LEDGER}: what was written last is gone: its log, {LEDGER}-wal, ")
 
 
 @pytest.mark.parametrize("world", [{"stall": 0.3}], indirect=True)
