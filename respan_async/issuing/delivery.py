@@ -1,6 +1,8 @@
 """Putting secrets where they belong, until it succeeds."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -104,7 +106,7 @@ class Delivery:
             logger.warning("ticket %r could not be delivered: CancelledError", ticket_id)
             return False
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
-            logger.warning("ticket %r could not be delivered: %s", ticket_id, type(error).__name__)
+            logger.warning("ticket %r could not be delivered: %s", ticket_id, _named(error))
             return False
         await self._erase(ticket_id)
         return True
@@ -162,3 +164,12 @@ class Delivery:
     def _is_dead(self, key: CreatedKey, since: timedelta) -> bool:
         """Whether a key has expired that long ago, by this machine's clock."""
         return key.expiry_date is not None and key.expiry_date + since <= self._wall()
+
+
+def _named(error: Exception) -> str:
+    """Name an error without its text, which may hold the secret, unless that is the system's own for its number."""
+    name = type(error).__name__
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(number, int) and number in errno.errorcode and error.strerror == os.strerror(number):
+        return f"{name}: {os.strerror(number)}"
+    return name

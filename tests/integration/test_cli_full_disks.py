@@ -35,6 +35,7 @@ def test_a_full_disk(server: Server, run: Run) -> None:
     assert 5 < len(delivered) < 30
     assert int(kept) > 0
     assert "respan-keys: keys.jsonl: File too large; no more keys are asked for" in err
+    assert "could not be delivered: OSError: File too large" in err
     assert "to go on: respan-keys issue" in err
     assert len(server.ids()) == len(delivered) + int(kept)
     with files_end_at(size):

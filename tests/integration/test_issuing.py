@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import itertools
 import logging
+import os
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -893,6 +895,31 @@ async def test_a_delivery_that_hangs_does_not_keep_the_issuer_open() -> None:
 
     assert asyncio.get_running_loop().time() - leaving < 20
     assert ledger.done == []
+
+
+@virtual
+async def test_why_a_delivery_failed_is_told_in_the_systems_words_and_no_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A full disk is told as one; what else an error says may be the secret."""
+    key = CreatedKey(id="key-1", api_key=Secret("secret"))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/secret")
+    errors: Iterator[Any] = iter([full, OSError(errno.EIO, "secret"), OSError([1], "secret"), OSError(-1, "secret")])
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        if (error := next(errors, None)) is not None:
+            raise error
+
+    async with delivering(deliver, key) as ledger:
+        await asyncio.sleep(60)
+
+    assert ledger.done == [("tenant-1", "erased")]
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records if "delivered" in record.msg] == [
+        "OSError: No space left on device",
+        "OSError",
+        "OSError",
+        "OSError",
+    ]
 
 
 @virtual
