@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from respan_async.cli.arguments import read_arguments
 from respan_async.cli.exits import BROKEN_PIPE, INTERRUPTED, exit_code, sentence
+from respan_async.cli.standard import keep_places
 from respan_async.cli.terminal import LogLines, say
 
 __all__ = ["main"]
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The arguments are wrong (2), or asked for help or the version (0).
     """
+    keep_places()
     arguments = read_arguments(sys.argv[1:] if argv is None else argv)
     try:
         with LogLines(say, verbose=arguments.verbose) as log:

@@ -9,6 +9,7 @@ import attrs
 
 from respan_async.cli import exits
 from respan_async.cli.account import connect
+from respan_async.cli.standard import check_output
 from respan_async.cli.stream import STANDARD_OUTPUT
 from respan_async.cli.terminal import LogLines, say
 from respan_async.client import AsyncRespan
@@ -80,7 +81,7 @@ def delete(arguments: argparse.Namespace, log: LogLines) -> int:
         await respan.temporary_keys.delete(arguments.id, missing_ok=arguments.missing_ok)
         say(f"key {arguments.id} is revoked")
 
-    return _call(arguments, work)
+    return _call(arguments, work, prints=False)
 
 
 def _given(arguments: argparse.Namespace, model: type[attrs.AttrsInstance]) -> dict[str, Any]:
@@ -91,7 +92,10 @@ def _print(key: TemporaryKey) -> None:
     write_all(STANDARD_OUTPUT, Sealed(line_of(key)))
 
 
-def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable[None]]) -> int:
+def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable[None]], *, prints: bool = True) -> int:
+    if prints:
+        check_output()
+
     async def call() -> None:
         async with connect(arguments) as respan:
             await work(respan)

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
 from respan_async.cli.exits import WrongUse
+from respan_async.cli.standard import check_output
 from respan_async.cli.stream import KeyStream
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink
@@ -71,6 +72,7 @@ def open_outlet(path: str, *, sandbox: bool) -> Iterator[Outlet]:
         WrongUse: It is not a place for secrets, or holds something else, or another run has it.
     """
     if path == "-":
+        check_output()
         yield Outlet("standard output", KeyStream(sandbox=sandbox), None)
         return
     try:

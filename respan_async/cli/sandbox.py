@@ -7,6 +7,7 @@ from typing import Final
 
 from respan_async.cli import exits
 from respan_async.cli.interrupts import interrupts
+from respan_async.cli.standard import check_output
 from respan_async.cli.stream import STANDARD_OUTPUT
 from respan_async.cli.terminal import LogLines, say
 from respan_async.issuing.linefile import write_all
@@ -59,6 +60,7 @@ def fault(text: str) -> tuple[str, float]:
 
 def serve(arguments: argparse.Namespace, log: LogLines) -> int:
     """Serve until Ctrl-C, then say what happened."""
+    check_output()
     return asyncio.run(_serve(arguments))
 
 

@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, cast
 import attrs
 
 from respan_async.cli.exits import WrongUse
+from respan_async.cli.standard import check_input
 
 _LONGEST_LINE: Final = 1024 * 1024
 
@@ -167,6 +168,8 @@ def open_sheet(path: str, *, known: Collection[str], keys: Sequence[str]) -> Ite
     Raises:
         WrongUse: It cannot be read.
     """
+    if path == "-":
+        check_input()
     with contextlib.ExitStack() as stack:
         try:
             source = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))

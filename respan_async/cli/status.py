@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from respan_async import codec
 from respan_async.cli import exits, ledgerfile
 from respan_async.cli.progress import clock
+from respan_async.cli.standard import check_output
 from respan_async.cli.stream import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show
 from respan_async.cli.terminal import LogLines
@@ -16,6 +17,7 @@ from respan_async.issuing.snapshot import Snapshot, look
 
 def status(arguments: argparse.Namespace, log: LogLines) -> int:
     """Print what is in a ledger."""
+    check_output()
     path = ledgerfile.existing_path_of(arguments)
     try:
         snapshot = look(path)

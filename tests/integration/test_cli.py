@@ -303,6 +303,24 @@ async def _soon(delay: float, result: object = None) -> object:
     return await _sleep(0, result)
 
 
+def test_closed_streams(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closed what a command reads from or prints to is told so in a sentence, before anything is sent."""
+    tenants(1)
+    printing = ("issue", "t.csv"), ("create",), ("list",), ("status", "--out", "keys.jsonl"), ("sandbox", "--port", "0")
+    monkeypatch.setattr("sys.stdin", None)
+    read = run("issue", "-", "--out", "keys.jsonl")
+    monkeypatch.setattr("sys.stdout", None)
+    printed = [run(*command) for command in printing]
+
+    assert read[0] == 2
+    assert read[2].startswith("respan-keys: standard input: is closed; ")
+    for code, _, err in printed:
+        assert code == 2
+        assert err.startswith("respan-keys: standard output: is closed; ")
+    assert server.fake.counts.requests == 0
+    assert [path.name for path in Path().iterdir()] == ["t.csv"]
+
+
 def test_telling(server: Server, run: Run) -> None:
     """-v shows what the client tells."""
     server.fake.script("refuse:0.01")

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -168,6 +169,37 @@ def test_a_reader_who_left(world: World, run: Run) -> None:
     assert (listed[0], listed[2]) == (141, "")
     assert issued[0] == 1
     assert world.server.fake.counts.alive == 1
+
+
+def shell(world: World, command: str) -> tuple[int, str, str]:
+    """Run a command in a shell, which can close a stream."""
+    process = subprocess.run(
+        ("sh", "-c", command.replace("respan-keys", shlex.join(COMMAND))),
+        cwd=world.directory,
+        env=world.environment(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert "Traceback" not in process.stderr
+    return process.returncode, process.stdout, process.stderr
+
+
+def test_a_closed_standard_output_gets_no_key(world: World) -> None:
+    """One sentence and exit code 2, before anything is sent: no socket or file that has its number is written to."""
+    code, _, err = shell(world, "respan-keys create >&-")
+
+    assert (code, err.partition(";")[0]) == (2, "respan-keys: standard output: is closed")
+    assert world.server.fake.counts.requests == 0
+
+
+def test_all_goes_well_without_standard_streams(world: World) -> None:
+    """A daemon has none: keys are issued all the same, and the file of keys has them alone."""
+    world.tenants(2)
+
+    assert shell(world, "respan-keys issue t.csv --out keys.jsonl <&- >&- 2>&-") == (0, "", "")
+    assert sorted(line["ticket"] for line in world.held()) == ["t0", "t1"]
 
 
 def terminal(world: World, *argv: str, **environment: str) -> str:
