@@ -1,12 +1,14 @@
 """Whatever comes in, from a server, a person or a damaged file: a value, or an error of ours that shows no secret."""
 
 import random
+import sys
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz import __main__ as fuzz
 from tests.fuzz.payloads import mutated
 from tests.fuzz.targets import TARGETS, corpus
 
@@ -48,6 +50,36 @@ def test_what_once_broke_a_promise_does_so_no_more(name: str) -> None:
 def test_no_input_breaks_a_promise(name: str) -> None:
     """A few inputs each time; more in the two tests below."""
     hunt(name, 25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "usage: python -m tests.fuzz TARGET"),
+        (["nothing"], "usage: python -m tests.fuzz TARGET"),
+        (["row", "--help"], "usage: python -m tests.fuzz TARGET"),
+        (["row"], "pip install -e '.[test,fuzz]'"),
+    ],
+)
+def test_atheris_is_not_needed_to_be_told_how_it_is_run(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The usage, with every target and an end of the time; and without atheris, what to install."""
+    monkeypatch.setattr("sys.argv", ["fuzz", *arguments])
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    ended = ""
+    try:
+        fuzz.main()
+    except SystemExit as exit_:
+        ended = str(exit_.code)
+    out, err = capsys.readouterr()
+
+    assert said in out + err + ended
+    assert fuzz.NAMES == NAMES
+    assert "-max_total_time=60" in fuzz.USAGE
 
 
 @pytest.mark.hostile

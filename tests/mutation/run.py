@@ -150,7 +150,9 @@ def mutate_values(work: Path, group: Group) -> dict[str, Counter[str]]:
 
 def main() -> None:
     """Do what was asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "python -m tests.mutation.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "groups", nargs="*", metavar="GROUP", help=f"some of: {', '.join(GROUPS)}; all, if none is named"
     )
