@@ -169,7 +169,7 @@ class Delivery:
 def _named(error: Exception) -> str:
     """Name an error without its text, which may hold the secret, unless that is the system's own for its number."""
     name = type(error).__name__
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(number, int) and number in errno.errorcode and error.strerror == os.strerror(number):
-        return f"{name}: {os.strerror(number)}"
+    if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
+        known = os.strerror(error.errno)
+        return f"{name}: {known}" if error.strerror == known else name
     return name
