@@ -28,6 +28,7 @@ from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
 from respan_async.settings import (
     DEFAULT_BASE_URL,
+    checked_flag,
     checked_headers,
     checked_hooks,
     checked_priority,
@@ -111,6 +112,7 @@ class AsyncRespan:
             transport.check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
         window = checked_window(pace)
         self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)

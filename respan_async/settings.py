@@ -80,6 +80,13 @@ def _is_seconds(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
 
 
+def checked_flag(name: str, value: object) -> bool:
+    # "false" in a settings file is a text, and a true one.
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}: expected True or False, got {value!r:.100}")
+    return value
+
+
 def checked_url(text: str, allow_http: bool) -> str:
     """Return scheme, host and port of a base URL."""
     expected = f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {_shown(text)}"

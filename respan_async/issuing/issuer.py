@@ -50,7 +50,7 @@ class Issuer:
         auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes.
 
     Raises:
-        ConfigurationError: `account` is no such word.
+        ConfigurationError: An argument is not that; the message names it.
     """
 
     def __init__(
@@ -63,7 +63,13 @@ class Issuer:
         account: str | None = None,
         auto_sweep: bool = True,
     ) -> None:
-        if account is not None and account.split() != [account]:
+        if not isinstance(respan, AsyncRespan):
+            raise ConfigurationError(f"respan: expected an AsyncRespan, got {type(respan).__name__}")
+        if not callable(getattr(ledger, "intend", None)):
+            raise ConfigurationError(f"ledger: expected a ledger, such as a SQLiteLedger, got {type(ledger).__name__}")
+        if deliver is not None and not callable(deliver):
+            raise ConfigurationError(f"deliver: expected an async function, got {type(deliver).__name__}")
+        if account is not None and not (isinstance(account, str) and account.split() == [account]):
             raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
         self._respan = respan
         self._core = respan._core

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 from respan_async import codec
 from respan_async.effect import Effect, Suspect
-from respan_async.errors import ClientStateError, LedgerError
+from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher, checked, veiled_key
 from respan_async.issuing.database import check_size, check_whole, connect, connect_beside
@@ -40,7 +40,8 @@ class SQLiteLedger:
     alone (0600), and erased secrets are overwritten in it and in its log.
 
     Args:
-        path: The file, made when it is missing; `":memory:"` for tests.
+        path: The file, made when it is missing; `":memory:"`, for tests, keeps nothing on disk: what is in it is gone
+            with this process.
         cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
         lease: Seconds after which the claims of a process that is stopped, not dead, may be taken over.
 
@@ -49,7 +50,10 @@ class SQLiteLedger:
     """
 
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
-        self._memory = os.fspath(path) == ":memory:"
+        place = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(place, str) or not place or "\0" in place:
+            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
+        self._memory = place == ":memory:"
         self._path = Path(path)
         self._cipher = checked(cipher := cast("Cipher | None", veiled_key(cipher)))
         self._lease = lease

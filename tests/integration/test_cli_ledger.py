@@ -174,7 +174,8 @@ def test_sandbox_and_account_do_not_mix(server: Server, run: Run) -> None:
 
 async def test_an_account_of_its_own_is_one_word(respan: AsyncRespan) -> None:
     """What a ledger is bound to in place of the base URL is refused at once when it could not be compared."""
-    for account in ("two words", "", " "):
+    account: Any
+    for account in ("two words", "", " ", 5):
         with pytest.raises(ConfigurationError, match="expected one word"):
             Issuer(respan, SQLiteLedger(":memory:"), account=account)
 

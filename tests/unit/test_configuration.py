@@ -19,6 +19,7 @@ from respan_async import (
     RetryPolicy,
     Secret,
 )
+from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan
 
 NOTHING_AT_ALL: list[Any] = [b"key", 5, True, ["key"], ...]
@@ -169,6 +170,8 @@ WRONG: dict[str, list[Any]] = {
     "deadline": [0, -1, "30", True, float("nan"), float("inf"), [30]],
     "retry": [None, 5, "never", RetryPolicy],
     "pace": [None, "fast", "AUTO", 60, (60, 60), RateLimit],
+    "tag_names": ["yes", 1, None],
+    "allow_http": ["false", 0, None],
     "max_in_flight": [0, -1, None, "64", True, 1.5],
     "session": [5, "session", aiohttp.ClientSession],
     "hooks": [5, [5], [print, None], "print", asyncio.sleep],
@@ -199,6 +202,23 @@ def test_a_wrong_setting_of_a_view_is_named(name: str, value: Any) -> None:
     """As strictly as those of the client."""
     with pytest.raises(ConfigurationError, match=f"^{name}: expected"):
         AsyncRespan("k").with_options(**{name: value})
+
+
+def test_a_wrong_argument_of_issuing_is_named() -> None:
+    """At once, and not when the first ticket is issued."""
+    respan, ledger = AsyncRespan("k"), SQLiteLedger(":memory:")
+    wrong: Any
+    for wrong in (5, b"x", "", None, "a\0b"):
+        with pytest.raises(ConfigurationError, match=r"^path: expected that of a file, "):
+            SQLiteLedger(wrong)
+
+    for name, wrong in {
+        "respan": (5, ledger, None),
+        "ledger": (respan, "a", None),
+        "deliver": (respan, ledger, 5),
+    }.items():
+        with pytest.raises(ConfigurationError, match=f"^{name}: expected an? .*, got (int|str)$"):
+            Issuer(wrong[0], wrong[1], deliver=wrong[2])
 
 
 @pytest.mark.parametrize(
