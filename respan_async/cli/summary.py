@@ -12,6 +12,8 @@ from respan_async.cli.terminal import MOST_LINES, say
 from respan_async.effect import Suspect
 from respan_async.errors import LedgerError
 from respan_async.issuing.snapshot import look
+from respan_async.suspects import expires_at
+from respan_async.sweep import AFTER_EXPIRY
 
 
 @attrs.frozen(kw_only=True)
@@ -99,6 +101,17 @@ class Summary:
             return
         again = "give the same input to " if self.arguments.file == "-" else ""
         say(f"to go on: {again}{shlex.join(('respan-keys', *self.arguments.argv))}")
+
+
+def how_they_end(suspects: Sequence[Suspect]) -> str:
+    """Say when suspects stop being any, in one sentence."""
+    ends = [end for end in map(expires_at, suspects) if end is not None]
+    says = "a suspect ends when its key is found and revoked, or an hour after its expiry"
+    if len(ends) == len(suspects):
+        last = (max(ends) + AFTER_EXPIRY).isoformat(timespec="seconds")
+        return f"{says}: the last of these at {last}, by the next sweep"
+    count = len(suspects) - len(ends)
+    return f"{says}; {count} without an expiry stay{'s' if count == 1 else ''} until the key is found, if there is one"
 
 
 def say_suspects(suspects: Sequence[Suspect]) -> None:

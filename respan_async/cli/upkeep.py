@@ -5,7 +5,7 @@ import asyncio
 
 from respan_async.cli import exits, ledgerfile
 from respan_async.cli.account import connect
-from respan_async.cli.summary import say_suspects
+from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.cli.terminal import LogLines, say
 from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
@@ -32,6 +32,8 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
         report = await issuer.sweep(grace=arguments.grace)
     say_suspects(report.left)
     say(f"{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, {len(report.left)} suspects left")
+    if report.left:
+        say(how_they_end(report.left))
     return exits.OK
 
 

@@ -50,7 +50,7 @@ CREATE TABLE IF NOT EXISTS {schema}.attempts (
     sent_at timestamptz NOT NULL,
     noted_at timestamptz NOT NULL,
     effect text NOT NULL DEFAULT 'unknown',
-    reason text NOT NULL DEFAULT 'its process ended before the answer came',
+    reason text NOT NULL DEFAULT 'no answer was noted',
     key_id text
 );
 CREATE INDEX IF NOT EXISTS attempts_in_the_air ON {schema}.attempts (ticket) WHERE state = 'intent';

@@ -47,7 +47,7 @@ CREATE TABLE attempts (
     sent TEXT NOT NULL,
     sent_at REAL NOT NULL,
     effect TEXT NOT NULL DEFAULT 'unknown',
-    reason TEXT NOT NULL DEFAULT 'its process ended before the answer came',
+    reason TEXT NOT NULL DEFAULT 'no answer was noted',
     key_id TEXT
 );
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');

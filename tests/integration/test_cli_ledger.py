@@ -210,14 +210,30 @@ def test_sweep(server: Server, run: Run) -> None:
 
 
 def test_sweep_leaves_what_it_cannot_prove(server: Server, run: Run) -> None:
-    """An attempt whose key is not to be found stays a suspect, and is named."""
+    """An attempt whose key is not to be found stays a suspect, and is named; and when that ends is said."""
     server.fake.script("html_502")
-    run("issue", tenants(1), "--out", "keys.jsonl")
+    Path("t.csv").write_text("ticket,name,expiry_date\nt0,Tenant 0,2100-01-31T12:00:00Z\n")
+    run("issue", "t.csv", "--out", "keys.jsonl")
     code, _, err = run("sweep", "--ledger", LEDGER, "--grace", "0")
+    server.fake.script("html_502")
+    run("issue", tenants(1, "u.csv"), "--out", "others.jsonl", "--ledger", "others.ledger")
+    endless = run("sweep", "--ledger", "others.ledger", "--grace", "0")[2]
 
     assert code == 0
     assert "suspect: name 'Tenant 0 ~" in err
-    assert err.endswith("0 revoked, 0 expired by themselves, 1 suspects left\n")
+    summary, end = err.splitlines()[-2:]
+    assert summary == "0 revoked, 0 expired by themselves, 1 suspects left"
+    assert end.endswith("an hour after its expiry: the last of these at 2100-01-31T13:00:00+00:00, by the next sweep")
+    assert endless.endswith("; 1 without an expiry stays until the key is found, if there is one\n")
+
+
+def test_a_suspect_of_which_nothing_more_was_noted_says_no_more(server: Server, run: Run) -> None:
+    """Its process may have been killed, or its disk full after the answer had come: the ledger does not know."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    with closing(sqlite3.connect(LEDGER)) as connection, connection:
+        connection.execute("UPDATE attempts SET state = 'suspect'")
+
+    assert [suspect["reason"] for suspect in status_of(run)["suspects"]] == ["no answer was noted"]
 
 
 def test_sweep_with_a_key_that_is_refused(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
