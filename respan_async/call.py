@@ -130,11 +130,10 @@ class Call(Generic[T]):
     def abandon(self) -> bool:
         """Give up whoever awaits this call; return whether it goes on.
 
-        An attempt that may have changed something is carried to its end, and not repeated. Anything else is cancelled:
-        what is read for nobody would only hold up who closes the client.
+        An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
         """
         self._abandoned = True
-        if self._in_air and not self._reads and (self._flight is None or not self._flight.recall()):
+        if self._in_air and (self._flight is None or not self._flight.recall()):
             return True
         if self._task is not None:
             self._task.cancel()
@@ -270,13 +269,9 @@ class Call(Generic[T]):
         return self._plan.operation == "create"
 
     @property
-    def _reads(self) -> bool:
-        return self._plan.operation in ("list", "retrieve")
-
-    @property
     def _doubt(self) -> Effect:
         """What an attempt may have done of which only the leaving is known."""
-        return Effect.NONE if self._reads else Effect.UNKNOWN
+        return Effect.NONE if self._plan.operation in ("list", "retrieve") else Effect.UNKNOWN
 
     def _wants(self, error: RespanError) -> bool:
         return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)

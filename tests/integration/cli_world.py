@@ -89,6 +89,10 @@ class Server:
         self._thread.join(5)
         self._loop.close()
 
+    def go_away(self) -> None:
+        """Break every connection, and refuse the next ones."""
+        self._loop.call_soon_threadsafe(setattr, self.fake, "down", True)
+
     def ids(self) -> set[str]:
         return {record.id for record in self.fake.alive()}
 
