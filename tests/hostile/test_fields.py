@@ -52,7 +52,7 @@ def can_be_a_key(shown: dict[str, Any]) -> bool:
         texts
         and 0 < len(key_id.strip()) <= len(key_id) <= 512
         and key_id.isprintable()
-        and key_id not in ("..", "../..")
+        and key_id not in ("..", "../..", "%2e%2e")
         and bool(secret)
         and secret.isprintable()
         and " " not in secret
