@@ -23,6 +23,7 @@ from respan_async import (
     Secret,
     TemporaryKey,
 )
+from respan_async.codec import MAX_ID
 from respan_async.wire import (
     PATH,
     Answer,
@@ -442,3 +443,10 @@ def test_a_status_below_200_ends_nothing(status: int) -> None:
     assert isinstance(error, InvalidResponseError)
     assert (error.effect, error.retryable, error.status) == (Effect.UNKNOWN, False, status)
     assert str(error).endswith(f"answered {status}, which ends no request")
+
+
+def test_the_longest_id_has_a_path() -> None:
+    """One that is longer is refused before anything is sent."""
+    assert retrieve("i" * MAX_ID).path == f"{PATH}{'i' * MAX_ID}/"
+    with pytest.raises(InvalidRequestError, match=f"at most {MAX_ID} characters, got {MAX_ID + 1}"):
+        retrieve("i" * (MAX_ID + 1))
