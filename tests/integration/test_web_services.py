@@ -364,6 +364,17 @@ async def test_a_name_that_no_key_can_have_is_the_browsers_mistake(kind: Kind, t
         assert await service.end() == ""
 
 
+async def test_a_batch_that_is_none_is_the_browsers_mistake(tmp_path: Path) -> None:
+    """No JSON, or another than a list of names: 400, and not a traceback in the service's log."""
+    async with FakeRespan() as fake, serving(AIOHTTP, tmp_path, fake) as service:
+        for body in (b"{bad", b"", b"\xff", b"5", b'"acme"', b'{"acme": 1}', b"[5]", b"[" * 200_000):
+            async with service.browser.post("/batches", data=body) as response:
+                assert response.status == 400, body[:10]
+
+        assert fake.keys == {}
+        assert await service.end() == ""
+
+
 async def test_a_batch_that_ends_says_why(tmp_path: Path) -> None:
     """In one line, when the API key is not accepted."""
     async with FakeRespan() as fake, serving(AIOHTTP, tmp_path, fake) as service:
