@@ -1,7 +1,9 @@
 """Where the keys of one run go: the file or standard output, and what is known of those that could not get there."""
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 
 from respan_async.cli.exits import WrongUse
 from respan_async.cli.standard import check_output
@@ -75,9 +77,22 @@ def open_outlet(path: str, *, sandbox: bool) -> Iterator[Outlet]:
         check_output()
         yield Outlet("standard output", KeyStream(sandbox=sandbox), None)
         return
+    made = not os.path.lexists(path)
     try:
         sink = JSONLinesSink(path, sandbox=sandbox)
     except LedgerError as error:
         raise WrongUse(str(error)) from None
     with sink:
-        yield Outlet(path, sink, sink)
+        try:
+            yield Outlet(path, sink, sink)
+        except WrongUse:
+            if made:
+                _remove_empty(Path(path))
+            raise
+
+
+def _remove_empty(path: Path) -> None:
+    """Remove a file that this run has made, and still has the lock of, if nothing was written to it."""
+    with contextlib.suppress(OSError):
+        if not path.stat().st_size:
+            path.unlink()

@@ -111,6 +111,7 @@ def test_what_is_no_ledger(server: Server, run: Run) -> None:
         [*ISSUE, "--ledger", "notes.txt"],
         [*ISSUE, "--ledger", "open.db"],
         [*ISSUE, "--ledger", "none/keys.db"],
+        [*ISSUE, "--ledger", "."],
         [*ISSUE, "--ledger", "keys.jsonl"],
         ["status", "--ledger", "notes.txt"],
         ["status", "--ledger", "none.db"],
@@ -121,6 +122,10 @@ def test_what_is_no_ledger(server: Server, run: Run) -> None:
         code, _, err = run(*argv)
         assert (code, len(err.splitlines())) == (2, 1), (argv, err)
         assert err.startswith("respan-keys: ")
+        assert not Path("keys.jsonl").exists(), "a file of keys was made for nothing"
+    Path("keys.jsonl").touch(0o600)
+    assert run(*ISSUE, "--ledger", ".")[0] == 2
+    assert Path("keys.jsonl").exists(), "a file that was there already was removed"
     assert Path("notes.txt").read_text() == "hello, I am no ledger\n" * 100
     assert not Path("none.db").exists()
     assert server.fake.counts.requests == 0
