@@ -15,7 +15,7 @@ from respan_async.secret import Secret
 MAX_NAME: Final = 50
 """Characters of a key's name that the server accepts (read in the official SDK)."""
 
-_LONGEST_LIFE: Final = timedelta(days=365_000)
+LONGEST_LIFE: Final = timedelta(days=365_000)
 PERIODS: Final = ("minute", "hour", "day", "week", "month")
 METRICS: Final = ("cost", "request_count", "token_count")
 
@@ -130,7 +130,7 @@ def _check_metric(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
 def _check_lifetime(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET:
         return
-    if not isinstance(value, timedelta) or not timedelta(0) < value <= _LONGEST_LIFE:
+    if not isinstance(value, timedelta) or not timedelta(0) < value <= LONGEST_LIFE:
         raise _fail(attribute.name, "a timedelta above 0 and up to a thousand years", value)
 
 

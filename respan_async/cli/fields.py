@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from respan_async.codec import DecodeError, parse
 from respan_async.errors import InvalidRequestError
+from respan_async.models import LONGEST_LIFE
 from respan_async.pacing.limit import RateLimit
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
@@ -21,10 +22,10 @@ def _lifetime(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if match is None or not float(match[1]):
         raise InvalidRequestError(f"expires_in: expected a time such as 90s, 30m, 1h or 7d, got {text!r:.100}")
-    try:
-        return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
-    except OverflowError:
-        raise InvalidRequestError(f"expires_in: expected a time of human measure, got {text!r:.100}") from None
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > LONGEST_LIFE.total_seconds():
+        raise InvalidRequestError(f"expires_in: expected a time of up to a thousand years, got {text!r:.100}")
+    return timedelta(seconds=seconds)
 
 
 def _whole(text: str) -> Any:
