@@ -258,6 +258,16 @@ def test_one_key_from_birth_to_death(server: Server, run: Run) -> None:
     assert run("show", key["id"])[0] == 1
 
 
+def test_an_unencrypted_url_is_refused_in_the_words_of_the_command_line(server: Server, run: Run) -> None:
+    """What can be done about it can be done there, where there is no such argument as `allow_http`."""
+    code, _, err = run("list", "--base-url", "http://example.com")
+
+    assert code == 2
+    assert err.endswith(
+        "to example.com; give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine\n"
+    )
+
+
 def test_list_pages(server: Server, run: Run) -> None:
     """`list` reads every page, or the one that was asked for."""
     run("issue", tenants(5), "--out", "keys.jsonl")
