@@ -128,3 +128,8 @@ def test_no_text_takes_long_to_redact(unit: str) -> None:
 def test_what_prints_stays_as_it_is_beside_what_does_not() -> None:
     """Letters of any language, and a backslash."""
     assert printable("ü\\\n\x1b") == "ü\\\\n\\x1b"
+
+
+def test_a_token_that_is_all_there_is_leaves_nothing() -> None:
+    """From the first character on, and to the last."""
+    assert redacted(html.escape(TOKEN), [Secret(TOKEN)]) == "***"
