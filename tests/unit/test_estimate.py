@@ -44,6 +44,7 @@ def test_nothing_is_known_before_the_first_refusal() -> None:
 
     assert story.limit is None
     assert story.estimate.learned is False
+    assert story.estimate.counted_at is None
     assert story.estimate.scouts(110) == 0
 
 
