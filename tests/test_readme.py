@@ -101,14 +101,15 @@ async def test_a_test_passes_as_it_stands(block: str, variables: dict[str, str],
 
 
 def test_the_set_up_commands_are_the_ones_that_ci_runs() -> None:
-    """The README's test command is a line of .ci/run, so that it cannot rot."""
+    """The README's test command is a line of .ci/run, where coverage looks on, so that it cannot rot."""
     issue, tests = COMMANDS[0].strip(), COMMANDS[1].strip()
 
     assert "\n" not in issue
     assert "\n" not in tests
     assert issue.endswith("respan-keys issue tests/samples/tenants.csv --sandbox --out keys.jsonl")
     assert tests.endswith("pytest")
-    assert tests in (ROOT / ".ci" / "run").read_text().splitlines()
+    watched = f"{tests.removesuffix('pytest')}coverage run -m pytest"
+    assert watched in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
 async def test_the_command_line_examples_work_in_their_order(tmp_path: Path) -> None:

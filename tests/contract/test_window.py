@@ -112,7 +112,7 @@ async def test_an_interactive_call_goes_before_a_batch_that_waits(pacer: Pacer) 
     begin = now()
     await send_many(pacer, 1)
 
-    assert now() - begin < LIMIT.per
+    assert now() - begin < 3 * LIMIT.per  # of the hundred that the batch takes
     pacer.withdraw(demand)
     batch.cancel()
     with contextlib.suppress(asyncio.CancelledError):
