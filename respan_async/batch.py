@@ -240,27 +240,31 @@ class Batch(Generic[Item]):
         self._places += 1
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
-        work: Work | None = None
         try:
             work = self._working[index] = self._start(item)
+        except RespanError as error:
+            return self._failure(item, index, error)
+        try:
             key = await work.run()
         except RespanError as error:
-            # A 403 after a success is about that one item; before any, about the API key.
-            useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
-            given_up = self._halted and isinstance(error, ClientStateError)
-            if useless or (isinstance(error, _FATAL) and not given_up):
-                self._fatal = self._fatal or error
-                self._stop()
-            return Failed(item, index, error)
+            return self._failure(item, index, error)
         except asyncio.CancelledError:
-            if work is None:
-                raise
             if being_cancelled():
                 self._cancelled()
             return Failed(item, index, work.given_up())
         finally:
             self._working.pop(index, None)
         return Issued(item, index, key, work.replayed)
+
+    def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
+        """Return an item's failure; end the batch, if it is not about that item alone."""
+        # A 403 after a success is about that one item; before any, about the API key.
+        useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
+        given_up = self._halted and isinstance(error, ClientStateError)
+        if useless or (isinstance(error, _FATAL) and not given_up):
+            self._fatal = self._fatal or error
+            self._stop()
+        return Failed(item, index, error)
 
     async def _pull(self) -> Item:
         """Take an item from an asynchronous input, one worker at a time."""

@@ -19,6 +19,7 @@ import pytest
 from respan_async import AsyncRespan, ConfigurationError, CreateKeyRequest, RateLimit, RetryPolicy, Secret
 from respan_async.errors import RespanError
 from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, SQLiteLedger, Ticket
+from respan_async.issuing.connections import Settings
 from respan_async.redis import RedisWindow
 from tests.hostile.canaries import (
     API_KEY,
@@ -263,6 +264,13 @@ def test_a_redis_in_the_wrong_place_is_shown_without_its_password() -> None:
         AsyncRespan("k", pace=f"redis://:{PROXY}@localhost")  # type: ignore[arg-type]
 
     assert Seeker(PROXY).find(str(caught.value)) is None
+
+
+def test_what_libpq_is_told_does_not_show_itself() -> None:
+    """The password is among it, and a local variable where a connection is made."""
+    settings = Settings(host="db", password="hunter2")
+
+    assert f"{settings} {settings!r}" == "Settings(***) Settings(***)"
 
 
 async def test_things_that_are_at_work_do_not_show_what_they_were_given(witness: Witness) -> None:

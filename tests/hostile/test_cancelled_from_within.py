@@ -84,6 +84,31 @@ async def test_a_batch_whose_tasks_are_cancelled_behind_its_back_says_so() -> No
         assert len(respan.suspects) == fake.counts.requests == 2  # they were in the air
 
 
+async def test_a_batch_that_is_cancelled_behind_its_back_while_it_asks_for_an_item_says_so() -> None:
+    """What its input would still have given is not lost unsaid either."""
+
+    async def give() -> AsyncIterator[CreateKeyRequest]:
+        yield CreateKeyRequest()
+        await asyncio.Event().wait()
+
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        ours = asyncio.all_tasks()
+        outcomes = list[Issued[CreateKeyRequest] | Failed[CreateKeyRequest]]()
+
+        async def consume() -> None:
+            async with respan.temporary_keys.create_many(give(), max_in_flight=1) as batch:
+                async for outcome in batch:
+                    outcomes.append(outcome)
+                    for task in asyncio.all_tasks() - ours:
+                        task.cancel()
+
+        with pytest.raises(ClientStateError, match="cancelled from"):
+            await consume()
+
+        assert len(outcomes) == 1
+        assert fake.counts.requests == 1
+
+
 def test_a_key_is_reported_whose_revocation_is_cancelled_before_it_begins() -> None:
     """When every task is cancelled in the turn in which a key arrives that nobody awaits, it is known to be alive."""
 

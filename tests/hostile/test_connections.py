@@ -8,7 +8,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from respan_async import APIConnectionError, APITimeoutError, AsyncRespan, Effect, RespanError
+from respan_async import (
+    APIConnectionError,
+    APITimeoutError,
+    AsyncRespan,
+    Effect,
+    PermissionDeniedError,
+    RespanError,
+)
 from respan_async.keys import TemporaryKeys
 from tests.hostile.misbehaviours import ANSWERS, Means, pieces
 from tests.hostile.worlds import AGAIN, ONCE, OPERATIONS, Watch
@@ -51,7 +58,13 @@ async def test_garbage_within_a_body_ends_it_at_once(verb: str) -> None:
 
 
 @virtual
-async def test_garbage_within_a_body_before_anybody_reads_it() -> None:
+@pytest.mark.parametrize(
+    ("status", "expected", "effect"),
+    [(201, APIConnectionError, Effect.LOST), (403, PermissionDeniedError, Effect.NONE)],
+)
+async def test_garbage_within_a_body_before_anybody_reads_it(
+    status: int, expected: type[RespanError], effect: Effect
+) -> None:
     """The connection is gone by then, and nobody would tell: here a trace of the caller's own takes its time."""
 
     async def wait(*_: object) -> None:
@@ -59,7 +72,7 @@ async def test_garbage_within_a_body_before_anybody_reads_it() -> None:
 
     trace = aiohttp.TraceConfig()
     trace.on_request_end.append(wait)
-    head = b"HTTP/1.1 201 Whatever\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = f"HTTP/1.1 {status} Whatever\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     act = pieces("garbage in chunks", Means.BROKEN, head, b"what?\r\n", then="keep").act
     timeout = aiohttp.ClientTimeout(total=None, sock_read=5.0)
     async with (
@@ -67,10 +80,11 @@ async def test_garbage_within_a_body_before_anybody_reads_it() -> None:
         aiohttp.ClientSession(trace_configs=[trace]) as session,
         AsyncRespan("token", base_url=server.url, session=session, retry=ONCE, timeout=timeout) as respan,
     ):
-        with pytest.raises(APIConnectionError, match="broke off after the status 201") as caught:
+        with pytest.raises(expected) as caught:
             await asyncio.wait_for(respan.temporary_keys.create(), 100)
 
-    assert caught.value.effect is Effect.LOST
+    assert caught.value.status == status
+    assert caught.value.effect is effect
 
 
 @pytest.mark.parametrize("last", [FIN, RST], ids=str)

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import os
 import signal
 import threading
 from collections.abc import Coroutine
@@ -276,6 +277,23 @@ def test_list_pages(server: Server, run: Run) -> None:
     assert len(run("list", "--page-size", "2", "--page", "3")[1]) == 1
 
 
+def test_a_reader_of_a_single_command_who_left(server: Server, run: Run) -> None:
+    """It ends without a word, with the code of a broken pipe."""
+    run("create")
+    reading, writing = os.pipe()
+    os.close(reading)
+    output = os.dup(1)
+    os.dup2(writing, 1)
+    try:
+        code = main(["list"])
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(writing)
+
+    assert code == 141
+
+
 def test_an_interrupt_while_a_single_command_waits(server: Server, run: Run) -> None:
     """Ctrl-C ends it with 130 and a word, not with a traceback."""
     server.fake.script("stall_before", operation="list")
@@ -292,6 +310,24 @@ def test_an_interrupt_while_a_single_command_waits(server: Server, run: Run) -> 
     interrupter.join()
 
     assert ended == (130, [], "respan-keys: interrupted\n")
+
+
+class Typing(io.RawIOBase):
+    """Somebody at a keyboard, who thinks better of it."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, _: object) -> int:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_tenants_are_typed(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before there is anything to wait for, Ctrl-C ends a command at once, with 130 and a word."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(Typing())))
+
+    assert run("issue", "-", "--out", "keys.jsonl") == (130, [], "respan-keys: interrupted\n")
+    assert server.fake.counts.requests == 0
 
 
 def test_nobody_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
