@@ -11,7 +11,7 @@ from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import CreateKeyRequest
 from tests.hostile.framings import cuts
 from tests.hostile.misbehaviours import Means, Misbehaviour, everything, slow
-from tests.hostile.worlds import ONCE, Watch
+from tests.hostile.worlds import ONCE, Watch, gone
 from tests.integration.raw_server import API_KEY, RawServer, key
 
 AT_ONCE = 25
@@ -52,9 +52,7 @@ async def meet(misbehaviour: Misbehaviour, timeout: float, complaints: list[str]
             tickets = {state: number for state, number in counts.tickets.items() if number}
             watch.check(attempts == left, f"attempts {attempts}, where {left} is true")
             watch.check(tickets == {TicketState.ISSUED: 1}, f"tickets {tickets}")
-        for _ in range(100):
-            await asyncio.sleep(0.01 if server.open else 0)
-        watch.check(not server.open, f"{server.open} connections are left")
+        await gone(watch, server)
 
 
 async def meet_all(misbehaviours: Iterable[Misbehaviour], timeout: float) -> None:

@@ -29,7 +29,7 @@ def assert_flat(samples: Sequence[Size]) -> None:
 
 @pytest.mark.hostile
 @pytest.mark.virtual
-@pytest.mark.parametrize("requests", [60, 300])
+@pytest.mark.parametrize("requests", [60, pytest.param(300, marks=pytest.mark.long)])
 async def test_an_hour_of_mixed_work(requests: int) -> None:
     """Web requests, batches, sweeps, hang-ups and outages: the limit is kept, no key is unheld, and nothing grows."""
     async with FakeRespan(limit=SlidingLog(requests, per=60), latency=(0.05, 0.4)) as fake:
@@ -60,7 +60,7 @@ async def test_an_hour_of_mixed_work(requests: int) -> None:
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("seconds", [10.0, pytest.param(180.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [6.0, pytest.param(180.0, marks=pytest.mark.long)])
 async def test_real_sockets_at_full_speed(seconds: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a ledger in a file beside it: tasks, open files and memory are the same at the end as at the beginning."""
     caplog.set_level(logging.CRITICAL, "respan_async")  # what is captured would be the memory that grows

@@ -131,7 +131,7 @@ async def play(
             watch.check(took <= (timeout + 1.001) * retry.max_attempts, f"took {took} s")
             watch.check(respan.pace.in_flight == 0, "a slot was not given back")
             _check_suspects(watch, operation, misbehaviour, result, respan)
-        await _gone(watch, server)
+        await gone(watch, server)
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     watch.check(not tasks, f"tasks are left: {tasks}")
     return result
@@ -152,9 +152,9 @@ def _check_suspects(
         watch.check(not known, f"suspects of no create: {known}")
 
 
-async def _gone(watch: Watch, server: RawServer) -> None:
+async def gone(watch: Watch, server: RawServer) -> None:
     """Wait until the server has noticed that the client is gone."""
-    for _ in range(200):
+    for _ in range(1000):  # a server that trickles notices only at its next word
         if not server.open:
             return
         await asyncio.sleep(0.02)
