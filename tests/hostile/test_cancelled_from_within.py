@@ -86,9 +86,11 @@ async def test_a_batch_whose_tasks_are_cancelled_behind_its_back_says_so() -> No
 
 async def test_a_batch_that_is_cancelled_behind_its_back_while_it_asks_for_an_item_says_so() -> None:
     """What its input would still have given is not lost unsaid either."""
+    asked = asyncio.Event()
 
     async def give() -> AsyncIterator[CreateKeyRequest]:
         yield CreateKeyRequest()
+        asked.set()
         await asyncio.Event().wait()
 
     async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
@@ -99,6 +101,7 @@ async def test_a_batch_that_is_cancelled_behind_its_back_while_it_asks_for_an_it
             async with respan.temporary_keys.create_many(give(), max_in_flight=1) as batch:
                 async for outcome in batch:
                     outcomes.append(outcome)
+                    await asked.wait()
                     for task in asyncio.all_tasks() - ours:
                         task.cancel()
 
