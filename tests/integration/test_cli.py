@@ -302,6 +302,7 @@ def test_an_interrupt_while_a_single_command_waits(server: Server, run: Run) -> 
     def interrupt() -> None:
         until(lambda: server.fake.counts.requests == 1)
         signal.pthread_kill(main_thread, signal.SIGINT)
+        threading.Event().wait(0.5)  # a server that went before the interrupt is noticed would be another story
         server.go_away()  # or what is in the air would be waited for
 
     interrupter = threading.Thread(target=interrupt)
