@@ -306,9 +306,14 @@ def test_an_interrupt_while_a_single_command_waits(server: Server, run: Run) -> 
         server.go_away()  # or what is in the air would be waited for
 
     interrupter = threading.Thread(target=interrupt)
-    interrupter.start()
-    ended = run("list")
-    interrupter.join()
+    # As a process begins; what ran before in this one may have left another handler.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupter.start()
+        ended = run("list")
+        interrupter.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert ended == (130, [], "respan-keys: interrupted\n")
 
