@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -204,10 +205,7 @@ class Connections:
     async def _connect(self) -> _Connection:
         try:
             async with asyncio.timeout(self.attempt):
-                # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
-                return await psycopg.AsyncConnection.connect(
-                    autocommit=True, prepare_threshold=None, row_factory=_rows, **self._settings
-                )
+                return await _made(self._settings)
         except TimeoutError:
             told = "no answer in time"
         except psycopg.Error as error:
@@ -280,6 +278,18 @@ def _settings_of(dsn: object) -> Settings | str:
     except psycopg.Error:  # its message shows the string, and with it the password
         pass
     return "not a connection string of Postgres, such as postgresql://user:password@host/database"
+
+
+async def _made(settings: Settings) -> _Connection:
+    try:
+        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+        return await psycopg.AsyncConnection.connect(
+            autocommit=True, prepare_threshold=None, row_factory=_rows, **settings
+        )
+    except BaseException as error:
+        # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def _rows(_: object) -> Callable[[Iterable[Any]], Row]:

@@ -1,6 +1,7 @@
 """The same in Postgres: something happens before and after every operation of the ledger, and costs nothing."""
 
 import asyncio
+import gc
 import time
 from typing import Final
 
@@ -63,10 +64,14 @@ def test_whatever_happens_at_any_operation_of_the_ledger_costs_nothing(
         postgres_server.execute(";".join(f"DELETE FROM respan.{table}" for table in tables), postgres_database)
         return make
 
-    for happening in HAPPENINGS:
-        steps = all_survived(scenario, HAPPENINGS[happening], fresh=fresh)
-        assert len(steps) >= 8, happening
-    until = time.monotonic() + 10
-    while postgres_server.backends(postgres_database):
-        assert time.monotonic() < until, "a connection was left open"
-        time.sleep(0.01)
+    gc.disable()  # which would close what was forgotten
+    try:
+        for happening in HAPPENINGS:
+            steps = all_survived(scenario, HAPPENINGS[happening], fresh=fresh)
+            assert len(steps) >= 8, happening
+            until = time.monotonic() + 10
+            while postgres_server.backends(postgres_database):
+                assert time.monotonic() < until, f"{happening}: a connection was left open"
+                time.sleep(0.01)
+    finally:
+        gc.enable()

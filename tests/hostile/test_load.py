@@ -19,11 +19,15 @@ HOUR = 3600.0
 
 
 def assert_flat(samples: Sequence[Size]) -> None:
-    """Compare the last third of the samples with the first one."""
+    """Compare the last third of the samples with the first one.
+
+    Each was taken at rest, when only idle connections come and go, and the sixteen workers of a batch at its end. The
+    least of a third has the fewest of them, and has everything that was left behind before, by any of some 1,000 calls.
+    """
     third = len(samples) // 3
     first, last = samples[:third], samples[-third:]
-    for what, room in {"tasks": 24, "files": 24, "objects": 400}.items():
-        before, after = (max(getattr(sample, what) for sample in part) for part in (first, last))
+    for what, room in {"tasks": 20, "files": 24, "objects": 400}.items():
+        before, after = (min(getattr(sample, what) for sample in part) for part in (first, last))
         assert after <= before + room, f"{what} grew from {before} to {after}: {samples}"
 
 
@@ -42,7 +46,7 @@ async def test_an_hour_of_mixed_work(requests: int) -> None:
 
         with nothing_left():
             async with AsyncRespan(fake.api_key, base_url=fake.url, pace=pace, tag_names=True, timeout=10.0) as respan:
-                town = Town(respan, visit_every=12.0, sweep_every=700.0, down=down, down_every=900.0, down_for=60.0)
+                town = Town(respan, 12.0, 700.0, down, down_every=900.0, down_for=60.0, still=12.0)
                 samples = [size async for size in town.live(HOUR, samples=12)]
                 for fault in TROUBLE:
                     fake.chance(fault, 0)
@@ -79,8 +83,8 @@ async def test_real_sockets_at_full_speed(seconds: float, tmp_path: Path, caplog
                 AsyncRespan(far.api_key, base_url=far.url, tag_names=True, timeout=1.0) as respan,
                 Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver) as issuer,
             ):
-                town = Town(respan, 0.02, 2.0, down, down_every=2.5, down_for=0.25, issuer=issuer, keep=300)
-                samples = [size async for size in town.live(seconds, samples=12)]
+                town = Town(respan, 0.02, 2.0, down, down_every=2.5, down_for=0.25, issuer=issuer, keep=300, still=0.5)
+                samples = [size async for size in town.live(seconds, samples=9)]
                 await far.tell("calm")
                 while sweeping := (await respan.temporary_keys.sweep(grace=0), await issuer.sweep(grace=0)):
                     if not any(report.revoked for report in sweeping):

@@ -5,17 +5,19 @@ import gc
 import itertools
 import sys
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, RespanError, TemporaryKey
 from respan_async.batch import Batch
 from respan_async.issuing import Issuer, Ticket
+
+T = TypeVar("T")
 
 TROUBLE = {
     "lose_answer_after_create": 0.01,
@@ -81,6 +83,7 @@ class Town:
         down_for: Seconds that one takes.
         issuer: Issues tickets too, if there is one.
         keep: How many keys are held at most; the oldest are deleted. None for all.
+        still: Seconds without a task that begins or ends, after which the town is at rest.
         held: The ids of the keys that somebody holds, oldest first.
         failures: What calls and items ended with, by the class of the error.
         waits: Seconds that each of the last calls took that were awaited to their end.
@@ -95,22 +98,27 @@ class Town:
     down_for: float
     issuer: Issuer | None = None
     keep: int | None = None
+    still: float = 1.0
     held: dict[str, None] = attrs.field(factory=dict, init=False)
     failures: Counter[str] = attrs.field(factory=Counter, init=False)
     waits: deque[float] = attrs.field(factory=lambda: deque(maxlen=1_000), init=False)
     given_up: int = attrs.field(default=0, init=False)
     _random: Random = attrs.field(factory=lambda: Random(6), init=False)
+    _open: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _numbers: "itertools.count[int]" = attrs.field(factory=itertools.count, init=False)
 
     async def live(self, seconds: float, samples: int) -> AsyncIterator[Size]:
-        """Let them all go on for some time; look around in between."""
+        """Let them all go on for some time, and rest in between: what has grown is seen when nothing is in the air."""
         ways = [self._issue_batches(), self._visit(), self._sweep(), self._break_down()]
         if self.issuer is not None:
             ways.append(self._issue_tickets(self.issuer))
         lives = [asyncio.create_task(way) for way in ways]
         try:
             for _ in range(samples):
+                self._open.set()
                 await asyncio.wait(lives, timeout=seconds / samples, return_when=asyncio.FIRST_COMPLETED)
+                self._open.clear()
+                await self._rest()
                 yield Size.now()
         finally:
             for life in lives:
@@ -119,10 +127,21 @@ class Town:
             assert all(isinstance(end, asyncio.CancelledError) for end in ends), ends
             await self.down(False)
 
+    async def _rest(self) -> None:
+        """Wait until what was begun is over, but not for ever: a task that stays is what the sample is to show."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + 10 * self.still
+        tasks = asyncio.all_tasks()
+        since = loop.time()
+        while loop.time() < min(since + self.still, until):
+            await asyncio.sleep(self.still / 20)
+            if (now := asyncio.all_tasks()) != tasks:
+                tasks, since = now, loop.time()
+
     async def _issue_batches(self) -> None:
         """Issue for tenants, a batch after the other; each third is left early."""
         for number in itertools.count():
-            requests = (self._request("tenant") for _ in range(400))
+            requests = self._while_open(self._request("tenant") for _ in range(400))
             async with self.respan.temporary_keys.create_many(requests, max_in_flight=16) as batch:
                 await self._take(batch, leave_after=100 if number % 3 == 2 else None)
 
@@ -130,9 +149,14 @@ class Town:
         """Issue for tickets, a batch after the other; a few of each are asked for again."""
         for number in itertools.count():
             names = (f"{number}-{ticket % 190}" for ticket in range(200))
-            tickets = (Ticket(name, CreateKeyRequest(name=name)) for name in names)
+            tickets = self._while_open(Ticket(name, CreateKeyRequest(name=name)) for name in names)
             async with issuer.issue_many(tickets, max_in_flight=16) as batch:
                 await self._take(batch)
+
+    async def _while_open(self, items: Iterable[T]) -> AsyncIterator[T]:
+        for item in items:
+            await self._open.wait()
+            yield item
 
     async def _take(self, batch: Batch[Any], leave_after: int | None = None) -> None:
         async for outcome in batch:
@@ -151,6 +175,7 @@ class Town:
         async with asyncio.TaskGroup() as visitors:
             while True:
                 await asyncio.sleep(self._random.expovariate(1 / self.visit_every))
+                await self._open.wait()
                 for _ in range(10 if self._random.random() < 0.03 else 1):
                     visitors.create_task(self._ask())
 
@@ -206,6 +231,7 @@ class Town:
         """Look for the keys of lost answers, old or new."""
         while True:
             await asyncio.sleep(self.sweep_every)
+            await self._open.wait()
             try:
                 await self.respan.temporary_keys.sweep(grace=0.0)
                 if self.issuer is not None:
@@ -217,6 +243,7 @@ class Town:
         """Let the server go away now and then."""
         while True:
             await asyncio.sleep(self.down_every - self.down_for)
+            await self._open.wait()
             await self.down(True)
             await asyncio.sleep(self.down_for)
             await self.down(False)

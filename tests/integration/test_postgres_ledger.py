@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
 import re
@@ -29,6 +30,7 @@ from respan_async.issuing import (
     Ticket,
     TicketState,
 )
+from respan_async.issuing.connections import Connections
 from respan_async.issuing.ledger import Intent
 from respan_async.issuing.statements import STATES
 from respan_async.secret import Secret
@@ -582,6 +584,34 @@ async def test_a_tag_that_was_used_before_is_refused(postgres_dsn: str) -> None:
             await ledger.intend(Ticket("tenant-2"), attempt)
 
         assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
+
+
+async def test_a_connection_that_was_given_up_half_made_is_closed_at_once() -> None:
+    """Not when the garbage collector comes by, however long its error is kept."""
+    gone = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connections = Connections(f"postgresql://tester@127.0.0.1:{port}/x", attempt=60, patience=60)
+        gc.disable()
+        try:
+            asking = asyncio.create_task(connections.ask("SELECT 1", {}))
+            await asked.wait()
+            await connections.aclose()
+            [error] = await asyncio.gather(asking, return_exceptions=True)
+            assert isinstance(error, LedgerError)
+            async with asyncio.timeout(5):
+                await gone.wait()
+        finally:
+            gc.enable()
 
 
 async def test_a_dead_wire_does_not_hold_anybody_for_long(
