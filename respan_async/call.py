@@ -271,7 +271,7 @@ class Call(Generic[T]):
     @property
     def _doubt(self) -> Effect:
         """What an attempt may have done of which only the leaving is known."""
-        return Effect.NONE if self._plan.operation in ("list", "retrieve") else Effect.UNKNOWN
+        return Effect.UNKNOWN if self._plan.changes else Effect.NONE
 
     def _wants(self, error: RespanError) -> bool:
         return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)

@@ -41,7 +41,14 @@ class Carried(Protocol[T_co]):
         ...
 
 
-async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, discard: Callable[[T], None]) -> T:
+async def carry(
+    call: Carried[T],
+    deadline: float | None,
+    lifetime: Lifetime,
+    discard: Callable[[T], None],
+    *,
+    needed: bool = True,
+) -> T:
     """Make a call, and see it through.
 
     Args:
@@ -49,6 +56,8 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
         deadline: Seconds for all of it, or None.
         lifetime: Where its task belongs.
         discard: Given a result that nobody is left to take.
+        needed: Whether closing the client waits for a call whose caller is gone. Without, it goes on until then, for
+            the pace, which counts a request rightly when it knows when the answer came.
 
     Raises:
         ClientStateError: The client was closed, and did not wait for the call.
@@ -63,15 +72,28 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
         # Kept here: a hook may have cancelled the task it runs in, which then ends as cancelled although there is one.
         results.append(await call.run())
 
+    def leave() -> None:
+        call.abandon()
+        if task.done():
+            over(task)  # at once: a client that is being closed waits for what it knows of
+        else:
+            task.add_done_callback(over)
+            if not needed:
+                lifetime.release(task)
+
+    def over(_: asyncio.Task[None]) -> None:
+        for result in results:
+            discard(result)
+
     task = lifetime.spawn(run())
     try:
         await asyncio.wait({task}, timeout=deadline)
     except asyncio.CancelledError:
-        _leave(call, task, results, discard)
+        leave()
         raise
     if not task.done():
         error = call.overdue()
-        _leave(call, task, results, discard)
+        leave()
         raise error
     if task.cancelled() and not results:
         # Cut, when the client was closed and its grace was over. Nobody cancelled whoever awaits this.
@@ -79,15 +101,3 @@ async def carry(call: Carried[T], deadline: float | None, lifetime: Lifetime, di
     if not results:
         task.result()  # raises
     return results[0]
-
-
-def _leave(call: Carried[T], task: asyncio.Task[None], results: list[T], discard: Callable[[T], None]) -> None:
-    def over(_: asyncio.Task[None]) -> None:
-        for result in results:
-            discard(result)
-
-    call.abandon()
-    if task.done():
-        over(task)  # at once: a client that is being closed waits for what it knows of
-    else:
-        task.add_done_callback(over)

@@ -308,7 +308,7 @@ class TemporaryKeys:
         """Make a call that may be repeated without harm."""
         self._core.lifetime.check()
         call = Call(self._core.desk, plan, request, self._options)
-        return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None)
+        return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None, needed=plan.changes)
 
     def _work(self, request: CreateKeyRequest) -> Work:
         call = self._creation(request, Priority.BATCH)

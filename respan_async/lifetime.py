@@ -24,6 +24,7 @@ class Lifetime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._released: set[asyncio.Task[Any]] = set()
         self.closing = False
         self.closed = asyncio.Event()
         self.closers: set[Callable[[], object]] = set()
@@ -36,6 +37,8 @@ class Lifetime:
         self.closing = True
         for closer in list(self.closers):
             closer()
+        for task in self._released:
+            task.cancel()
         return True
 
     def check(self) -> None:
@@ -75,8 +78,16 @@ class Lifetime:
         task.add_done_callback(self._over)
         return task
 
+    def release(self, task: asyncio.Task[Any]) -> None:
+        """Let something in the background end when the client is closed, which is not to wait for it."""
+        if self.closing:
+            task.cancel()
+        else:
+            self._released.add(task)
+
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._released.discard(task)
         if not task.cancelled():
             task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
 

@@ -92,6 +92,11 @@ class Plan(Generic[T]):
     model: type[T] | None
     draft: Callable[[Any, datetime], Draft] = _as_it_is
 
+    @property
+    def changes(self) -> bool:
+        """Whether the server is another than before once an attempt has reached it."""
+        return self.operation not in ("list", "retrieve")
+
 
 @attrs.frozen
 class Desk:

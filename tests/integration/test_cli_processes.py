@@ -75,6 +75,20 @@ def test_a_second_interrupt_ends_at_once(world: World) -> None:
     assert len(world.held()) >= 3
 
 
+def test_an_interrupt_ends_a_read_that_nobody_answers(world: World) -> None:
+    """A list changes nothing, so there is nothing to wait for."""
+    world.server.fake.script("stall", operation="list")
+    process = world.start("list")
+    until(lambda: world.server.fake.counts.by_operation.get("list") == 1)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+
+    assert process.returncode == 130, err
+    assert out == ""
+    assert time.monotonic() - began < 4
+
+
 def test_a_second_interrupt_waits_for_a_line_that_is_being_written_but_not_for_ever(server: Server) -> None:
     """Who reads the keys has stopped reading: a second or so later the process ends, and has nothing in the air."""
     tenants(1)

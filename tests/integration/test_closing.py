@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -153,6 +154,42 @@ async def test_keys_that_nobody_holds_are_revoked_before_the_session_is_closed()
         assert now() <= 6.1
         assert (fake.counts.created, fake.counts.revoked) == (4, 4)
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("operation", ["list", "retrieve"])
+async def test_a_read_whose_caller_is_gone_is_not_waited_for(operation: str) -> None:
+    """It would change nothing: its connection is closed at once, and so is the client."""
+    async with world() as (fake, respan):
+        fake.script("stall", operation=operation)
+        keys = respan.temporary_keys
+        reading: dict[str, Any] = {"list": keys.list, "retrieve": partial(keys.retrieve, "a")}
+        task = asyncio.ensure_future(reading[operation]())
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait({task})
+        await respan.aclose()
+
+        assert task.cancelled()
+        assert now() == pytest.approx(0.5, abs=0.1)
+        assert fake.counts.by_operation == {operation: 1}
+        assert respan.pace.in_flight == 0
+
+
+@pytest.mark.parametrize("operation", ["update", "delete"])
+async def test_a_change_whose_caller_is_gone_is_made_all_the_same(operation: str) -> None:
+    """Cut off on its way, it may or may not have been made; waited for, it is."""
+    async with world() as (fake, respan):
+        keys = respan.temporary_keys
+        key = await keys.create(name="before")
+        task = asyncio.create_task(keys.delete(key.id) if operation == "delete" else keys.update(key.id, name="after"))
+        await asyncio.sleep(0.5)
+        task.cancel()
+        await asyncio.wait({task})
+        await respan.aclose()
+
+        assert task.cancelled()
+        assert now() == pytest.approx(2.0, abs=0.1)
+        assert [record.name for record in fake.alive()] == ([] if operation == "delete" else ["after"])
 
 
 async def test_a_key_that_is_gone_when_it_is_to_be_revoked_is_no_suspect(caplog: pytest.LogCaptureFixture) -> None:
