@@ -8,7 +8,7 @@ a caller and its cancellation, where aiohttp, whose own timeout fires in the sam
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from respan_async.errors import RespanError
 from respan_async.lifetime import Lifetime
@@ -101,3 +101,34 @@ async def carry(
     if not results:
         task.result()  # raises
     return results[0]
+
+
+class Timed(Generic[T]):
+    """One item of a batch whose calls have a deadline, and are carried to their end beyond it.
+
+    Args:
+        call: The call.
+        deadline: As for `carry`.
+        lifetime: As for `carry`.
+        discard: As for `carry`.
+    """
+
+    replayed = False
+
+    def __init__(self, call: Carried[T], deadline: float, lifetime: Lifetime, discard: Callable[[T], None]) -> None:
+        self._call = call
+        self._deadline = deadline
+        self._lifetime = lifetime
+        self._discard = discard
+
+    async def run(self) -> T:
+        """See the call through."""
+        return await carry(self._call, self._deadline, self._lifetime, self._discard)
+
+    def abandon(self) -> bool:
+        """Give up whoever awaits it; return whether it goes on."""
+        return self._call.abandon()
+
+    def given_up(self) -> RespanError:
+        """Return the error of a call that was abandoned."""
+        return self._call.given_up()

@@ -11,21 +11,21 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
-from respan_async import transport
 from respan_async.bearer import TokenSource, veiled
 from respan_async.effect import Suspect
 from respan_async.errors import ConfigurationError
 from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
-from respan_async.keys import Core, TemporaryKeys
+from respan_async.keys import TemporaryKeys
 from respan_async.lifetime import Lifetime
 from respan_async.models import UNSET, Maybe
 from respan_async.pacing.limit import RateLimit
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import Priority
 from respan_async.pacing.window import Window
-from respan_async.plan import Desk
+from respan_async.plan import Core, Desk
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
+from respan_async.session import check_session
 from respan_async.settings import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -40,6 +40,7 @@ from respan_async.settings import (
 )
 from respan_async.suspects import SuspectBook
 from respan_async.sweep import AutoSweep
+from respan_async.transport import Transport
 
 
 @attrs.frozen(kw_only=True)
@@ -109,7 +110,7 @@ class AsyncRespan:
     ) -> None:
         source = token_source(api_key := cast("Secret | TokenSource | None", veiled(api_key)))
         if session is not None:
-            transport.check_session(session)
+            check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
@@ -122,7 +123,7 @@ class AsyncRespan:
         # The sweep hears of suspects as any hook does.
         hub = Hub((*checked_hooks(hooks), self._heard) if tag_names else checked_hooks(hooks), _now)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
-        desk = Desk(transport.Transport(self._base_url, session), pacer, hub, source, book, _now)
+        desk = Desk(Transport(self._base_url, session), pacer, hub, source, book, _now)
         pacer.on_pause = desk.paused
         self._core = Core(desk, lifetime, tag_names)
         self.temporary_keys = TemporaryKeys(self._core, self._options)

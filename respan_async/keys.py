@@ -1,22 +1,18 @@
 """The operations on temporary keys."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
-from respan_async import codec, sweep, wire
+from respan_async import codec, operations, sweep, unheld, wire
 from respan_async.batch import Batch
 from respan_async.call import Call
-from respan_async.carry import carry
-from respan_async.effect import Effect, Suspect
-from respan_async.errors import ClientStateError, InvalidRequestError, NotFoundError, RespanError
-from respan_async.events import RevokedEvent, SuspectEvent, logger
-from respan_async.lifetime import Lifetime
+from respan_async.carry import Timed, carry
+from respan_async.effect import Effect
+from respan_async.errors import ClientStateError, InvalidRequestError, NotFoundError
 from respan_async.listing import Listing
 from respan_async.models import (
     MAX_NAME,
@@ -31,56 +27,12 @@ from respan_async.models import (
 )
 from respan_async.outcomes import Work
 from respan_async.pacing.slots import Priority
-from respan_async.plan import Desk, Draft, Journal, Options, Plan
-from respan_async.suspects import MAX_TAGGED_NAME, SuspectStore, new_tag, tagged
+from respan_async.plan import Core, Journal, Options, Plan
+from respan_async.suspects import MAX_TAGGED_NAME, SuspectStore
 from respan_async.sweep import SweepReport
 
 T = TypeVar("T")
 Item = TypeVar("Item")
-
-
-def _draft(request: CreateKeyRequest, now: datetime) -> Draft:
-    """Write one attempt: its expiry counts from now."""
-    fields = _fields(request, now)
-    return Draft(request=wire.create(fields), fields=fields)
-
-
-def _tagged_draft(request: CreateKeyRequest, now: datetime) -> Draft:
-    """Write one attempt, with a tag of its own."""
-    fields = _fields(request, now)
-    tag = new_tag()
-    fields["name"] = tagged(request.name or "", tag)
-    return Draft(request=wire.create(fields), fields=fields, tag=tag)
-
-
-def _fields(request: CreateKeyRequest, now: datetime) -> dict[str, Any]:
-    fields = codec.fields_of(request, now)
-    if request.expiry_date and request.expiry_date <= now:
-        logger.warning("expiry_date %s is in the past: the key will be dead when it arrives", fields["expiry_date"])
-    return fields
-
-
-_CREATE: Final = Plan(operation="create", model=CreatedKey, draft=_draft)
-_CREATE_TAGGED: Final = Plan(operation="create", model=CreatedKey, draft=_tagged_draft)
-_LIST: Final = Plan(operation="list", model=KeyPage)
-_RETRIEVE: Final = Plan(operation="retrieve", model=TemporaryKey)
-_UPDATE: Final = Plan(operation="update", model=TemporaryKey)
-_DELETE: Final[Plan[None]] = Plan(operation="delete", model=None)
-
-
-@attrs.frozen
-class Core:
-    """What a client and all views of it share.
-
-    Attributes:
-        desk: What all calls share.
-        lifetime: Where and until when the client may be used.
-        tag_names: Every name that is sent carries a fresh random tag.
-    """
-
-    desk: Desk
-    lifetime: Lifetime
-    tag_names: bool
 
 
 class TemporaryKeys:
@@ -181,7 +133,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._simple(_RETRIEVE, wire.retrieve(id))
+        return await self._simple(operations.RETRIEVE, wire.retrieve(id))
 
     async def update(
         self,
@@ -219,7 +171,7 @@ class TemporaryKeys:
         fields = codec.fields_of(changes, self._core.desk.wall())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._simple(_UPDATE, wire.update(id, fields))
+        return await self._simple(operations.UPDATE, wire.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -232,7 +184,7 @@ class TemporaryKeys:
             NotFoundError: There is no such key, and `missing_ok` is False.
         """
         try:
-            await self._simple(_DELETE, wire.delete(id))
+            await self._simple(operations.DELETE, wire.delete(id))
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like.
             if not missing_ok and error.effect is Effect.NONE:
@@ -302,7 +254,7 @@ class TemporaryKeys:
         return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
 
     async def _page(self, page: int, page_size: int | None) -> KeyPage:
-        return await self._simple(_LIST, wire.list_page(page, page_size))
+        return await self._simple(operations.LIST, wire.list_page(page, page_size))
 
     async def _simple(self, plan: Plan[T], request: wire.Request) -> T:
         """Make a call that may be repeated without harm."""
@@ -312,7 +264,8 @@ class TemporaryKeys:
 
     def _work(self, request: CreateKeyRequest) -> Work:
         call = self._creation(request, Priority.BATCH)
-        return call if self._options.deadline is None else _TimedCall(call, self)
+        deadline = self._options.deadline
+        return call if deadline is None else Timed(call, deadline, self._core.lifetime, self._discard)
 
     def _creation(
         self, request: CreateKeyRequest, priority: Priority, journal: Journal | None = None
@@ -325,53 +278,11 @@ class TemporaryKeys:
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
-        plan = _CREATE_TAGGED if tag_names else _CREATE
+        plan = operations.CREATE_TAGGED if tag_names else operations.CREATE
         return Call(self._core.desk, plan, request, self._options, priority, journal)
 
     def _discard(self, key: CreatedKey) -> None:
-        """Revoke a key that nobody is left to take."""
-        revoking = self._core.lifetime.spawn(self._revoke(key))
-        # Told here, because a task that is cancelled before its first step has no chance to.
-        revoking.add_done_callback(partial(self._tell_discarded, key))
-
-    async def _revoke(self, key: CreatedKey) -> None:
-        options = attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None)
-        with contextlib.suppress(NotFoundError):
-            await Call(self._core.desk, _DELETE, wire.delete(key.id), options).run()
-
-    def _tell_discarded(self, key: CreatedKey, revoking: asyncio.Task[None]) -> None:
-        desk = self._core.desk
-        reason = "its caller was gone when it arrived"
-        if not revoking.cancelled() and revoking.exception() is None:
-            logger.info("revoked key %s: %s", key.id, reason)
-            desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
-            return
-        suspect = Suspect(
-            name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=desk.wall(), sent={}, reason=reason
-        )
-        desk.book.add(suspect)
-        logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
-        desk.hub.tell(SuspectEvent, suspect=suspect)
-
-
-class _TimedCall:
-    """One item of a batch whose calls have a deadline, and are carried to their end beyond it."""
-
-    replayed = False
-
-    def __init__(self, call: Call[CreatedKey], keys: TemporaryKeys) -> None:
-        self._call = call
-        self._keys = keys
-
-    async def run(self) -> CreatedKey:
-        keys = self._keys
-        return await carry(self._call, keys._options.deadline, keys._core.lifetime, keys._discard)
-
-    def abandon(self) -> bool:
-        return self._call.abandon()
-
-    def given_up(self) -> RespanError:
-        return self._call.given_up()
+        unheld.revoke(self._core, self._options, key)
 
 
 class SweepKeys:

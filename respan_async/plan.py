@@ -10,6 +10,7 @@ from respan_async import wire
 from respan_async.bearer import TokenSource
 from respan_async.effect import Suspect
 from respan_async.events import Hub, PauseEvent, logger
+from respan_async.lifetime import Lifetime
 from respan_async.pacing.pacer import Pacer
 from respan_async.pacing.slots import Priority
 from respan_async.retry import RetryPolicy
@@ -124,3 +125,18 @@ class Desk:
         said = str(limit) if limit else None
         logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
         self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+
+
+@attrs.frozen
+class Core:
+    """What a client and all views of it share.
+
+    Attributes:
+        desk: What all calls share.
+        lifetime: Where and until when the client may be used.
+        tag_names: Every name that is sent carries a fresh random tag.
+    """
+
+    desk: Desk
+    lifetime: Lifetime
+    tag_names: bool

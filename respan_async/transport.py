@@ -1,11 +1,10 @@
-"""The only place that knows aiohttp: a `Request` goes out, an `Answer` or `NoAnswer` comes back.
+"""What speaks to aiohttp: a `Request` goes out, an `Answer` or `NoAnswer` comes back.
 
 Nothing is raised for what the network or the server does. That keeps aiohttp's exceptions, which hold the
 Authorization header, out of every chain of exceptions and every traceback.
 """
 
 import asyncio
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -16,14 +15,11 @@ from yarl import URL
 
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
+from respan_async.session import HEADERS, own_session
 from respan_async.wire import Answer, NoAnswer, Request
 
 MAX_BODY: Final = 8 * 2**20
 """Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
-
-KEEPALIVE: Final = 4.0
-"""Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
-that closing is a lost answer, and so a possible key that nobody holds."""
 
 _CHUNK: Final = 2**16
 
@@ -116,7 +112,7 @@ class Transport:
             # Only a call from within which the client was closed comes here; a new session would never be closed.
             raise ClientStateError("the client is closed")
         if session is None:
-            session = self._session = _own_session()
+            session = self._session = own_session()
         elif session.closed:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
@@ -160,7 +156,7 @@ class Transport:
         if self._owned and not extra:
             return bearer  # our own session has the others by itself
         besides = {name: value.reveal() if isinstance(value, Secret) else value for name, value in extra}
-        return {**besides, **_HEADERS, **bearer}
+        return {**besides, **HEADERS, **bearer}
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -175,46 +171,6 @@ class Transport:
         self._closed = True
         if self._owned and self._session is not None:
             await self._session.close()
-
-
-_HEADERS: Final = {
-    "Accept": "application/json",
-    # Answers are small, and one that is not compressed cannot grow in memory.
-    "Accept-Encoding": "identity",
-    "User-Agent": "respan-async",
-}
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Use no connection again on which the server spoke unasked: the next request would take that for its answer.
-
-    A `Flight` sees to that by itself, in any session; this is for requests without a body as well.
-    """
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: Timeout
-    ) -> aiohttp.connector.Connection:
-        """Get a connection from the pool, or make one."""
-        connection = await super().connect(req, traces, timeout)
-        while (protocol := connection.protocol) is not None and protocol.should_close and protocol in self._known:
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        self._known.add(protocol)
-        return connection
-
-
-def _own_session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
-        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=_HEADERS,
-        timeout=aiohttp.ClientTimeout(total=None),
-    )
 
 
 def _resends(sendings: aiohttp.UploadTracker | None) -> int:
@@ -326,15 +282,3 @@ def _name(error: Exception) -> str:
 def timeout_of(value: float | Timeout) -> Timeout:
     """Return aiohttp's form of a number of seconds for one attempt."""
     return value if isinstance(value, Timeout) else Timeout(total=value)
-
-
-def check_session(session: object) -> None:
-    """Refuse a session that would change what an answer is.
-
-    Raises:
-        ConfigurationError: It is no session, or hands out compressed bytes.
-    """
-    if not isinstance(session, aiohttp.ClientSession):
-        raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
-    if not session.auto_decompress:
-        raise ConfigurationError("session: expected one with auto_decompress=True, so that answers can be read")

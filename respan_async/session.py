@@ -1,0 +1,64 @@
+"""The session that a client makes for itself, and what is asked of one that it is given."""
+
+import weakref
+from typing import Any, Final
+
+import aiohttp
+
+from respan_async.errors import ConfigurationError
+
+KEEPALIVE: Final = 4.0
+"""Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
+that closing is a lost answer, and so a possible key that nobody holds."""
+
+HEADERS: Final = {
+    "Accept": "application/json",
+    # Answers are small, and one that is not compressed cannot grow in memory.
+    "Accept-Encoding": "identity",
+    "User-Agent": "respan-async",
+}
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Use no connection again on which the server spoke unasked: the next request would take that for its answer.
+
+    A `Flight` sees to that by itself, in any session; this is for requests without a body as well.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Any], timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.connector.Connection:
+        """Get a connection from the pool, or make one."""
+        connection = await super().connect(req, traces, timeout)
+        while (protocol := connection.protocol) is not None and protocol.should_close and protocol in self._known:
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
+        self._known.add(protocol)
+        return connection
+
+
+def own_session() -> aiohttp.ClientSession:
+    """Make the session of a client to which none was given."""
+    return aiohttp.ClientSession(
+        # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
+        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=HEADERS,
+        timeout=aiohttp.ClientTimeout(total=None),
+    )
+
+
+def check_session(session: object) -> None:
+    """Refuse a session that would change what an answer is.
+
+    Raises:
+        ConfigurationError: It is no session, or hands out compressed bytes.
+    """
+    if not isinstance(session, aiohttp.ClientSession):
+        raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
+    if not session.auto_decompress:
+        raise ConfigurationError("session: expected one with auto_decompress=True, so that answers can be read")
