@@ -74,8 +74,7 @@ class Batch(Generic[Item]):
         self._working: dict[int, Work] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
         self._early: dict[int, Issued[Item] | Failed[Item]] = {}
-        self._places = max_in_flight
-        self._placeless: deque[asyncio.Future[None]] = deque()
+        self._places = asyncio.Semaphore(max_in_flight)
         self._puller: asyncio.Task[Any] | None = None
         self._news: list[asyncio.Future[None]] = []
         self._halted = False  # what has not been sent was given up
@@ -144,7 +143,7 @@ class Batch(Generic[Item]):
             self._news.append(news)
             await news
         outcome = self._ready.popleft()
-        self._leave_place()
+        self._places.release()
         return outcome
 
     def stop(self) -> None:
@@ -188,7 +187,7 @@ class Batch(Generic[Item]):
     # ----------------------------------------------------------------- inside
 
     async def _work(self) -> None:
-        while self._place_at_once() or await self._place():
+        while await self._place():
             try:
                 item = next(self._plain) if self._plain is not None else await self._pull()
             except (StopIteration, StopAsyncIteration):
@@ -215,29 +214,11 @@ class Batch(Generic[Item]):
             else:
                 self._put(await self._outcome(item, index))
 
-    def _place_at_once(self) -> bool:
-        """Take a place for one more item, if one is free and there is anything left to do."""
-        if not self._places or self._stopped:
-            return False
-        self._places -= 1
-        return True
-
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
         if not self._stopped:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._placeless.append(waiter)
-            await waiter
+            await self._places.acquire()
         return not self._stopped
-
-    def _leave_place(self) -> None:
-        """Pass a place on: an outcome was taken."""
-        while self._placeless:
-            waiter = self._placeless.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._places += 1
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
         try:
@@ -329,8 +310,8 @@ class Batch(Generic[Item]):
     def _end_input(self) -> None:
         self._exhausted = True
         self._announce()
-        while self._placeless:
-            self._leave_place()  # to find that there is nothing left to do
+        for _ in self._workers:
+            self._places.release()  # whoever waits is to find that there is nothing left to do
 
     def _announce(self) -> None:
         """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""

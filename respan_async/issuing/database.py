@@ -1,13 +1,17 @@
 """Opening a ledger's file: making the schema, and refusing what is none."""
 
+import contextlib
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from respan_async.errors import LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.statements import load
+
+T = TypeVar("T")
 
 VERSION: Final = 1
 APPLICATION: Final = 0x52737041
@@ -105,12 +109,20 @@ def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
     return not things
 
 
-def connect_beside(path: Path) -> sqlite3.Connection:
-    """Open a ledger that is there already, for reading only."""
-    connection = _connected(f"{path.absolute().as_uri()}?mode=rw")  # or one that was removed would be made anew
-    _configure(connection)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
+def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Read something from a ledger that is there already, with a connection of its own.
+
+    Raises:
+        LedgerError: It cannot be read.
+    """
+    try:
+        # Read and write, for the log's sake; but a file that was removed is not made anew.
+        with contextlib.closing(_connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
+            _configure(connection)
+            connection.execute("PRAGMA query_only = ON")
+            return work(connection)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger could not be read: {error}") from None
 
 
 def _connected(path: Path | str) -> sqlite3.Connection:

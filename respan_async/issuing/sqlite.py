@@ -14,7 +14,7 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher, checked, veiled_key
-from respan_async.issuing.database import check_size, check_whole, connect, connect_beside
+from respan_async.issuing.database import check_size, check_whole, connect, read_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
@@ -61,6 +61,7 @@ class SQLiteLedger:
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
         self._heart = Heart(lease, self._prolong, self._enter, partial(self._write, self._bury))
+        self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
 
@@ -92,12 +93,14 @@ class SQLiteLedger:
         writer, self._writer = self._writer, None
         # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
         try:
-            if writer is not None:
-                try:
-                    if self._owner:
-                        with contextlib.suppress(LedgerError):
-                            await writer.do(self._leave)
-                finally:
+            try:
+                if self._reading:  # the last to close takes the log away; of two at the same time neither does
+                    await asyncio.wait(self._reading)
+                if writer is not None and self._owner:
+                    with contextlib.suppress(LedgerError):
+                        await writer.do(self._leave)
+            finally:
+                if writer is not None:
                     await writer.stop()
         finally:
             self._lock.release()
@@ -247,14 +250,15 @@ class SQLiteLedger:
         """Read beside the writer, what may take long."""
         if self._memory or self._writer is None:
             return await self._write(work)
-        return await asyncio.to_thread(self._read_beside, work)
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, work))
+        self._reading.add(reading)
+        reading.add_done_callback(self._read_over)
+        return await asyncio.shield(reading)
 
-    def _read_beside(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            with contextlib.closing(connect_beside(self._path)) as connection:
-                return work(connection)
-        except sqlite3.Error as error:
-            raise LedgerError(f"the ledger could not be read: {error}") from None
+    def _read_over(self, reading: asyncio.Future[Any]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # looked at, for a caller that was cancelled
 
     async def _select(self, statement: str, **values: Any) -> list[Any]:
         return await self._read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())

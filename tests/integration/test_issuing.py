@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -1404,6 +1405,30 @@ async def test_closing_while_the_ledger_is_being_opened_closes_it(fake_respan: F
     assert ledger.called["aclose"] == 1
     assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
     assert creates(fake_respan) == 0
+
+
+async def test_closing_a_ledger_waits_for_what_is_read_beside_it(tmp_path: Path) -> None:
+    """Also when nobody awaits that any more: its thread has the file open."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open("account")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+        assert connection.execute("SELECT count(*) FROM tickets").fetchone() == (0,)
+
+    reading = asyncio.create_task(ledger._read(work))
+    await until(begun.is_set)
+    reading.cancel()
+    await asyncio.wait({reading})
+    closing = asyncio.create_task(ledger.aclose())
+    await asyncio.wait({closing}, timeout=0.1)
+    assert not closing.done()
+    go_on.set()
+    await closing
+
+    assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
 
 
 async def test_who_waits_for_a_ticket_when_the_issuer_is_closed_is_told() -> None:
