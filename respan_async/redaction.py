@@ -22,7 +22,7 @@ _ESCAPE: Final = re.compile(
     r"|\\([nrt]|[^A-Za-z0-9])"  # before other letters it escapes nothing, and stands for itself
 )
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]{16,}")
-_HEXADECIMAL: Final = re.compile(r"[0-9a-f]{24,}")
+_HEXADECIMAL: Final = re.compile(r"[0-9a-fA-F]{24,}")
 
 # An 8-character public prefix, a dot, and 32 secret characters, perhaps with a line break among them. Without a word's
 # boundary before it: of an escaped line break or a percent sign, a letter or digit stands right there.
@@ -63,16 +63,14 @@ def _masked(match: re.Match[str]) -> str:
 
 def _without(text: str, secret: str) -> str:
     size = min(WINDOW, len(secret))
-    if len(text) < size:
-        return text
     windows = _windows(secret, size)
-    spans = _found(text, 0, len(text), windows, size)
+    spans = _found(text, windows, size)
     folded, starts, ends = _folded(text)
-    found = [*_found(folded, 0, len(folded), windows, size), *_encoded(folded, secret)]
+    found = [*_found(folded, windows, size), *_encoded(folded, secret)]
     # What looks like an escape may be the secret's own: a backslash that HTML leaves as it is.
     if (bare := _folded(secret)[0]) != secret and len(bare) >= WINDOW // 2:
         size = min(WINDOW, len(bare))
-        found += _found(folded, 0, len(folded), _windows(bare, size), size)
+        found += _found(folded, _windows(bare, size), size)
     spans += [(starts[begin], ends[end - 1]) for begin, end in found]
     parts: list[str] = []
     shown = 0
@@ -118,25 +116,23 @@ def _meant(match: re.Match[str]) -> str:
 
 def _encoded(text: str, secret: str) -> list[_Span]:
     """Find a secret in base64 or hexadecimal."""
-    spans: list[_Span] = []
     raw = secret.encode(errors="surrogatepass")
     if len(raw) < WINDOW:
-        return spans
+        return []
+    spans: list[_Span] = []
     size = WINDOW * 4 // 3
     standard = text.replace("-", "+").replace("_", "/")
     if runs := list(_BASE64.finditer(standard)):
         windows: set[str] = set()
-        for shift in range(3):
-            coded = base64.b64encode(bytes(shift) + raw).decode().rstrip("=")
-            windows |= _windows(coded[-(-shift * 8 // 6) : len(raw + bytes(shift)) * 8 // 6], size)
-        for match in runs:
-            spans += _found(standard, *match.span(), windows, size)
-    lower = text.lower()
-    # Letters that grow when they are made small would move what is found; no hexadecimal number is among such.
-    if len(lower) == len(text) and (runs := list(_HEXADECIMAL.finditer(lower))):
+        for before, mixed in ((0, 0), (1, 2), (2, 3)):  # bytes before it; characters that are not the secret's alone
+            coded = base64.b64encode(bytes(before) + raw).decode()
+            windows |= _windows(coded[mixed : (before + len(raw)) * 8 // 6], size)
+        for run in runs:
+            spans += _found(run[0], windows, size, run.start())
+    if runs := list(_HEXADECIMAL.finditer(text)):
         windows = _windows(raw.hex(), 2 * WINDOW)
-        for match in runs:
-            spans += _found(lower, *match.span(), windows, 2 * WINDOW)
+        for run in runs:
+            spans += _found(run[0].lower(), windows, 2 * WINDOW, run.start())
     return spans
 
 
@@ -144,9 +140,10 @@ def _windows(text: str, size: int) -> set[str]:
     return {text[begin : begin + size] for begin in range(len(text) - size + 1)}
 
 
-def _found(text: str, begin: int, end: int, windows: Collection[str], size: int) -> list[_Span]:
-    """Return where one of these windows stands."""
-    return [(at, at + size) for at in range(begin, end - size + 1) if text[at : at + size] in windows]
+def _found(text: str, windows: Collection[str], size: int, offset: int = 0) -> list[_Span]:
+    """Return where one of these windows stands, counted from an offset."""
+    ats = (at for at in range(len(text) - size + 1) if text[at : at + size] in windows)
+    return [(offset + at, offset + at + size) for at in ats]
 
 
 def _merged(spans: Iterable[_Span]) -> list[_Span]:

@@ -135,3 +135,52 @@ def test_a_token_that_is_all_there_is_leaves_nothing() -> None:
     escaped = "".join(f"%{ord(letter):02x}" for letter in TOKEN[1:])
 
     assert redacted(TOKEN[0] + escaped, [Secret(TOKEN)]) == "***"
+
+
+@pytest.mark.parametrize("write", [lambda raw: base64.b64encode(raw).decode(), bytes.hex])
+def test_a_token_of_one_window_is_found_in_other_writing(write: Callable[[bytes], str]) -> None:
+    """It is as short as one that is looked for can be."""
+    assert redacted(f"({write(b'abcdefghijkl')})", [Secret("abcdefghijkl")]) == "(***)"
+
+
+@pytest.mark.parametrize("write", [lambda raw: base64.b64encode(raw).decode(), bytes.hex])
+def test_every_run_of_other_writing_is_looked_through(write: Callable[[bytes], str]) -> None:
+    """Not the last one alone, and each where it stands."""
+    token, other = b"canary-bearer-0123456789", b"some-other-words-as-long"
+    runs = [write(token), write(other), write(token)]
+
+    assert redacted("İ " + ",".join(runs), [Secret(token.decode())]) == f"İ ***,{runs[1]},***"
+
+
+def test_eleven_characters_in_other_writing_are_shown() -> None:
+    """As they are in plain text: that little stands anywhere by chance."""
+    token = "canary-bearer-0123456789"
+    few = token[:11].encode() + b"...."
+
+    assert redacted(base64.b64encode(few).decode(), [Secret(token)]) == base64.b64encode(few).decode()
+    assert redacted(few.hex(), [Secret(token)]) == few.hex()
+
+
+def test_a_token_whose_base64_has_signs_is_found_in_that_of_urls() -> None:
+    """Where `+` and `/` are `-` and `_`."""
+    token = "ab>cd?ef>gh?ij>kl?"
+    written = base64.urlsafe_b64encode(token.encode()).decode()
+    assert written.count("-") == written.count("_") == 3
+
+    assert redacted(written, [Secret(token)]) == "***"
+
+
+def test_a_token_that_is_itself_full_of_escapes() -> None:
+    """It is found as it is, at the very beginning too, and without its escapes where that is not too short."""
+    short, long = "%41%42%43%44", "%41%42%43%44%45%46"
+
+    assert redacted(f"{short} was sent", [Secret(short)]) == "*** was sent"
+    assert redacted("ABCD was sent", [Secret(short)]) == "ABCD was sent"
+    assert redacted("ABCDEF was sent", [Secret(long)]) == "*** was sent"
+    assert redacted("(ABCDEF)", [Secret(long)]) == "(***)"
+    assert redacted(base64.b64encode(long.encode()).decode(), [Secret(long)]) == "***"
+
+
+def test_a_token_with_half_a_character_is_no_error() -> None:
+    """As one out of an environment that is not UTF-8 may have."""
+    assert redacted("what somebody said", [Secret("\udc80" * 12)]) == "what somebody said"
