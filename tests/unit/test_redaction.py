@@ -71,8 +71,9 @@ def test_every_window_of_a_token_is_hidden_and_shorter_ones_are_not() -> None:
 
 
 def test_two_tokens_in_a_row_are_two() -> None:
-    """What is between them stays."""
+    """What is between them stays, and be it nothing."""
     assert redacted(f"{TOKEN} {TOKEN}", [Secret(TOKEN)]) == "*** ***"
+    assert redacted("abcdefghijkl" * 2, [Secret("abcdefghijkl")]) == "******"
 
 
 @pytest.mark.parametrize(
