@@ -1,7 +1,7 @@
 """Change the library in a thousand places, one at a time, and see that some test fails each time.
 
     pip install -e '.[mutation]'
-    python -m tests.mutation.run                     # all groups: the better part of an hour on two cores
+    python -m tests.mutation.run                     # all groups: some forty minutes on two cores
     python -m tests.mutation.run protocol --work /tmp/mutants
 
 Functions are mutated by mutmut: operators, numbers, strings, arguments, assignments, `case`s. What mutmut leaves alone

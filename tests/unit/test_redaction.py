@@ -153,6 +153,15 @@ def test_every_run_of_other_writing_is_looked_through(write: Callable[[bytes], s
     assert redacted("İ " + ",".join(runs), [Secret(token.decode())]) == f"İ ***,{runs[1]},***"
 
 
+@pytest.mark.parametrize("before", [b"", b"x", b"xx"])
+def test_thirteen_characters_in_base64_are_found_whatever_comes_before_them(before: bytes) -> None:
+    """One more than in plain text, for at its ends base64 mixes a character with its neighbours."""
+    token = "canary-bearer-0123456789"
+    for begin in (0, 5, len(token) - 13):
+        written = base64.b64encode(before + token[begin : begin + 13].encode() + b"?????").decode()
+        assert "***" in redacted(written, [Secret(token)])
+
+
 def test_eleven_characters_in_other_writing_are_shown() -> None:
     """As they are in plain text: that little stands anywhere by chance."""
     token = "canary-bearer-0123456789"
