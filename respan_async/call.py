@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from respan_async import wire
+from respan_async.account import Account
 from respan_async.bearer import usable_token, veiled
-from respan_async.effect import Effect, Suspect
+from respan_async.effect import Effect
 from respan_async.errors import (
     ClientStateError,
     ConfigurationError,
@@ -20,7 +21,6 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
-from respan_async.events import AttemptEvent, IssuedEvent, RetryEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
 from respan_async.pacing.slots import End, Priority, Slot, TooLate
 from respan_async.plan import Desk, Draft, Journal, Options, Plan
@@ -29,7 +29,6 @@ from respan_async.secret import Secret
 from respan_async.transport import Flight
 
 T = TypeVar("T")
-Error = TypeVar("Error", bound=RespanError)
 
 
 class Call(Generic[T]):
@@ -46,9 +45,9 @@ class Call(Generic[T]):
 
     __slots__ = (
         "_abandoned",
+        "_account",
         "_deadline",
         "_desk",
-        "_effect",
         "_final",
         "_flight",
         "_in_air",
@@ -58,10 +57,7 @@ class Call(Generic[T]):
         "_priority",
         "_started",
         "_subject",
-        "_suspects",
-        "_tally",
         "_task",
-        "requests",
     )
 
     @property
@@ -84,9 +80,7 @@ class Call(Generic[T]):
         self._options = options
         self._priority = priority if options.priority is None else options.priority
         self._journal = journal
-        self._tally: Tally | None = None  # there once an attempt has failed
-        self._effect = Effect.NONE
-        self._suspects: tuple[Suspect, ...] = ()
+        self._account = Account(desk, plan.operation, journal)
         self._flight: Flight | None = None
         self._in_air = False
         self._abandoned = False
@@ -94,7 +88,6 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
-        self.requests = 0
 
     def begin(self) -> None:
         """Let the time of the whole call begin, if it has not."""
@@ -114,18 +107,19 @@ class Call(Generic[T]):
             raise self.given_up()
         self.begin()
         result = await self._attempt()
-        if isinstance(result, RespanError) and self._tally is not None and self._wants(result):
-            result = await self._retry(result, self._tally)
+        tally = self._account.tally
+        if isinstance(result, RespanError) and tally is not None and self._wants(result):
+            result = await self._retry(result, tally)
         if isinstance(result, RespanError):
-            raise self._summed_up(result)
+            raise self._account.summed_up(result)
         if isinstance(result, CreatedKey) and not self._abandoned:
-            self._tell_issued(result)
+            self._account.tell_issued(result, self._started)
         return result
 
     def given_up(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._in_doubt)
-        return self._summed_up(error)
+        return self._account.summed_up(error)
 
     def abandon(self) -> bool:
         """Give up whoever awaits this call; return whether it goes on.
@@ -146,7 +140,7 @@ class Call(Generic[T]):
             effect=self._in_doubt,
             retryable=True,
         )
-        return self._summed_up(error)
+        return self._account.summed_up(error)
 
     @property
     def _in_doubt(self) -> Effect:
@@ -183,21 +177,20 @@ class Call(Generic[T]):
             departed = asyncio.get_running_loop().time() if desk.hub.listening else 0.0
             flight = self._flight = Flight(request.body, permits) if request.body is not None else None
             self._in_air = True
-            self.requests += 1
+            self._account.requests += 1
             try:
                 result = await desk.transport.send(
                     request, flight, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
                 end = self._cut_off(cut, draft, sent_at, flight)
-                self._tell_attempt(request, None, cut, slot, departed)
+                self._account.tell_attempt(request, None, cut, slot, departed)
                 raise
             finally:
                 self._in_air = False
             if result.resends:
                 sendings += result.resends
-                self.requests += result.resends
-                self._effect = self._effect.or_worse(self._doubt)
+                self._account.resent(result.resends, self._doubt)
             answer = self._read(request, result, token)
             end = _end_of(result)
             if isinstance(answer, RespanError):
@@ -206,7 +199,7 @@ class Call(Generic[T]):
             retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
             desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
         if desk.hub.listening:
-            self._tell_attempt(request, result, answer, slot, departed)
+            self._account.tell_attempt(request, result, answer, slot, departed)
         return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
 
     def _read(
@@ -220,7 +213,7 @@ class Call(Generic[T]):
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Without proof that nothing left, something may have. What the transport raises, it raises before that.
         if not isinstance(cut, RespanError) and (flight is None or flight.may_have_left):
-            self._suspect(draft, sent_at, self._doubt, "the request was cut off")
+            self._account.suspect(draft, sent_at, self._doubt, "the request was cut off")
             return End.LOST
         if self._journal is not None:
             self._journal.void(draft)
@@ -229,7 +222,7 @@ class Call(Generic[T]):
     def _note_failure(
         self, error: RespanError, end: End, draft: Draft, sent_at: datetime, result: wire.Answer | wire.NoAnswer
     ) -> None:
-        tally = self._tally = self._tally or Tally()
+        tally = self._account.tally = self._account.tally or Tally()
         if wire.is_refusal(result):
             tally.refused += 1
         elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
@@ -238,7 +231,7 @@ class Call(Generic[T]):
             tally.counted += 1
         if error.effect is not Effect.NONE:
             key_id = wire.answered_id(result) if isinstance(result, wire.Answer) else None
-            self._suspect(draft, sent_at, error.effect, _reason(error), key_id)
+            self._account.suspect(draft, sent_at, error.effect, _reason(error), key_id)
         elif self._journal is not None:
             self._journal.void(draft)
 
@@ -289,7 +282,7 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            tally, creates=self._creates, sleep=self._sleep, before_sleep=self._tell_retry
+            tally, creates=self._creates, sleep=self._sleep, before_sleep=self._account.tell_retry
         )
         try:
             return await retrying(attempt)
@@ -302,8 +295,6 @@ class Call(Generic[T]):
             raise TooLate(seconds)
         await asyncio.sleep(seconds)
 
-    # ---------------------------------------------------------------- telling
-
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
         error = DeadlineExceededError(
             f"{self._plan.operation}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
@@ -311,73 +302,6 @@ class Call(Generic[T]):
         )
         error.retry_at = self._desk.wall() + timedelta(seconds=wait)
         return error
-
-    def _summed_up(self, error: Error) -> Error:
-        """Give the last error what all attempts together mean."""
-        error.effect = self._effect.or_worse(error.effect)
-        error.suspects = self._suspects
-        error.attempts = self.requests
-        return error
-
-    def _suspect(self, draft: Draft, sent_at: datetime, effect: Effect, reason: str, key_id: str | None = None) -> None:
-        self._effect = self._effect.or_worse(effect)
-        if draft.fields is None:
-            return
-        suspect = Suspect(
-            name=draft.fields.get("name"),
-            tag=draft.tag,
-            id=key_id,
-            effect=effect,
-            sent_at=sent_at,
-            sent=draft.fields,
-            reason=reason,
-        )
-        self._suspects += (suspect,)
-        if self._journal is None:
-            self._desk.book.add(suspect)
-        else:
-            self._journal.doubt(suspect)
-        logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
-        self._desk.hub.tell(SuspectEvent, suspect=suspect)
-
-    def _tell_issued(self, key: CreatedKey) -> None:
-        if self._desk.hub.listening:
-            elapsed = asyncio.get_running_loop().time() - self._started
-            self._desk.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)
-
-    def _tell_attempt(
-        self,
-        request: wire.Request,
-        result: wire.Answer | wire.NoAnswer | None,
-        answer: object,
-        slot: Slot,
-        departed: float,
-    ) -> None:
-        failed = answer if isinstance(answer, BaseException) else None
-        error = failed if isinstance(failed, RespanError) else None
-        self._desk.hub.tell(
-            AttemptEvent,
-            operation=self._plan.operation,
-            method=request.method,
-            number=self.requests,
-            waited=slot.granted_at - slot.asked_at,
-            elapsed=asyncio.get_running_loop().time() - departed,
-            status=result.status if result is not None else None,
-            effect=error.effect if error else None,
-            error=type(failed).__name__ if failed else None,
-            request_id=error.request_id if error else None,
-        )
-
-    def _tell_retry(self, error: RespanError, wait: float) -> None:
-        logger.info("%s: trying again in %.1f s after %s", self._plan.operation, wait, type(error).__name__)
-        self._desk.hub.tell(
-            RetryEvent,
-            operation=self._plan.operation,
-            reason=type(error).__name__,
-            status=error.status,
-            wait=wait,
-            attempts=self.requests,
-        )
 
 
 _SERVED: Final = range(200, 500)
