@@ -74,7 +74,9 @@ class Batch(Generic[Item]):
         self._working: dict[int, Work] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
         self._early: dict[int, Issued[Item] | Failed[Item]] = {}
-        self._places = asyncio.Semaphore(max_in_flight)
+        # No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
+        self._places = max_in_flight
+        self._placeless: deque[asyncio.Future[None]] = deque()
         self._puller: asyncio.Task[Any] | None = None
         self._news: list[asyncio.Future[None]] = []
         self._halted = False  # what has not been sent was given up
@@ -143,7 +145,7 @@ class Batch(Generic[Item]):
             self._news.append(news)
             await news
         outcome = self._ready.popleft()
-        self._places.release()
+        self._leave_place()
         return outcome
 
     def stop(self) -> None:
@@ -187,7 +189,7 @@ class Batch(Generic[Item]):
     # ----------------------------------------------------------------- inside
 
     async def _work(self) -> None:
-        while await self._place():
+        while self._place_at_once() or await self._place():
             try:
                 item = next(self._plain) if self._plain is not None else await self._pull()
             except (StopIteration, StopAsyncIteration):
@@ -214,11 +216,29 @@ class Batch(Generic[Item]):
             else:
                 self._put(await self._outcome(item, index))
 
+    def _place_at_once(self) -> bool:
+        """Take a place for one more item, if one is free and there is anything left to do."""
+        if not self._places or self._stopped:
+            return False
+        self._places -= 1
+        return True
+
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
         if not self._stopped:
-            await self._places.acquire()
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._placeless.append(waiter)
+            await waiter
         return not self._stopped
+
+    def _leave_place(self) -> None:
+        """Pass a place on: an outcome was taken."""
+        while self._placeless:
+            waiter = self._placeless.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._places += 1
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
         try:
@@ -310,8 +330,8 @@ class Batch(Generic[Item]):
     def _end_input(self) -> None:
         self._exhausted = True
         self._announce()
-        for _ in self._workers:
-            self._places.release()  # whoever waits is to find that there is nothing left to do
+        while self._placeless:
+            self._leave_place()  # to find that there is nothing left to do
 
     def _announce(self) -> None:
         """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
