@@ -7,7 +7,6 @@ loop here is linear in the text.
 """
 
 import base64
-import html
 import re
 from collections.abc import Collection, Iterable
 from typing import Final
@@ -110,7 +109,9 @@ def _meant(match: re.Match[str]) -> str:
     elif quoted:
         letter = "" if quoted in "nrt" else quoted
     else:
-        letter = html.unescape(match[0])
+        from html import unescape  # a table of two thousand names, which hardly any process needs
+
+        letter = unescape(match[0])
     return "" if letter.isspace() else letter
 
 
