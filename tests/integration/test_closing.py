@@ -175,6 +175,23 @@ async def test_a_read_whose_caller_is_gone_is_not_waited_for(operation: str) -> 
         assert respan.pace.in_flight == 0
 
 
+async def test_a_read_whose_caller_goes_while_the_client_is_closed_is_not_waited_for() -> None:
+    """Closing waits for it as long as somebody else does."""
+    async with world() as (fake, respan):
+        fake.script("stall", operation="list")
+        task = asyncio.ensure_future(respan.temporary_keys.list())
+        await asyncio.sleep(0.5)
+        closing = asyncio.create_task(respan.aclose())
+        await asyncio.sleep(1)
+        assert not closing.done()
+
+        task.cancel()
+        await closing
+
+        assert task.cancelled()
+        assert now() == pytest.approx(1.5, abs=0.1)
+
+
 @pytest.mark.parametrize("operation", ["update", "delete"])
 async def test_a_change_whose_caller_is_gone_is_made_all_the_same(operation: str) -> None:
     """Cut off on its way, it may or may not have been made; waited for, it is."""

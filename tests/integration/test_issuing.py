@@ -1431,6 +1431,29 @@ async def test_closing_a_ledger_waits_for_what_is_read_beside_it(tmp_path: Path)
     assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
 
 
+async def test_a_ledger_is_closed_though_somebody_has_cancelled_all_that_goes_on(tmp_path: Path) -> None:
+    """As a program does that ends every task of its loop."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open("account")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    reading = asyncio.create_task(ledger._read(work))
+    await until(begun.is_set)
+    for task in ledger._reading:
+        task.cancel()
+    await asyncio.wait({reading})
+    await ledger.aclose()
+    go_on.set()
+
+    assert reading.cancelled()
+    with pytest.raises(LedgerError, match="not open"):
+        await ledger.find("ticket")
+
+
 async def test_who_waits_for_a_ticket_when_the_issuer_is_closed_is_told() -> None:
     """The call that is in the air is finished; the one that waits for the same ticket sends nothing."""
     async with FakeRespan(latency=0.2) as fake:
