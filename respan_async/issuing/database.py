@@ -17,6 +17,9 @@ VERSION: Final = 1
 APPLICATION: Final = 0x52737041
 """Marks a database as a ledger; both numbers are in the schema."""
 
+BUSY_TIMEOUT: Final = 10_000
+"""Milliseconds for which an operation waits for those of other processes."""
+
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.02
 """Seconds for which a ledger that is being made by others is waited for, and between two tries."""
@@ -133,7 +136,7 @@ def _connected(path: Path | str) -> sqlite3.Connection:
 
 
 def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "busy_timeout = 10000"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", f"busy_timeout = {BUSY_TIMEOUT}"):
         connection.execute(f"PRAGMA {pragma}")
 
 

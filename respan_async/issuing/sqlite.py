@@ -14,7 +14,7 @@ from respan_async.effect import Effect, Suspect
 from respan_async.errors import ClientStateError, ConfigurationError, LedgerError
 from respan_async.issuing import rows
 from respan_async.issuing.cipher import Cipher, checked, veiled_key
-from respan_async.issuing.database import check_size, check_whole, connect, read_beside
+from respan_async.issuing.database import BUSY_TIMEOUT, check_size, check_whole, connect, read_beside
 from respan_async.issuing.heart import Heart
 from respan_async.issuing.keepsafe import make_private
 from respan_async.issuing.ledger import Counts, Intent, Record
@@ -27,6 +27,9 @@ from respan_async.models import CreatedKey
 
 LEASE: Final = 30.0
 """Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
+
+_MOMENT: Final = 100
+"""Milliseconds for which others are waited for when the log is emptied; there is another turn after the next commit."""
 
 T = TypeVar("T")
 
@@ -275,8 +278,13 @@ class SQLiteLedger:
     def _truncate(self, connection: sqlite3.Connection) -> None:
         """Empty the log after secrets were erased, so that they are not left in it."""
         if self._erased and not self._memory:
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            self._erased = bool(busy)
+            # Not with the patience of a write: a process that was stopped while it read would cost everybody that.
+            connection.execute(f"PRAGMA busy_timeout = {_MOMENT}")
+            try:
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._erased = bool(busy)
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
 
     def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
         (commits,) = connection.execute(_SQL["count_commit"]).fetchone()

@@ -1431,6 +1431,25 @@ async def test_closing_a_ledger_waits_for_what_is_read_beside_it(tmp_path: Path)
     assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
 
 
+async def test_a_process_that_was_stopped_while_it_read_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """The log cannot be emptied of erased secrets meanwhile; that is done once the reader is gone."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open("account")
+    with contextlib.closing(sqlite3.connect(tmp_path / "keys.db", isolation_level=None)) as stopped:
+        stopped.execute("BEGIN")
+        stopped.execute("SELECT count(*) FROM tickets").fetchall()
+        began = time.monotonic()
+        for number in range(5):
+            await ledger.erase(f"tenant-{number}")
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - began < 5
+        assert (tmp_path / "keys.db-wal").stat().st_size > 0
+        stopped.execute("ROLLBACK")
+    await ledger.erase("tenant-6")
+    await until(lambda: (tmp_path / "keys.db-wal").stat().st_size == 0)
+    await ledger.aclose()
+
+
 async def test_a_ledger_is_closed_though_somebody_has_cancelled_all_that_goes_on(tmp_path: Path) -> None:
     """As a program does that ends every task of its loop."""
     ledger = SQLiteLedger(tmp_path / "keys.db")
