@@ -1407,19 +1407,24 @@ async def test_closing_while_the_ledger_is_being_opened_closes_it(fake_respan: F
     assert creates(fake_respan) == 0
 
 
+async def slow_read(ledger: SQLiteLedger) -> tuple[asyncio.Task[None], threading.Event]:
+    """Begin to read beside the ledger's writer; the reading goes on when it is told to."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(_: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+
+    reading = asyncio.create_task(ledger._read(work))
+    await until(begun.is_set)
+    return reading, go_on
+
+
 async def test_closing_a_ledger_waits_for_what_is_read_beside_it(tmp_path: Path) -> None:
     """Also when nobody awaits that any more: its thread has the file open."""
     ledger = SQLiteLedger(tmp_path / "keys.db")
     await ledger.open("account")
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work(connection: sqlite3.Connection) -> None:
-        begun.set()
-        go_on.wait(10)
-        assert connection.execute("SELECT count(*) FROM tickets").fetchone() == (0,)
-
-    reading = asyncio.create_task(ledger._read(work))
-    await until(begun.is_set)
+    reading, go_on = await slow_read(ledger)
     reading.cancel()
     await asyncio.wait({reading})
     closing = asyncio.create_task(ledger.aclose())
@@ -1454,14 +1459,7 @@ async def test_a_ledger_is_closed_though_somebody_has_cancelled_all_that_goes_on
     """As a program does that ends every task of its loop."""
     ledger = SQLiteLedger(tmp_path / "keys.db")
     await ledger.open("account")
-    begun, go_on = threading.Event(), threading.Event()
-
-    def work(_: sqlite3.Connection) -> None:
-        begun.set()
-        go_on.wait(10)
-
-    reading = asyncio.create_task(ledger._read(work))
-    await until(begun.is_set)
+    reading, go_on = await slow_read(ledger)
     for task in ledger._reading:
         task.cancel()
     await asyncio.wait({reading})
