@@ -4,9 +4,11 @@ async with AsyncRespan() as respan:
     key = await respan.temporary_keys.create(name="tenant-42", expires_in=timedelta(hours=1))
 """
 
+from respan_async._calls.pagination import Listing
+from respan_async._calls.sweep import SweepReport
+from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan, Pace
-from respan_async.effect import Effect, Suspect
 from respan_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -17,6 +19,7 @@ from respan_async.errors import (
     ConfigurationError,
     ConflictError,
     DeadlineExceededError,
+    Effect,
     InternalServerError,
     InvalidRequestError,
     InvalidResponseError,
@@ -24,10 +27,10 @@ from respan_async.errors import (
     PermissionDeniedError,
     RateLimitError,
     RespanError,
+    Suspect,
     UnprocessableEntityError,
 )
 from respan_async.keys import TemporaryKeys
-from respan_async.listing import Listing
 from respan_async.models import (
     UNSET,
     CreatedKey,
@@ -38,10 +41,8 @@ from respan_async.models import (
     UpdateKeyRequest,
 )
 from respan_async.outcomes import Failed, Issued, Progress
-from respan_async.pacing.limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
-from respan_async.sweep import SweepReport
 
 __all__ = [
     "DOCUMENTED_LIMIT",

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
+from respan_async._calls.lifecycle import Lifetime, being_cancelled
+from respan_async._pacing.pacer import Pacer
 from respan_async.errors import (
     AuthenticationError,
     ClientStateError,
@@ -23,10 +25,8 @@ from respan_async.errors import (
     PermissionDeniedError,
     RespanError,
 )
-from respan_async.lifetime import Lifetime, being_cancelled
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress, Work
-from respan_async.pacing.pacer import Pacer
 
 Item = TypeVar("Item")
 

@@ -11,22 +11,9 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
-from respan_async.bearer import TokenSource, veiled
-from respan_async.effect import Suspect
-from respan_async.errors import ConfigurationError
-from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
-from respan_async.keys import TemporaryKeys
-from respan_async.lifetime import Lifetime
-from respan_async.models import UNSET, Maybe
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import Priority
-from respan_async.pacing.window import Window
-from respan_async.plan import Core, Desk
-from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret
-from respan_async.session import check_session
-from respan_async.settings import (
+from respan_async._calls.context import Core, Desk
+from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
     checked_flag,
     checked_headers,
@@ -38,9 +25,20 @@ from respan_async.settings import (
     token_source,
     veiled_headers,
 )
-from respan_async.suspects import SuspectBook
-from respan_async.sweep import AutoSweep
-from respan_async.transport import Transport
+from respan_async._calls.suspects import SuspectBook
+from respan_async._calls.sweep import AutoSweep
+from respan_async._http.session import check_session
+from respan_async._http.transport import Transport
+from respan_async._pacing.local_window import Window
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import Priority
+from respan_async.errors import ConfigurationError, Suspect
+from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
+from respan_async.keys import TemporaryKeys
+from respan_async.models import UNSET, Maybe
+from respan_async.retry import RetryPolicy
+from respan_async.secret import Secret, TokenSource, veiled
 
 
 @attrs.frozen(kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import attrs
 
-from respan_async.effect import Effect, Suspect
+from respan_async.errors import Effect, Suspect
 
 logger: Final = logging.getLogger("respan_async")
 

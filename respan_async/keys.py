@@ -7,13 +7,18 @@ from typing import Any, TypeVar
 
 import attrs
 
-from respan_async import codec, operations, sweep, unheld, wire
+from respan_async._calls import operation, orphans, sweep
+from respan_async._calls.call import Call
+from respan_async._calls.context import Core, Options
+from respan_async._calls.operation import Journal, Plan
+from respan_async._calls.pagination import Listing
+from respan_async._calls.shielding import Timed, carry
+from respan_async._calls.suspects import MAX_TAGGED_NAME, SuspectStore
+from respan_async._calls.sweep import SweepReport
+from respan_async._http import codec, protocol
+from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
-from respan_async.call import Call
-from respan_async.carry import Timed, carry
-from respan_async.effect import Effect
-from respan_async.errors import ClientStateError, InvalidRequestError, NotFoundError
-from respan_async.listing import Listing
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
     MAX_NAME,
     UNSET,
@@ -26,10 +31,6 @@ from respan_async.models import (
     UpdateKeyRequest,
 )
 from respan_async.outcomes import Work
-from respan_async.pacing.slots import Priority
-from respan_async.plan import Core, Journal, Options, Plan
-from respan_async.suspects import MAX_TAGGED_NAME, SuspectStore
-from respan_async.sweep import SweepReport
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -133,7 +134,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._simple(operations.RETRIEVE, wire.retrieve(id))
+        return await self._simple(operation.RETRIEVE, protocol.retrieve(id))
 
     async def update(
         self,
@@ -171,7 +172,7 @@ class TemporaryKeys:
         fields = codec.fields_of(changes, self._core.desk.wall())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._simple(operations.UPDATE, wire.update(id, fields))
+        return await self._simple(operation.UPDATE, protocol.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -184,7 +185,7 @@ class TemporaryKeys:
             NotFoundError: There is no such key, and `missing_ok` is False.
         """
         try:
-            await self._simple(operations.DELETE, wire.delete(id))
+            await self._simple(operation.DELETE, protocol.delete(id))
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like.
             if not missing_ok and error.effect is Effect.NONE:
@@ -254,9 +255,9 @@ class TemporaryKeys:
         return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
 
     async def _page(self, page: int, page_size: int | None) -> KeyPage:
-        return await self._simple(operations.LIST, wire.list_page(page, page_size))
+        return await self._simple(operation.LIST, protocol.list_page(page, page_size))
 
-    async def _simple(self, plan: Plan[T], request: wire.Request) -> T:
+    async def _simple(self, plan: Plan[T], request: protocol.Request) -> T:
         """Make a call that may be repeated without harm."""
         self._core.lifetime.check()
         call = Call(self._core.desk, plan, request, self._options)
@@ -278,11 +279,11 @@ class TemporaryKeys:
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
-        plan = operations.CREATE_TAGGED if tag_names else operations.CREATE
+        plan = operation.CREATE_TAGGED if tag_names else operation.CREATE
         return Call(self._core.desk, plan, request, self._options, priority, journal)
 
     def _discard(self, key: CreatedKey) -> None:
-        unheld.revoke(self._core, self._options, key)
+        orphans.revoke(self._core, self._options, key)
 
 
 class SweepKeys:

@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
+from respan_async._http.protocol import PATH
 from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError, RespanError
 from respan_async.events import (
@@ -30,7 +31,6 @@ from respan_async.events import (
     SweepEvent,
     logger,
 )
-from respan_async.wire import PATH
 
 try:
     from opentelemetry import metrics, trace

@@ -7,8 +7,7 @@ from typing import Any, Final, Literal
 import attrs
 import tenacity as _t
 
-from respan_async.effect import Effect
-from respan_async.errors import APIStatusError, ConfigurationError, RespanError
+from respan_async.errors import APIStatusError, ConfigurationError, Effect, RespanError
 
 _DAY: Final = 86400.0
 

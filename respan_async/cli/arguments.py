@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from respan_async.cli import commands, fields, issue, sandbox, status, upkeep
+from respan_async._calls.sweep import GRACE
+from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
+from respan_async.cli import commands, fields, issue, maintenance, sandbox, status
 from respan_async.errors import InvalidRequestError
 from respan_async.models import UNSET
-from respan_async.pacing.limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async.sweep import GRACE
 
 _EPILOG: Final = """\
 RESPAN_API_KEY holds the API key; it is never an argument, where every user of the machine could read it.
@@ -118,7 +118,12 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--json", action="store_true", help="as one JSON object, with every suspect and every key not delivered"
     )
     sweep = _ledger(
-        add("sweep", "revoke the keys that lost answers and kills have left behind", upkeep.sweep, description=_SWEEP)
+        add(
+            "sweep",
+            "revoke the keys that lost answers and kills have left behind",
+            maintenance.sweep,
+            description=_SWEEP,
+        )
     )
     sweep.add_argument(
         "--grace",
@@ -137,7 +142,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         parents=[common],
         allow_abbrev=False,
     )
-    _ledger(rotating).set_defaults(run=upkeep.rotate)
+    _ledger(rotating).set_defaults(run=maintenance.rotate)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
     arguments = parser.parse_args(argv)
     arguments.argv = tuple(argv)

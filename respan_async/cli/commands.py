@@ -7,14 +7,14 @@ from typing import Any
 
 import attrs
 
-from respan_async.cli import exits
-from respan_async.cli.account import connect
-from respan_async.cli.standard import check_output
-from respan_async.cli.stream import STANDARD_OUTPUT
-from respan_async.cli.terminal import LogLines, say
+from respan_async.cli import exit_codes
+from respan_async.cli.client_factory import connect
+from respan_async.cli.console import LogLines, say
+from respan_async.cli.std_streams import check_output
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.client import AsyncRespan
-from respan_async.issuing.jsonlines import line_of
-from respan_async.issuing.linefile import write_all
+from respan_async.issuing._append_only_file import write_all
+from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import Sealed
 
@@ -101,4 +101,4 @@ def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable
             await work(respan)
 
     asyncio.run(call())
-    return exits.OK
+    return exit_codes.OK

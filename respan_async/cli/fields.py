@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
 
-from respan_async.codec import DecodeError, parse
+from respan_async._http.codec import DecodeError, parse
+from respan_async._pacing.rate_limit import RateLimit
 from respan_async.errors import InvalidRequestError
 from respan_async.models import LONGEST_LIFE
-from respan_async.pacing.limit import RateLimit
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")

@@ -12,20 +12,20 @@ import sys
 from contextlib import AsyncExitStack
 from typing import Final
 
-from respan_async.cli import ledgerfile
-from respan_async.cli.account import connect
-from respan_async.cli.job import Job
-from respan_async.cli.outlet import Outlet, open_outlet
+from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT
+from respan_async.cli import ledger_file
+from respan_async.cli.client_factory import connect
+from respan_async.cli.console import LogLines, say
+from respan_async.cli.csv_reader import Sheet, open_sheet
+from respan_async.cli.issue_run import Job
+from respan_async.cli.output import Outlet, open_outlet
 from respan_async.cli.progress import display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
-from respan_async.cli.sheet import Sheet, open_sheet
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
-from respan_async.cli.terminal import LogLines, say
 from respan_async.client import AsyncRespan
-from respan_async.effect import Suspect
+from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent
 from respan_async.issuing import Issuer, SQLiteLedger
-from respan_async.pacing.limit import DOCUMENTED_LIMIT
 
 _SANDBOX_ACCOUNT: Final = "sandbox"
 
@@ -42,8 +42,8 @@ def issue(arguments: argparse.Namespace, log: LogLines) -> int:
         # Made before any file is: without an API key, nothing should be left behind.
         suspects: list[Suspect] = []
         client = None if arguments.sandbox else _client(arguments, suspects)
-        path = ledgerfile.path_of(arguments)
-        ledger = SQLiteLedger(path, ledgerfile.cipher())
+        path = ledger_file.path_of(arguments)
+        ledger = SQLiteLedger(path, ledger_file.cipher())
         with open_outlet(arguments.out, sandbox=arguments.sandbox) as outlet:
             if outlet.sink is not None and outlet.sink.mended:
                 say(outlet.sink.mended)
@@ -78,12 +78,12 @@ async def _run(
         account = None if fake is None else _SANDBOX_ACCOUNT
         issuer = Issuer(client, ledger, deliver=outlet, force=arguments.force_ledger, account=account)
         async with client:
-            await ledgerfile.enter(issuer, path)
+            await ledger_file.enter(issuer, path)
             if fake is not None:
                 await _forget_suspects(issuer)
-            if count := await ledgerfile.deliver_left(ledger, path, outlet):
+            if count := await ledger_file.deliver_left(ledger, path, outlet):
                 say(f"{count} keys of an earlier run, which were only in {path}, were written to {outlet.name}")
-            skipped = await ledgerfile.issued_elsewhere(ledger, outlet, tickets)
+            skipped = await ledger_file.issued_elsewhere(ledger, outlet, tickets)
             tenants = Remaining(sheet, len(tickets), skipped)
             tickets.clear()  # a hundred megabytes, of a million
             shown = display(keys_on_terminal=arguments.out == "-" and sys.stdout.isatty())

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from respan_async.cli import terminal
+from respan_async.cli import console
 
 _EVERY: Final = 2.0
 """Seconds between two plain lines, at least."""
@@ -68,7 +68,7 @@ class Plain:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        terminal.say(text)
+        console.say(text)
 
     def close(self, status: Status) -> None:
         """Show the last status."""
@@ -107,7 +107,7 @@ def display(*, keys_on_terminal: bool) -> Display:
     """
     if sys.stderr.isatty() and not keys_on_terminal:
         try:
-            from respan_async.cli.bar import Bar, drawable
+            from respan_async.cli.progress_bar import Bar, drawable
         except ImportError:
             return Plain()
         if drawable():

@@ -5,13 +5,13 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from respan_async.cli import exits
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async.cli import exit_codes
+from respan_async.cli.console import LogLines, say
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.standard import check_output
-from respan_async.cli.stream import STANDARD_OUTPUT
-from respan_async.cli.terminal import LogLines, say
-from respan_async.issuing.linefile import write_all
-from respan_async.pacing.limit import RateLimit
+from respan_async.cli.std_streams import check_output
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT
+from respan_async.issuing._append_only_file import write_all
 from respan_async.testing import FAULTS, FakeRespan, SlidingLog
 
 SANDBOX_LIMIT: Final = RateLimit(20, per=1)
@@ -75,7 +75,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
         try:
             fake.chance(name, probability)
         except ValueError as error:
-            raise exits.WrongUse(f"--fault: {error}") from None
+            raise exit_codes.WrongUse(f"--fault: {error}") from None
     ended = asyncio.Event()
     with interrupts(ended.set):
         async with fake:
@@ -83,4 +83,4 @@ async def _serve(arguments: argparse.Namespace) -> int:
             write_all(STANDARD_OUTPUT, f"RESPAN_BASE_URL={fake.url}\nRESPAN_API_KEY={fake.api_key}\n".encode())
             await ended.wait()
             report(fake)
-    return exits.OK
+    return exit_codes.OK

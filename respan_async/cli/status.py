@@ -3,31 +3,31 @@
 import argparse
 from datetime import UTC, datetime
 
-from respan_async import codec
-from respan_async.cli import exits, ledgerfile
+from respan_async._http import codec
+from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli.console import LogLines
 from respan_async.cli.progress import clock
-from respan_async.cli.standard import check_output
-from respan_async.cli.stream import STANDARD_OUTPUT
+from respan_async.cli.std_streams import check_output
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show
-from respan_async.cli.terminal import LogLines
 from respan_async.errors import LedgerError
-from respan_async.issuing.linefile import write_all
-from respan_async.issuing.snapshot import Snapshot, look
+from respan_async.issuing._append_only_file import write_all
+from respan_async.issuing.sqlite._inspect import Snapshot, look
 
 
 def status(arguments: argparse.Namespace, log: LogLines) -> int:
     """Print what is in a ledger."""
     check_output()
-    path = ledgerfile.existing_path_of(arguments)
+    path = ledger_file.existing_path_of(arguments)
     try:
         snapshot = look(path)
     except LedgerError as error:
-        raise exits.WrongUse(str(error)) from None
+        raise exit_codes.WrongUse(str(error)) from None
     if arguments.json:
         write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(path, snapshot)))
     else:
         show(_tables(path, snapshot, datetime.now(UTC)))
-    return exits.OK
+    return exit_codes.OK
 
 
 def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:

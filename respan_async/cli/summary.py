@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import attrs
 
-from respan_async.cli import exits
-from respan_async.cli.ledgerfile import IN_MEMORY
-from respan_async.cli.terminal import MOST_LINES, say
-from respan_async.effect import Suspect
-from respan_async.errors import LedgerError
-from respan_async.issuing.snapshot import look
-from respan_async.suspects import expires_at
-from respan_async.sweep import AFTER_EXPIRY
+from respan_async._calls.suspects import expires_at
+from respan_async._calls.sweep import AFTER_EXPIRY
+from respan_async.cli import exit_codes
+from respan_async.cli.console import MOST_LINES, say
+from respan_async.cli.ledger_file import IN_MEMORY
+from respan_async.errors import LedgerError, Suspect
+from respan_async.issuing.sqlite._inspect import look
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +67,8 @@ class Summary:
             sweep, status = self._command("sweep"), self._command("status")
             say(f"suspects may be live keys that nobody holds; {status} names them, {sweep} revokes them")
         if self.fatal is not None:
-            say(f"respan-keys: {exits.sentence(self.fatal)}")
-        if self.left and not isinstance(self.fatal, exits.WrongUse):
+            say(f"respan-keys: {exit_codes.sentence(self.fatal)}")
+        if self.left and not isinstance(self.fatal, exit_codes.WrongUse):
             self._say_how_to_go_on()
 
     def _remembered(self) -> int | None:

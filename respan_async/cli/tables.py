@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import attrs
 
-from respan_async.cli.stream import STANDARD_OUTPUT
-from respan_async.cli.terminal import MOST_LINES, printable
-from respan_async.issuing.linefile import write_all
+from respan_async.cli.console import MOST_LINES, printable
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT
+from respan_async.issuing._append_only_file import write_all
 
 
 @attrs.frozen

@@ -6,15 +6,15 @@ from typing import Final
 
 import attrs
 
-from respan_async.cli.exits import WrongUse
+from respan_async._calls.suspects import MAX_TAGGED_NAME
+from respan_async.cli.console import MOST_LINES
+from respan_async.cli.csv_reader import Row, Sheet
+from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
-from respan_async.cli.sheet import Row, Sheet
-from respan_async.cli.terminal import MOST_LINES
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing import Ticket
-from respan_async.issuing.jsonlines import digest
+from respan_async.issuing.jsonlines_sink import digest
 from respan_async.models import MAX_NAME, CreateKeyRequest
-from respan_async.suspects import MAX_TAGGED_NAME
 
 COLUMNS: Final = ("ticket", *READERS)
 KEYS: Final = ("ticket", "name")

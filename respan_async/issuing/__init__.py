@@ -7,7 +7,7 @@ async with AsyncRespan() as respan, Issuer(respan, SQLiteLedger("keys.db")) as i
 from respan_async.errors import LedgerError, TicketConflictError
 from respan_async.issuing.cipher import AESGCMCipher, Cipher
 from respan_async.issuing.issuer import Issuer
-from respan_async.issuing.jsonlines import JSONLinesSink
+from respan_async.issuing.jsonlines_sink import JSONLinesSink
 from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.postgres import PostgresLedger
 from respan_async.issuing.sqlite import SQLiteLedger

@@ -7,9 +7,8 @@ import os
 import secrets
 from typing import Any, Final, Protocol
 
-from respan_async.bearer import veiled
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.secret import Sealed, Secret
+from respan_async.secret import Sealed, Secret, veiled
 
 ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
 

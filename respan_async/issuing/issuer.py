@@ -9,25 +9,24 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from respan_async import sweep
+from respan_async._calls import sweep
+from respan_async._calls.lifecycle import being_cancelled
+from respan_async._calls.shielding import carry
+from respan_async._calls.sweep import AutoSweep, SweepReport
+from respan_async._pacing.local_window import GRACE
+from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
-from respan_async.carry import carry
 from respan_async.client import AsyncRespan
-from respan_async.effect import Suspect
-from respan_async.errors import ClientStateError, ConfigurationError
-from respan_async.issuing.delivery import Delivery
+from respan_async.errors import ClientStateError, ConfigurationError, Suspect
+from respan_async.issuing._background_writes import Notes
+from respan_async.issuing._delivery import Delivery
+from respan_async.issuing._ticket_processor import TicketOfBatch, TicketWork
 from respan_async.issuing.ledger import Counts, Ledger
-from respan_async.issuing.notes import Notes
 from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
-from respan_async.issuing.work import TicketOfBatch, TicketWork
-from respan_async.lifetime import being_cancelled
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
-from respan_async.pacing.slots import Priority
-from respan_async.pacing.window import GRACE
 from respan_async.secret import Secret
-from respan_async.sweep import AutoSweep, SweepReport
 
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
 

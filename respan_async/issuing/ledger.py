@@ -5,8 +5,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from respan_async.effect import Effect, Suspect
-from respan_async.errors import LedgerError
+from respan_async.errors import Effect, LedgerError, Suspect
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey

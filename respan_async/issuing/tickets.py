@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from respan_async import codec
+from respan_async._http import codec
 from respan_async.errors import InvalidRequestError
 from respan_async.models import CreateKeyRequest
 

@@ -6,12 +6,11 @@ import hashlib
 from importlib import resources
 from typing import Any, Final
 
-from respan_async.bearer import veiled
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.shared_protocol import Ask, Grants, Unreachable
+from respan_async._pacing.shared_window import SharedWindow
 from respan_async.errors import ConfigurationError
-from respan_async.pacing.exchange import Ask, Grants, Unreachable
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.shared import SharedWindow
-from respan_async.secret import Secret
+from respan_async.secret import Secret, veiled
 
 try:
     import redis.asyncio as _redis

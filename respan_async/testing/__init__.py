@@ -9,8 +9,8 @@ It shares no code with the client, or it would agree with the client's bugs.
 
 from respan_async.testing.faults import FAULTS, Fault
 from respan_async.testing.limits import Bucket, FixedWindow, Limit, SlidingLog
-from respan_async.testing.records import Counts, KeyRecord
 from respan_async.testing.server import FakeRespan
+from respan_async.testing.store import Counts, KeyRecord
 
 __all__ = [
     "FAULTS",

@@ -9,8 +9,8 @@ from typing import Literal
 import attrs
 from aiohttp import web
 
-from respan_async.testing.answers import NO_ANSWER, Answer, detail, html
 from respan_async.testing.listener import Connection
+from respan_async.testing.responses import NO_ANSWER, Answer, detail, html
 
 __all__ = ["ANY", "FAULTS", "OPERATIONS", "Exchange", "Fault", "FaultPlan", "Planned"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from respan_async.testing.answers import Answer, RejectedError, detail
+from respan_async.testing.responses import Answer, RejectedError, detail
 
 __all__ = [
     "CREATE_FIELDS",

@@ -7,10 +7,10 @@ from urllib.parse import urlencode
 
 import attrs
 
-from respan_async.testing.answers import Answer, RejectedError, detail
 from respan_async.testing.fields import CREATE_FIELDS, UPDATE_FIELDS, clean_fields, read_object
-from respan_async.testing.records import KeyRecord, Keyring
+from respan_async.testing.responses import Answer, RejectedError, detail
 from respan_async.testing.routes import ROOT, Target
+from respan_async.testing.store import KeyRecord, Keyring
 
 __all__ = ["Call", "ListShape", "Operations"]
 

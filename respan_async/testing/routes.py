@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from respan_async.testing.answers import Answer, detail, html
+from respan_async.testing.responses import Answer, detail, html
 
 __all__ = ["OTHER", "ROOT", "Target", "find_target"]
 

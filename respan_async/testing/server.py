@@ -15,13 +15,13 @@ from typing import Any, Self, cast
 
 from aiohttp import web
 
-from respan_async.testing.answers import NO_ANSWER, Answer, RetryAfter, detail, refusal, rounded_up
 from respan_async.testing.faults import Exchange, FaultPlan, Planned
 from respan_async.testing.limits import Limit, busiest_window
 from respan_async.testing.listener import Connection, Listener
 from respan_async.testing.operations import Call, ListShape, Operations
-from respan_async.testing.records import Counts, KeyRecord, Keyring, Shape
+from respan_async.testing.responses import NO_ANSWER, Answer, RetryAfter, detail, refusal, rounded_up
 from respan_async.testing.routes import find_target
+from respan_async.testing.store import Counts, KeyRecord, Keyring, Shape
 
 __all__ = ["FakeRespan"]
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import End, Priority, TooLate
-from respan_async.pacing.window import LocalWindow, Window
+from respan_async._pacing.local_window import LocalWindow, Window
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import End, Priority, TooLate
 from respan_async.redis import RedisWindow
 from tests.waiting import now
 

@@ -8,18 +8,18 @@ from typing import Any, Final
 
 import orjson
 
-from respan_async import codec, errors, wire
-from respan_async.effect import Effect
-from respan_async.errors import APIStatusError, InvalidResponseError, RespanError
-from respan_async.issuing import rows
-from respan_async.issuing.jsonlines import line_of
+from respan_async import errors
+from respan_async._http import codec, protocol
+from respan_async._http.protocol import Answer
+from respan_async.errors import APIStatusError, Effect, InvalidResponseError, RespanError
+from respan_async.issuing import _rows
+from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, KeyPage, TemporaryKey
-from respan_async.wire import Answer
 from tests.fuzz.payloads import BEARER, ECHOES, TOKEN
 from tests.fuzz.promises import told
 
 NOW: Final = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
-CREATE: Final = wire.create({"name": "tenant-42"})
+CREATE: Final = protocol.create({"name": "tenant-42"})
 _KEY: Final = re.compile(r"[A-Za-z0-9]{8}\.[A-Za-z0-9]{32}")
 
 
@@ -33,7 +33,7 @@ def created(data: bytes) -> None:
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
     )  # fmt: skip
 
-    key = wire.read(CREATE, Answer(201, {}, data), CreatedKey, TOKEN)
+    key = protocol.read(CREATE, Answer(201, {}, data), CreatedKey, TOKEN)
 
     assert isinstance(key, CreatedKey) == complete, key
     if not isinstance(key, CreatedKey):
@@ -43,21 +43,21 @@ def created(data: bytes) -> None:
         _check_error(key, data)
         if isinstance(secret, str) and _KEY.fullmatch(secret):
             assert secret not in f"{key} {key.body}"
-        named = wire.answered_id(Answer(201, {}, data))
+        named = protocol.answered_id(Answer(201, {}, data))
         assert named is None or named == key_id
         return
     assert (key.id, key.api_key.reveal()) == (key_id, secret)
     if _KEY.fullmatch(key.api_key.reveal()) and data.count(secret[9:].encode()) == 1:
         assert secret[9:] not in repr(key)
     # What is kept in a ledger, and what is delivered into a file, is the same key again.
-    assert rows.key_of(codec.encode_key(key), key.api_key) == key
+    assert _rows.key_of(codec.encode_key(key), key.api_key) == key
     delivered = codec.decode(line_of(key, "ticket"), CreatedKey)
     assert (delivered, delivered.extra) == (key, {"ticket": "ticket"})
 
 
 def listed(data: bytes) -> None:
     """The body of a list: a page whose keys all have ids, or one error."""
-    page = wire.read(wire.list_page(1, None), Answer(200, {}, data), KeyPage, TOKEN)
+    page = protocol.read(protocol.list_page(1, None), Answer(200, {}, data), KeyPage, TOKEN)
 
     if not isinstance(page, KeyPage):
         assert page.effect is Effect.NONE
@@ -101,7 +101,7 @@ def refused(data: bytes) -> None:
     if 200 <= answer.status < 300:
         return
 
-    error = wire.failure(CREATE, answer, TOKEN, NOW)
+    error = protocol.failure(CREATE, answer, TOKEN, NOW)
 
     assert type(error) is (errors.class_for(answer.status) if answer.status >= 300 else InvalidResponseError)
     assert (error.effect, error.retryable) == _meaning(answer.status)
@@ -138,7 +138,7 @@ def _check_error(error: RespanError, body: bytes) -> None:
         assert not [echo for echo in ECHOES if echo in text]
         assert _KEY.search(text) is None, text
     if len(shown) < 2_000 and len(body) <= 2_000:
-        again = wire.failure(CREATE, Answer(400, {}, shown.encode()), TOKEN, NOW)
+        again = protocol.failure(CREATE, Answer(400, {}, shown.encode()), TOKEN, NOW)
         assert again.body == shown
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -8,12 +8,12 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from respan_async.cli.sheet import Sheet
+from respan_async.cli.console import MOST_LINES
+from respan_async.cli.csv_reader import Sheet
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
-from respan_async.cli.terminal import MOST_LINES
 from respan_async.errors import LedgerError
-from respan_async.issuing import JSONLinesSink, Ticket, rows
-from respan_async.issuing.jsonlines import digest, line_of
+from respan_async.issuing import JSONLinesSink, Ticket, _rows
+from respan_async.issuing.jsonlines_sink import digest, line_of
 from respan_async.models import CreatedKey
 from respan_async.secret import Secret
 from tests.fuzz.promises import told
@@ -92,11 +92,11 @@ def row(data: bytes) -> None:
     fields, state, key, secret = [*data.split(b"\0", 3), b"", b"", b""][:4]
     columns = (_text(fields), _text(state), _text(key) or None, secret or None)
     for read in (
-        lambda: rows.record_of(columns, "tenant-42", None),
-        lambda: rows.kept(("tenant-42", columns[2] or "", columns[3]), None),
-        lambda: rows.suspect_of(("tag", None, "name", columns[0], _number(state), columns[1], "reason", None)),
-        lambda: rows.conflict("tenant-42", columns[0], '{"name":"other"}'),
-        lambda: rows.not_claimed((columns[0], columns[1]), "tenant-42", '{"name":"other"}'),
+        lambda: _rows.record_of(columns, "tenant-42", None),
+        lambda: _rows.kept(("tenant-42", columns[2] or "", columns[3]), None),
+        lambda: _rows.suspect_of(("tag", None, "name", columns[0], _number(state), columns[1], "reason", None)),
+        lambda: _rows.conflict("tenant-42", columns[0], '{"name":"other"}'),
+        lambda: _rows.not_claimed((columns[0], columns[1]), "tenant-42", '{"name":"other"}'),
     ):
         _ours(read, columns[3])
 

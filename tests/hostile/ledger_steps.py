@@ -12,7 +12,7 @@ from typing import Any
 
 from respan_async import Failed, Issued
 from respan_async.testing import FakeRespan
-from tests.hostile.happenings import Happening
+from tests.hostile.issuer_faults import Happening
 from tests.hostile.issuing_world import HUNG, Life, MakesLedger, Scenario, World, in_file, memory_folder
 from tests.stepped import SteppedRealLoop, run
 

@@ -7,7 +7,7 @@ import pytest
 from respan_async import CreatedKey, Effect, RespanError
 from tests.hostile.framings import FRAMINGS, cuts, mutants
 from tests.hostile.misbehaviours import ANSWERS, Means, Misbehaviour, everything
-from tests.hostile.worlds import AGAIN, OPERATIONS, Watch, check_once, meet, play
+from tests.hostile.scenarios import AGAIN, OPERATIONS, Watch, check_once, meet, play
 from tests.integration.raw_server import RawServer, answer, key
 
 virtual = pytest.mark.virtual

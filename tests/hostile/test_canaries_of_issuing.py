@@ -10,7 +10,7 @@ import pytest
 from respan_async import AsyncRespan, CreatedKey, RetryPolicy, Secret
 from respan_async.errors import RespanError
 from respan_async.issuing import AESGCMCipher, Issuer, JSONLinesSink, SQLiteLedger, Ticket
-from respan_async.issuing.snapshot import look
+from respan_async.issuing.sqlite._inspect import look
 from respan_async.testing import FakeRespan
 from tests.hostile.canaries import API_KEY, BEARER, CIPHER_KEY, KEYS, Witness
 

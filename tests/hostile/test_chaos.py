@@ -11,7 +11,7 @@ import pytest
 from respan_async import APIStatusError, AsyncRespan, CreateKeyRequest, Effect, Failed, Issued, RespanError
 from tests.hostile.framings import cuts
 from tests.hostile.misbehaviours import ANSWERS, Means, Misbehaviour, bodies, heads, slow, statuses
-from tests.hostile.worlds import OPERATIONS, Watch
+from tests.hostile.scenarios import OPERATIONS, Watch
 from tests.integration.raw_server import Act, Connection, RawServer, Seen, message, raw
 
 pytestmark = pytest.mark.virtual

@@ -18,8 +18,8 @@ from respan_async import (
     RateLimit,
     RateLimitError,
     RetryPolicy,
-    wire,
 )
+from respan_async._http import protocol
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.virtual import VirtualLoop
@@ -134,12 +134,12 @@ def test_a_retry_after_date_goes_by_the_server_s_clock_where_it_tells_it(jump: t
     """With a Date beside it, a wrong clock here changes nothing; without one, the wait is never below nothing."""
     right = datetime(2026, 11, 22, 12, tzinfo=UTC)
     until = {"Retry-After": format_datetime(right + timedelta(seconds=30), usegmt=True)}
-    request = wire.retrieve("id")
+    request = protocol.retrieve("id")
 
-    with_date = wire.failure(
-        request, wire.Answer(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""), None, right + jump
+    with_date = protocol.failure(
+        request, protocol.Answer(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""), None, right + jump
     )
-    without = wire.failure(request, wire.Answer(429, until, b""), None, right + jump)
+    without = protocol.failure(request, protocol.Answer(429, until, b""), None, right + jump)
 
     assert isinstance(with_date, RateLimitError)
     assert isinstance(without, RateLimitError)

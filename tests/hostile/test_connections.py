@@ -18,7 +18,7 @@ from respan_async import (
 )
 from respan_async.keys import TemporaryKeys
 from tests.hostile.misbehaviours import ANSWERS, Means, pieces
-from tests.hostile.worlds import AGAIN, ONCE, OPERATIONS, Watch
+from tests.hostile.scenarios import AGAIN, ONCE, OPERATIONS, Watch
 from tests.integration.raw_server import (
     API_KEY,
     FIN,

@@ -10,7 +10,7 @@ import pytest
 
 from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Effect, InvalidResponseError, Secret, TemporaryKey
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
-from tests.hostile.worlds import ONCE, OPERATIONS, Watch
+from tests.hostile.scenarios import ONCE, OPERATIONS, Watch
 from tests.integration.raw_server import API_KEY, RawServer, answer
 
 FIELDS = (

@@ -11,7 +11,7 @@ from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import CreateKeyRequest
 from tests.hostile.framings import cuts
 from tests.hostile.misbehaviours import Means, Misbehaviour, everything, slow
-from tests.hostile.worlds import ONCE, Watch, gone
+from tests.hostile.scenarios import ONCE, Watch, gone
 from tests.integration.raw_server import API_KEY, RawServer, key
 
 AT_ONCE = 25

@@ -17,10 +17,10 @@ from respan_async.issuing import AttemptState, TicketState
 from respan_async.issuing.ledger import Intent
 from respan_async.testing import FakeRespan
 from tests.hostile.clocked_ledger import Clock, ClockedLedger
-from tests.hostile.happenings import Happening, set_clock, set_clock_for_a_moment
+from tests.hostile.issuer_faults import Happening, set_clock, set_clock_for_a_moment
 from tests.hostile.issuing_world import Life, Scenario, World, in_file
 from tests.hostile.ledger_steps import all_survived
-from tests.hostile.test_every_step_of_issuing import LOST, SCENARIOS, one
+from tests.hostile.test_cancel_at_every_step_of_issuing import LOST, SCENARIOS, one
 
 FAST: Final = timedelta(days=2)
 DAY: Final = timedelta(days=1)

@@ -11,8 +11,8 @@ import pytest
 from respan_async import CreatedKey, Secret
 from respan_async.errors import LedgerError
 from respan_async.issuing import SQLiteLedger, Ticket
-from respan_async.issuing.database import check_size
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.sqlite._connection import check_size
 
 ACCOUNT = "https://api.respan.ai 0123456789abcdef"
 BESIDE = ["-wal", "-shm", "-journal"]

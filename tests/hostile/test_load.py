@@ -12,7 +12,7 @@ from respan_async import AsyncRespan, CreatedKey, RateLimit
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.hostile.far_server import FarServer
-from tests.hostile.town import TROUBLE, Size, Town
+from tests.hostile.mixed_workload import TROUBLE, Size, Town
 from tests.leftovers import nothing_left
 
 HOUR = 3600.0

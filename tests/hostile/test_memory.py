@@ -18,7 +18,7 @@ OBJECTS = {"list: 8 MiB of numbers": 180, "list: 8 MiB of texts": 180, "create: 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="tells the resident memory by /proc")
 def test_what_a_server_sends_does_not_grow_in_memory() -> None:
     """Bodies, bombs, heads and lists: some tens of MiB, and seconds, for each; and always an error of ours."""
-    command = [sys.executable, "-W", "error", "-m", "tests.hostile.appetite"]
+    command = [sys.executable, "-W", "error", "-m", "tests.hostile.memory_probe"]
 
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=300)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from respan_async import AsyncRespan, Effect, InvalidResponseError, KeyPage, RespanError, Suspect
-from respan_async.listing import MAX_PAGES
+from respan_async._calls.pagination import MAX_PAGES
 from tests.hostile.misbehaviours import KEY, NAME
-from tests.hostile.worlds import ONCE, Watch, suspect
+from tests.hostile.scenarios import ONCE, Watch, suspect
 from tests.integration.raw_server import Act, Connection, RawServer, Seen, answer, key, message
 
 pytestmark = pytest.mark.virtual

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from respan_async.pacing.exchange import Fate
-from respan_async.pacing.slots import TooLate
+from respan_async._pacing.shared_protocol import Fate
+from respan_async._pacing.slots import TooLate
 from tests.unit.test_shared_window import INTERACTIVE, World
 from tests.waiting import now
 

@@ -15,7 +15,7 @@ import pytest
 
 from respan_async import AsyncRespan, ConfigurationError
 from respan_async.issuing import Issuer, SQLiteLedger
-from respan_async.issuing.ownerlock import OwnerLock
+from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from tests.integration.cli_world import (
     COMMAND,
     Run,

@@ -30,13 +30,13 @@ from respan_async.issuing import (
     Ticket,
     TicketState,
 )
-from respan_async.issuing.connections import Connections
+from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.ledger import Intent
-from respan_async.issuing.statements import STATES
+from respan_async.issuing.postgres._pool import Connections
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.servers.postgres import PASSWORD, PostgresServer
-from tests.servers.wire import Wire
+from tests.servers.tcp_proxy import Wire
 from tests.waiting import until
 
 ACCOUNT = "https://api.respan.ai abc"
@@ -202,7 +202,7 @@ def test_importing_does_not_import_psycopg() -> None:
 
 def test_a_missing_psycopg_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """At construction."""
-    for name in ("psycopg", "respan_async.issuing.schema", "respan_async.issuing.connections"):
+    for name in ("psycopg", "respan_async.issuing.postgres._schema", "respan_async.issuing.postgres._pool"):
         monkeypatch.setitem(sys.modules, name, None)
 
     with pytest.raises(ImportError, match=re.escape("pip install 'respan-async[postgres]'")):

@@ -27,7 +27,7 @@ from respan_async.testing import FakeRespan, SlidingLog
 from tests.integration.fleet import fleet, made
 from tests.servers.certificate import certify
 from tests.servers.redis import RedisServer
-from tests.servers.wire import Wire
+from tests.servers.tcp_proxy import Wire
 
 Make = Callable[..., Awaitable[AsyncRespan]]
 
@@ -477,8 +477,8 @@ def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_u
     """A client made at the top of a module, as servers that fork load it, has as many names as there are processes."""
     code = f"""
 import asyncio, os
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import End, Priority
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.slots import End, Priority
 from respan_async import RateLimit
 from respan_async.redis import RedisWindow
 
@@ -509,8 +509,8 @@ def test_a_program_that_ends_without_closing_ends_quietly(redis_url: str) -> Non
     """Nothing is left that the event loop has to complain of."""
     code = f"""
 import asyncio
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import Priority
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.slots import Priority
 from respan_async import RateLimit
 from respan_async.redis import RedisWindow
 

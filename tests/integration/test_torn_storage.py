@@ -17,7 +17,7 @@ import pytest
 from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Effect, Failed, Issued, RetryPolicy
 from respan_async.issuing import AESGCMCipher, AttemptState, Issuer, LedgerError, SQLiteLedger, Ticket, TicketState
 from respan_async.issuing.ledger import Intent
-from respan_async.issuing.snapshot import look
+from respan_async.issuing.sqlite._inspect import look
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 

@@ -60,26 +60,24 @@ GROUPS: Mapping[str, Group] = {
         values_only=True,
     ),
     "protocol": Group(
-        ("respan_async/effect.py", "respan_async/excerpt.py", "respan_async/retry.py", "respan_async/wire.py"),
-        (*unit("meaning", "wire", "retry", "errors"), "tests/properties/test_retry.py"),
+        (
+            "respan_async/errors.py",
+            "respan_async/_http/error_body.py",
+            "respan_async/retry.py",
+            "respan_async/_http/protocol.py",
+        ),
+        (*unit("failure_classification", "protocol", "retry", "errors"), "tests/properties/test_retry.py"),
         ("tests/integration/test_operations.py",),
     ),
-    "redaction": Group(("respan_async/redaction.py",), unit("redaction", "meaning", "wire")),
+    "redaction": Group(("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "protocol")),
     "pacing": Group(
-        tuple(f"respan_async/pacing/{path.name}" for path in sorted((ROOT / "respan_async/pacing").glob("[!_]*.py"))),
+        tuple(f"respan_async/_pacing/{path.name}" for path in sorted((ROOT / "respan_async/_pacing").glob("[!_]*.py"))),
         (
+            *unit("circuit_breaker", "configuration", "limit_estimator", "limit_estimator_corrections", "local_window"),
             *unit(
-                "absence",
-                "configuration",
-                "doubt",
-                "estimate",
-                "estimate_corrections",
-                "gate",
-                "holdings",
-                "local_window",
-                "log",
+                "pacer", "pacer_refusals", "refusal_filter", "reserved_slots", "shared_window", "shared_window_states"
             ),
-            *unit("outage", "pacer", "pacer_refusals", "shared_window", "shared_window_states"),
+            *unit("sliding_log", "slow_start", "store_outage"),
         ),
         ("tests/properties/test_pace.py",),
     ),

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, RespanError, RetryPolicy, TemporaryKey
+from respan_async._calls.sweep import sweep
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
 from respan_async.keys import SweepKeys
-from respan_async.sweep import sweep
 from respan_async.testing import FakeRespan
 from tests.integration.test_issuing import TroubledLedger
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import End, Priority
-from respan_async.pacing.window import LocalWindow
+from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import End, Priority
 from respan_async.testing import Bucket, FixedWindow, Limit, SlidingLog
 from respan_async.testing.limits import busiest_window
 from tests.virtual import VirtualLoop

@@ -4,11 +4,11 @@ import logging
 
 import pytest
 
+from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.arguments import read_arguments
-from respan_async.cli.bar import Bar
+from respan_async.cli.console import LogLines, printable, say
 from respan_async.cli.progress import Plain, Status, clock, display
-from respan_async.cli.terminal import LogLines, printable, say
-from respan_async.pacing.limit import RateLimit
+from respan_async.cli.progress_bar import Bar
 
 
 def status(issued: int, **more: object) -> Status:

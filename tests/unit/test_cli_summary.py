@@ -8,7 +8,7 @@ import pytest
 
 from respan_async import Suspect
 from respan_async.cli.summary import Summary
-from respan_async.effect import Effect
+from respan_async.errors import Effect
 
 
 def test_a_ledger_that_is_gone_leaves_what_the_run_knows_itself(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from respan_async.cli.exits import WrongUse
+from respan_async.cli.csv_reader import Sheet, open_sheet
+from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
-from respan_async.cli.sheet import Sheet, open_sheet
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
 from respan_async.errors import InvalidRequestError
-from respan_async.issuing.jsonlines import digest
+from respan_async.issuing.jsonlines_sink import digest
 from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy
 
 KNOWN = ", ".join(COLUMNS)

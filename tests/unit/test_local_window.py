@@ -2,8 +2,8 @@
 
 import pytest
 
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.window import LocalWindow
+from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.rate_limit import RateLimit
 
 
 def let_in(window: LocalWindow, *times: float) -> None:

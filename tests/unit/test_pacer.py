@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from respan_async import ClientStateError
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import End, Priority, Slot, TooLate
-from respan_async.pacing.window import LocalWindow
+from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import End, Priority, Slot, TooLate
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]

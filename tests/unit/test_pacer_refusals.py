@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.slots import End, Slot, TooLate
-from respan_async.pacing.window import LocalWindow
+from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import End, Slot, TooLate
 from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, pacer
 from tests.waiting import now
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from respan_async import Secret
-from respan_async.redaction import printable, redacted, without_long_words
+from respan_async._http.redaction import printable, redacted, without_long_words
 
 TOKEN = 'canary+bearer/0123456789"<abcdef>=='
 KEY = "CANARY12.thiscanaryliveshereandnobodysees"

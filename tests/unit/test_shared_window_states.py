@@ -9,11 +9,11 @@ import attrs
 import pytest
 
 from respan_async import ConfigurationError
-from respan_async.pacing.exchange import Ask, Fate, Grants, Unreachable
-from respan_async.pacing.limit import RateLimit
-from respan_async.pacing.pacer import Pacer
-from respan_async.pacing.shared import LEASE, SharedWindow
-from respan_async.pacing.slots import End, Priority
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.shared_protocol import Ask, Fate, Grants, Unreachable
+from respan_async._pacing.shared_window import LEASE, SharedWindow
+from respan_async._pacing.slots import End, Priority
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]

@@ -5,8 +5,9 @@ import inspect
 
 import pytest
 
-from respan_async.issuing import AttemptState, TicketState, database, snapshot, sqlite
-from respan_async.issuing.statements import load
+from respan_async.issuing import AttemptState, TicketState
+from respan_async.issuing._sql_loader import load
+from respan_async.issuing.sqlite import _connection, _inspect, ledger
 from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES, Move
 
 FINAL = {AttemptState.VOID, AttemptState.RECORDED, AttemptState.REVOKED, AttemptState.EXPIRED, TicketState.DELIVERED}
@@ -49,6 +50,6 @@ def test_a_state_is_stored_under_its_own_name(state: TicketState | AttemptState)
 
 def test_every_statement_of_the_sql_file_is_used() -> None:
     """A statement that nobody runs is not tested by anybody."""
-    code = "".join(map(inspect.getsource, (database, snapshot, sqlite)))
+    code = "".join(map(inspect.getsource, (_connection, _inspect, ledger)))
 
-    assert {name for name in load("sqlite.sql") if f'"{name}"' not in code} == set()
+    assert {name for name in load("sqlite/ledger.sql") if f'"{name}"' not in code} == set()

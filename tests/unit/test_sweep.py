@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from respan_async import Effect, Suspect, TemporaryKey
-from respan_async.sweep import is_left_by
+from respan_async._calls.sweep import is_left_by
 
 TAG = " ~abcdefghijkl"
 SUSPECT = Suspect(

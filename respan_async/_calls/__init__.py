@@ -1,0 +1,1 @@
+"""Calls: from the first attempt to the result, and what is left behind."""

@@ -1,0 +1,77 @@
+"""What calls share, and how they are made: the options of a call, and the parts of a client."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+
+from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.suspects import SuspectBook
+from respan_async._http.transport import Timeout, Transport
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.slots import Priority
+from respan_async.events import Hub, PauseEvent, logger
+from respan_async.retry import RetryPolicy
+from respan_async.secret import Secret, TokenSource
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What may differ from call to call.
+
+    Attributes:
+        timeout: For one attempt.
+        deadline: Seconds for the whole call, or None.
+        retry: When a failed attempt is made again.
+        priority: The class in which the call waits, or None for the one its kind has by itself.
+        extra_headers: Sent besides; an empty value is a text.
+    """
+
+    timeout: Timeout
+    deadline: float | None
+    retry: RetryPolicy
+    priority: Priority | None = None
+    extra_headers: tuple[tuple[str, Secret | str], ...] = ()
+
+
+@attrs.frozen
+class Desk:
+    """What all calls of a client share.
+
+    Attributes:
+        transport: Sends.
+        pacer: Says when.
+        hub: Tells the hooks.
+        token: Gives the bearer token for each request.
+        book: Where suspects are remembered.
+        wall: The wall clock, aware.
+    """
+
+    transport: Transport
+    pacer: Pacer
+    hub: Hub
+    token: Secret | TokenSource
+    book: SuspectBook
+    wall: Callable[[], datetime]
+
+    def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
+        """Tell that requests are held back."""
+        limit = self.pacer.window.limit
+        said = str(limit) if limit else None
+        logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
+        self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+
+
+@attrs.frozen
+class Core:
+    """What a client and all views of it share.
+
+    Attributes:
+        desk: What all calls share.
+        lifetime: Where and until when the client may be used.
+        tag_names: Every name that is sent carries a fresh random tag.
+    """
+
+    desk: Desk
+    lifetime: Lifetime
+    tag_names: bool

@@ -1,0 +1,184 @@
+"""The settings of a client, checked: each wrong one is told in a sentence that names it."""
+
+import inspect
+import os
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address
+from typing import Final, cast
+
+from yarl import URL
+
+from respan_async._calls.context import Options
+from respan_async._http.redaction import redacted
+from respan_async._http.transport import Timeout, timeout_of
+from respan_async._pacing.local_window import LocalWindow, Window
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.slots import Priority
+from respan_async.errors import ConfigurationError
+from respan_async.events import Hook
+from respan_async.retry import RetryPolicy
+from respan_async.secret import Secret, TokenSource, usable_token, veiled
+
+DEFAULT_BASE_URL: Final = "https://api.respan.ai"
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_PASSWORD: Final = re.compile(r"//[^/]*@")
+_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
+_OURS: Final = frozenset(
+    (
+        "authorization",
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+        "transfer-encoding",
+        "host",
+        "expect",
+    )
+)
+
+
+def token_source(api_key: object) -> Secret | TokenSource:
+    if callable(api_key):
+        return cast("TokenSource", api_key)
+    if api_key is None:
+        api_key = veiled(os.environ.get("RESPAN_API_KEY") or None)
+    if api_key is None:
+        raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
+    return usable_token(api_key)
+
+
+def options_of(
+    *,
+    timeout: float | Timeout,
+    deadline: float | None,
+    retry: RetryPolicy,
+    priority: Priority | None = None,
+    extra_headers: tuple[tuple[str, Secret | str], ...] = (),
+) -> Options:
+    if not isinstance(timeout, Timeout) and not _is_seconds(timeout):
+        raise ConfigurationError(
+            f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {timeout!r:.100}"
+        )
+    if deadline is not None and not _is_seconds(deadline):
+        raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {deadline!r:.100}")
+    if not isinstance(retry, RetryPolicy):
+        raise ConfigurationError(f"retry: expected a RetryPolicy, got {retry!r:.100}")
+    return Options(
+        timeout=timeout_of(timeout),
+        deadline=deadline,
+        retry=retry,
+        priority=priority,
+        extra_headers=extra_headers,
+    )
+
+
+def _is_seconds(value: object) -> bool:
+    # The upper end is a year, which also keeps out infinity and what no clock can add.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
+
+
+def checked_flag(name: str, value: object) -> bool:
+    # "false" in a settings file is a text, and a true one.
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}: expected True or False, got {value!r:.100}")
+    return value
+
+
+def checked_url(text: str, allow_http: bool) -> str:
+    """Return scheme, host and port of a base URL."""
+    expected = f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {_shown(text)}"
+    # A name of other letters is given as the network knows it (xn--...): look-alikes do not get by.
+    if not isinstance(text, str) or not text.isprintable() or not text.isascii() or set(text) & set(" \\"):
+        raise ConfigurationError(expected)
+    try:
+        url = URL(text)
+        host, port = url.host, url.port
+    except (ValueError, IndexError):  # the latter of `http://[::1]@/`, by yarl 1.25
+        url, host, port = URL(), None, None
+    if not host or url.scheme not in ("https", "http") or not port:
+        raise ConfigurationError(expected)
+    if "@" in text:
+        raise ConfigurationError("base_url: expected no user name or password in it")
+    if "?" in text or "#" in text:
+        raise ConfigurationError(f"base_url: expected no query or fragment, got {_shown(text)}")
+    if url.path.rstrip("/") not in ("", "/api"):
+        raise ConfigurationError(f"base_url: expected no path but /api, got {_shown(text)}")
+    if url.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url: expected https, because http would send the API key unencrypted to {host:.100}; "
+            "allow_http=True allows that"
+        )
+    return str(url.origin())
+
+
+def _shown(text: object) -> str:
+    """Show what was given as a URL without what may be a secret in it: a password, a query, or the API key itself."""
+    if not isinstance(text, str):
+        return type(text).__name__
+    if "://" not in text:
+        return f"a text of {len(text)} characters without ://"
+    shown = _PASSWORD.sub("//***@", _QUERY.sub("?***", text))
+    return f"{redacted(shown, ())!r:.100}"
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
+    if host == "localhost":
+        return True
+    try:
+        return "%" not in host and ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def checked_window(pace: object) -> Window:
+    if pace == "auto":
+        return LocalWindow(None)
+    if isinstance(pace, RateLimit):
+        return LocalWindow(pace)
+    if isinstance(pace, Window) and not isinstance(pace, type):
+        return pace
+    # Its type alone: it may be the URL of a Redis, with the password.
+    raise ConfigurationError(f"pace: expected a RateLimit, 'auto' or a RedisWindow, got {type(pace).__name__}")
+
+
+def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
+    for hook in checked:
+        if not callable(hook) or inspect.iscoroutinefunction(hook):
+            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
+    return checked
+
+
+def checked_priority(name: str) -> Priority:
+    try:
+        return Priority[name.upper()]
+    except (KeyError, AttributeError):
+        names = ", ".join(repr(priority.name.lower()) for priority in Priority)
+        raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
+
+
+def veiled_headers(headers: object) -> object:
+    """Return headers with their values as secrets, so that no traceback with locals shows them from here on."""
+    return {name: veiled(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
+
+
+def checked_headers(headers: object) -> tuple[tuple[str, Secret | str], ...]:
+    """Return headers, whose values may be secrets; an empty one is a text."""
+    headers = veiled_headers(headers)
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+            raise ConfigurationError(f"extra_headers: expected a header's name, got {name!r:.100}")
+        if name.lower() in _OURS:
+            raise ConfigurationError(f"extra_headers: {name} is this library's own")
+        if value != "" and not (isinstance(value, Secret) and _is_plain(value)):
+            raise ConfigurationError(f"extra_headers: expected printable ASCII as the value of {name}")
+    return tuple(headers.items())
+
+
+def _is_plain(value: Secret) -> bool:
+    return value.reveal().isascii() and value.reveal().isprintable()

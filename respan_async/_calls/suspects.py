@@ -1,0 +1,92 @@
+"""What is remembered of attempts that may have left a key nobody holds."""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+from respan_async.errors import Suspect
+from respan_async.models import MAX_NAME
+
+_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_MARK: Final = " ~"
+_TAG: Final = 12
+MAX_TAGGED_NAME: Final = MAX_NAME - len(_MARK) - _TAG
+"""Characters left for a name that is to carry a tag."""
+
+
+_random = bytearray()
+# Asked of the system for many tags at once. Two processes must not share what is left.
+os.register_at_fork(after_in_child=_random.clear)
+_TO_ALPHABET: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+
+
+def new_tag() -> str:
+    """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
+    if len(_random) < _TAG:
+        _random.extend(secrets.token_bytes(256 * _TAG))
+    tag = _random[-_TAG:].translate(_TO_ALPHABET).decode("ascii")
+    del _random[-_TAG:]
+    return tag
+
+
+def tagged(name: str, tag: str) -> str:
+    """Return a name with its tag."""
+    return f"{name}{_MARK}{tag}" if name else f"{_MARK}{tag}".lstrip()
+
+
+class SuspectStore(Protocol):
+    """Where suspects are kept, as the sweep sees it."""
+
+    async def pending(self) -> Sequence[Suspect]:
+        """Return all suspects."""
+        ...
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id was handed out, and so is somebody's."""
+        ...
+
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
+        ...
+
+
+class SuspectBook:
+    """Suspects in this process's memory."""
+
+    def __init__(self) -> None:
+        self._suspects: list[Suspect] = []
+
+    def __iter__(self) -> Iterator[Suspect]:
+        return iter(tuple(self._suspects))
+
+    def __len__(self) -> int:
+        return len(self._suspects)
+
+    def add(self, suspect: Suspect) -> None:
+        """Remember a suspect."""
+        self._suspects.append(suspect)
+
+    async def pending(self) -> Sequence[Suspect]:
+        """Return all suspects."""
+        return tuple(self._suspects)
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id was handed out, and so is somebody's."""
+        # Every attempt has a tag of its own, and an attempt that became a suspect has handed out nothing.
+        return False
+
+    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
+        # Two sweeps at once, or two keys with one tag, may let go of the same one.
+        if suspect not in self._suspects:
+            return False
+        self._suspects.remove(suspect)
+        return True
+
+
+def expires_at(suspect: Suspect) -> datetime | None:
+    """Return when a suspect's key dies by itself, if it does."""
+    value = suspect.sent.get("expiry_date")
+    return datetime.fromisoformat(value) if isinstance(value, str) else None

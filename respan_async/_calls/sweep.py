@@ -1,0 +1,264 @@
+"""Revoking the keys that lost answers left behind, and nothing else.
+
+Rules:
+
+1. Only a key that carries our own random tag is ever looked for, and only a key of which everything agrees is revoked:
+   the name with the tag, every field that was sent, never used, never handed out. It is asked for once more right
+   before it is revoked. A key whose id the server told us, in the answer to our own POST, needs no further proof.
+2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
+3. Absence proves nothing. A key may be made long after we gave up, and pages shift under other processes: a suspect
+   ends by being revoked, or by its expiry.
+4. An expiry is the server's, and this machine's clock may be set wrong: a key that should have died by itself is looked
+   for once more before its suspect ends.
+"""
+
+import asyncio
+import contextvars
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+import attrs
+
+from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.suspects import SuspectStore, expires_at
+from respan_async._http import codec
+from respan_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    ClientStateError,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RespanError,
+    Suspect,
+)
+from respan_async.events import Hub, RevokedEvent, SweepEvent, logger
+from respan_async.models import TemporaryKey
+
+GRACE: Final = 60.0
+"""Seconds to wait after an attempt before its key is looked for: a server may make it after we gave up."""
+
+EVERY: Final = 600.0
+"""Seconds from one sweep to the next, when nobody asks for them."""
+
+AFTER_EXPIRY: Final = timedelta(hours=1)
+"""How long past its expiry a key may be alive, by a local clock that may be fast."""
+
+LONG_AFTER_EXPIRY: Final = timedelta(days=7)
+"""The same by a clock that may be set wrong: before that, nothing is given up that cannot be had again."""
+
+
+class Keys(Protocol):
+    """The operations that a sweep needs, at the lowest priority."""
+
+    def every(self) -> AsyncIterator[TemporaryKey]:
+        """Go through all keys on all pages."""
+        ...
+
+    async def retrieve(self, key_id: str) -> TemporaryKey:
+        """Read one key."""
+        ...
+
+    async def revoke(self, key_id: str) -> None:
+        """Revoke one key, if it is still there."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class SweepReport:
+    """What a sweep did, and not what another did at the same time.
+
+    Attributes:
+        revoked: The ids of the keys it revoked.
+        expired: The suspects whose key has died by itself.
+        left: The suspects that are left, those without a tag among them.
+    """
+
+    revoked: tuple[str, ...]
+    expired: tuple[Suspect, ...]
+    left: tuple[Suspect, ...]
+
+
+async def sweep(
+    keys: Keys, store: SuspectStore, hub: Hub, wall: Callable[[], datetime], grace: float = GRACE
+) -> SweepReport:
+    """Look for the keys of all suspects once, and revoke those that are proven.
+
+    Args:
+        keys: Reads and revokes.
+        store: Where the suspects are kept.
+        hub: Tells the hooks.
+        wall: The wall clock, aware.
+        grace: Seconds to let pass after the last suspect's attempt, before the list is read.
+
+    Raises:
+        RespanError: The list could not be read, or a key not be revoked. The suspects stay.
+    """
+    # What cannot be looked for, or has long been dead by any clock, need not be looked for.
+    gone, suspects = _parted(
+        await store.pending(), lambda it: _has_died(it, wall(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
+    )
+    expired = [suspect for suspect in gone if await store.settle(suspect, revoked=False)]
+    revoked: dict[str, Suspect] = {}
+    failure: RespanError | None = None
+    for suspect in [suspect for suspect in suspects if suspect.id is not None]:
+        try:
+            await _revoke(suspect.id or "", suspect, keys, store, hub, revoked)
+        except (APIStatusError, InvalidRequestError) as error:
+            failure = failure or error  # about this one key; the others are revoked all the same
+    tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
+    if tagged:
+        dead, alive = _parted(tagged, lambda it: _has_died(it, wall(), AFTER_EXPIRY))
+        await _wait_out(alive, grace, wall)
+        for key_id, suspect in await _proven(tagged, keys, store):
+            if await _still(key_id, suspect, keys):
+                await _revoke(key_id, suspect, keys, store, hub, revoked)
+        expired += [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
+    report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
+    hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
+    if failure is not None:
+        raise failure
+    return report
+
+
+def _parted(suspects: Sequence[Suspect], died: Callable[[Suspect], bool]) -> tuple[list[Suspect], list[Suspect]]:
+    """Return those that have died, and the others."""
+    dead: list[Suspect] = []
+    alive: list[Suspect] = []
+    for suspect in suspects:
+        (dead if died(suspect) else alive).append(suspect)
+    return dead, alive
+
+
+def _has_died(suspect: Suspect, now: datetime, since: timedelta) -> bool:
+    """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
+    end = expires_at(suspect)
+    return end is not None and end + since < now
+
+
+async def _wait_out(suspects: Sequence[Suspect], grace: float, wall: Callable[[], datetime]) -> None:
+    if not suspects:
+        return
+    youngest = max(suspect.sent_at for suspect in suspects)
+    # Bounded by the grace itself: a wall clock that was set back must not make it longer.
+    await asyncio.sleep(min(max(grace - (wall() - youngest).total_seconds(), 0.0), grace))
+
+
+async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[str, Suspect]]:
+    """Read the list to its end, and return the ids of the keys that are a suspect's."""
+    by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
+    found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
+    async for key in keys.every():
+        suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
+        if suspect is not None and is_left_by(suspect, key) and not await store.holds(key.id):
+            found[key.id] = suspect
+    return list(found.items())
+
+
+async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
+    """Ask for a key again: what the list said may be old."""
+    try:
+        return is_left_by(suspect, await keys.retrieve(key_id))
+    except NotFoundError:
+        return False
+
+
+async def _revoke(
+    key_id: str, suspect: Suspect, keys: Keys, store: SuspectStore, hub: Hub, revoked: dict[str, Suspect]
+) -> None:
+    await keys.revoke(key_id)
+    if not await store.settle(suspect, revoked=True) and suspect not in revoked.values():
+        return  # another sweep was faster; a suspect of this one may have left two keys
+    revoked[key_id] = suspect
+    logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
+    hub.tell(RevokedEvent, id=key_id, reason=suspect.reason)
+
+
+def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:
+    """Whether this key is the one that a suspect's attempt made, and nobody has used it."""
+    if suspect.tag is None or not (key.name or "").endswith(suspect.tag) or key.name != (suspect.name or "").strip():
+        return False
+    if key.revoked or key.key_usage or key.last_used is not None:
+        return False
+    return all(_agrees(value, _field(key, name)) for name, value in suspect.sent.items() if name != "name")
+
+
+def _field(key: TemporaryKey, name: str) -> Any:
+    return key.extra.get(name) if name in key.extra else getattr(key, name, None)
+
+
+def _agrees(sent: Any, shown: Any) -> bool:
+    """Compare as instants and numbers. What an answer leaves out contradicts nothing."""
+    if shown is None or sent is None:
+        return shown is None or sent is None
+    if isinstance(shown, datetime):
+        return isinstance(sent, str) and abs(datetime.fromisoformat(sent) - shown.astimezone(UTC)) < timedelta(
+            seconds=1
+        )
+    if isinstance(sent, bool) or isinstance(shown, bool):
+        return bool(sent == shown)
+    if isinstance(sent, int | float) and isinstance(shown, int | float):
+        return math.isclose(sent, shown, rel_tol=1e-9)
+    if isinstance(sent, list | dict):
+        return True  # the server tells its policies in a shape of its own
+    return bool(sent == shown)
+
+
+class AutoSweep:
+    """Sweep by itself while there are suspects, at most every ten minutes.
+
+    Args:
+        once: Sweeps once.
+        pending: Returns the suspects there are.
+        lifetime: Where the task belongs.
+        every: Seconds between two sweeps.
+    """
+
+    def __init__(
+        self,
+        once: Callable[[], Awaitable[object]],
+        pending: Callable[[], Awaitable[Sequence[Suspect]]],
+        lifetime: Lifetime,
+        every: float = EVERY,
+    ) -> None:
+        self._once = once
+        self._pending = pending
+        self._lifetime = lifetime
+        self._every = every
+        self._task: asyncio.Task[None] | None = None
+        self._woken = self._refused = False
+        self._last = -math.inf
+        lifetime.closers.add(self._stop)
+
+    def wake(self) -> None:
+        """There may be a suspect."""
+        self._woken = True
+        if self._refused or self._lifetime.closing or (self._task is not None and not self._task.done()):
+            return
+        # In a context of its own: it outlives the call that has left the suspect.
+        self._task = self._lifetime.spawn(self._run(), contextvars.Context())
+
+    def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._woken:
+            self._woken = False
+            try:
+                if await self._pending():
+                    self._woken = True  # until there are none, looked at after this sweep
+                    await asyncio.sleep(max(self._last + self._every - loop.time(), 0.0))
+                    self._last = loop.time()
+                    await self._once()
+            except (PermissionDeniedError, AuthenticationError) as error:
+                self._refused = True
+                logger.warning("this API key may not sweep (%s); suspects are only reported", type(error).__name__)
+                return
+            except ClientStateError:
+                return
+            except RespanError as error:
+                logger.info("a sweep did not get through: %s", type(error).__name__)

@@ -1,0 +1,1 @@
+"""HTTP: how a request is sent, and what its answer means."""

@@ -1,0 +1,324 @@
+"""Between models and JSON: one cattrs converter, over orjson.
+
+Requests are written strictly: what was given, and nothing else. Answers are read leniently, because a key that was
+made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import cattrs.gen
+import orjson
+from cattrs.preconf.orjson import make_converter
+
+from respan_async._http.redaction import WINDOW
+from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
+from respan_async.secret import Secret
+
+MAX_ID: Final = 512
+"""Characters of a key's id; that of any key that was ever seen has some 40."""
+MAX_OBJECTS: Final = 100_000
+"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
+written with as many bytes: those would take seconds, and some hundred MiB."""
+_LONGEST_LINK: Final = 4096
+"""Characters of a link to the next page; what takes URLs apart would keep longer ones in its cache."""
+
+# Begun with what is rare, so that it is found fast: every new key's id is looked at.
+_DOTS: Final = re.compile(r"\.(?<![^/\\]\.)\.?(?![^/\\;])").search
+_UNREADABLE: Final = object()
+_NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
+
+T = TypeVar("T")
+
+
+class DecodeError(ValueError):
+    """The text is not what was expected; the message holds no part of it."""
+
+
+def _text(raw: Any) -> Any:
+    return raw if isinstance(raw, str) else _UNREADABLE
+
+
+def _flag(raw: Any) -> Any:
+    return raw if isinstance(raw, bool) else _UNREADABLE
+
+
+def _number(raw: Any) -> Any:
+    return raw if isinstance(raw, int | float) and not isinstance(raw, bool) else _UNREADABLE
+
+
+def _whole(raw: Any) -> Any:
+    # The server answers some integers as floats (rate_limit: 100.0).
+    number = _number(raw)
+    if isinstance(number, float):
+        # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
+        return int(number) if number.is_integer() and abs(number) < 2**63 else _UNREADABLE
+    return number
+
+
+def _instant(raw: Any) -> Any:
+    try:
+        instant = datetime.fromisoformat(raw)
+        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        if instant.tzinfo is not UTC:
+            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date there
+    except (TypeError, ValueError, OverflowError):
+        return _UNREADABLE
+    return instant
+
+
+def _last_used(raw: Any) -> Any:
+    instant = _instant(raw)
+    # 1970-01-01T00:00:00Z is how the server says "never".
+    return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
+
+
+_TEXT: Final = ((str,), _text)
+_FLAG: Final = ((bool,), _flag)
+_WHOLE: Final = ((int,), _whole)
+_NUMBER: Final = ((int, float), _number)
+_INSTANT: Final = ((), _instant)
+
+_FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
+    name: (attribute, kind[0], kind[1])
+    for name, attribute, kind in (
+        ("id", "id", _TEXT),
+        ("name", "name", _TEXT),
+        ("prefix", "prefix", _TEXT),
+        ("status", "status", _TEXT),
+        ("created", "created_at", _INSTANT),
+        ("created_at", "created_at", _INSTANT),
+        ("expiry_date", "expiry_date", _INSTANT),
+        ("revoked", "revoked", _FLAG),
+        ("key_usage", "key_usage", _WHOLE),
+        ("max_usage", "max_usage", _WHOLE),
+        ("last_used", "last_used", ((), _last_used)),
+        ("rate_limit", "rate_limit", _NUMBER),
+        ("spending_limit", "spending_limit", _NUMBER),
+        ("spending_in_period", "spending_in_period", _NUMBER),
+        ("is_test", "is_test", _FLAG),
+        ("is_temporary", "is_temporary", _FLAG),
+    )
+}
+"""By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
+_SECRETS: Final = frozenset({"api_key", "hashed_key"})
+_SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in _FIELDS.values()))
+
+
+def _key_fields(data: Any) -> dict[str, Any]:
+    """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
+    if type(data) is not dict:
+        raise DecodeError("expected a JSON object")
+    values: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, raw in data.items():
+        if raw is None:
+            if name not in _FIELDS:
+                extra[name] = None
+            continue
+        field = _FIELDS.get(name)
+        if field is None:
+            extra[name] = Secret(raw) if name in _SECRETS and isinstance(raw, str) and raw else raw
+            continue
+        attribute, as_it_is, read = field
+        if type(raw) in as_it_is:
+            values[attribute] = raw
+        elif (value := read(raw)) is _UNREADABLE:
+            extra[name] = raw
+        else:
+            values[attribute] = value
+    if not values.get("id"):
+        raise DecodeError("expected a non-empty string as id")
+    values["extra"] = extra
+    return values
+
+
+def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
+    return TemporaryKey(**_key_fields(data))
+
+
+def is_usable_id(key_id: str) -> bool:
+    """Whether a key's id can be kept, shown and sent back as a part of a path."""
+    return key_id.isprintable() and 0 < len(key_id) <= MAX_ID and not key_id.isspace() and not has_dots(key_id)
+
+
+def has_dots(key_id: str) -> bool:
+    """Whether an id has a `.` or `..` as a path segment.
+
+    What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what follows
+    a semicolon for no part of a segment.
+    """
+    return _DOTS(unquote(key_id)) is not None
+
+
+def _structure_created(data: Any, _: Any = None) -> CreatedKey:
+    values = _key_fields(data)
+    if not is_usable_id(values["id"]):
+        raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
+    api_key = values["extra"].pop("api_key", None)
+    # White space or control characters could not travel in an Authorization header: no key anybody can use.
+    if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
+        raise DecodeError("expected a non-empty string as api_key")
+    extra, secret = values["extra"], api_key.reveal()
+    for name, raw in extra.items():
+        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
+            extra[name] = _without(secret, raw)
+    return CreatedKey(api_key=api_key, **values)
+
+
+def _without(secret: str, raw: Any) -> Any:
+    """Hide what says a secret again, under a name which nobody here knows."""
+    try:
+        text = raw if type(raw) is str else orjson.dumps(raw).decode()
+    except TypeError:
+        return None  # orjson writes no such depth, though it reads it: not looked through, and so not shown
+    return Secret(text) if secret in text else raw
+
+
+def _page_number(url: Any) -> int | None:
+    """Take the page number out of a `next` link, and nothing else of it."""
+    if url is None:
+        return None
+    try:
+        if isinstance(url, str) and len(url) <= _LONGEST_LINK:
+            number = parse_qs(urlsplit(url).query)["page"][-1]
+            if number.isascii() and number.isdigit():
+                return int(number[:10])
+    except (KeyError, ValueError):
+        pass
+    raise DecodeError("expected a page number in the link to the next page")
+
+
+def _structure_page(data: Any, _: Any = None) -> KeyPage:
+    if isinstance(data, list):  # the older shape: everything, in a bare array
+        return KeyPage(results=tuple(map(_structure_key, data)), count=len(data))
+    if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
+        raise DecodeError("expected a page of results")
+    results = tuple(map(_structure_key, data["results"]))
+    count = data.get("count")
+    return KeyPage(
+        results=results,
+        count=count if isinstance(count, int) and not isinstance(count, bool) else len(results),
+        next_page=_page_number(data.get("next")),
+    )
+
+
+def _unstructure_instant(instant: datetime) -> str:
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+converter = make_converter()
+converter.register_unstructure_hook(datetime, _unstructure_instant)
+# An omitted default is how UNSET stays off the wire.
+for _model in (LimitPolicy, UpdateKeyRequest):
+    converter.register_unstructure_hook(
+        _model, cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True)
+    )
+converter.register_unstructure_hook(
+    CreateKeyRequest,
+    cattrs.gen.make_dict_unstructure_fn(
+        CreateKeyRequest,
+        converter,
+        _cattrs_omit_if_default=True,
+        expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
+    ),
+)
+converter.register_structure_hook(TemporaryKey, _structure_key)
+converter.register_structure_hook(CreatedKey, _structure_created)
+converter.register_structure_hook(KeyPage, _structure_page)
+
+
+def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> dict[str, Any]:
+    """Return what the caller gave, as JSON types; a relative lifetime is counted from `now` (aware)."""
+    fields: dict[str, Any] = converter.unstructure(request)
+    if isinstance(request, CreateKeyRequest) and request.expires_in:
+        # Rounded up to the second: never shorter than asked, and comparable with what a server stores.
+        ends = (now + request.expires_in + _NEARLY_A_SECOND).astimezone(UTC)
+        fields["expiry_date"] = f"{ends.isoformat(timespec='seconds')[:19]}Z"
+    return fields
+
+
+_EXACT: Final = 2**53
+"""Below it every whole number is a float of its own."""
+
+
+def canonical(request: CreateKeyRequest) -> str:
+    """Return a request as text that is equal for equal requests; a relative lifetime stays relative, in seconds."""
+    fields: dict[str, Any] = _by_value(converter.unstructure(request))
+    if request.expires_in:
+        fields["expires_in"] = request.expires_in.total_seconds()
+    return orjson.dumps(fields, default=_plain, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _by_value(value: Any) -> Any:
+    """Write numbers in one way: 1 and 1.0 are the same limit."""
+    match value:
+        case dict():
+            return {name: _by_value(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_by_value(one) for one in value]
+        case float() if value.is_integer() and abs(value) < _EXACT:
+            return int(value)
+    return value
+
+
+def encode_key(key: TemporaryKey) -> str:
+    """Return what is known of a key as JSON text, without its secret and without `extra`."""
+    # In UTC: orjson drops the seconds of an offset that has some, and so makes another instant of it.
+    known = {
+        name: value.astimezone(UTC) if isinstance(value, datetime) else value
+        for name in _SHOWN
+        if (value := getattr(key, name)) is not None
+    }
+    return orjson.dumps(known, option=orjson.OPT_UTC_Z).decode()
+
+
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text."""
+    return orjson.dumps(fields, default=_plain)
+
+
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text as one line of ASCII and what prints.
+
+    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
+    take U+0085 and U+2028 for the end of a line.
+    """
+    text = encode(fields).decode()
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+    return f"{text}\n".encode()
+
+
+def _plain(value: float) -> float:
+    # numpy's numbers, among others, are floats to Python and unknown to orjson. Anything else was refused by its model.
+    return float(value)
+
+
+def parse(text: bytes) -> Any:
+    """Read strict JSON (no NaN, valid UTF-8, bounded depth and number of objects).
+
+    Raises:
+        DecodeError: It is no JSON, or too much of it.
+    """
+    if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
+        raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        raise DecodeError("expected JSON") from None
+
+
+def decode(text: bytes, model: type[T]) -> T:
+    """Read a JSON answer as `model`.
+
+    Raises:
+        DecodeError: It is no JSON, or lacks what makes it a `model`.
+    """
+    # The hook itself: `structure` would look it up through more layers for each answer.
+    read: T = converter.get_structure_hook(model)(parse(text), model)
+    return read

@@ -1,0 +1,84 @@
+"""What an error shows of an answer: of its body, of what the server says in it, and the id of the request.
+
+Always without secrets, and bounded; what the answer means is for `protocol`.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from respan_async._http import codec
+from respan_async._http.redaction import printable, redacted, without_long_words
+from respan_async.secret import Secret
+
+
+def request_id(headers: Mapping[str, str], token: Secret | None) -> str | None:
+    """Return the server's id of a request, where it sent one."""
+    value = headers.get("X-Request-ID")
+    return redacted(value, [] if token is None else [token])[:200] if value and value.isprintable() else None
+
+
+_MOST_READ: Final = 6_000
+"""Bytes of a body that are looked at."""
+_MAY_BE_CUT: Final = 1_000
+"""Characters at the end of those in which half a key would not be recognised as one."""
+
+
+def shown(body: bytes, token: Secret | None, *, made: bool) -> str:
+    """Return at most 2,000 characters of a body, without anything that is or looks like a key.
+
+    Args:
+        body: The body.
+        token: The bearer token, which a server may echo.
+        made: A key may be in it, of whatever form.
+    """
+    secrets = [] if token is None else [token]
+    if made and (secret := _answered_secret(body)) is not None:
+        secrets.append(secret)
+    # Redacted before it is cut, or a key cut in half would no longer look like one; bounded before it is redacted.
+    text = redacted(body[:_MOST_READ].decode(errors="replace"), secrets)
+    text = text if len(body) <= _MOST_READ else text[:-_MAY_BE_CUT]
+    return (without_long_words(text) if made else text)[:2_000]
+
+
+def _answered_secret(body: bytes) -> Secret | None:
+    try:
+        data = codec.parse(body[:_MOST_READ])
+    except codec.DecodeError:
+        return None
+    secret = data.get("api_key") if isinstance(data, dict) else None
+    return Secret(secret) if isinstance(secret, str) and secret else None
+
+
+def said(body: bytes, shown: str, token: Secret | None) -> str:
+    """Return what the server said is wrong, as the end of a sentence, from a body already made safe to show."""
+    try:
+        data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
+    except codec.DecodeError:
+        data = None
+    # Redacted again, because JSON can write any text in escapes. In one line, which a log or a terminal shows and does
+    # not obey.
+    text = printable(redacted(_gather(data), [] if token is None else [token]))
+    return f": {text:.500}" if text else ""
+
+
+_DEEPEST: Final = 5
+
+
+def _gather(data: Any, depth: int = 0) -> str:
+    """Collect the messages out of the shapes in which this API reports errors."""
+    if depth > _DEEPEST:
+        return ""
+    if isinstance(data, str):
+        return data
+    if isinstance(data, list):
+        return " ".join(filter(None, (_gather(item, depth + 1) for item in data)))
+    if not isinstance(data, dict):
+        return ""
+    error = data.get("error")
+    if isinstance(error, dict) and isinstance(error.get("message"), str):
+        return str(error["message"])
+    parts = [data[name] for name in ("detail", "error") if isinstance(data.get(name), str)]
+    fields = data.get("errors") if parts else data
+    if isinstance(fields, dict):
+        parts += [f"{name}: {said}" for name, value in fields.items() if (said := _gather(value, depth + 1))]
+    return "; ".join(parts)

@@ -1,0 +1,273 @@
+"""The protocol, without I/O: a call becomes a `Request`; an `Answer`, or none, becomes a value or an error.
+
+The failure table of this library is `_meaning`: what each thing that can happen to a request means for what exists
+on the server. Nothing else in the library looks at a status code to decide that.
+"""
+
+import email.utils
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeGuard, TypeVar
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from respan_async import errors
+from respan_async._http import codec, error_body
+from respan_async.errors import (
+    APIConnectionError,
+    APITimeoutError,
+    Effect,
+    InvalidRequestError,
+    InvalidResponseError,
+    RespanError,
+)
+from respan_async.secret import Secret
+
+PATH: Final = "/api/temporary-keys/"
+"""The trailing slash is part of it: without, Django redirects, and a redirected POST turns into a list."""
+
+T = TypeVar("T")
+
+
+@attrs.define
+class Request:
+    """One request, as far as the protocol goes.
+
+    Attributes:
+        operation: `"create"`, `"list"`, `"retrieve"`, `"update"` or `"delete"`.
+        method: The HTTP method.
+        path: From the host's root, percent-encoded, with the query.
+        body: JSON text, or None.
+    """
+
+    operation: str
+    method: str
+    path: str
+    body: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.define
+class Answer:
+    """An answer of which at least the status is certain.
+
+    Attributes:
+        status: The HTTP status.
+        headers: With case-insensitive names.
+        body: What was read of it.
+        oversize: The body went past the size bound and was not read to its end.
+        resends: How often the request was sent again underneath us before this answer.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    oversize: bool = False
+    resends: int = 0
+
+
+@attrs.frozen
+class NoAnswer:
+    """No whole answer came.
+
+    Attributes:
+        reason: What was seen, in a few words.
+        left: Whether bytes of the request may have reached the server.
+        status: The status of an answer that broke off, where one had begun.
+        timed_out: The time for the attempt was up.
+        not_http: What came back does not speak the protocol.
+        resends: How often the request was sent again underneath us before that.
+    """
+
+    reason: str
+    left: bool
+    status: int | None = None
+    timed_out: bool = False
+    not_http: bool = False
+    resends: int = 0
+
+
+def create(fields: Mapping[str, Any]) -> Request:
+    """Make a key with these fields, in JSON types."""
+    return Request("create", "POST", PATH, codec.encode(fields))
+
+
+def list_page(page: int, page_size: int | None) -> Request:
+    """Read one page of the list; pages count from 1."""
+    query = {"page": page} if page_size is None else {"page": page, "page_size": page_size}
+    return Request("list", "GET", f"{PATH}?{urlencode(query)}")
+
+
+def retrieve(key_id: str) -> Request:
+    """Read one key."""
+    return Request("retrieve", "GET", _path_of(key_id))
+
+
+def update(key_id: str, fields: Mapping[str, Any]) -> Request:
+    """Change these fields of one key."""
+    return Request("update", "PATCH", _path_of(key_id), codec.encode(fields))
+
+
+def delete(key_id: str) -> Request:
+    """Revoke one key."""
+    return Request("delete", "DELETE", _path_of(key_id))
+
+
+def _path_of(key_id: str) -> str:
+    if not isinstance(key_id, str) or not key_id.strip():
+        raise InvalidRequestError(f"id: expected a non-empty string, got {key_id!r:.100}")
+    if len(key_id) > codec.MAX_ID:
+        raise InvalidRequestError(f"id: expected at most {codec.MAX_ID} characters, got {len(key_id)}")
+    if codec.has_dots(key_id):
+        raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {key_id!r:.100}")
+    try:
+        return f"{PATH}{quote(key_id, safe='')}/"
+    except UnicodeEncodeError:
+        raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
+
+
+def _meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+    """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
+    match result:
+        case NoAnswer(left=False):
+            meaning = Effect.NONE, True
+        case NoAnswer(not_http=True):
+            meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
+        case NoAnswer(status=status):
+            meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
+        case Answer(status=408):
+            meaning = Effect.UNKNOWN, True
+        case Answer(status=429 | 425):
+            meaning = Effect.NONE, True  # refused before anything is made
+        case Answer(status=status) if 200 <= status < 300:
+            meaning = Effect.LOST, False  # a changed server must not cost five keys a call
+        case Answer(status=status) if status < 400:
+            meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
+        case Answer(status=status) if status < 500:
+            meaning = Effect.NONE, False
+        case _:
+            meaning = Effect.UNKNOWN, True
+    effect, retryable = meaning
+    if request.method == "GET":
+        effect = Effect.NONE
+    elif request.operation != "create" and effect is Effect.LOST:
+        effect = Effect.UNKNOWN if isinstance(result, NoAnswer) else Effect.NONE
+    return effect, retryable
+
+
+def is_success(result: Answer | NoAnswer) -> TypeGuard[Answer]:
+    """Whether the server did what was asked, as far as the status tells, and the answer can be read."""
+    return isinstance(result, Answer) and 200 <= result.status < 300 and not result.oversize
+
+
+def is_refusal(result: Answer | NoAnswer) -> bool:
+    """Whether the server turned the request away for now, before anything was made."""
+    return isinstance(result, Answer) and result.status in (429, 425)
+
+
+def is_over_limit(result: Answer | NoAnswer) -> bool:
+    """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
+    return isinstance(result, Answer) and result.status == 429
+
+
+def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError:
+    """Return the error that a result which is no success amounts to.
+
+    Args:
+        request: What was asked.
+        result: What came of it.
+        token: The bearer token, to be kept out of what a server may echo.
+        now: The wall clock, aware; for a Retry-After date.
+    """
+    effect, retryable = _meaning(request, result)
+    called = f"{request.method} {request.path}"
+    if isinstance(result, NoAnswer):
+        kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
+        return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+    shown = error_body.shown(result.body, token, made=result.status < 300)
+    facts: dict[str, Any] = {
+        "effect": effect,
+        "retryable": retryable,
+        "status": result.status,
+        "request_id": error_body.request_id(result.headers, token),
+        "body": shown,
+    }
+    if result.status < 200:  # 101, a change of protocols nobody asked for
+        return InvalidResponseError(f"{called}: answered {result.status}, which ends no request", **facts)
+    if result.status < 300:
+        return InvalidResponseError(f"{called}: the answer is larger than this client reads", **facts)
+    if result.status < 400:
+        return errors.APIStatusError(
+            f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
+        )
+    said = error_body.said(result.body, shown, token)
+    error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
+    error.retry_after = retry_after(result, now)
+    return error
+
+
+def read(request: Request, answer: Answer, model: type[T], token: Secret | None) -> T | InvalidResponseError:
+    """Read a 2xx answer as `model`, or return the error of an answer that is none."""
+    try:
+        return codec.decode(answer.body, model)
+    except codec.DecodeError as error:
+        problem = str(error)
+    # Made outside of the handler, so that no frame which holds the answer is chained to it.
+    effect, retryable = _meaning(request, answer)
+    return InvalidResponseError(
+        f"{request.method} {request.path}: answered {answer.status}, but {problem}",
+        effect=effect,
+        retryable=retryable,
+        status=answer.status,
+        request_id=error_body.request_id(answer.headers, token),
+        body=error_body.shown(answer.body, token, made=True),
+    )
+
+
+def answered_id(answer: Answer) -> str | None:
+    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
+    try:
+        data = codec.parse(answer.body)
+    except codec.DecodeError:
+        return None
+    key_id = data.get("id") if isinstance(data, dict) else None
+    return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
+
+    A negative, endless or unreadable value counts as none.
+    """
+    asked = [_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"), now)]
+    try:
+        data = codec.parse(answer.body) if b"retry_after" in answer.body else None
+    except codec.DecodeError:
+        data = None
+    if isinstance(data, dict):
+        inner = data.get("error")
+        asked += [_seconds(data.get("retry_after"), None, now)]
+        asked += [_seconds(inner.get("retry_after"), None, now)] if isinstance(inner, dict) else []
+    return max((seconds for seconds in asked if seconds is not None), default=None)
+
+
+def _seconds(value: Any, sent: str | None, now: datetime) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        seconds = float(value)
+    except (ValueError, OverflowError):
+        until = _date(value)
+        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
+        seconds = (until - (_date(sent) or now)).total_seconds() if until else math.nan
+        seconds = max(seconds, 0.0)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _date(value: Any) -> datetime | None:
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)

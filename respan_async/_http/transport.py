@@ -1,0 +1,284 @@
+"""What speaks to aiohttp: a `Request` goes out, an `Answer` or `NoAnswer` comes back.
+
+Nothing is raised for what the network or the server does. That keeps aiohttp's exceptions, which hold the
+Authorization header, out of every chain of exceptions and every traceback.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
+
+from respan_async._http.protocol import Answer, NoAnswer, Request
+from respan_async._http.session import HEADERS, own_session
+from respan_async.errors import ClientStateError, ConfigurationError, RespanError
+from respan_async.secret import Secret
+
+MAX_BODY: Final = 8 * 2**20
+"""Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
+
+_CHUNK: Final = 2**16
+
+Timeout = aiohttp.ClientTimeout
+"""For one attempt."""
+
+
+class Flight(aiohttp.BytesPayload):
+    """The body of one request, which knows whether it has begun to leave.
+
+    aiohttp's exceptions do not tell. A payload does: aiohttp asks for its size when it builds the request, and has it
+    write itself when the first byte, headers included, goes out. Under a mock neither happens.
+    """
+
+    touched = False
+    started = False
+    recalled = False
+
+    def __init__(self, body: bytes, permits: Callable[[], bool] | None = None) -> None:
+        super().__init__(body, content_type="application/json")
+        self._permits = permits
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the body."""
+        self.touched = True
+        return super().size
+
+    @property
+    def may_have_left(self) -> bool:
+        """Whether bytes may have reached the server; the absence of proof counts as yes."""
+        return self.started or not self.touched
+
+    def recall(self) -> bool:
+        """Keep the request from leaving from now on; return whether it is certain that it had not begun to."""
+        self.recalled = not self.may_have_left
+        return self.recalled
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Note that the request is leaving, and let it, if it still may."""
+        if self.recalled:
+            # Whoever awaits the answer is being cancelled, which takes one more turn of the loop than this write.
+            raise asyncio.CancelledError
+        if self._permits is not None and not self._permits():
+            raise ConnectionAbortedError  # with nothing sent: no answer, and proof of it
+        if getattr(getattr(writer, "protocol", None), "should_close", False):
+            raise ConnectionAbortedError  # the server has spoken already, and that is no answer to this
+        self.started = True
+        await super().write_with_length(writer, content_length)
+
+
+class Transport:
+    """Send requests over one `aiohttp.ClientSession`.
+
+    Args:
+        base_url: Scheme, host and port, without a path of this API.
+        session: The caller's, never closed here; or None for one of our own, made at the first request.
+    """
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
+        self._base_url = base_url
+        self._session = session
+        self._owned = session is None
+        self._closed = False
+        self._urls: dict[str, URL] = {}
+
+    async def send(
+        self,
+        request: Request,
+        flight: Flight | None,
+        token: Secret,
+        timeout: Timeout,
+        extra_headers: tuple[tuple[str, Secret | str], ...] = (),
+    ) -> Answer | NoAnswer:
+        """Send one request once, and never follow a redirect.
+
+        Args:
+            request: What to ask.
+            flight: Its body, to be watched by the caller; None when the request has no body.
+            token: The bearer token.
+            timeout: For this one attempt.
+            extra_headers: Sent besides; ours win.
+
+        Raises:
+            ClientStateError: The session was closed.
+            ConfigurationError: The caller's session cannot carry this request at all.
+        """
+        session = self._session
+        if self._closed:
+            # Only a call from within which the client was closed comes here; a new session would never be closed.
+            raise ClientStateError("the client is closed")
+        if session is None:
+            session = self._session = own_session()
+        elif session.closed:
+            raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
+        # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
+        sendings = aiohttp.UploadTracker() if flight is None else None
+        result: NoAnswer | ConfigurationError | None = None
+        response: aiohttp.ClientResponse | None = None
+        try:
+            response = await session.request(
+                request.method,
+                self._url(request.path),
+                data=flight,
+                headers=self._headers(token, extra_headers),
+                timeout=timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=(),
+                upload_tracker=sendings,
+            )
+            if flight is None or not flight.recall():
+                return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
+            result = NoAnswer("the server spoke before it was asked", left=False)
+        except _BrokenOff as error:
+            result = _classify(error.cause, flight, error.status, _resends(sendings))
+        except asyncio.CancelledError:
+            pass  # raised anew below: this one's traceback holds frames with the Authorization header
+        except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
+            result = _classify(error, flight, None, _resends(sendings))
+        finally:
+            if response is not None:
+                # One that was read to its end has given its connection back already, and is left unharmed by this.
+                response.close()
+        response = None  # it knows the Authorization header, and what is raised here knows this frame
+        if result is None:
+            raise asyncio.CancelledError
+        if isinstance(result, RespanError):
+            raise result
+        return result
+
+    def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
+        bearer = {"Authorization": f"Bearer {token.reveal()}"}
+        if self._owned and not extra:
+            return bearer  # our own session has the others by itself
+        besides = {name: value.reveal() if isinstance(value, Secret) else value for name, value in extra}
+        return {**besides, **HEADERS, **bearer}
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = URL(self._base_url + path, encoded=True)
+            if len(self._urls) < 8:  # the path of a create comes every time; those with ids do not
+                self._urls[path] = url
+        return url
+
+    async def aclose(self) -> None:
+        """Close the session, if it is our own."""
+        self._closed = True
+        if self._owned and self._session is not None:
+            await self._session.close()
+
+
+def _resends(sendings: aiohttp.UploadTracker | None) -> int:
+    return max(0, sendings.attempts - 1) if sendings is not None else 0
+
+
+class _BrokenOff(Exception):
+    """An answer broke off after its status."""
+
+    def __init__(self, status: int, cause: Exception) -> None:
+        super().__init__()
+        self.status = status
+        self.cause = cause
+
+
+def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Answer | None:
+    """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
+    content = response.content
+    if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
+        return None
+    return Answer(response.status, response.headers, content.read_nowait(), False, resends)
+
+
+async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
+    """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
+    content = response.content
+    closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
+    over = partial(_no_more, content)
+    if closed is not None:
+        # The connection outlives the answer, and so does what is hung on it: one for all answers, one for this.
+        closed.remove_done_callback(_look_at)
+        closed.add_done_callback(_look_at)
+        closed.add_done_callback(over)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await content.read(_CHUNK):
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > MAX_BODY:
+                return Answer(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
+    except Exception as error:  # noqa: BLE001  whatever it is, the status is known
+        if 200 <= response.status < 300:
+            raise _BrokenOff(response.status, error) from None
+    finally:
+        if closed is not None:
+            closed.remove_done_callback(over)
+    return Answer(response.status, response.headers, b"".join(chunks), False, resends)
+
+
+def _look_at(closed: asyncio.Future[None]) -> None:
+    """Look at how a connection ended, or asyncio would complain that nobody does."""
+    _ = closed.cancelled() or closed.exception()
+
+
+def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
+    """End the reading of an answer whose connection is gone.
+
+    After bytes within a body that are no HTTP, aiohttp closes the connection and tells nobody who waits for the rest.
+    """
+    if not content.is_eof() and content.exception() is None:
+        content.set_exception(aiohttp.ClientPayloadError())
+
+
+def _classify(
+    error: Exception, flight: Flight | None, status: int | None, resends: int
+) -> NoAnswer | ConfigurationError:
+    """Turn what aiohttp raised into ours. NONE needs proof: see `Flight`."""
+    facts: dict[str, Any] = {"left": flight is None or flight.may_have_left, "status": status, "resends": resends}
+    if status is not None:
+        reason = f"the answer broke off after the status {status}"
+        return NoAnswer(reason, timed_out=isinstance(error, TimeoutError), **facts)
+    if isinstance(error, _BEFORE_SENDING):
+        facts["left"] = False
+    elif isinstance(error, _WRONG_SETUP) and not (flight is not None and flight.started):
+        return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
+    if isinstance(error, TimeoutError):
+        reason = "no answer in time" if facts["left"] else "no connection in time"
+        return NoAnswer(reason, timed_out=True, **facts)
+    # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the server's.
+    not_http = isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
+    return NoAnswer(_reason(error), not_http=not_http, **facts)
+
+
+# Raised by the connector, and by nothing after it.
+_BEFORE_SENDING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return f"no TLS connection ({_name(error)})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host's name was not found"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection ({error.os_error.strerror or _name(error)})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the server closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what answered does not speak HTTP"
+    return f"the connection broke ({_name(error)})"
+
+
+def _name(error: Exception) -> str:
+    # The class alone: the text of an aiohttp error may hold headers.
+    return type(error).__name__
+
+
+def timeout_of(value: float | Timeout) -> Timeout:
+    """Return aiohttp's form of a number of seconds for one attempt."""
+    return value if isinstance(value, Timeout) else Timeout(total=value)

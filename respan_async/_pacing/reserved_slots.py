@@ -1,0 +1,133 @@
+"""What one process has of a log that many share: slots it holds, slots in the air, and what it has yet to tell of them.
+
+Slots of one process are alike: which of those in the air was answered does not matter to the log, only how many were.
+"""
+
+import math
+import secrets
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from respan_async._pacing.shared_protocol import Fate, Report
+
+HOLD: Final = 2.0
+"""Seconds after which a slot that could be used and is not is given back."""
+
+
+class Holdings:
+    """Slots by their names. All times are in seconds of one monotonic clock.
+
+    Attributes:
+        owner: The name of this process; drawn when it first speaks, for it may be forked before.
+    """
+
+    def __init__(self) -> None:
+        self.owner = ""
+        self._named = 0
+        self._held: deque[tuple[float, str]] = deque()  # from when it may be used, and its name
+        self._air: dict[str, float] = {}  # the name, and when the log last heard of it
+        self._reports: list[tuple[Fate, str, float]] = []  # what, of which, and when it happened or ends
+
+    def names(self, number: int) -> tuple[int, list[str]]:
+        """Make up names for slots; return the first one's number, and the names."""
+        self.owner = self.owner or secrets.token_hex(8)
+        first = self._named + 1
+        self._named += number
+        return first, [f"{self.owner}:{index}" for index in range(first, first + number)]
+
+    # ------------------------------------------------------------------- slots
+
+    @property
+    def in_air(self) -> int:
+        """How many slots are in the air."""
+        return len(self._air)
+
+    def granted(self, names: Sequence[str], begins: Iterable[float]) -> None:
+        """Hold slots from now on, each of use from a time on."""
+        self._held.extend(zip(begins, names, strict=False))
+
+    def begins(self, nth: int = 0) -> float | None:
+        """Return from when the `nth` slot that is held may be used; None if there are not so many."""
+        return self._held[nth][0] if nth < len(self._held) else None
+
+    def use(self, now: float) -> None:
+        """Send with the first slot that is held."""
+        self._air[self._held.popleft()[1]] = now
+
+    def use_unheard(self) -> None:
+        """Send without a slot, of which the log is to hear when it can."""
+        self._air[self.names(1)[1][0]] = -math.inf
+
+    def came_back(self, at: float) -> None:
+        """Note that one in the air was answered, or given up, at a time."""
+        slot = next(iter(self._air))
+        del self._air[slot]
+        self._reports.append((Fate.ANSWERED, slot, at))
+
+    def came_again(self, at: float) -> None:
+        """Note that a request was let in once more than it has slots."""
+        self._reports.append((Fate.ANSWERED, self.names(1)[1][0], at))
+
+    def counts_not(self, now: float) -> None:
+        """Note that one that was used does not count."""
+        self._reports.append((Fate.UNUSED, self._air.popitem()[0], now))
+
+    def give_back(self, now: float, stale_only: bool = False) -> None:
+        """Give back what is held."""
+        while self._held and (not stale_only or self._held[0][0] + HOLD < now):
+            self.disown(now, [self._held.popleft()[1]])
+
+    def disown(self, now: float, slots: Iterable[str]) -> None:
+        """Give back slots that may have been granted."""
+        self._reports.extend((Fate.UNUSED, slot, now) for slot in slots)
+
+    def pause(self, until: float) -> None:
+        """Let everybody know that the server asks to wait."""
+        self._reports.append((Fate.PAUSE, "", until))
+
+    # ----------------------------------------------------------------- telling
+
+    def due(self, patience: float, silence: float) -> float:
+        """Return when something must be told: after `patience` with news, or after `silence` of what is in the air.
+
+        That the server asks everybody to wait is told at once.
+        """
+        due = math.inf
+        if self._reports:
+            pressing = any(fate is Fate.PAUSE for fate, _, _ in self._reports)
+            due = -math.inf if pressing else self._reports[0][2] + patience
+        if self._held:
+            due = min(due, self._held[0][0] + HOLD)
+        if self._air:
+            due = min(due, min(self._air.values()) + silence)
+        return due
+
+    def told(self, now: float, silence: float) -> tuple[Report, ...]:
+        """Return what is to be told now."""
+        news = (
+            Report(fate, slot, max(at - now, 0.0) if fate is Fate.PAUSE else now - at)
+            for fate, slot, at in self._reports
+        )
+        flying = (Report(Fate.FLYING, slot) for slot, at in self._air.items() if at + silence <= now)
+        return (*news, *flying)
+
+    def heard(self, told: Sequence[Report], at: float) -> None:
+        """Note that the log has heard what was told, at a time."""
+        flying = [report.slot for report in told if report.fate is Fate.FLYING]
+        del self._reports[: len(told) - len(flying)]
+        self._air.update((slot, at) for slot in flying if slot in self._air)
+
+    def are_unheard(self, now: float) -> None:
+        """Note that the log knows nothing of what is held and in the air."""
+        self.give_back(now)
+        self._air = dict.fromkeys(self._air, -math.inf)
+
+    def forget(self, before: float) -> None:
+        """Drop what is so old that nobody needs to hear of it."""
+        self._reports = [report for report in self._reports if report[2] >= before]
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self._reports)

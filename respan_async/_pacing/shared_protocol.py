@@ -1,0 +1,115 @@
+"""What a process and the account's shared log say to each other."""
+
+import enum
+from typing import Protocol
+
+import attrs
+
+from respan_async._pacing.rate_limit import RateLimit
+
+
+class Fate(enum.StrEnum):
+    """What has become of a slot, or is to be known by everybody."""
+
+    ANSWERED = "answered"
+    """It was answered, so many seconds ago."""
+    UNUSED = "unused"
+    """It was never sent, or the server turned it away: whoever comes next may have it."""
+    FLYING = "flying"
+    """It is still in the air, or held."""
+    PAUSE = "pause"
+    """The server asks everybody to wait, for so many seconds."""
+
+
+@attrs.frozen
+class Report:
+    """What has become of a slot.
+
+    Attributes:
+        fate: What.
+        slot: Which; empty for a pause.
+        seconds: How long ago, or for how long.
+    """
+
+    fate: Fate
+    slot: str = ""
+    seconds: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """What a process tells the log, and wants of it. What is said twice means the same as said once.
+
+    Attributes:
+        limit: The account's.
+        lease: Seconds after which a slot counts as answered, if nobody says a word of it any more.
+        owner: The process.
+        epoch: The log as the process knows it; empty if it knows none that could still be there.
+        fresh: A name for the log, should there be none.
+        urgent: Slots wanted for interactive calls.
+        patient: Slots wanted for batches and sweeps.
+        waiting: Interactive calls that wait, whether or not slots are wanted for them now.
+        left: How much batches and sweeps have left altogether.
+        first: Granted slots are called `owner:first` and so on.
+        away: Seconds for which processes that could not reach the log may go on by themselves after it is back; 0
+            from one that could reach it, or nearly all the time.
+        heard: `Grants.at` of the last answer that arrived; 0 if none did.
+        reports: What has become of slots.
+    """
+
+    limit: RateLimit
+    lease: float
+    owner: str
+    epoch: str
+    fresh: str
+    urgent: int
+    patient: int
+    waiting: int
+    left: float
+    first: int
+    away: float
+    heard: float
+    reports: tuple[Report, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Grants:
+    """What the log says to that.
+
+    Attributes:
+        epoch: Which log it is.
+        vanished: The log that the process knew is gone, or nobody could reach it; it counts as full.
+        used: How many slots are taken.
+        at: When it says so, in seconds of its own clock.
+        soonest: Seconds until the next one comes back; 0 when one is free.
+        again: Seconds until asking again makes sense, where nothing was granted.
+        begins: Seconds until each slot that was granted may be used.
+    """
+
+    epoch: str
+    vanished: bool
+    used: int
+    at: float
+    soonest: float
+    again: float
+    begins: tuple[float, ...]
+
+
+class Unreachable(Exception):
+    """The log could not be asked, or did not answer in time; what was asked may have been done."""
+
+
+class SharedLog(Protocol):
+    """The account's log, somewhere that all processes can reach."""
+
+    async def exchange(self, ask: Ask) -> Grants:
+        """Tell and ask, in one step.
+
+        Raises:
+            Unreachable: It did not come to an answer.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        ...

@@ -1,0 +1,29 @@
+"""The account a command works on."""
+
+import argparse
+import os
+from typing import Any, Final
+
+from respan_async.cli.exit_codes import WrongUse
+from respan_async.client import AsyncRespan
+from respan_async.errors import ConfigurationError
+
+_NO_HTTP: Final = "give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine"
+
+
+def connect(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
+    """Make a client of the account whose key is in the environment.
+
+    Args:
+        arguments: With `base_url`.
+        **settings: Of the client; an `api_key` among them is used instead.
+
+    Raises:
+        WrongUse: There is no key, or a setting is wrong.
+    """
+    if "api_key" not in settings and not os.environ.get("RESPAN_API_KEY"):
+        raise WrongUse("RESPAN_API_KEY: expected the API key in this environment variable, got none")
+    try:
+        return AsyncRespan(**{"base_url": arguments.base_url, **settings})
+    except ConfigurationError as error:
+        raise WrongUse(str(error).replace("allow_http=True allows that", _NO_HTTP)) from None

@@ -1,0 +1,70 @@
+"""Lines for a person, on standard error, with nothing in them that a terminal would obey."""
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Final, Self
+
+from respan_async._http import redaction
+
+MOST_LINES: Final = 20
+"""Lines of one kind before the rest is only counted."""
+
+_LONGEST: Final = 1000
+
+
+def printable(text: str) -> str:
+    """Escape what does not print, control characters above all, and cut what is too long for a line."""
+    text = redaction.printable(text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def say(text: str) -> None:
+    """Write one line to standard error; where nobody reads it any more, the work goes on all the same."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.flush()
+
+
+class LogLines(logging.Handler):
+    """Show what this process logs as lines among the others: warnings, and with `verbose` what the client tells.
+
+    Args:
+        say: Takes a line; may be put in its place by another at any time.
+        verbose: Show INFO of the `respan_async` logger, and every warning instead of the first few.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, verbose: bool) -> None:
+        super().__init__()
+        self.say = say
+        self._verbose = verbose
+        self._warnings = 0
+
+    def __enter__(self) -> Self:
+        logging.getLogger().addHandler(self)
+        self._client = logging.getLogger("respan_async")
+        self._level_before = self._client.level
+        if self._verbose:
+            self._client.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger().removeHandler(self)
+        self._client.setLevel(self._level_before)
+        if (unsaid := self._warnings - MOST_LINES) > 0:
+            say(f"... and {unsaid} more warnings; -v shows them")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record, without a traceback unless one was asked for."""
+        if not self._verbose:
+            self._warnings += 1
+            if self._warnings > MOST_LINES:
+                return
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {type(record.exc_info[1]).__name__}"
+            if os.environ.get("RESPAN_KEYS_DEBUG"):
+                sys.excepthook(*record.exc_info)
+        self.say(text)

@@ -1,0 +1,184 @@
+"""A CSV file as lines of named cells, each with its place in the file.
+
+Text is UTF-8, with or without a byte order mark; cells are separated by commas and may be quoted. Blank lines do not
+count, nor does white space around a cell.
+"""
+
+import contextlib
+import csv
+import io
+import shutil
+import stat
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO, Final, cast
+
+import attrs
+
+from respan_async.cli.exit_codes import WrongUse
+from respan_async.cli.std_streams import check_input
+
+_LONGEST_LINE: Final = 1024 * 1024
+
+Complain = Callable[[int, str], None]
+"""Told the number of a line and what is wrong with it."""
+
+
+@attrs.frozen
+class Row:
+    """One line.
+
+    Attributes:
+        line: Where it begins, from 1.
+        columns: All columns of the file.
+        cells: The cells that are not empty, by their column.
+    """
+
+    line: int
+    columns: list[str]
+    cells: dict[str, str]
+
+
+class Sheet:
+    """A CSV file with a header line, to be read as often as one likes.
+
+    Args:
+        file: Its bytes, seekable.
+        name: What it is called in complaints.
+        known: The columns it may have.
+        keys: The columns of which it must have at least one.
+    """
+
+    def __init__(self, file: BinaryIO, name: str, *, known: Collection[str], keys: Sequence[str]) -> None:
+        self.name = name
+        self._file = file
+        self._known = known
+        self._keys = keys
+
+    def rows(self, complain: Complain) -> Iterator[Row]:
+        """Read the lines that have as many cells as the header; complain about the others."""
+        lines = _Lines(self._file)
+        reader = csv.reader(lines, strict=True)
+        columns: list[str] = []
+        began = 1
+        try:
+            for cells in reader:
+                line, began = began, reader.line_num + 1
+                if lines.flaw is not None:
+                    complain(*lines.flaw)
+                    lines.flaw = None
+                    if not columns:
+                        return
+                elif len(cells) < 2 and not "".join(cells).strip():
+                    continue
+                elif not columns:
+                    problem, columns = self._problem(cells), [cell.strip() for cell in cells]
+                    if problem is not None:
+                        complain(line, problem)
+                        return
+                elif len(cells) != len(columns):
+                    complain(line, f"expected {len(columns)} cells, as the header has, got {len(cells)}")
+                else:
+                    filled = zip(columns, map(str.strip, cells), strict=True)
+                    yield Row(line, columns, {column: text for column, text in filled if text})
+            if not columns:
+                complain(1, f"expected a header line, such as {','.join(self._keys)}, got none")
+        except csv.Error as error:
+            complain(began, f"{_explained(str(error))}; what follows was not read")
+        finally:
+            lines.close()
+
+    def _problem(self, cells: Sequence[str]) -> str | None:
+        """Say what is wrong with the header."""
+        seen: set[str] = set()
+        for number, column in enumerate(map(str.strip, cells), 1):
+            if not column:
+                return f"expected a name for column {number} in the header line"
+            if column not in self._known:
+                separated = "; cells are separated by commas" if ";" in column or "\t" in column else ""
+                return (
+                    f"unknown column {column!r:.100} in the header line; known are {', '.join(self._known)}{separated}"
+                )
+            if column in seen:
+                return f"column {column!r} is there twice in the header line"
+            seen.add(column)
+        if seen.isdisjoint(self._keys):
+            return f"expected a column {' or '.join(self._keys)} in the header line"
+        return None
+
+
+class _Lines:
+    """The lines of a file as text; what is no text is noted, and does not end the reading.
+
+    Attributes:
+        flaw: The first line since this was last None that was no text, and why.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        file.seek(0)
+        # Bytes that are no UTF-8 become lone surrogates, which `encode` finds below, on their own line.
+        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        self._number = 0
+        self.flaw: tuple[int, str] | None = None
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(_LONGEST_LINE + 1)
+        if not line:
+            raise StopIteration
+        self._number += 1
+        if len(line) > _LONGEST_LINE:
+            raise csv.Error(f"expected lines of at most {_LONGEST_LINE} characters")
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            byte = ord(line[error.start]) - 0xDC00
+            self.flaw = self.flaw or (self._number, f"expected UTF-8, got the byte 0x{byte:02x}")
+        if "\0" in line:
+            self.flaw = self.flaw or (self._number, "expected text, got a NUL byte; is this UTF-8?")
+        return line
+
+    def close(self) -> None:
+        """Leave the file to others."""
+        self._text.detach()
+
+
+def _explained(error: str) -> str:
+    """Say what the csv module means."""
+    if error == "unexpected end of data":
+        return "a quoted cell in this line has no end"
+    if error.startswith("field larger"):
+        return "a cell is too long; perhaps a quoted cell has no end"
+    return error
+
+
+@contextlib.contextmanager
+def open_sheet(path: str, *, known: Collection[str], keys: Sequence[str]) -> Iterator[Sheet]:
+    """Open a CSV file; `-` is standard input. What cannot be read twice is copied to a temporary file first.
+
+    Args:
+        path: As it was given.
+        known: The columns it may have.
+        keys: The columns of which it must have at least one.
+
+    Raises:
+        WrongUse: It cannot be read.
+    """
+    if path == "-":
+        check_input()
+    with contextlib.ExitStack() as stack:
+        try:
+            source = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            file = cast("BinaryIO", source)
+            if path == "-" or not stat.S_ISREG(Path(path).stat().st_mode):
+                spool = stack.enter_context(TemporaryFile())
+                shutil.copyfileobj(source, spool)
+                file = cast("BinaryIO", spool)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise WrongUse(f"{path}: {reason}") from None
+        yield Sheet(file, "<stdin>" if path == "-" else path, known=known, keys=keys)

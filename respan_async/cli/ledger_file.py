@@ -1,0 +1,134 @@
+"""The ledger a command works on: where it is, what encrypts its secrets, and what an earlier run has left in it."""
+
+import argparse
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from respan_async.cli.exit_codes import WrongUse
+from respan_async.cli.output import Outlet
+from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
+from respan_async.issuing.cipher import ENVIRONMENT
+from respan_async.issuing.jsonlines_sink import digest
+from respan_async.models import CreatedKey
+from respan_async.secret import Secret, veiled
+
+KEY: Final = ENVIRONMENT
+OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
+IN_MEMORY: Final = ":memory:"
+
+_PAGE: Final = 500
+
+
+def path_of(arguments: argparse.Namespace) -> str:
+    """Return where the ledger is: as it was given, or beside the file of keys.
+
+    Raises:
+        WrongUse: It is the file of keys itself.
+    """
+    path: str | None = arguments.ledger
+    if path is None:
+        return IN_MEMORY if arguments.out == "-" else f"{arguments.out}.ledger"
+    if arguments.out != "-" and Path(path).absolute().resolve() == Path(arguments.out).absolute().resolve():
+        raise WrongUse(f"{path}: expected a ledger and a file of keys, got one file for both")
+    return path
+
+
+def existing_path_of(arguments: argparse.Namespace) -> str:
+    """Return where a ledger is that is there already.
+
+    Raises:
+        WrongUse: It is not.
+    """
+    if arguments.ledger is None and arguments.out == "-":
+        raise WrongUse("expected --ledger FILE, or --out FILE as of the run, beside which its ledger is")
+    path = path_of(arguments)
+    if not Path(path).is_file():
+        raise WrongUse(f"{path}: there is no such ledger")
+    return path
+
+
+def cipher() -> AESGCMCipher | None:
+    """Return what encrypts kept secrets, with the keys in the environment; None when there is none.
+
+    Raises:
+        WrongUse: A key is none, or the extra `crypto` is not installed.
+    """
+    key = veiled(os.environ.get(KEY))
+    old = [Secret(text) for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
+    if not isinstance(key, Secret):
+        if old:
+            raise WrongUse(f"{KEY}: expected the key to encrypt with beside {OLD_KEYS}, got none")
+        return None
+    try:
+        AESGCMCipher(key)
+    except ConfigurationError:
+        raise WrongUse(f"{KEY}: expected 32 bytes as base64, as `openssl rand -base64 32` makes them") from None
+    except ImportError as error:
+        raise WrongUse(f"{KEY}: {error}") from None
+    try:
+        return AESGCMCipher(key, old_keys=tuple(old))
+    except ConfigurationError:
+        raise WrongUse(f"{OLD_KEYS}: expected keys of 32 bytes as base64, separated by commas") from None
+
+
+async def enter(issuer: Issuer, path: str) -> None:
+    """Open an issuer.
+
+    Raises:
+        WrongUse: Its ledger cannot be used.
+    """
+    try:
+        await issuer.__aenter__()
+    except LedgerError as error:
+        text = str(error).replace("or force it", "or use --force-ledger")
+        raise WrongUse(text if path in text else f"{path}: {text}") from None
+
+
+async def deliver_left(ledger: SQLiteLedger, path: str, outlet: Outlet) -> int:
+    """Deliver what an earlier run has left, before anything is sent; return how many it was.
+
+    Raises:
+        WrongUse: It cannot be read.
+        OSError: It cannot be delivered.
+    """
+
+    async def deliver(ticket: str, key: CreatedKey) -> None:
+        await outlet(ticket, key)
+        await ledger.erase(ticket)
+
+    after, count = "", 0
+    try:
+        while left := await ledger.undelivered(after, _PAGE):
+            for _, key in left:
+                if isinstance(key, LedgerError):
+                    raise key
+            alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
+            results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
+            for result in results:
+                # One that the file does not want is told when its line has its turn.
+                if result is not None and not isinstance(result, LedgerError):
+                    raise result
+            count += sum(result is None for result in results)
+            after = left[-1][0]
+    except LedgerError as error:
+        hint = f"; expected its key in {KEY} or {OLD_KEYS}" if "encrypted" in str(error) else ""
+        raise WrongUse(f"{path}: {error}{hint}") from None
+    return count
+
+
+async def issued_elsewhere(ledger: SQLiteLedger, outlet: Outlet, tickets: set[bytes]) -> set[bytes]:
+    """Return those of these tickets that have a line already, and no key in the ledger.
+
+    They were issued by an earlier version, or with a ledger that is lost, and are not issued again.
+    """
+    if outlet.sink is None or not (there := outlet.sink.among(tickets)):
+        return set()
+    after = ""
+    while ids := await ledger.with_keys(after, 10_000):
+        there.difference_update(map(digest, ids))
+        after = ids[-1]
+        await asyncio.sleep(0)
+    return there

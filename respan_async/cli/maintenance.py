@@ -1,0 +1,58 @@
+"""`respan-keys sweep` and `respan-keys ledger rotate`: what a ledger needs from time to time."""
+
+import argparse
+import asyncio
+
+from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli.client_factory import connect
+from respan_async.cli.console import LogLines, say
+from respan_async.cli.summary import how_they_end, say_suspects
+from respan_async.errors import LedgerError
+from respan_async.events import Event, RevokedEvent
+from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing.sqlite._inspect import look
+
+
+def sweep(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Revoke what lost answers and crashes have left behind."""
+    path = ledger_file.existing_path_of(arguments)
+    return asyncio.run(_sweep(arguments, path, SQLiteLedger(path, ledger_file.cipher())))
+
+
+async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger) -> int:
+    def tell(event: Event) -> None:
+        if isinstance(event, RevokedEvent):
+            say(f"key {event.id} is revoked: {event.reason}")
+
+    async with connect(arguments, hooks=(tell,)) as respan:
+        issuer = Issuer(respan, ledger, force=arguments.force_ledger, auto_sweep=False)
+        await ledger_file.enter(issuer, path)
+        if suspects := len(await issuer.pending()):
+            say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
+        report = await issuer.sweep(grace=arguments.grace)
+    say_suspects(report.left)
+    say(f"{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, {len(report.left)} suspects left")
+    if report.left:
+        say(how_they_end(report.left))
+    return exit_codes.OK
+
+
+def rotate(arguments: argparse.Namespace, log: LogLines) -> int:
+    """Encrypt the secrets that a ledger keeps with the key that is used now."""
+    path = ledger_file.existing_path_of(arguments)
+    cipher = ledger_file.cipher()
+    if cipher is None:
+        raise exit_codes.WrongUse(f"{ledger_file.KEY}: expected the key to encrypt with, got none")
+    say(f"{asyncio.run(_rotate(path, SQLiteLedger(path, cipher)))} secrets are encrypted anew")
+    return exit_codes.OK
+
+
+async def _rotate(path: str, ledger: SQLiteLedger) -> int:
+    try:
+        await ledger.open(look(path).account)
+        try:
+            return await ledger.rotate()
+        finally:
+            await ledger.aclose()
+    except LedgerError as error:
+        raise exit_codes.WrongUse(str(error) if path in str(error) else f"{path}: {error}") from None

@@ -1,0 +1,192 @@
+"""A file of lines that are secrets: one's own, one process's at a time, and whole lines only."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import select
+import shlex
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from respan_async._http import codec
+from respan_async.errors import LedgerError
+from respan_async.secret import Sealed
+
+_BEGINNING: Final = b'{"ticket":'
+_TORN: Final = re.compile(rb'\{"ticket":("(?:[^"\\]|\\.)*")')
+_LONGEST: Final = 4 * 1024 * 1024
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`, however many calls the system makes of it.
+
+    Raises:
+        OSError: It could not be.
+    """
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:  # somebody else's pipe, that does not wait by itself
+            select.select([], [fd], [])
+
+
+class LineFile:
+    """A file of lines, open for more.
+
+    Args:
+        path: The file, made when it is missing.
+
+    Attributes:
+        path: As it was given.
+
+    Raises:
+        LedgerError: It is no file of one's own that nobody else can read.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._writing = threading.Lock()
+        self._whole_until: int | None = None
+        # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            self._fd = os.open(path, flags, 0o600)
+        except OSError as error:
+            link = error.errno == errno.ELOOP
+            reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
+            raise LedgerError(f"{path}: {reason}") from None
+        except ValueError as error:
+            raise LedgerError(f"{path!r}: {error}") from None
+        if (problem := self._problem()) is not None:
+            os.close(self._fd)
+            raise LedgerError(f"{path}: {problem}")
+
+    def _problem(self) -> str | None:
+        """Say why this is no place for secrets."""
+        status = os.fstat(self._fd)
+        if not stat.S_ISREG(status.st_mode):
+            return "expected a regular file"
+        if status.st_nlink > 1:
+            return f"expected a file with one name; this one has {status.st_nlink} (hard links)"
+        if status.st_uid != os.geteuid():
+            return "expected a file of your own; its owner could read the keys"
+        if status.st_mode & 0o077:
+            return f"other users could read the keys; chmod 600 {shlex.quote(self.path)}"
+        return None
+
+    def lock(self) -> None:
+        """Keep other processes from it, until it is closed.
+
+        Raises:
+            LedgerError: Another process has it.
+        """
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LedgerError(f"{self.path}: another run is writing to it") from None
+
+    def close(self) -> None:
+        """Let go of it, once what is being written is written. May be called more than once."""
+        with self._writing:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def append(self, data: bytes) -> None:
+        """Write whole lines, all or nothing, and have them survive a power cut.
+
+        Raises:
+            OSError: They could not be written.
+            LedgerError: The file is closed.
+        """
+        with self._writing:
+            if self._fd < 0:
+                raise LedgerError(f"{self.path}: is closed")
+            try:
+                if self._whole_until is not None:
+                    self._take_back(self._whole_until)
+                status = os.fstat(self._fd)
+                if not status.st_nlink:
+                    raise FileNotFoundError(errno.ENOENT, "the file was removed while it was being written")
+                self._whole_until = status.st_size
+                write_all(self._fd, data)
+                os.fsync(self._fd)
+                self._whole_until = None
+            except OSError as error:
+                if self._whole_until is not None:
+                    # Also after a failed fsync, which would not try the same bytes again.
+                    with contextlib.suppress(OSError):
+                        self._take_back(self._whole_until)
+                raise OSError(error.errno, error.strerror, self.path) from None
+
+    def _take_back(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._whole_until = None
+
+    def read(self, take: Callable[[bytes], str | None]) -> str | None:
+        """Hand every line over, mend the end, and have all of it survive a power cut.
+
+        Args:
+            take: Takes a line, and returns what is wrong with it.
+
+        Returns:
+            What was mended, in one sentence; None when nothing was.
+
+        Raises:
+            LedgerError: A line is wrong, and the file was left as it is; or it cannot be read.
+        """
+        mended = None
+        try:
+            with os.fdopen(os.dup(self._fd), "rb") as file:
+                size = number = 0
+                while line := Sealed(file.readline(_LONGEST)):
+                    number += 1
+                    if not line.endswith(b"\n"):
+                        mended = self._mend(line, number, size, take, more=bool(file.read(1)))
+                        break
+                    size += len(line)
+                    if line.strip():
+                        self._hand_over(line, number, take)
+            # Lines of a run that was killed may not be on the disk yet, nor the file in its directory.
+            os.fsync(self._fd)
+            _sync_directory(Path(self.path).parent)
+        except OSError as error:
+            raise LedgerError(f"{self.path}: {error.strerror}") from None
+        return mended
+
+    def _hand_over(self, line: bytes, number: int, take: Callable[[bytes], str | None]) -> None:
+        if (problem := take(line)) is not None:
+            raise LedgerError(f"{self.path}:{number}: {problem}")
+
+    def _mend(self, torn: bytes, number: int, size: int, take: Callable[[bytes], str | None], *, more: bool) -> str:
+        """Complete or cut off the last line of a run that was killed."""
+        begun = Sealed(torn.strip(b"\0"))  # what a power cut leaves of a line
+        if not more and not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
+            more = True
+        try:
+            codec.parse(bytes(torn))
+            whole = True
+        except ValueError:
+            whole = False
+        if whole or more:
+            self._hand_over(torn, number, take)
+            write_all(self._fd, b"\n")
+            return f"{self.path}:{number}: the last line lacked its end, which was added"
+        os.ftruncate(self._fd, size)
+        match = _TORN.match(begun)
+        ticket = f", of ticket {match[1].decode(errors='replace'):.100}," if match else ""
+        return f"{self.path}:{number}: the last line{ticket} had been cut off by a crash, and was removed"
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

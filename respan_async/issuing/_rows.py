@@ -1,0 +1,149 @@
+"""Between the ledger's rows and the values of this library."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from respan_async._http import codec
+from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
+from respan_async.issuing.cipher import Cipher
+from respan_async.issuing.ledger import Counts, Record
+from respan_async.issuing.states import AttemptState, TicketState
+from respan_async.models import UNSET, CreatedKey, TemporaryKey
+from respan_async.secret import Sealed, Secret
+
+
+def sealed(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Sealed:
+    """Return the bytes under which a secret is kept."""
+    return Sealed(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
+
+
+def veiled(row: Iterable[Any]) -> tuple[Any, ...]:
+    """Return a row whose bytes, which are secrets, do not show themselves."""
+    return tuple(Sealed(value) if isinstance(value, bytes) else value for value in row)
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Say of a row that is not what was written that it is damaged."""
+    try:
+        yield
+    except LedgerError:
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+        # From None, and without the column's text: it may be a secret that a repair has put in the wrong place.
+        raise LedgerError(f"{what}: the ledger's record is damaged") from None
+
+
+def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
+    """Return a secret that was kept, or its empty place."""
+    if secret is None:
+        return Secret.erased()
+    if cipher is not None:
+        return cipher.decrypt(secret, ticket_id)
+    text = secret.decode(errors="replace")
+    if not text.isprintable() or "\ufffd" in text:
+        raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
+    return Secret(text)
+
+
+def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | LedgerError]:
+    """Return a ticket, and its key or why its secret cannot be read."""
+    ticket, key, secret = row
+    try:
+        with _readable(f"ticket {ticket!r:.100}"):
+            return ticket, key_of(key, opened(secret, ticket, cipher))
+    except LedgerError as error:
+        return ticket, error
+
+
+def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
+    """Return those secrets that a former key has encrypted: the ticket, the old bytes and the new ones."""
+    old = [(ticket, secret) for ticket, secret in secrets if not cipher.is_current(secret)]
+    return [(ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old]
+
+
+def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> Record:
+    """Return what is known of a ticket."""
+    with _readable(f"ticket {ticket_id!r:.100}"):
+        fields, state, key, secret = row
+        found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
+        return Record(fields=fields, state=TicketState(state), key=found)
+
+
+def counts_of(tickets: Iterable[tuple[str, int]], attempts: Iterable[tuple[str, int]]) -> Counts:
+    """Return how many there are in each state."""
+    of_tickets, of_attempts = dict(tickets), dict(attempts)
+    return Counts(
+        tickets={state: of_tickets.get(str(state), 0) for state in TicketState},
+        attempts={state: of_attempts.get(str(state), 0) for state in AttemptState},
+    )
+
+
+def key_of(text: str, secret: Secret) -> CreatedKey:
+    """Return a key from its JSON and its secret."""
+    public = codec.decode(text.encode(), TemporaryKey)
+    return CreatedKey(api_key=secret, **attrs.asdict(public, recurse=False))
+
+
+def is_partial(account: str) -> bool:
+    """Whether an account does not tell its API key."""
+    return account.endswith(" ?")
+
+
+def same_account(known: str, account: str) -> bool:
+    """Whether two accounts are the same, as far as both know their API key; `?` stands for one that is not known."""
+    host, key = known.split(" ")
+    other_host, other_key = account.split(" ")
+    return host == other_host and (key == other_key or "?" in (key, other_key))
+
+
+def bound(known: str | None, account: str, *, force: bool, where: str, place: str) -> str:
+    """Return the account that a ledger is bound to from now on.
+
+    Raises:
+        LedgerError: It is another account's, unless forced.
+    """
+    if known is not None and not force and not same_account(known, account):
+        raise LedgerError(
+            f"{where}: the ledger of another account or base URL; give this one {place} of its own, or force it"
+        )
+    return account if known is None or force or not is_partial(account) else known
+
+
+def suspect_of(row: tuple[Any, ...]) -> Suspect:
+    """Return a suspect."""
+    tag, _, name, sent, sent_at, effect, reason, key_id = row
+    with _readable(f"attempt {tag!r:.100}"):
+        return Suspect(
+            name=name,
+            tag=tag,
+            id=key_id,
+            effect=Effect(effect),
+            sent_at=datetime.fromtimestamp(sent_at, UTC),
+            sent=codec.parse(sent.encode()),
+            reason=reason,
+        )
+
+
+def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
+    """Return the error of a ticket that is known with other fields, naming those that differ."""
+    with _readable(f"ticket {ticket_id!r:.100}"):
+        before, now = codec.parse(known.encode()), codec.parse(fields.encode())
+        differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
+    return TicketConflictError(
+        f"ticket {ticket_id!r:.100}: issued before with another {', '.join(differing)}; a new issuance is a new ticket"
+    )
+
+
+def not_claimed(row: tuple[Any, ...], ticket_id: str, fields: str) -> LedgerError:
+    """Return the error of a ticket that could not be claimed, saying why, from what is known of it."""
+    known, state, *_ = row
+    if known != fields:
+        return conflict(ticket_id, known, fields)
+    if state == TicketState.CLAIMED:
+        return LedgerError(f"ticket {ticket_id!r:.100}: another process is at work on it", retryable=True)
+    return LedgerError(f"ticket {ticket_id!r:.100}: it has its key already", retryable=True)

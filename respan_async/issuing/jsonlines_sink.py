@@ -1,0 +1,215 @@
+"""A place for delivered keys: JSON lines, in a file of one's own.
+
+Rules for the file:
+
+1. It is readable by its owner alone, from birth, and one process at a time has it.
+2. Lines are written whole, by one call that appends. What a failed write left of them is taken back.
+3. A delivery has succeeded when its line is on the disk: the ledger erases the secret after that.
+4. A file that holds anything but such lines is left as it is. Only the end of a last line that was cut off, by a crash,
+   is mended; its ticket is not in the file then, and the ledger still has the secret.
+"""
+
+import asyncio
+import os
+from datetime import UTC, datetime
+from hashlib import blake2b
+from types import TracebackType
+from typing import Any, Final, Self
+
+import attrs
+
+from respan_async._http import codec
+from respan_async.errors import LedgerError
+from respan_async.issuing._append_only_file import LineFile
+from respan_async.models import CreatedKey, TemporaryKey
+from respan_async.secret import Sealed
+
+_PARTS: Final = 16, 4
+"""Bytes that stand for a ticket, and for the id of its key."""
+
+
+def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = False) -> bytes:
+    """Return a key as one line of JSON.
+
+    Args:
+        key: The key; one just made with its secret.
+        ticket: What it was issued for.
+        sandbox: Say in the line that the key is make-believe.
+    """
+    fields: dict[str, Any] = {} if ticket is None else {"ticket": ticket}
+    fields["id"] = key.id
+    if isinstance(key, CreatedKey):
+        fields["api_key"] = key.api_key.reveal()
+    if sandbox:
+        fields["sandbox"] = True
+    for field in attrs.fields(TemporaryKey):
+        if field.name not in ("id", "extra"):
+            value = getattr(key, field.name)
+            fields[field.name] = _instant(value) if isinstance(value, datetime) else value
+    return codec.encode_line(fields)
+
+
+def _instant(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def digest(ticket: str) -> bytes:
+    """Return 16 bytes that stand for a ticket, of which a million are still few."""
+    return blake2b(ticket.encode(), digest_size=_PARTS[0]).digest()
+
+
+def _short(key_id: object) -> int:
+    return int.from_bytes(blake2b(str(key_id).encode(), digest_size=_PARTS[1]).digest(), "big")
+
+
+@attrs.frozen(eq=False)
+class _Line:
+    """A line on its way into the file."""
+
+    mark: bytes
+    key: int
+    text: bytes
+    written: "asyncio.Future[None]"
+
+
+class JSONLinesSink:
+    """Deliver keys into a file, one JSON object a line: `ticket`, `id`, `api_key`, and the key's other fields.
+
+        with JSONLinesSink("keys.jsonl") as sink:
+            async with Issuer(respan, SQLiteLedger("keys.db"), deliver=sink) as issuer: ...
+
+    A ticket that is in the file already is not written again, so a delivery may be repeated after any crash. Deliveries
+    that come while the disk is busy share the next write and its fsync. Made anew, it reads the file that is there:
+    some seconds for a million lines, of which it then keeps a hundred bytes each in memory.
+
+    Args:
+        path: The file, made for its owner alone (0600) when it is missing.
+        sandbox: The keys are a make-believe server's: say so in each line, and refuse a file with real ones. Without
+            it, a file with make-believe ones is refused.
+
+    Attributes:
+        mended: What was done about a last line that was cut off, in one sentence; None when nothing was.
+
+    Raises:
+        LedgerError: The file is no place for secrets, or holds something else, or another process has it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, sandbox: bool = False) -> None:
+        self.mended: str | None = None
+        self._sandbox = sandbox
+        self._keys: dict[bytes, int] = {}
+        self._queue: list[_Line] = []
+        self._under_way: dict[bytes, asyncio.Future[None]] = {}
+        self._writer: asyncio.Task[None] | None = None
+        self._file = LineFile(os.fspath(path))
+        try:
+            self._file.lock()
+            self.mended = self._file.read(self._take)
+        except BaseException:
+            self._file.close()
+            raise
+
+    async def __call__(self, ticket_id: str, key: CreatedKey) -> None:
+        """Write a ticket's line, if it has none; return once it would survive a power cut.
+
+        Args:
+            ticket_id: The ticket.
+            key: Its key, with the secret.
+
+        Raises:
+            OSError: The line could not be written, and none of it was; a later call may succeed.
+            LedgerError: The file has another key for this ticket, or is closed.
+        """
+        mark, short = digest(ticket_id), _short(key.id)
+        while (written := self._under_way.get(mark)) is not None:
+            await asyncio.wait({written})
+        if (known := self._keys.get(mark)) is not None:
+            if known != short:
+                raise LedgerError(f"{self._file.path}: has another key for ticket {ticket_id!r:.100}, not {key.id}")
+            return
+        text = Sealed(line_of(key, ticket_id, sandbox=self._sandbox))
+        written = self._under_way[mark] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Line(mark, short, text, written))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write())
+        # A caller who is cancelled takes nothing back: the line may be on its way with those of others.
+        await asyncio.wait({written})
+        written.result()
+
+    def __contains__(self, ticket_id: object) -> bool:
+        """Whether a ticket's line is in the file, durably."""
+        return isinstance(ticket_id, str) and digest(ticket_id) in self._keys
+
+    def __len__(self) -> int:
+        """Count the tickets in the file."""
+        return len(self._keys)
+
+    def close(self) -> None:
+        """Let another process have the file; waits for what is being written. May be called more than once."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def among(self, marks: set[bytes]) -> set[bytes]:
+        """Return those of these digests of tickets that are in the file."""
+        return marks & self._keys.keys()
+
+    # ----------------------------------------------------------------- inside
+
+    def _take(self, line: bytes) -> str | None:
+        """Learn of a line that is in the file; return what is wrong with it."""
+        try:
+            value = codec.parse(bytes(line))
+            ticket, key_id = value["ticket"], value.get("id")
+            made_up = bool(value.get("sandbox"))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return "expected a JSON object with a ticket; the file was left as it is, choose another"
+        if not isinstance(ticket, str):
+            return "expected a text as the ticket; the file was left as it is, choose another"
+        if made_up is not self._sandbox:
+            kind, other = ("the sandbox's", "real") if made_up else ("real", "the sandbox's")
+            return f"holds {kind} keys, which {other} ones do not go with; choose another file"
+        self._keys[digest(ticket)] = _short(key_id)
+        return None
+
+    async def _write(self) -> None:
+        """Write what has been asked for, until nothing is left; whatever comes meanwhile shares the next write."""
+        try:
+            while group := self._queue:
+                self._queue = []
+                try:
+                    await asyncio.to_thread(self._file.append, Sealed(b"".join(line.text for line in group)))
+                except (OSError, LedgerError) as error:
+                    for line in group:
+                        self._end(line, error)
+                else:
+                    for line in group:
+                        self._keys[line.mark] = line.key
+                        self._end(line, None)
+        finally:
+            self._writer = None
+            for written in self._under_way.values():  # this task was cancelled, with its event loop
+                written.cancel()
+            self._under_way.clear()
+            self._queue.clear()
+
+    def _end(self, line: _Line, error: Exception | None) -> None:
+        del self._under_way[line.mark]
+        if error is None:
+            line.written.set_result(None)
+            return
+        # Each caller gets an error of its own, whose traceback is its own.
+        line.written.set_exception(_again(error))
+        line.written.exception()  # looked at, also when its caller is gone
+
+
+def _again(error: Exception) -> Exception:
+    return (
+        OSError(error.errno, error.strerror, error.filename) if isinstance(error, OSError) else type(error)(*error.args)
+    )

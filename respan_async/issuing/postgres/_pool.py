@@ -1,0 +1,307 @@
+"""Connections to a Postgres: few, made when they are needed, and what is done again when one of them breaks.
+
+psycopg's own exceptions end here. A pool of psycopg's would connect in the background, wait longer from one try to the
+next and keep the reason to itself; here whoever asks connects, within the time that it has, and is told why it failed.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import conninfo
+
+from respan_async._calls.lifecycle import being_cancelled
+from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.issuing import _rows
+from respan_async.secret import Secret, veiled
+
+_OPEN: Final = 4
+"""Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
+
+_TOO_LARGE: Final = "54"
+"""The class of SQLSTATE of what is more than the server can take. psycopg calls it operational; it stays as it is."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.5
+"""Seconds from one try to the next, doubled up to the longest."""
+
+Row: TypeAlias = tuple[Any, ...]
+_Connection: TypeAlias = psycopg.AsyncConnection[Row]
+_Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
+
+
+class LostError(LedgerError):
+    """The connection broke, or none could be made: whether the statement was done is not known."""
+
+
+class MissingError(LedgerError):
+    """There is no such table or schema."""
+
+
+class DeniedError(LedgerError):
+    """The user has not the right to do it."""
+
+
+class DoubleError(LedgerError):
+    """A row with this key is there already."""
+
+
+class Settings(dict[str, Any]):
+    """What libpq is told, the password among it, which does not show itself."""
+
+    def __repr__(self) -> str:
+        return "Settings(***)"
+
+    __str__ = __repr__
+
+
+class Connections:
+    """Run statements, each of which is a transaction of its own.
+
+    Args:
+        dsn: Where the server is, as libpq has it; a text or a `Secret`.
+        attempt: Seconds after which a connection is given up that says nothing.
+        patience: Seconds for which a statement is tried again when its connection broke.
+
+    Raises:
+        ConfigurationError: `dsn` is no connection string.
+    """
+
+    def __init__(self, dsn: object, *, attempt: float, patience: float) -> None:
+        dsn = veiled(dsn)
+        given = _settings_of(dsn)
+        if isinstance(given, str):
+            raise ConfigurationError(f"dsn: {given}")
+        self.attempt = attempt
+        self.patience = patience
+        self._settings = Settings(
+            {
+                "application_name": "respan-async",
+                "connect_timeout": max(2, round(attempt)),
+                "keepalives_idle": max(1, round(attempt)),
+                "keepalives_interval": max(1, round(attempt / 3)),
+                "keepalives_count": 3,
+                "tcp_user_timeout": round(1000 * attempt),
+                **given,
+            }
+        )
+        self._idle: list[_Connection] = []
+        self._free = asyncio.Semaphore(_OPEN)
+        self._turns: dict[str, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[list[Row]]] = set()
+        self._executing: dict[asyncio.Task[Any] | None, _Connection] = {}
+        self._closed = False
+
+    async def ask(
+        self,
+        statement: str,
+        values: Mapping[str, Any],
+        *,
+        about: Iterable[str] = (),
+        until: float | None = None,
+        attempt: float | None = None,
+    ) -> list[Row]:
+        """Run a statement and return its rows. It goes on to its end when the caller is cancelled.
+
+        It must be one that may be run twice: when a connection broke, nobody knows whether it was done.
+
+        Args:
+            statement: What to run. It may be several, as one transaction, when there are no parameters.
+            values: Its parameters.
+            about: What it is about; statements about the same are run in the order in which they were asked for.
+            until: A time of `time.monotonic()` until which it is tried again; None for as long as patience lasts.
+            attempt: Seconds that the server may take for it; None for those of any other.
+
+        Raises:
+            LedgerError: It could not be done.
+        """
+        until = time.monotonic() + self.patience if until is None else until
+        run = partial(self._once, statement, values, until, self.attempt if attempt is None else attempt)
+        task = asyncio.get_running_loop().create_task(self._in_turn(run, tuple(about), until))
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and not being_cancelled():
+                raise LostError("the ledger was closed before its server answered", retryable=True) from None
+            raise
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait for what has been asked for, but not longer than `seconds`; return whether it is done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)
+        return not self._tasks
+
+    async def aclose(self) -> None:
+        """Give up what is not done yet, and close every connection."""
+        self._closed = True
+        for task in self._tasks:
+            if (connection := self._executing.get(task)) is not None:
+                _sever(connection)
+            else:
+                task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._close_idle()
+
+    # ----------------------------------------------------------------- inside
+
+    def _over(self, task: asyncio.Task[list[Row]]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, for a caller that was cancelled
+
+    async def _in_turn(self, run: _Run, about: Iterable[str], until: float) -> list[Row]:
+        """Run a statement after those that are about the same."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = {self._turns[name] for name in about if name in self._turns}
+        self._turns.update(dict.fromkeys(about, done))
+        try:
+            if before:
+                await asyncio.wait(before)
+            return await self._insist(run, until)
+        finally:
+            done.set_result(None)
+            for name in about:
+                if self._turns[name] is done:
+                    del self._turns[name]
+
+    async def _insist(self, run: _Run, until: float) -> list[Row]:
+        """Run a statement, and again for as long as connections break."""
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                return await run()
+            except LostError:
+                # What broke one connection has broken those that lie idle, too.
+                await self._close_idle()
+                if self._closed or time.monotonic() + pause >= until:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _once(self, statement: str, values: Mapping[str, Any], until: float, attempt: float) -> list[Row]:
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                await self._free.acquire()
+        except TimeoutError:
+            raise LostError("the ledger could not be reached: no connection became free", retryable=True) from None
+        try:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            return await self._execute(connection, statement, values, attempt)
+        finally:
+            self._free.release()
+
+    async def _connect(self) -> _Connection:
+        try:
+            async with asyncio.timeout(self.attempt):
+                return await _made(self._settings)
+        except TimeoutError:
+            told = "no answer in time"
+        except psycopg.Error as error:
+            told = _told(error)
+        # Not from within: psycopg's exception holds the password, and would be the context of this one.
+        raise LostError(f"the ledger could not be reached: {told}", retryable=True)
+
+    async def _execute(
+        self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
+    ) -> list[Row]:
+        # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
+        timer = asyncio.get_running_loop().call_later(attempt, _sever, connection)
+        task = asyncio.current_task()
+        self._executing[task] = connection
+        sound = False
+        try:
+            # Statements are this package's own; as bytes, since they are no literals to the type checker.
+            cursor = await connection.execute(statement.encode(), values or None)
+            found = await cursor.fetchall() if cursor.description else []
+            sound = True
+            return found
+        except psycopg.Error as error:
+            failure = self._failure(error)
+            sound = not isinstance(failure, LostError)
+        finally:
+            timer.cancel()
+            del self._executing[task]
+            if sound and not connection.closed:
+                self._idle.append(connection)
+            else:
+                await connection.close()
+        raise failure
+
+    @staticmethod
+    def _failure(error: psycopg.Error) -> LedgerError:
+        """Return what psycopg's exception is here."""
+        told = _told(error)
+        match error:
+            case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
+                return LedgerError(f"the ledger could not be used: {told}")
+            case psycopg.errors.ReadOnlySqlTransaction():
+                return LostError(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
+            case psycopg.OperationalError() | psycopg.InterfaceError():
+                # A connection that broke, a server that restarts, a deadlock.
+                return LostError(f"the connection to the ledger broke: {told}", retryable=True)
+            case psycopg.errors.InsufficientPrivilege():
+                return DeniedError(f"the ledger could not be used: {told}")
+            case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+                return MissingError(told)
+            case psycopg.errors.UniqueViolation():
+                return DoubleError(told)
+            case _:
+                return LedgerError(f"the ledger could not be used: {told}")
+
+    async def _close_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.close()
+
+
+def _settings_of(dsn: object) -> Settings | str:
+    """Return what a connection string says, or what is wrong with it."""
+    text = dsn.reveal() if isinstance(dsn, Secret) else ""
+    scheme = text.partition("://")[0] if "://" in text else ""
+    if scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
+        return f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
+    try:
+        if text.strip():
+            return Settings(conninfo.conninfo_to_dict(text))
+    except psycopg.Error:  # its message shows the string, and with it the password
+        pass
+    return "not a connection string of Postgres, such as postgresql://user:password@host/database"
+
+
+async def _made(settings: Settings) -> _Connection:
+    try:
+        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+        return await psycopg.AsyncConnection.connect(
+            autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
+        )
+    except BaseException as error:
+        # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
+        traceback.clear_frames(error.__traceback__)
+        raise
+
+
+def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
+    return _rows.veiled
+
+
+def _told(error: psycopg.Error) -> str:
+    """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
+    return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
+
+
+def _sever(connection: _Connection) -> None:
+    """Break a connection: whoever waits for its answer waits no more, and what it has not sent yet is never sent."""
+    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
+        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        twin.shutdown(socket.SHUT_RDWR)

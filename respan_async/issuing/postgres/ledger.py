@@ -1,0 +1,287 @@
+"""A ledger in Postgres, for workers on many machines."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Final, cast
+
+from respan_async._http import codec
+from respan_async.errors import ClientStateError, Effect, LedgerError, Suspect
+from respan_async.events import logger
+from respan_async.issuing import _rows
+from respan_async.issuing._heartbeat import Heart
+from respan_async.issuing._sql_loader import STATES
+from respan_async.issuing.cipher import Cipher, checked, veiled_key
+from respan_async.issuing.ledger import Counts, Intent, Record
+from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState
+from respan_async.issuing.tickets import Ticket
+from respan_async.models import CreatedKey
+from respan_async.secret import veiled
+
+LEASE: Final = 30.0
+"""Seconds an owner that is not heard of keeps its claims."""
+
+_LONG: Final = 60.0
+"""Seconds that the server may take to count every row there is."""
+
+_PAGE: Final = 100
+
+_LAST: Final = 2.0
+"""Seconds that closing waits for the server, and again to take leave of it: without that, the lease ends by itself."""
+
+_COUNTING: Final = "\0counting"
+"""What counts are about, which is no ticket's id: one at a time, so that they never have all connections."""
+
+
+class PostgresLedger:
+    """Keep tickets, attempts and keys in a Postgres database, for any number of processes (extra `postgres`).
+
+    The schema is made once, by `await PostgresLedger(dsn).create_schema()`. Every operation is one statement, and a
+    transaction of its own, which is as durable as the server's commits: one that is replaced by a replica that lags
+    has forgotten keys. When a connection breaks, it is tried again on another, for a third of the lease, but 1 to
+    10 seconds; recording a key that was made, for as long as the lease lasts.
+
+    Without a cipher the secrets are kept as they are, and it cannot be promised that they are ever gone: the server
+    has copies in its log, in rows that were not vacuumed yet, on its replicas and in its backups. Give it one.
+
+    Args:
+        dsn: Where the database is: `postgresql://user:password@host/database`, or as `key=value` pairs.
+        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
+        lease: Seconds, by the server's clock, after which the claims of a process that is not heard of, for it is
+            dead, stopped or cut off, may be taken over.
+        schema: The schema in the database; each ledger has one of its own.
+
+    Raises:
+        ConfigurationError: `dsn` is no connection string, or a setting is none or out of range.
+        ImportError: The extra is not installed.
+    """
+
+    def __init__(self, dsn: str, cipher: Cipher | None = None, *, lease: float = LEASE, schema: str = "respan") -> None:
+        try:
+            from respan_async.issuing.postgres._pool import Connections
+            from respan_async.issuing.postgres._schema import Schema
+        except ModuleNotFoundError:
+            raise ImportError(
+                "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
+            ) from None
+        dsn, cipher = cast("str", veiled(dsn)), cast("Cipher | None", veiled_key(cipher))
+        self._heart = Heart(lease, self._renew, self._enrol, self._bury)
+        # Short enough for another try and another beat of the heart before the lease ends.
+        self._patience = patience = min(max(lease / 3, 1.0), 10.0)
+        self._connect: Callable[[], Connections]
+        self._connect = partial(Connections, dsn, attempt=patience / 2, patience=patience)
+        self._connect()  # a wrong setting is told at once
+        self._cipher = checked(cipher)
+        self._lease = lease
+        self._schema = Schema(schema)
+        self._sql = self._schema.statements
+        self._connections: Connections | None = None
+        self._owner = 0
+        self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
+
+    # --------------------------------------------------------------- lifetime
+
+    async def create_schema(self) -> None:
+        """Make the schema and its tables, where they are missing. Once is enough; many at the same time do no harm.
+
+        Raises:
+            LedgerError: The database cannot be reached, or the user has not the right to do it; or there is a schema
+                of a newer version.
+        """
+        connections = self._connect()
+        try:
+            await self._schema.make(connections)
+        finally:
+            await connections.drain(self._patience)
+            await connections.aclose()
+
+    async def open(self, account: str, *, force: bool = False) -> None:
+        """Open the ledger for an account, and take over what lapsed owners left; see `Ledger`.
+
+        Raises:
+            LedgerError: The schema is missing, or one of those that `Ledger` names.
+        """
+        if self._connections is not None:
+            raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
+        self._connections = connections = self._connect()
+        try:
+            with self._schema.explaining():
+                await self._schema.bind(connections, account, force=force)
+                await self._heart.start()
+        except BaseException:
+            await self.aclose()
+            raise
+        if self._cipher is None:
+            logger.warning(
+                "PostgresLedger has no cipher: secrets are kept as they are, and the server's log, replicas and "
+                "backups have copies that cannot be erased"
+            )
+
+    async def aclose(self) -> None:
+        """Finish what is to be written, and close the connections; see `Ledger`."""
+        self._heart.stop()
+        connections, self._connections = self._connections, None
+        if connections is None:
+            return
+        owner, self._owner = self._owner, 0
+        try:
+            if await connections.drain(_LAST) and owner:
+                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself, then
+                    async with asyncio.timeout(_LAST):
+                        await connections.ask(self._sql["retire"], {**STATES, "owner": owner, "leaving": True})
+        finally:
+            await connections.aclose()
+
+    def leased(self, since: float) -> bool:
+        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        return self._heart.held(since)
+
+    async def _renew(self) -> bool:
+        return bool(self._owner) and bool(await self._ask("renew", owner=self._owner, lease=self._lease))
+
+    async def _enrol(self) -> None:
+        ((self._owner,),) = await self._ask("enrol", lease=self._lease)
+
+    async def _bury(self) -> None:
+        """Take over what owners left whose lease is over."""
+        await self._ask("retire", owner=self._owner, leaving=False)
+
+    # ---------------------------------------------------------------- tickets
+
+    async def find(self, ticket_id: str) -> Record | None:
+        """Return what is known of a ticket; see `Ledger`."""
+        if (tag := self._unsure.get(ticket_id)) is not None:
+            # Its key may have been recorded, or may be yet, by a statement that is still on its way. No key is
+            # recorded for a suspect: what is read after this holds for good (rule 4).
+            await self._move("doubt", tag)
+            self._unsure.pop(ticket_id, None)
+        found = await self._ask("find", ticket=ticket_id)
+        return _rows.record_of(found[0], ticket_id, self._cipher) if found else None
+
+    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+        """Claim a ticket and note an intent, in one step; see `Ledger`."""
+        from respan_async.issuing.postgres._pool import DoubleError
+
+        about = ticket.id, intent.tag
+        values: dict[str, Any] = {"ticket": ticket.id, "fields": ticket.fields, "owner": self._owner, "tag": intent.tag}
+        values |= {"name": intent.name, "sent": codec.encode(intent.sent).decode(), "sent_at": intent.sent_at}
+        # The clock of the machine that sends may be wrong; how long ago it was is not.
+        values["ago"] = time.time() - intent.sent_at
+        try:
+            noted = await self._ask("intend", about=about, **values)
+        except DoubleError:
+            # By this very call, whose connection broke before the answer came.
+            noted = await self._ask("intended", about=about, **values)
+            if not noted:
+                message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
+                raise LedgerError(message, retryable=True) from None  # the next attempt has another
+        if not noted:
+            found = await self._ask("find", ticket=ticket.id)
+            raise _rows.not_claimed(found[0], ticket.id, ticket.fields)
+        return int(noted[0][0])
+
+    async def release(self, ticket_id: str, epoch: int | None) -> None:
+        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        await self._ask("release", about=(ticket_id,), ticket=ticket_id, owner=self._owner, epoch=epoch)
+
+    async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
+        """Record a ticket's key, if the claim still holds; see `Ledger`."""
+        values: dict[str, Any] = {"ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
+        values |= {"key_id": key.id, "key": codec.encode_key(key)}
+        values["secret"] = _rows.sealed(key.api_key, ticket_id, self._cipher)
+        # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
+        until = max(self._heart.until, time.monotonic() + self._patience)
+        try:
+            if await self._ask("record", about=(ticket_id, tag), until=until, **values):
+                return True
+            # Or it was recorded by a statement whose answer was lost with its connection.
+            return bool(await self._ask("is_recorded", about=(ticket_id, tag), until=until, **values))
+        except LedgerError:
+            self._unsure[ticket_id] = tag
+            raise
+
+    async def erase(self, ticket_id: str) -> None:
+        """Erase a secret that was delivered; see `Ledger`."""
+        await self._ask("erase", about=(ticket_id,), ticket=ticket_id)
+
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
+        """Return tickets whose secret is still kept; see `Ledger`."""
+        found = await self._ask("undelivered", after=after, limit=limit, left_for=left_for)
+        return [_rows.kept(row, self._cipher) for row in found]
+
+    async def with_keys(self, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of tickets that have their key, in order, from the one after `after`."""
+        return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
+
+    async def rotate(self) -> int:
+        """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
+        if self._cipher is None:
+            raise LedgerError("a ledger without a cipher has nothing to rotate")
+        after, rotated = "", 0
+        while found := await self._ask("secrets", after=after, limit=_PAGE):
+            if renewed := _rows.renewed(found, self._cipher):
+                tickets, old, new = map(list, zip(*renewed, strict=True))
+                rotated += len(await self._ask("replace_secrets", tickets=tickets, old=old, new=new))
+            after = found[-1][0]
+        return rotated
+
+    # --------------------------------------------------------------- attempts
+
+    async def void(self, tag: str) -> None:
+        """Note that an attempt is proven to have left nothing; see `Ledger`."""
+        await self._move("void", tag)
+
+    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+        """Note that an attempt may have left a key; see `Ledger`."""
+        learned = {"effect": effect.value, "reason": reason, "key_id": key_id}
+        await self._move("doubt", tag, "doubt", **learned)
+
+    async def suspects(self) -> Sequence[Suspect]:
+        """Return all suspects; see `Ledger`."""
+        return [_rows.suspect_of(row) for row in await self._ask("suspects")]
+
+    async def settle(self, tag: str, state: AttemptState) -> bool:
+        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        return bool(await self._move("revoke" if state is AttemptState.REVOKED else "expire", tag))
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
+        return bool(await self._ask("take_turn", owner=self._owner, seconds=seconds))
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id is a ticket's; see `Ledger`."""
+        return bool(await self._ask("holds", key_id=key_id))
+
+    async def recent(self, seconds: float) -> Sequence[float]:
+        """Return the ages of the attempts of the last `seconds`, by the server's clock; see `Ledger`."""
+        return [age for (age,) in await self._ask("recent", seconds=seconds)]
+
+    async def counts(self) -> Counts:
+        """Count tickets and attempts by their states; see `Ledger`."""
+        tickets = await self._ask("count_tickets", about=(_COUNTING,), attempt=_LONG)
+        return _rows.counts_of(tickets, await self._ask("count_attempts", about=(_COUNTING,), attempt=_LONG))
+
+    # ---------------------------------------------------------------- inside
+
+    async def _ask(
+        self,
+        statement: str,
+        *,
+        about: tuple[str, ...] = (),
+        until: float | None = None,
+        attempt: float | None = None,
+        **values: Any,
+    ) -> list[Any]:
+        if self._connections is None:
+            raise LedgerError("the ledger is not open")
+        values = {**STATES, **values}
+        return await self._connections.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
+
+    async def _move(self, move: str, tag: str, statement: str = "move", **values: Any) -> list[Any]:
+        """Move an attempt, as the table of states has it; return a row if it did."""
+        come_from, to = map(str, ATTEMPT_MOVES[move].come_from), str(ATTEMPT_MOVES[move].to)
+        return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)

@@ -1,0 +1,144 @@
+"""Opening a ledger's file: making the schema, and refusing what is none."""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from respan_async.errors import LedgerError
+from respan_async.issuing import _rows
+from respan_async.issuing._sql_loader import load
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+APPLICATION: Final = 0x52737041
+"""Marks a database as a ledger; both numbers are in the schema."""
+
+BUSY_TIMEOUT: Final = 10_000
+"""Milliseconds for which an operation waits for those of other processes."""
+
+_PATIENCE: Final = 10.0
+_PAUSE: Final = 0.02
+"""Seconds for which a ledger that is being made by others is waited for, and between two tries."""
+
+_SIGNS: Final = """
+SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
+    (SELECT count(*) FROM sqlite_master)
+"""
+
+_LEAST: Final = 512
+"""Bytes of the smallest page that SQLite knows."""
+
+
+def check_size(path: Path) -> None:
+    """Refuse a file that is too short for a database before SQLite makes one of it; of a longer one, it says so.
+
+    Raises:
+        LedgerError: It is too short, or is not there.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    if 0 < size < _LEAST:
+        raise _no_ledger(path)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
+
+    Raises:
+        LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        connection = _connected(path)
+        try:
+            _make_ready(path, connection)
+            return connection
+        except sqlite3.Error as error:
+            connection.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise _no_ledger(path) from None
+            # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > until:
+                raise LedgerError(f"{path}: the ledger could not be opened: {error}") from None
+        except LedgerError:
+            connection.close()
+            raise
+        time.sleep(_PAUSE)
+
+
+def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
+    """Refuse a ledger that has seen fewer commits than an owner has noted before it was read; see `OwnerLock`.
+
+    Raises:
+        LedgerError: What was written last is gone.
+    """
+    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # or it has no table to ask
+    found = connection.execute(load("sqlite/ledger.sql")["get_meta"], {"name": "commits"}).fetchone() if made else None
+    if noted > (int(found[0]) if found is not None else 0):
+        raise LedgerError(
+            f"{path}: what was written last is gone: its log, {path.name}-wal, was removed, or the file was "
+            f"replaced by an older one. Put it back; or remove {path.name}-owner-* to go on without what is gone"
+        )
+
+
+def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
+    new = _is_new(path, connection)
+    _configure(connection)
+    if not new:
+        return
+    connection.execute("BEGIN EXCLUSIVE")
+    # Another process may have made it meanwhile.
+    if _is_new(path, connection):
+        for statement in load("sqlite/ledger.sql")["schema"].split(";"):
+            connection.execute(statement)
+    connection.execute("COMMIT")
+
+
+def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
+    # In one statement: another process may be making it at this moment.
+    application, version, things = connection.execute(_SIGNS).fetchone()
+    if application != APPLICATION and (application or version or things):
+        raise _no_ledger(path)
+    if version > VERSION:
+        raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
+    return not things
+
+
+def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Read something from a ledger that is there already, with a connection of its own.
+
+    Raises:
+        LedgerError: It cannot be read.
+    """
+    try:
+        # Read and write, for the log's sake; but a file that was removed is not made anew.
+        with contextlib.closing(_connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
+            _configure(connection)
+            connection.execute("PRAGMA query_only = ON")
+            return work(connection)
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger could not be read: {error}") from None
+
+
+def _connected(path: Path | str) -> sqlite3.Connection:
+    uri = isinstance(path, str)
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
+    connection.row_factory = lambda _, row: _rows.veiled(row)
+    return connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", f"busy_timeout = {BUSY_TIMEOUT}"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _no_ledger(path: Path) -> LedgerError:
+    return LedgerError(f"{path}: this is no ledger, but a file of another program; give the ledger a file of its own")

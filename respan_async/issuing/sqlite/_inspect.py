@@ -1,0 +1,100 @@
+"""A look into a ledger's file from outside: nothing is written, taken over or waited for."""
+
+import contextlib
+import os
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+
+from respan_async.errors import LedgerError, Suspect
+from respan_async.issuing import _rows
+from respan_async.issuing._sql_loader import load
+from respan_async.issuing.ledger import Counts
+from respan_async.issuing.sqlite._connection import VERSION, check_whole
+from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.states import AttemptState, TicketState
+
+_SQL = load("sqlite/ledger.sql")
+
+
+@attrs.frozen
+class Undelivered:
+    """A ticket whose secret the ledger still keeps.
+
+    Attributes:
+        ticket: Its id.
+        key_id: Its key's.
+        issued_at: When the key was recorded, aware.
+    """
+
+    ticket: str
+    key_id: str
+    issued_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """What is in a ledger at one moment.
+
+    Attributes:
+        account: What the ledger is bound to.
+        counts: Tickets and attempts by their states.
+        suspects: All suspects, the oldest first.
+        undelivered: Tickets whose secret is kept, in order of their ids.
+    """
+
+    account: str
+    counts: Counts
+    suspects: tuple[Suspect, ...]
+    undelivered: tuple[Undelivered, ...]
+
+
+def look(path: str | os.PathLike[str]) -> Snapshot:
+    """Read what is in a ledger's file, also while others write to it.
+
+    Raises:
+        LedgerError: There is no such file, or it cannot be read, or is newer than this code, or what was written last
+            is gone from it.
+    """
+    if not Path(path).is_file():
+        raise LedgerError(f"{path}: there is no such ledger")
+    noted = OwnerLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
+    try:
+        with contextlib.closing(_connect(Path(path))) as connection:
+            # One transaction: what is read belongs together.
+            connection.execute("BEGIN")
+            return _read(connection, Path(path), noted)
+    except sqlite3.Error as error:
+        raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Without a log nobody has it open, and it is read as it is: a reader of its own would leave an empty log behind.
+    at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
+    address = f"{path.absolute().as_uri()}?mode=ro{at_rest}"
+    return sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
+
+
+def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
+    check_whole(path, connection, noted)
+    account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
+    tickets = dict(connection.execute(_SQL["count_tickets"]).fetchall())
+    attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
+    suspects = [_rows.suspect_of(row) for row in connection.execute(_SQL["suspects"])]
+    return Snapshot(
+        account=account[0] if account is not None else "",
+        counts=Counts(
+            tickets={state: tickets.get(str(state), 0) for state in TicketState},
+            attempts={state: attempts.get(str(state), 0) for state in AttemptState},
+        ),
+        suspects=tuple(sorted(suspects, key=lambda suspect: suspect.sent_at)),
+        undelivered=tuple(
+            Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
+            for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])
+        ),
+    )

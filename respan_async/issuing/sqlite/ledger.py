@@ -1,0 +1,329 @@
+"""A ledger in one SQLite file."""
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+from respan_async._http import codec
+from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
+from respan_async.issuing import _rows
+from respan_async.issuing._heartbeat import Heart
+from respan_async.issuing._private_file import make_private
+from respan_async.issuing._sql_loader import STATES, load
+from respan_async.issuing.cipher import Cipher, checked, veiled_key
+from respan_async.issuing.ledger import Counts, Intent, Record
+from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, connect, read_beside
+from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._writer import Writer
+from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState
+from respan_async.issuing.tickets import Ticket
+from respan_async.models import CreatedKey
+
+LEASE: Final = 30.0
+"""Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
+
+_MOMENT: Final = 100
+"""Milliseconds for which others are waited for when the log is emptied; there is another turn after the next commit."""
+
+T = TypeVar("T")
+
+_SQL: Final = load("sqlite/ledger.sql")
+
+
+class SQLiteLedger:
+    """Keep tickets, attempts and keys in one file, for any number of processes on one machine.
+
+    Writes go through one thread, which commits for many at once (WAL, `synchronous=FULL`). The file is its owner's
+    alone (0600), and erased secrets are overwritten in it and in its log.
+
+    Args:
+        path: The file, made when it is missing; `":memory:"`, for tests, keeps nothing on disk: what is in it is gone
+            with this process.
+        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
+        lease: Seconds after which the claims of a process that is stopped, not dead, may be taken over.
+
+    Raises:
+        ConfigurationError: A setting is not that.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
+        place = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+        if not isinstance(place, str) or not place or "\0" in place:
+            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
+        self._memory = place == ":memory:"
+        self._path = Path(path)
+        self._cipher = checked(cipher := cast("Cipher | None", veiled_key(cipher)))
+        self._lease = lease
+        self._writer: Writer | None = None
+        self._owner = 0
+        self._lock = OwnerLock(None if self._memory else self._path)
+        self._heart = Heart(lease, self._prolong, self._enter, partial(self._write, self._bury))
+        self._reading: set[asyncio.Future[Any]] = set()
+        self._erased = False
+        self._open = False
+
+    # --------------------------------------------------------------- lifetime
+
+    async def open(self, account: str, *, force: bool = False) -> None:
+        """Open the file for an account, and take over what dead owners left; see `Ledger`."""
+        if self._open:
+            raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
+        self._open = True
+        try:
+            if not self._memory:
+                make_private(self._path)
+                check_size(self._path)
+            noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
+            writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop(), self._seal)
+            self._writer = writer  # before it is started: whoever cuts this short ends its thread
+            await writer.start()
+            await writer.do(lambda connection: check_whole(self._path, connection, noted))
+            await writer.do(lambda connection: self._check_account(connection, account, force))
+            await self._heart.start()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Finish what is to be written, and close the file; see `Ledger`."""
+        self._heart.stop()
+        writer, self._writer = self._writer, None
+        # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
+        try:
+            try:
+                if self._reading:  # the last to close takes the log away; of two at the same time neither does
+                    await asyncio.wait(self._reading)
+                if writer is not None and self._owner:
+                    with contextlib.suppress(LedgerError):
+                        await writer.do(self._leave)
+            finally:
+                if writer is not None:
+                    await writer.stop()
+        finally:
+            self._lock.release()
+            self._open = False
+
+    def leased(self, since: float) -> bool:
+        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        return self._heart.held(since)
+
+    async def _prolong(self) -> bool:
+        return bool(self._owner) and await self._write(self._renew)
+
+    async def _enter(self) -> None:
+        self._lock.acquire()
+        self._owner = await self._write(self._enrol)
+
+    # ---------------------------------------------------------------- tickets
+
+    async def find(self, ticket_id: str) -> Record | None:
+        """Return what is known of a ticket; see `Ledger`."""
+        # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
+        row = await self._write(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
+        return None if row is None else _rows.record_of(row, ticket_id, self._cipher)
+
+    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+        """Claim a ticket and note an intent, in one step; see `Ledger`."""
+        ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
+        claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
+        attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
+        attempt["sent"] = codec.encode(intent.sent).decode()
+
+        def work(connection: sqlite3.Connection) -> int:
+            claimed = connection.execute(_SQL["claim"], claim).fetchone()
+            if claimed is None:
+                raise _rows.not_claimed(connection.execute(_SQL["find"], claim).fetchone(), ticket_id, fields)
+            (epoch,) = claimed
+            if epoch > 1:
+                connection.execute(_SQL["doubt_others"], claim)
+            connection.execute(_SQL["intend"], {**attempt, "epoch": epoch})
+            return int(epoch)
+
+        return await self._write(work)
+
+    async def release(self, ticket_id: str, epoch: int | None) -> None:
+        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        await self._execute("release", ticket=ticket_id, owner=self._owner, epoch=epoch)
+
+    async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
+        """Record a ticket's key, if the claim still holds; see `Ledger`."""
+        text = codec.encode_key(key)
+        secret = _rows.sealed(key.api_key, ticket_id, self._cipher)
+        values = {**STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
+        values |= {"key_id": key.id, "key": text, "secret": secret}
+
+        def work(connection: sqlite3.Connection) -> bool:
+            if connection.execute(_SQL["record"], values).rowcount != 1:
+                return False
+            connection.execute(_SQL["record_secret"], values)
+            connection.execute(_SQL["record_attempt"], values)
+            return True
+
+        return await self._write(work)
+
+    async def erase(self, ticket_id: str) -> None:
+        """Erase a secret that was delivered; see `Ledger`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for statement in ("erase_secret", "erase"):
+                connection.execute(_SQL[statement], {**STATES, "ticket": ticket_id})
+            self._erased = True
+
+        await self._write(work)
+
+    async def undelivered(
+        self, after: str, limit: int, *, left_for: float = 0.0
+    ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
+        """Return tickets whose secret is still kept; see `Ledger`."""
+        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for)
+        return [_rows.kept(row, self._cipher) for row in found]
+
+    async def with_keys(self, after: str, limit: int) -> Sequence[str]:
+        """Return the ids of tickets that have their key, in order, from the one after `after`."""
+        return [ticket for (ticket,) in await self._select("with_keys", after=after, limit=limit)]
+
+    async def rotate(self) -> int:
+        """Encrypt the secrets that are kept with the cipher's current key; safe while other processes issue.
+
+        The cipher needs the keys they are encrypted with now, as its `old_keys`.
+
+        Returns:
+            How many were encrypted anew.
+
+        Raises:
+            LedgerError: There is no cipher, or it has not the key of a secret. Those before it are encrypted anew.
+        """
+        cipher = self._cipher
+        if cipher is None:
+            raise LedgerError("a ledger without a cipher has nothing to rotate")
+        after, rotated = "", 0
+        while found := await self._select("secrets", after=after, limit=100):
+            rotated += await self._write(partial(self._replace, _rows.renewed(found, cipher)))
+            after = found[-1][0]
+        return rotated
+
+    # --------------------------------------------------------------- attempts
+
+    async def void(self, tag: str) -> None:
+        """Note that an attempt is proven to have left nothing; see `Ledger`."""
+        await self._move("void", tag)
+
+    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+        """Note that an attempt may have left a key; see `Ledger`."""
+        await self._move("doubt", tag, effect=effect.value, reason=reason, key_id=key_id)
+
+    async def suspects(self) -> Sequence[Suspect]:
+        """Return all suspects; see `Ledger`."""
+        return [_rows.suspect_of(row) for row in await self._select("suspects")]
+
+    async def settle(self, tag: str, state: AttemptState) -> bool:
+        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        return bool(await self._execute("settle", tag=tag, to=str(state)))
+
+    async def take_turn(self, seconds: float) -> bool:
+        """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
+        return bool(await self._execute("take_turn", owner=self._owner, seconds=seconds))
+
+    async def holds(self, key_id: str) -> bool:
+        """Whether a key with this id is a ticket's; see `Ledger`."""
+        return bool(await self._select("holds", key_id=key_id))
+
+    async def recent(self, seconds: float) -> Sequence[float]:
+        """Return the ages of the attempts of the last `seconds`; see `Ledger`."""
+        return [age for (age,) in await self._select("recent", seconds=seconds)]
+
+    async def counts(self) -> Counts:
+        """Count tickets and attempts by their states; see `Ledger`."""
+        return _rows.counts_of(await self._select("count_tickets"), await self._select("count_attempts"))
+
+    # ---------------------------------------------------------------- inside
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._writer is None:
+            raise LedgerError("the ledger is not open")
+        return await self._writer.do(work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Read beside the writer, what may take long."""
+        if self._memory or self._writer is None:
+            return await self._write(work)
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, work))
+        self._reading.add(reading)
+        reading.add_done_callback(self._read_over)
+        return await asyncio.shield(reading)
+
+    def _read_over(self, reading: asyncio.Future[Any]) -> None:
+        self._reading.discard(reading)
+        if not reading.cancelled():
+            reading.exception()  # looked at, for a caller that was cancelled
+
+    async def _select(self, statement: str, **values: Any) -> list[Any]:
+        return await self._read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())
+
+    async def _execute(self, statement: str, **values: Any) -> int:
+        """Run a statement that writes; return how many rows it has changed."""
+        return await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
+
+    async def _move(self, move: str, tag: str, **values: Any) -> None:
+        await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)
+
+    # ------------------------------------------------------------- in the thread
+
+    def _truncate(self, connection: sqlite3.Connection) -> None:
+        """Empty the log after secrets were erased, so that they are not left in it."""
+        if self._erased and not self._memory:
+            # Not with the patience of a write: a process that was stopped while it read would cost everybody that.
+            connection.execute(f"PRAGMA busy_timeout = {_MOMENT}")
+            try:
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                self._erased = bool(busy)
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
+
+    def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
+        (commits,) = connection.execute(_SQL["count_commit"]).fetchone()
+        return partial(self._lock.note, commits)
+
+    def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
+        found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
+        known = found[0] if found is not None else None
+        bound = _rows.bound(known, account, force=force, where=str(self._path), place="a file")
+        if bound != known:
+            connection.execute(_SQL["set_meta"], {"name": "account", "value": bound})
+
+    def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
+        """Put secrets in the place of those that are still there."""
+        self._erased = True
+        return sum(
+            connection.execute(_SQL["replace_secret"], {"ticket": ticket, "old": old, "secret": new}).rowcount
+            for ticket, old, new in secrets_
+        )
+
+    def _enrol(self, connection: sqlite3.Connection) -> int:
+        (owner,) = connection.execute(_SQL["enrol"], {"token": self._lock.token, "lease": self._lease}).fetchone()
+        return int(owner)
+
+    def _renew(self, connection: sqlite3.Connection) -> bool:
+        renewed = connection.execute(_SQL["renew"], {"owner": self._owner, "lease": self._lease}).fetchone()
+        return renewed is not None
+
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        """Take over what owners left that are dead, or whose lease is over."""
+        for owner, token, leased in connection.execute(_SQL["owners"], {"owner": self._owner}).fetchall():
+            if not leased or self._lock.is_dead(token):
+                self._retire(connection, owner)
+                self._lock.forget(token)
+        connection.execute(_SQL["doubt_ownerless"], STATES)
+
+    def _leave(self, connection: sqlite3.Connection) -> None:
+        self._retire(connection, self._owner)
+
+    def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
+        # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
+        for statement in ("doubt_all_of", "retire"):
+            connection.execute(_SQL[statement], {**STATES, "owner": owner})

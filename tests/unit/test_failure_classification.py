@@ -1,0 +1,328 @@
+"""What a failure means: the table of the design, status by status, for each operation."""
+
+import json
+
+import pytest
+
+from respan_async import (
+    APIConnectionError,
+    APIStatusError,
+    APITimeoutError,
+    CreatedKey,
+    Effect,
+    InvalidResponseError,
+    RateLimitError,
+    RespanError,
+    Secret,
+)
+from respan_async._http.protocol import (
+    PATH,
+    Answer,
+    NoAnswer,
+    Request,
+    create,
+    delete,
+    failure,
+    is_over_limit,
+    is_refusal,
+    is_success,
+    list_page,
+    read,
+    retrieve,
+    update,
+)
+from tests.unit.test_protocol import NOW, Headers
+
+TOKEN = Secret("bearer-token/1")
+CREATE, UPDATE, DELETE = create({}), update("i", {}), delete("i")
+READS = (list_page(1, None), retrieve("i"))
+
+NOTHING, REFUSED, UNKNOWN, WRONG_HOST, LOST = (
+    (Effect.NONE, False),
+    (Effect.NONE, True),
+    (Effect.UNKNOWN, True),
+    (Effect.UNKNOWN, False),
+    (Effect.LOST, False),
+)
+"""Effect on a create, and whether trying again may help."""
+
+
+def meant_by(status: int) -> tuple[Effect, bool]:
+    """Look an answer to a create up in the table."""
+    if status in (425, 429):
+        return REFUSED
+    if status == 408:
+        return UNKNOWN
+    return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
+
+
+def meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+    """Give what the error says."""
+    error = failure(request, result, TOKEN, NOW)
+    return error.effect, error.retryable
+
+
+def test_every_status_means_what_the_table_says() -> None:
+    """For a create, from 200 to 599; of a 2xx that fails it is known only that it is of no use."""
+    found = {status: meaning(CREATE, Answer(status, {}, b"", oversize=status < 300)) for status in range(200, 600)}
+
+    assert found == {status: meant_by(status) for status in range(200, 600)}
+    for status, kind in ((299, InvalidResponseError), (300, APIStatusError), (399, APIStatusError)):
+        assert type(failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)) is kind
+
+
+def test_an_operation_that_makes_no_key_can_lose_none() -> None:
+    """A change whose 2xx cannot be read was made; one of which only the beginning arrived may have been."""
+    for request in (UPDATE, DELETE):
+        assert meaning(request, Answer(200, {}, b"", oversize=True)) == (Effect.NONE, False)
+        assert meaning(request, NoAnswer("", left=True, status=200)) == (Effect.UNKNOWN, True)
+        assert meaning(request, Answer(500, {}, b"")) == (Effect.UNKNOWN, True)
+
+
+def test_a_read_changes_nothing_whatever_is_answered() -> None:
+    """Whether it is worth a second try is the same as for a create."""
+    for request in READS:
+        for status in (200, 302, 404, 408, 429, 500):
+            oversize = status < 300
+            assert meaning(request, Answer(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
+
+
+@pytest.mark.parametrize(
+    ("status", "effect"),
+    [(None, Effect.UNKNOWN), (199, Effect.UNKNOWN), (200, Effect.LOST), (299, Effect.LOST), (300, Effect.UNKNOWN)],
+)
+def test_an_answer_that_broke_off_is_judged_by_its_status(status: int | None, effect: Effect) -> None:
+    """A 2xx that began was a key; with anything else nobody knows. Trying again may help."""
+    assert meaning(CREATE, NoAnswer("", left=True, status=status)) == (effect, True)
+
+
+def test_what_never_left_has_done_nothing() -> None:
+    """Whatever else is known of it."""
+    assert meaning(CREATE, NoAnswer("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
+
+
+def test_what_is_no_http_comes_from_the_wrong_host() -> None:
+    """Trying again will not mend it, and the create may have been made."""
+    assert meaning(CREATE, NoAnswer("", left=True, status=200, not_http=True)) == WRONG_HOST
+
+
+@pytest.mark.parametrize(
+    ("result", "kind"),
+    [
+        (NoAnswer("it was reset", left=True), APIConnectionError),
+        (NoAnswer("it took too long", left=True, timed_out=True), APITimeoutError),
+        (NoAnswer("not HTTP", left=True, not_http=True, timed_out=True), InvalidResponseError),
+    ],
+    ids=lambda value: value.reason if isinstance(value, NoAnswer) else value.__name__,
+)
+def test_a_call_without_an_answer_says_what_was_seen(result: NoAnswer, kind: type[RespanError]) -> None:
+    """And of which request; with the status, where one had arrived."""
+    error = failure(UPDATE, result, TOKEN, NOW)
+
+    assert type(error) is kind
+    assert str(error) == f"PATCH {PATH}i/: {result.reason}"
+    assert error.status is None
+    assert failure(UPDATE, NoAnswer("", left=True, status=201), TOKEN, NOW).status == 201
+
+
+def test_only_a_2xx_that_can_be_read_is_a_success() -> None:
+    """From 200 to 299, of which the whole body is there."""
+    good = [status for status in range(100, 600) if is_success(Answer(status, {}, b""))]
+
+    assert good == list(range(200, 300))
+    assert not is_success(Answer(200, {}, b"", oversize=True))
+    assert not is_success(NoAnswer("", left=True, status=200))
+
+
+def test_only_429_and_425_are_refusals_by_the_limit() -> None:
+    """Every other 4xx is about the request."""
+    assert [status for status in range(100, 600) if is_refusal(Answer(status, {}, b""))] == [425, 429]
+    assert not is_refusal(NoAnswer("", left=True, status=429))
+
+
+def test_a_request_knows_its_operation() -> None:
+    """What is told of it, and whether it makes a key, goes by that."""
+    requests = (create({}), list_page(1, None), retrieve("i"), update("i", {}), delete("i"))
+
+    assert [request.operation for request in requests] == ["create", "list", "retrieve", "update", "delete"]
+
+
+# ------------------------------------------------------------------ what is said
+
+
+HEADERS = Headers({"X-Request-ID": "r bearer-token/1", "Retry-After": "7"})
+
+
+def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
+    """The token may come back in the id of the request and in the body, as JSON writes it or as itself."""
+    answer = Answer(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
+
+    error = read(CREATE, answer, CreatedKey, TOKEN)
+
+    assert isinstance(error, InvalidResponseError)
+    assert str(error).startswith(f"POST {PATH}: answered 201, but ")
+    assert "api_key" in str(error)
+    assert error.request_id == "r ***"
+    assert error.body == '{"id": "i", "echo": "*** ***"}'
+    assert error.retryable is False
+
+
+def test_an_answer_that_is_too_large_says_so() -> None:
+    """With what was read of it, which shows no token either."""
+    error = failure(CREATE, Answer(201, HEADERS, b"bearer-token/1", oversize=True), TOKEN, NOW)
+
+    assert type(error) is InvalidResponseError
+    assert str(error) == f"POST {PATH}: the answer is larger than this client reads"
+    assert (error.status, error.request_id, error.body) == (201, "r ***", "***")
+
+
+def test_a_redirect_says_where_it_would_have_gone_wrong() -> None:
+    """It is never followed, and most likely the host is wrong."""
+    error = failure(CREATE, Answer(301, HEADERS, b"bearer-token/1"), TOKEN, NOW)
+
+    assert str(error) == (f"POST {PATH}: answered 301, a redirect, which is never followed; is base_url right?")
+    assert (error.status, error.request_id, error.body) == (301, "r ***", "***")
+
+
+def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
+    """JSON can write any text in escapes, which are undone only when the message is read out of it."""
+    body = b'{"detail": "for \\u0062earer-token/1: slow down"}'
+
+    error = failure(CREATE, Answer(429, HEADERS, body), TOKEN, NOW)
+
+    assert isinstance(error, RateLimitError)
+    assert str(error) == f"POST {PATH}: answered 429: for ***: slow down"
+    assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(("length", "said"), [(2_000, True), (2_001, False)])
+def test_a_long_body_is_not_searched_for_a_message(length: int, said: bool) -> None:
+    """What is shown of it is no longer whole JSON."""
+    body = b'{"detail": "no"}'.ljust(length)
+
+    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)).endswith(": no") is said
+
+
+@pytest.mark.parametrize(("deep", "said"), [(5, "no"), (6, "")])
+def test_a_message_is_not_looked_for_at_any_depth(deep: int, said: str) -> None:
+    """Five levels down it is one; below that it is somebody's data."""
+    body = b"[" * deep + b'"no"' + b"]" * deep
+
+    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)) == f"POST {PATH}: answered 400" + (
+        said and f": {said}"
+    )
+
+
+def test_a_key_that_is_cut_in_half_by_the_bound_is_not_shown() -> None:
+    """What is long is cut before it is searched, and half a key at the cut is not known for one."""
+    token = Secret("t" * 1_000)  # shrinks to three characters, so that the cut is within what is shown
+    before = b"t" * 5_000 + b" " * 980
+    key = b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
+
+    shown = failure(CREATE, Answer(400, {}, before + key), token, NOW).body
+
+    assert shown is not None
+    assert shown == "***"
+    assert failure(CREATE, Answer(400, {}, before[:-22] + key), token, NOW).body == f"***{' ' * 958}vcjRcdm8.***"
+
+
+def test_without_a_token_keys_are_hidden_all_the_same() -> None:
+    """An answer may be read where the token is not at hand."""
+    error = failure(CREATE, Answer(400, {}, b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"), None, NOW)
+
+    assert error.body == "vcjRcdm8.***"
+
+
+def test_an_effect_is_stored_and_told_under_its_own_name() -> None:
+    """A ledger outlives the version that wrote it. From harmless to worst, whichever comes first."""
+    assert [effect.value for effect in Effect] == ["none", "unknown", "lost"]
+    for worse, other in ((Effect.LOST, Effect.UNKNOWN), (Effect.LOST, Effect.NONE), (Effect.UNKNOWN, Effect.NONE)):
+        assert worse.or_worse(other) is other.or_worse(worse) is worse
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['a"b\\c/d', r"a\"b\\c/d", r"a\"b\\c\/d", "a%22b%5Cc%2Fd", "a&quot;b\\c/d"],
+    ids=["itself", "json", "json with slashes", "url", "html"],
+)
+def test_a_token_is_known_however_it_is_written(written: str) -> None:
+    """A server may echo it in a document of any kind."""
+    error = failure(CREATE, Answer(400, {}, f"<{written}>".encode()), Secret('a"b\\c/d'), NOW)
+
+    assert error.body == "<***>"
+
+
+def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
+    """The server's own date belongs to its header."""
+    body = b'{"error": {"message": "no", "retry_after": "Thu, 31 Jan 2030 12:01:00 GMT"}}'
+
+    error = failure(CREATE, Answer(429, Headers({"Date": "Thu, 31 Jan 2030 11:00:00 GMT"}), body), TOKEN, NOW)
+
+    assert isinstance(error, RateLimitError)
+    assert error.retry_after == 60.0
+
+
+def test_what_is_not_told_of_an_answer_is_not_so() -> None:
+    """It was read to its end, and what was asked went out once."""
+    assert Answer(200, {}, b"") == Answer(200, {}, b"", oversize=False, resends=0)
+    assert NoAnswer("x", left=True) == NoAnswer("x", left=True, status=None, timed_out=False, not_http=False, resends=0)
+
+
+@pytest.mark.parametrize(("status", "said"), [(199, "which ends no request"), (200, "larger than this client reads")])
+def test_an_answer_without_an_end_or_beyond_measure_is_called_what_it_is(status: int, said: str) -> None:
+    """The first 2xx is an answer to a request."""
+    error = failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)
+
+    assert isinstance(error, InvalidResponseError)
+    assert said in str(error)
+
+
+@pytest.mark.parametrize(("status", "shown"), [(299, "***"), (300, "correct-horse-battery-staple")])
+def test_what_may_be_a_secret_of_any_form_is_hidden_where_a_key_may_have_been_made(status: int, shown: str) -> None:
+    """By no other answer: a long word is what tells what is wrong."""
+    error = failure(CREATE, Answer(status, {}, b"correct-horse-battery-staple", oversize=True), TOKEN, NOW)
+
+    assert error.body == shown
+
+
+def test_only_a_429_speaks_of_the_limit() -> None:
+    """A 425 is a refusal too, and says nothing of a limit."""
+    assert [status for status in range(100, 600) if is_over_limit(Answer(status, {}, b""))] == [429]
+    assert not is_over_limit(NoAnswer("x", left=True, status=429))
+
+
+def test_without_a_token_a_request_id_is_told_all_the_same() -> None:
+    """There is nothing to be kept out of it."""
+    error = failure(CREATE, Answer(500, Headers({"X-Request-ID": "r-1"}), b""), None, NOW)
+
+    assert isinstance(error, APIStatusError)
+    assert error.request_id == "r-1"
+
+
+@pytest.mark.parametrize(("spaces", "body"), [(999, "***"), (998, f"***{' ' * 998}ab")])
+def test_a_body_of_as_many_bytes_as_are_looked_at_is_whole(spaces: int, body: str) -> None:
+    """Only of a longer one the end is left out, where a key may be cut in half."""
+    token = Secret("t" * 1_000)
+
+    error = failure(CREATE, Answer(400, {}, b"t" * 5_000 + b" " * spaces + b"ab"), token, NOW)
+
+    assert error.body == body
+
+
+@pytest.mark.parametrize("secret", ["5", '""', "null", "[]"])
+def test_what_is_no_secret_is_not_taken_for_one(secret: str) -> None:
+    """A server that has changed may put anything in its place."""
+    body = f'{{"id": "i", "api_key": {secret}}}'.encode()
+
+    error = failure(CREATE, Answer(201, {}, body, oversize=True), TOKEN, NOW)
+
+    assert error.body == '{"id": "i", "api_key": "***"}'
+
+
+def test_a_token_in_escapes_of_escapes_is_not_said() -> None:
+    """JSON within JSON is plain only after it was read once."""
+    written = "".join(f"\\u{ord(letter):04x}" for letter in TOKEN.reveal())
+
+    error = failure(CREATE, Answer(400, {}, json.dumps({"detail": written}).encode()), TOKEN, NOW)
+
+    assert str(error).endswith(": ***")
