@@ -11,7 +11,7 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
-from respan_async._calls.context import Core, Desk
+from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifetime
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
@@ -121,11 +121,19 @@ class AsyncRespan:
         # The sweep hears of suspects as any hook does.
         hub = Hub((*checked_hooks(hooks), self._heard) if tag_names else checked_hooks(hooks), _now)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
-        desk = Desk(Transport(self._base_url, session), pacer, hub, source, book, _now)
-        pacer.on_pause = desk.paused
-        self._core = Core(desk, lifetime, tag_names)
-        self.temporary_keys = TemporaryKeys(self._core, self._options)
-        lowest = TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
+        self._context = ClientContext(
+            transport=Transport(self._base_url, session),
+            pacer=pacer,
+            hub=hub,
+            token=source,
+            book=book,
+            wall=_now,
+            lifetime=lifetime,
+            tag_names=tag_names,
+        )
+        pacer.on_pause = self._context.paused
+        self.temporary_keys = TemporaryKeys(self._context, self._options)
+        lowest = TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
         self._auto_sweep = AutoSweep(lowest.sweep, book.pending, lifetime)
 
     def _heard(self, event: Event) -> None:
@@ -165,13 +173,13 @@ class AsyncRespan:
             extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
-        view.temporary_keys = TemporaryKeys(self._core, view._options)
+        view.temporary_keys = TemporaryKeys(self._context, view._options)
         return view
 
     @property
     def pace(self) -> Pace:
         """How the requests go at this moment; only to be asked on the event loop."""
-        pacer = self._core.desk.pacer
+        pacer = self._context.pacer
         now = asyncio.get_running_loop().time()
         paused = pacer.paused_until(now)
         return Pace(
@@ -188,7 +196,7 @@ class AsyncRespan:
     @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
-        return tuple(self._core.desk.book)
+        return tuple(self._context.book)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
@@ -200,24 +208,24 @@ class AsyncRespan:
         """
         if self._is_view:
             return
-        if not self._core.lifetime.close():
+        if not self._context.lifetime.close():
             # Somebody else is closing it. What that one waits for must not wait for that one.
-            if not self._core.lifetime.within:
-                await self._core.lifetime.closed.wait()
+            if not self._context.lifetime.within:
+                await self._context.lifetime.closed.wait()
             return
-        desk, lifetime = self._core.desk, self._core.lifetime
+        context, lifetime = self._context, self._context.lifetime
         end = asyncio.get_running_loop().time() + grace
         # The lowest class stays open: it is where keys that nobody holds are revoked.
-        desk.pacer.close(below=Priority.SWEEP)
+        context.pacer.close(below=Priority.SWEEP)
         # Each of these comes to its turn, also when one before it is cancelled.
         async with contextlib.AsyncExitStack() as last:
             last.callback(self._last_word)
             last.callback(lifetime.closed.set)
-            last.push_async_callback(desk.transport.aclose)
-            last.push_async_callback(desk.pacer.window.aclose)
+            last.push_async_callback(context.transport.aclose)
+            last.push_async_callback(context.pacer.window.aclose)
             last.push_async_callback(lifetime.finish_others)
             last.push_async_callback(lifetime.cut)
-            last.callback(desk.pacer.close)
+            last.callback(context.pacer.close)
             await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
 
     def _last_word(self) -> None:
@@ -225,7 +233,7 @@ class AsyncRespan:
             logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 
     async def __aenter__(self) -> Self:
-        self._core.lifetime.check()
+        self._context.lifetime.check()
         return self
 
     async def __aexit__(
@@ -234,10 +242,10 @@ class AsyncRespan:
         await self.aclose()
 
     def __repr__(self) -> str:
-        if "_core" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
+        if "_context" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
             return "<AsyncRespan not made>"
-        state = "closed" if self._core.lifetime.closing else "open"
-        return f"<AsyncRespan {self._base_url} {state}, {self._core.desk.pacer.in_air} in flight>"
+        state = "closed" if self._context.lifetime.closing else "open"
+        return f"<AsyncRespan {self._base_url} {state}, {self._context.pacer.in_air} in flight>"
 
 
 def _now() -> datetime:

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import attrs
 
-from respan_async._calls import operation, orphans, sweep
+from respan_async._calls import orphans, sweep
 from respan_async._calls.call import Call
-from respan_async._calls.context import Core, Options
-from respan_async._calls.operation import Journal, Plan
+from respan_async._calls.context import ClientContext, Options
+from respan_async._calls.operation import CREATE, CREATE_TAGGED, DELETE, LIST, RETRIEVE, UPDATE, Journal, Plan
 from respan_async._calls.pagination import Listing
 from respan_async._calls.shielding import Timed, carry
 from respan_async._calls.suspects import MAX_TAGGED_NAME, SuspectStore
@@ -43,8 +43,8 @@ class TemporaryKeys:
     means, and `ClientStateError` that the client is closed or used in the wrong place.
     """
 
-    def __init__(self, core: Core, options: Options) -> None:
-        self._core = core
+    def __init__(self, context: ClientContext, options: Options) -> None:
+        self._context = context
         self._options = options
 
     async def create(
@@ -87,9 +87,9 @@ class TemporaryKeys:
         given = _given(locals())
         if request is not None and given:
             raise InvalidRequestError(f"request: expected either a request or keywords, got also {', '.join(given)}")
-        self._core.lifetime.check()
+        self._context.lifetime.check()
         call = self._creation(CreateKeyRequest(**given) if request is None else request, Priority.INTERACTIVE)
-        return await carry(call, self._options.deadline, self._core.lifetime, self._discard)
+        return await carry(call, self._options.deadline, self._context.lifetime, self._discard)
 
     def create_many(
         self,
@@ -134,7 +134,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._simple(operation.RETRIEVE, protocol.retrieve(id))
+        return await self._simple(RETRIEVE, protocol.retrieve(id))
 
     async def update(
         self,
@@ -169,10 +169,10 @@ class TemporaryKeys:
         changes = UpdateKeyRequest(**given) if request is None else request
         if not isinstance(changes, UpdateKeyRequest):
             raise InvalidRequestError(f"request: expected an UpdateKeyRequest, got {type(changes).__name__}")
-        fields = codec.fields_of(changes, self._core.desk.wall())
+        fields = codec.fields_of(changes, self._context.wall())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._simple(operation.UPDATE, protocol.update(id, fields))
+        return await self._simple(UPDATE, protocol.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -185,7 +185,7 @@ class TemporaryKeys:
             NotFoundError: There is no such key, and `missing_ok` is False.
         """
         try:
-            await self._simple(operation.DELETE, protocol.delete(id))
+            await self._simple(DELETE, protocol.delete(id))
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like.
             if not missing_ok and error.effect is Effect.NONE:
@@ -202,15 +202,15 @@ class TemporaryKeys:
         Returns:
             What was revoked, and which suspects are left.
         """
-        return await self._sweep(self._core.desk.book, grace)
+        return await self._sweep(self._context.book, grace)
 
     # ----------------------------------------------------------------- inside
 
     async def _sweep(self, store: SuspectStore, grace: float) -> SweepReport:
         """Sweep over these suspects, until the client is closed."""
-        desk, lifetime = self._core.desk, self._core.lifetime
+        context, lifetime = self._context, self._context.lifetime
         lifetime.check()
-        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), store, desk.hub, desk.wall, grace))
+        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), store, context.hub, context.wall, grace))
         # Its grace may be longer than that of a client which is being closed.
         lifetime.closers.add(task.cancel)
         try:
@@ -235,7 +235,7 @@ class TemporaryKeys:
     ) -> Batch[Item]:
         if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
             raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
-        pacer = self._core.desk.pacer
+        pacer = self._context.pacer
         if max_in_flight is None:
             max_in_flight = pacer.max_in_flight
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
@@ -245,45 +245,45 @@ class TemporaryKeys:
             start,
             discard,
             pacer=pacer,
-            lifetime=self._core.lifetime,
+            lifetime=self._context.lifetime,
             max_in_flight=max_in_flight,
             ordered=ordered,
             prepare=prepare,
         )
 
     def _lowest(self) -> "TemporaryKeys":
-        return TemporaryKeys(self._core, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
+        return TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
 
     async def _page(self, page: int, page_size: int | None) -> KeyPage:
-        return await self._simple(operation.LIST, protocol.list_page(page, page_size))
+        return await self._simple(LIST, protocol.list_page(page, page_size))
 
     async def _simple(self, plan: Plan[T], request: protocol.Request) -> T:
         """Make a call that may be repeated without harm."""
-        self._core.lifetime.check()
-        call = Call(self._core.desk, plan, request, self._options)
-        return await carry(call, self._options.deadline, self._core.lifetime, lambda _: None, needed=plan.changes)
+        self._context.lifetime.check()
+        call = Call(self._context, plan, request, self._options)
+        return await carry(call, self._options.deadline, self._context.lifetime, lambda _: None, needed=plan.changes)
 
     def _work(self, request: CreateKeyRequest) -> Work:
         call = self._creation(request, Priority.BATCH)
         deadline = self._options.deadline
-        return call if deadline is None else Timed(call, deadline, self._core.lifetime, self._discard)
+        return call if deadline is None else Timed(call, deadline, self._context.lifetime, self._discard)
 
     def _creation(
         self, request: CreateKeyRequest, priority: Priority, journal: Journal | None = None
     ) -> Call[CreatedKey]:
         if not isinstance(request, CreateKeyRequest):
             raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
-        tag_names = self._core.tag_names or journal is not None
+        tag_names = self._context.tag_names or journal is not None
         if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
             raise InvalidRequestError(
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
-        plan = operation.CREATE_TAGGED if tag_names else operation.CREATE
-        return Call(self._core.desk, plan, request, self._options, priority, journal)
+        plan = CREATE_TAGGED if tag_names else CREATE
+        return Call(self._context, plan, request, self._options, priority, journal)
 
     def _discard(self, key: CreatedKey) -> None:
-        orphans.revoke(self._core, self._options, key)
+        orphans.revoke(self._context, self._options, key)
 
 
 class SweepKeys:

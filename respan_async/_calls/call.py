@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar
 
 from respan_async._calls.call_stats import Account
-from respan_async._calls.context import Desk, Options
+from respan_async._calls.context import ClientContext, Options
 from respan_async._calls.operation import Draft, Journal, Plan
 from respan_async._http import protocol
 from respan_async._http.transport import Flight
@@ -35,7 +35,7 @@ class Call(Generic[T]):
     """One call, from its first attempt to its result.
 
     Args:
-        desk: What all calls share.
+        context: What all calls share.
         plan: The kind of call.
         subject: What it is about, for the plan's `draft`.
         options: How.
@@ -46,8 +46,8 @@ class Call(Generic[T]):
     __slots__ = (
         "_abandoned",
         "_account",
+        "_context",
         "_deadline",
-        "_desk",
         "_final",
         "_flight",
         "_in_air",
@@ -67,20 +67,20 @@ class Call(Generic[T]):
 
     def __init__(
         self,
-        desk: Desk,
+        context: ClientContext,
         plan: Plan[T],
         subject: Any,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         journal: Journal | None = None,
     ) -> None:
-        self._desk = desk
+        self._context = context
         self._plan = plan
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
         self._journal = journal
-        self._account = Account(desk, plan.operation, journal)
+        self._account = Account(context, plan.operation, journal)
         self._flight: Flight | None = None
         self._in_air = False
         self._abandoned = False
@@ -152,7 +152,7 @@ class Call(Generic[T]):
 
     async def _attempt(self) -> T | RespanError:
         try:
-            slot = await self._desk.pacer.acquire(self._priority, self._deadline)
+            slot = await self._context.pacer.acquire(self._priority, self._deadline)
             return await self._send(slot)
         except TooLate as late:
             wait = late.wait
@@ -161,25 +161,25 @@ class Call(Generic[T]):
         return self._too_late(wait, "the rate limit has no room for")
 
     async def _send(self, slot: Slot) -> T | RespanError:
-        desk, journal = self._desk, self._journal
+        context, journal = self._context, self._journal
         end = End.UNUSED
         answer: T | RespanError | None = None
         sendings = 1
         try:
             token = await self._token()
-            sent_at = desk.wall()
+            sent_at = context.wall()
             draft = self._plan.draft(self._subject, sent_at)
             request = draft.request
             permits = None
             if journal is not None:
                 await self._intend(journal, draft, sent_at)
                 permits = journal.permits
-            departed = asyncio.get_running_loop().time() if desk.hub.listening else 0.0
+            departed = asyncio.get_running_loop().time() if context.hub.listening else 0.0
             flight = self._flight = Flight(request.body, permits) if request.body is not None else None
             self._in_air = True
             self._account.requests += 1
             try:
-                result = await desk.transport.send(
+                result = await context.transport.send(
                     request, flight, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
@@ -197,8 +197,8 @@ class Call(Generic[T]):
                 self._note_failure(answer, end, draft, sent_at, result)
         finally:
             retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
-            desk.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
-        if desk.hub.listening:
+            context.pacer.settle(slot, end, caller=self, retry_after=retry_after, sendings=sendings)
+        if context.hub.listening:
             self._account.tell_attempt(request, result, answer, slot, departed)
         return answer  # type: ignore[return-value]  # a plan without a model is a Plan[None]
 
@@ -206,7 +206,7 @@ class Call(Generic[T]):
         self, request: protocol.Request, result: protocol.Answer | protocol.NoAnswer, token: Secret
     ) -> T | RespanError | None:
         if not protocol.is_success(result):
-            return protocol.failure(request, result, token, self._desk.wall())
+            return protocol.failure(request, result, token, self._context.wall())
         return None if self._plan.model is None else protocol.read(request, result, self._plan.model, token)
 
     def _cut_off(self, cut: BaseException, draft: Draft, sent_at: datetime, flight: Flight | None) -> End:
@@ -225,7 +225,7 @@ class Call(Generic[T]):
         tally = self._account.tally = self._account.tally or Tally()
         if protocol.is_refusal(result):
             tally.refused += 1
-        elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._desk.pacer.outage:
+        elif end is End.UNREACHED and self._priority is not Priority.INTERACTIVE and self._context.pacer.outage:
             tally.held_back += 1
         else:
             tally.counted += 1
@@ -246,7 +246,7 @@ class Call(Generic[T]):
             raise
 
     async def _token(self) -> Secret:
-        source = self._desk.token
+        source = self._context.token
         if isinstance(source, Secret):
             return source
         try:
@@ -300,7 +300,7 @@ class Call(Generic[T]):
             f"{self._plan.operation}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
             retryable=False,
         )
-        error.retry_at = self._desk.wall() + timedelta(seconds=wait)
+        error.retry_at = self._context.wall() + timedelta(seconds=wait)
         return error
 
 

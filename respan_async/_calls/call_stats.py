@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime
 from typing import TypeVar
 
-from respan_async._calls.context import Desk
+from respan_async._calls.context import ClientContext
 from respan_async._calls.operation import Draft, Journal
 from respan_async._http import protocol
 from respan_async._pacing.slots import Slot
@@ -20,7 +20,7 @@ class Account:
     """Keep account of one call.
 
     Args:
-        desk: What all calls share.
+        context: What all calls share.
         operation: The name of the operation.
         journal: Where suspects are noted; None for the client's memory of them.
 
@@ -31,10 +31,10 @@ class Account:
         suspects: Those that may have left a key.
     """
 
-    __slots__ = ("_desk", "_journal", "_operation", "effect", "requests", "suspects", "tally")
+    __slots__ = ("_context", "_journal", "_operation", "effect", "requests", "suspects", "tally")
 
-    def __init__(self, desk: Desk, operation: str, journal: Journal | None) -> None:
-        self._desk = desk
+    def __init__(self, context: ClientContext, operation: str, journal: Journal | None) -> None:
+        self._context = context
         self._operation = operation
         self._journal = journal
         self.requests = 0
@@ -78,17 +78,17 @@ class Account:
         )
         self.suspects += (suspect,)
         if self._journal is None:
-            self._desk.book.add(suspect)
+            self._context.book.add(suspect)
         else:
             self._journal.doubt(suspect)
         logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
-        self._desk.hub.tell(SuspectEvent, suspect=suspect)
+        self._context.hub.tell(SuspectEvent, suspect=suspect)
 
     def tell_issued(self, key: CreatedKey, began: float) -> None:
         """Tell that the call, which began at this time of the loop, has its key."""
-        if self._desk.hub.listening:
+        if self._context.hub.listening:
             elapsed = asyncio.get_running_loop().time() - began
-            self._desk.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)
+            self._context.hub.tell(IssuedEvent, id=key.id, name=key.name, attempts=self.requests, elapsed=elapsed)
 
     def tell_attempt(
         self,
@@ -109,7 +109,7 @@ class Account:
         """
         failed = answer if isinstance(answer, BaseException) else None
         error = failed if isinstance(failed, RespanError) else None
-        self._desk.hub.tell(
+        self._context.hub.tell(
             AttemptEvent,
             operation=self._operation,
             method=request.method,
@@ -125,7 +125,7 @@ class Account:
     def tell_retry(self, error: RespanError, wait: float) -> None:
         """Tell that the call is tried again in so many seconds."""
         logger.info("%s: trying again in %.1f s after %s", self._operation, wait, type(error).__name__)
-        self._desk.hub.tell(
+        self._context.hub.tell(
             RetryEvent,
             operation=self._operation,
             reason=type(error).__name__,

@@ -34,9 +34,9 @@ class Options:
     extra_headers: tuple[tuple[str, Secret | str], ...] = ()
 
 
-@attrs.frozen
-class Desk:
-    """What all calls of a client share.
+@attrs.frozen(kw_only=True)
+class ClientContext:
+    """What a client, all views of it and all calls share.
 
     Attributes:
         transport: Sends.
@@ -45,6 +45,8 @@ class Desk:
         token: Gives the bearer token for each request.
         book: Where suspects are remembered.
         wall: The wall clock, aware.
+        lifetime: Where and until when the client may be used.
+        tag_names: Every name that is sent carries a fresh random tag.
     """
 
     transport: Transport
@@ -53,6 +55,8 @@ class Desk:
     token: Secret | TokenSource
     book: SuspectBook
     wall: Callable[[], datetime]
+    lifetime: Lifetime
+    tag_names: bool
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
         """Tell that requests are held back."""
@@ -60,18 +64,3 @@ class Desk:
         said = str(limit) if limit else None
         logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
         self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
-
-
-@attrs.frozen
-class Core:
-    """What a client and all views of it share.
-
-    Attributes:
-        desk: What all calls share.
-        lifetime: Where and until when the client may be used.
-        tag_names: Every name that is sent carries a fresh random tag.
-    """
-
-    desk: Desk
-    lifetime: Lifetime
-    tag_names: bool

@@ -6,9 +6,9 @@ from functools import partial
 
 import attrs
 
-from respan_async._calls import operation
 from respan_async._calls.call import Call
-from respan_async._calls.context import Core, Desk, Options
+from respan_async._calls.context import ClientContext, Options
+from respan_async._calls.operation import DELETE
 from respan_async._http import protocol
 from respan_async._pacing.slots import Priority
 from respan_async.errors import Effect, NotFoundError, Suspect
@@ -16,34 +16,34 @@ from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
 
 
-def revoke(core: Core, options: Options, key: CreatedKey) -> None:
+def revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
     """Revoke a key in the background, behind everything else.
 
     Args:
-        core: The client's.
+        context: The client's.
         options: Those of the call that made it.
         key: The key.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
-    revoking = core.lifetime.spawn(_revoke(core.desk, options, key))
+    revoking = context.lifetime.spawn(_revoke(context, options, key))
     # Told here, because a task that is cancelled before its first step has no chance to.
-    revoking.add_done_callback(partial(_tell, core.desk, key))
+    revoking.add_done_callback(partial(_tell, context, key))
 
 
-async def _revoke(desk: Desk, options: Options, key: CreatedKey) -> None:
+async def _revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
     with contextlib.suppress(NotFoundError):
-        await Call(desk, operation.DELETE, protocol.delete(key.id), options).run()
+        await Call(context, DELETE, protocol.delete(key.id), options).run()
 
 
-def _tell(desk: Desk, key: CreatedKey, revoking: asyncio.Task[None]) -> None:
+def _tell(context: ClientContext, key: CreatedKey, revoking: asyncio.Task[None]) -> None:
     reason = "its caller was gone when it arrived"
     if not revoking.cancelled() and revoking.exception() is None:
         logger.info("revoked key %s: %s", key.id, reason)
-        desk.hub.tell(RevokedEvent, id=key.id, reason=reason)
+        context.hub.tell(RevokedEvent, id=key.id, reason=reason)
         return
     suspect = Suspect(
-        name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=desk.wall(), sent={}, reason=reason
+        name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=context.wall(), sent={}, reason=reason
     )
-    desk.book.add(suspect)
+    context.book.add(suspect)
     logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
-    desk.hub.tell(SuspectEvent, suspect=suspect)
+    context.hub.tell(SuspectEvent, suspect=suspect)

@@ -187,7 +187,7 @@ class TicketWork:
         return record is not None and record.key is not None and record.key.id == key.id
 
     def _suspect(self, key: CreatedKey, reason: str) -> Suspect:
-        wall = self._issuer._core.desk.wall
+        wall = self._issuer._context.wall
         return Suspect(
             name=key.name, tag=self._tag, id=key.id, effect=Effect.LOST, sent_at=wall(), sent={}, reason=reason
         )

@@ -71,23 +71,23 @@ class Issuer:
         if account is not None and not (isinstance(account, str) and account.split() == [account]):
             raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
         self._respan = respan
-        self._core = respan._core
+        self._context = respan._context
         self._keys = respan.temporary_keys
         self._ledger = ledger
-        lifetime, wall = self._core.lifetime, self._core.desk.wall
+        lifetime, wall = self._context.lifetime, self._context.wall
         self._delivery = Delivery(deliver, ledger, lifetime, wall) if deliver is not None else None
         self._force = force
         self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
         self._working: set[TicketWork] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._notes = Notes(self._core.lifetime)
+        self._notes = Notes(self._context.lifetime)
         self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._opened = self._closed = False
         self._over = asyncio.Event()
         self._place = account
-        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._core.lifetime) if auto_sweep else None
+        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._context.lifetime) if auto_sweep else None
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -106,7 +106,7 @@ class Issuer:
             RespanError: No key was made; see `AsyncRespan.temporary_keys.create`.
         """
         await self._open()
-        self._core.lifetime.check()
+        self._context.lifetime.check()
         keys = self._keys if deadline is UNSET else self._respan.with_options(deadline=deadline).temporary_keys
         work = TicketWork(self, ticket, Priority.INTERACTIVE, keys)
         return Issued(ticket, 0, await self._carried(work), work.replayed)
@@ -152,7 +152,7 @@ class Issuer:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
         """
         if self._closed:
-            if not self._core.lifetime.within:
+            if not self._context.lifetime.within:
                 await self._over.wait()
             return
         self._closed = True
@@ -165,7 +165,7 @@ class Issuer:
         try:
             if self._opening is not None and not self._opening.done():
                 await asyncio.wait({self._opening})  # or it would open what nobody closes
-            self._core.lifetime.finishers.discard(self.aclose)
+            self._context.lifetime.finishers.discard(self.aclose)
             self._end_rounds()
             for work in list(self._working):
                 if work.runs_here:
@@ -214,8 +214,8 @@ class Issuer:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
-            self._core.lifetime.check()  # or nobody would close the ledger again
-            self._opening = self._core.lifetime.spawn(self._open_once())
+            self._context.lifetime.check()  # or nobody would close the ledger again
+            self._opening = self._context.lifetime.spawn(self._open_once())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -238,7 +238,7 @@ class Issuer:
             await self._ledger.aclose()
             raise
         self._opened = True
-        lifetime = self._core.lifetime
+        lifetime = self._context.lifetime
         lifetime.finishers.add(self.aclose)
         if lifetime.closing:
             return  # which would wait for what goes on by itself
@@ -248,7 +248,7 @@ class Issuer:
 
     async def _seed(self) -> None:
         """Let the pace know what the last run has used up of the limit."""
-        pacer = self._core.desk.pacer
+        pacer = self._context.pacer
         limit = pacer.window.limit
         # The ledger noted when each request was sent; the server may have let it in later, and then gives its slot back
         # later.
@@ -264,7 +264,7 @@ class Issuer:
             self._look()
 
     def _end_rounds(self) -> None:
-        self._core.lifetime.closers.discard(self._end_rounds)
+        self._context.lifetime.closers.discard(self._end_rounds)
         if self._rounds is not None:
             self._rounds.cancel()
 
@@ -279,13 +279,13 @@ class Issuer:
             await self.sweep()
 
     def _account(self) -> str:
-        token = self._core.desk.token
+        token = self._context.token
         known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
         return f"{self._place or self._respan._base_url} {known}"
 
     async def _carried(self, work: TicketWork) -> CreatedKey:
         # Nothing is discarded: whatever key arrives is its ticket's.
-        return await carry(work, work.keys._options.deadline, self._core.lifetime, lambda _: None)
+        return await carry(work, work.keys._options.deadline, self._context.lifetime, lambda _: None)
 
     async def _begin(self, work: TicketWork) -> None:
         """Note that a ticket is being worked on, once no other call works on it."""

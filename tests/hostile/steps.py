@@ -51,7 +51,7 @@ class World:
     @property
     def connections(self) -> int:
         """Count the connections that are in use."""
-        session = self.respan._core.desk.transport._session
+        session = self.respan._context.transport._session
         connector: Any = session.connector if session is not None else None
         return len(connector._acquired) if connector is not None else 0
 
@@ -294,20 +294,20 @@ async def check_closed(world: World) -> None:
     await world.fake.settle()
     check_idle(world)
     check_keys(world)
-    session = world.respan._core.desk.transport._session
+    session = world.respan._context.transport._session
     assert session is None or session.closed
 
 
 def check_idle(world: World) -> None:
     """See that nothing is held, waited for, or under way."""
-    core = world.respan._core
+    context = world.respan._context
     pace = world.respan.pace
     assert pace.in_flight == 0
     assert not any(pace.waiting.values())
     assert world.connections == 0
-    assert core.desk.pacer._demands == set()
-    assert len(core.lifetime._tasks) <= (len(core.desk.book) > 0)  # the sweep that waits for its time
-    assert len(core.lifetime.closers) == 1
+    assert context.pacer._demands == set()
+    assert len(context.lifetime._tasks) <= (len(context.book) > 0)  # the sweep that waits for its time
+    assert len(context.lifetime.closers) == 1
 
 
 def check_keys(world: World) -> None:

@@ -63,8 +63,8 @@ class World:
     def keys(self, **options: Any) -> TemporaryKeys:
         """Give the operations by that wall clock."""
         respan = self.respan.with_options(**options)
-        core = respan._core
-        return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=self.wall)), respan._options)
+        context = respan._context
+        return TemporaryKeys(attrs.evolve(context, wall=self.wall), respan._options)
 
 
 @contextlib.asynccontextmanager

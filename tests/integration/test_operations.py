@@ -47,8 +47,8 @@ def keys(respan: AsyncRespan) -> TemporaryKeys:
 
 def on_the_servers_clock(respan: AsyncRespan, fake: FakeRespan) -> TemporaryKeys:
     """Give a client's operations with the wall clock of a server in virtual time."""
-    core = respan._core
-    return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=fake.now)), respan._options)
+    context = respan._context
+    return TemporaryKeys(attrs.evolve(context, wall=fake.now), respan._options)
 
 
 # -------------------------------------------------------------------- create

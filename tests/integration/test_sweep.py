@@ -81,8 +81,8 @@ class World:
 
     def with_clock(self) -> TemporaryKeys:
         """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
-        core = self.respan._core
-        return TemporaryKeys(attrs.evolve(core, desk=attrs.evolve(core.desk, wall=self.fake.now)), self.respan._options)
+        context = self.respan._context
+        return TemporaryKeys(attrs.evolve(context, wall=self.fake.now), self.respan._options)
 
 
 @contextlib.asynccontextmanager
@@ -353,7 +353,7 @@ async def test_a_key_that_is_used_at_the_last_moment_stays(world: World) -> None
 
     async with AsyncRespan(world.fake.api_key, base_url=world.fake.url, tag_names=True, hooks=[on_list]) as other:
         for suspect in world.respan.suspects:
-            other._core.desk.book.add(suspect)
+            other._context.book.add(suspect)
         report = await other.temporary_keys.sweep(grace=0)
 
     assert report.revoked == ()
@@ -455,8 +455,8 @@ async def test_it_stops_when_it_may_not_list(world: World, fault: str, caplog: p
 async def test_it_ends_with_the_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A session of the user's own that was closed is not asked again and again."""
     await world.leave()
-    assert world.respan._core.desk.transport._session is not None
-    await world.respan._core.desk.transport._session.close()
+    assert world.respan._context.transport._session is not None
+    await world.respan._context.transport._session.close()
     with caplog.at_level(logging.INFO, "respan_async"):
         await asyncio.sleep(2 * HOUR)
 

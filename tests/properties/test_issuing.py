@@ -261,9 +261,9 @@ class Issuing(RuleBasedStateMachine):
         async def sweeping() -> None:
             worker = await self._worker(name)
             await worker.issuer.counts()
-            desk = worker.respan._core.desk
+            context = worker.respan._context
             keys = OldList(SweepKeys(worker.respan.temporary_keys), self._old)
-            await sweep(keys, worker.issuer, desk.hub, desk.wall, 0)
+            await sweep(keys, worker.issuer, context.hub, context.wall, 0)
 
         self._run(sweeping())
 
@@ -275,7 +275,7 @@ class Issuing(RuleBasedStateMachine):
 
 async def die(worker: Worker) -> None:
     """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
-    ledger, core = worker.ledger, worker.respan._core
+    ledger, context = worker.ledger, worker.respan._context
     if ledger._heart is not None:
         ledger._heart.cancel()
     if ledger._writer is not None:
@@ -285,11 +285,11 @@ async def die(worker: Worker) -> None:
         os.close(lock._descriptor)
         lock._descriptor = -1
     ledger._owner = 0
-    core.lifetime.close()
-    core.desk.pacer.close()
+    context.lifetime.close()
+    context.pacer.close()
     with contextlib.suppress(LedgerError):
-        await core.lifetime.cut()
-    await core.desk.transport.aclose()
+        await context.lifetime.cut()
+    await context.transport.aclose()
 
 
 def test_two_workers_and_a_bad_server_keep_to_the_model() -> None:
