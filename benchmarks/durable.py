@@ -116,7 +116,7 @@ async def _pairs(concurrent: int, count: int, folder: Path) -> float:
         for number in numbers:
             ticket = ours.ticket(number)
             intent = Intent(tag=f"tag-{number}", name="tenant", sent={"name": "tenant"}, sent_at=time.time())
-            epoch = await ledger.intend(ticket, intent)
+            epoch = await ledger.claim_attempt(ticket, intent)
             key = CreatedKey(id=f"key-{number}", api_key=Secret(_SECRET))
             assert await ledger.record(ticket.id, epoch, intent.tag, key)
 

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from respan_async._calls.lifecycle import Lifetime, being_cancelled
+from respan_async._calls.lifecycle import Lifecycle, being_cancelled
 from respan_async._pacing.pacer import Pacer
 from respan_async.errors import (
     AuthenticationError,
@@ -53,7 +53,7 @@ class Batch(Generic[Item]):
         discard: Callable[[CreatedKey], None],
         *,
         pacer: Pacer,
-        lifetime: Lifetime,
+        lifecycle: Lifecycle,
         max_in_flight: int,
         ordered: bool,
         prepare: Callable[[], Awaitable[None]] | None = None,
@@ -62,7 +62,7 @@ class Batch(Generic[Item]):
         self._start = start
         self._discard = discard
         self._pacer = pacer
-        self._lifetime = lifetime
+        self._lifecycle = lifecycle
         self._max_in_flight = max_in_flight
         self._ordered = ordered
         self._prepare = prepare
@@ -97,7 +97,7 @@ class Batch(Generic[Item]):
     async def __aenter__(self) -> Self:
         if self._entered:
             raise ClientStateError("a batch runs once; make another for another run")
-        self._lifetime.check()
+        self._lifecycle.check()
         self._entered = True
         if self._prepare is not None:
             await self._prepare()
@@ -107,11 +107,11 @@ class Batch(Generic[Item]):
             self._plain = iter(self._items)
         self._began = asyncio.get_running_loop().time()
         self._refused_before = self._pacer.refused
-        self._demand = self._pacer.demand()
+        self._pending_work = self._pacer.announce()
         self._announce()
-        self._lifetime.closers.add(self._client_closed)
+        self._lifecycle.closers.add(self._client_closed)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
-            worker = self._lifetime.spawn(self._work())
+            worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
         if not self._workers:
@@ -252,7 +252,7 @@ class Batch(Generic[Item]):
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
-            return Failed(item, index, work.given_up())
+            return Failed(item, index, work.abandoned_error())
         finally:
             self._working.pop(index, None)
         return Issued(item, index, key, work.replayed)
@@ -336,9 +336,9 @@ class Batch(Generic[Item]):
     def _announce(self) -> None:
         """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
         if self._exhausted:
-            self._demand.more = 0
+            self._pending_work.more = 0
         elif self._total is not None:
-            self._demand.more = max(self._total - self._taken, 0)
+            self._pending_work.more = max(self._total - self._taken, 0)
 
     def _worker_over(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
@@ -354,8 +354,8 @@ class Batch(Generic[Item]):
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
         self._ended = asyncio.get_running_loop().time()
-        self._pacer.withdraw(self._demand)
-        self._lifetime.closers.discard(self._client_closed)
+        self._pacer.withdraw(self._pending_work)
+        self._lifecycle.closers.discard(self._client_closed)
         # In order, a gap is left by an item that never had an outcome; what came after it still counts.
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 

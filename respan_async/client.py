@@ -1,4 +1,4 @@
-"""The client: its settings, its lifetime, and how its parts are put together. No HTTP here."""
+"""The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import aiohttp
 import attrs
 
 from respan_async._calls.context import ClientContext
-from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -21,11 +21,11 @@ from respan_async._calls.settings import (
     checked_priority,
     checked_url,
     checked_window,
+    headers_as_secrets,
     options_of,
     token_source,
-    veiled_headers,
 )
-from respan_async._calls.suspects import SuspectBook
+from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import AutoSweep
 from respan_async._http.session import check_session
 from respan_async._http.transport import Transport
@@ -34,11 +34,11 @@ from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
 from respan_async.errors import ConfigurationError, Suspect
-from respan_async.events import Event, Hook, Hub, SuspectEvent, logger
+from respan_async.events import Event, EventDispatcher, Hook, SuspectEvent, logger
 from respan_async.keys import TemporaryKeys
 from respan_async.models import UNSET, Maybe
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource, veiled
+from respan_async.secret import Secret, TokenSource, as_secret
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +106,7 @@ class AsyncRespan:
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
-        source = token_source(api_key := cast("Secret | TokenSource | None", veiled(api_key)))
+        source = token_source(api_key := cast("Secret | TokenSource | None", as_secret(api_key)))
         if session is not None:
             check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
@@ -116,27 +116,29 @@ class AsyncRespan:
         self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
-        book = SuspectBook()
-        lifetime = Lifetime()
+        suspects = InMemorySuspectStore()
+        lifecycle = Lifecycle()
         # The sweep hears of suspects as any hook does.
-        hub = Hub((*checked_hooks(hooks), self._heard) if tag_names else checked_hooks(hooks), _now)
+        dispatcher = EventDispatcher(
+            (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
+        )
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
         self._context = ClientContext(
             transport=Transport(self._base_url, session),
             pacer=pacer,
-            hub=hub,
+            dispatcher=dispatcher,
             token=source,
-            book=book,
-            wall=_now,
-            lifetime=lifetime,
+            suspects=suspects,
+            clock=_now,
+            lifecycle=lifecycle,
             tag_names=tag_names,
         )
         pacer.on_pause = self._context.paused
         self.temporary_keys = TemporaryKeys(self._context, self._options)
         lowest = TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-        self._auto_sweep = AutoSweep(lowest.sweep, book.pending, lifetime)
+        self._auto_sweep = AutoSweep(lowest.sweep, suspects.pending, lifecycle)
 
-    def _heard(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         if isinstance(event, SuspectEvent):
             self._auto_sweep.wake()
 
@@ -161,7 +163,7 @@ class AsyncRespan:
         Raises:
             ConfigurationError: A setting is wrong; the message names it.
         """
-        extra_headers = cast("Maybe[Mapping[str, str]]", veiled_headers(extra_headers))
+        extra_headers = cast("Maybe[Mapping[str, str]]", headers_as_secrets(extra_headers))
         view = object.__new__(AsyncRespan)
         view.__dict__.update(self.__dict__)
         old = self._options
@@ -196,7 +198,7 @@ class AsyncRespan:
     @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
-        return tuple(self._context.book)
+        return tuple(self._context.suspects)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
@@ -208,32 +210,32 @@ class AsyncRespan:
         """
         if self._is_view:
             return
-        if not self._context.lifetime.close():
+        if not self._context.lifecycle.close():
             # Somebody else is closing it. What that one waits for must not wait for that one.
-            if not self._context.lifetime.within:
-                await self._context.lifetime.closed.wait()
+            if not self._context.lifecycle.within:
+                await self._context.lifecycle.closed.wait()
             return
-        context, lifetime = self._context, self._context.lifetime
+        context, lifecycle = self._context, self._context.lifecycle
         end = asyncio.get_running_loop().time() + grace
         # The lowest class stays open: it is where keys that nobody holds are revoked.
         context.pacer.close(below=Priority.SWEEP)
         # Each of these comes to its turn, also when one before it is cancelled.
         async with contextlib.AsyncExitStack() as last:
             last.callback(self._last_word)
-            last.callback(lifetime.closed.set)
+            last.callback(lifecycle.closed.set)
             last.push_async_callback(context.transport.aclose)
             last.push_async_callback(context.pacer.window.aclose)
-            last.push_async_callback(lifetime.finish_others)
-            last.push_async_callback(lifetime.cut)
+            last.push_async_callback(lifecycle.finish_others)
+            last.push_async_callback(lifecycle.cut)
             last.callback(context.pacer.close)
-            await lifetime.finish(max(end - asyncio.get_running_loop().time(), 0.0))
+            await lifecycle.finish(max(end - asyncio.get_running_loop().time(), 0.0))
 
     def _last_word(self) -> None:
         if self.suspects:
             logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 
     async def __aenter__(self) -> Self:
-        self._context.lifetime.check()
+        self._context.lifecycle.check()
         return self
 
     async def __aexit__(
@@ -244,7 +246,7 @@ class AsyncRespan:
     def __repr__(self) -> str:
         if "_context" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
             return "<AsyncRespan not made>"
-        state = "closed" if self._context.lifetime.closing else "open"
+        state = "closed" if self._context.lifecycle.closing else "open"
         return f"<AsyncRespan {self._base_url} {state}, {self._context.pacer.in_air} in flight>"
 
 

@@ -144,7 +144,7 @@ class SweepEvent(Event):
 Hook = Callable[[Any], object]
 
 
-class Hub:
+class EventDispatcher:
     """Hand events to hooks.
 
     Args:
@@ -161,7 +161,7 @@ class Hub:
         self._wall = wall
         self._complained: set[int] = set()
 
-    def tell(self, kind: type[Event], **facts: Any) -> None:
+    def emit(self, kind: type[Event], **facts: Any) -> None:
         """Make an event and hand it to every hook."""
         if not self._hooks:
             return

@@ -10,9 +10,9 @@ import attrs
 from respan_async._calls import orphans, sweep
 from respan_async._calls.call import Call
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import CREATE, CREATE_TAGGED, DELETE, LIST, RETRIEVE, UPDATE, Journal, Plan
+from respan_async._calls.operation import CREATE, CREATE_TAGGED, DELETE, LIST, RETRIEVE, UPDATE, AttemptLog, Operation
 from respan_async._calls.pagination import Listing
-from respan_async._calls.shielding import Timed, carry
+from respan_async._calls.shielding import Timed, run_shielded
 from respan_async._calls.suspects import MAX_TAGGED_NAME, SuspectStore
 from respan_async._calls.sweep import SweepReport
 from respan_async._http import codec, protocol
@@ -87,9 +87,9 @@ class TemporaryKeys:
         given = _given(locals())
         if request is not None and given:
             raise InvalidRequestError(f"request: expected either a request or keywords, got also {', '.join(given)}")
-        self._context.lifetime.check()
+        self._context.lifecycle.check()
         call = self._creation(CreateKeyRequest(**given) if request is None else request, Priority.INTERACTIVE)
-        return await carry(call, self._options.deadline, self._context.lifetime, self._discard)
+        return await run_shielded(call, self._options.deadline, self._context.lifecycle, self._discard)
 
     def create_many(
         self,
@@ -169,7 +169,7 @@ class TemporaryKeys:
         changes = UpdateKeyRequest(**given) if request is None else request
         if not isinstance(changes, UpdateKeyRequest):
             raise InvalidRequestError(f"request: expected an UpdateKeyRequest, got {type(changes).__name__}")
-        fields = codec.fields_of(changes, self._context.wall())
+        fields = codec.fields_of(changes, self._context.clock())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
         return await self._simple(UPDATE, protocol.update(id, fields))
@@ -202,24 +202,24 @@ class TemporaryKeys:
         Returns:
             What was revoked, and which suspects are left.
         """
-        return await self._sweep(self._context.book, grace)
+        return await self._sweep(self._context.suspects, grace)
 
     # ----------------------------------------------------------------- inside
 
     async def _sweep(self, store: SuspectStore, grace: float) -> SweepReport:
         """Sweep over these suspects, until the client is closed."""
-        context, lifetime = self._context, self._context.lifetime
-        lifetime.check()
-        task = lifetime.spawn(sweep.sweep(SweepKeys(self._lowest()), store, context.hub, context.wall, grace))
+        context, lifecycle = self._context, self._context.lifecycle
+        lifecycle.check()
+        task = lifecycle.spawn(sweep.sweep(SweepKeys(self._lowest()), store, context.dispatcher, context.clock, grace))
         # Its grace may be longer than that of a client which is being closed.
-        lifetime.closers.add(task.cancel)
+        lifecycle.closers.add(task.cancel)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             task.cancel()
             raise
         finally:
-            lifetime.closers.discard(task.cancel)
+            lifecycle.closers.discard(task.cancel)
         if task.cancelled():
             raise ClientStateError("the client was closed during the sweep")
         return task.result()
@@ -245,7 +245,7 @@ class TemporaryKeys:
             start,
             discard,
             pacer=pacer,
-            lifetime=self._context.lifetime,
+            lifecycle=self._context.lifecycle,
             max_in_flight=max_in_flight,
             ordered=ordered,
             prepare=prepare,
@@ -257,30 +257,32 @@ class TemporaryKeys:
     async def _page(self, page: int, page_size: int | None) -> KeyPage:
         return await self._simple(LIST, protocol.list_page(page, page_size))
 
-    async def _simple(self, plan: Plan[T], request: protocol.Request) -> T:
+    async def _simple(self, operation: Operation[T], request: protocol.Request) -> T:
         """Make a call that may be repeated without harm."""
-        self._context.lifetime.check()
-        call = Call(self._context, plan, request, self._options)
-        return await carry(call, self._options.deadline, self._context.lifetime, lambda _: None, needed=plan.changes)
+        self._context.lifecycle.check()
+        call = Call(self._context, operation, request, self._options)
+        return await run_shielded(
+            call, self._options.deadline, self._context.lifecycle, lambda _: None, needed=operation.changes
+        )
 
     def _work(self, request: CreateKeyRequest) -> Work:
         call = self._creation(request, Priority.BATCH)
         deadline = self._options.deadline
-        return call if deadline is None else Timed(call, deadline, self._context.lifetime, self._discard)
+        return call if deadline is None else Timed(call, deadline, self._context.lifecycle, self._discard)
 
     def _creation(
-        self, request: CreateKeyRequest, priority: Priority, journal: Journal | None = None
+        self, request: CreateKeyRequest, priority: Priority, attempt_log: AttemptLog | None = None
     ) -> Call[CreatedKey]:
         if not isinstance(request, CreateKeyRequest):
             raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
-        tag_names = self._context.tag_names or journal is not None
+        tag_names = self._context.tag_names or attempt_log is not None
         if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
             raise InvalidRequestError(
                 f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
                 f"got {len(request.name)}"
             )
-        plan = CREATE_TAGGED if tag_names else CREATE
-        return Call(self._context, plan, request, self._options, priority, journal)
+        operation = CREATE_TAGGED if tag_names else CREATE
+        return Call(self._context, operation, request, self._options, priority, attempt_log)
 
     def _discard(self, key: CreatedKey) -> None:
         orphans.revoke(self._context, self._options, key)

@@ -85,6 +85,6 @@ class Work(Protocol):
         """Give up waiting for it; return whether it goes on, because something may have left already."""
         ...
 
-    def given_up(self) -> RespanError:
+    def abandoned_error(self) -> RespanError:
         """Return the error of work that was abandoned and did not go on."""
         ...

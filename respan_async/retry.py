@@ -75,22 +75,22 @@ class RetryPolicy:
             return False
         return not creates or error.effect is Effect.NONE or self.on_unknown == "replace"
 
-    def exhausted(self, tally: "Tally") -> bool:
+    def exhausted(self, counts: "AttemptCounts") -> bool:
         """Whether a call has been tried often enough."""
-        return tally.counted >= self.max_attempts or tally.refused + tally.held_back > self.max_refusals
+        return counts.counted >= self.max_attempts or counts.refused + counts.held_back > self.max_refusals
 
-    def wait(self, error: RespanError, tally: "Tally") -> float:
+    def wait(self, error: RespanError, counts: "AttemptCounts") -> float:
         """Return the seconds to wait before trying again."""
         asked = retry_after_of(error)
         if asked is not None:
             return asked + random.uniform(0.0, self.initial)  # noqa: S311  jitter is no secret
         # A float power: a whole one of a large exponent would be computed digit by digit.
-        doublings = float(min(max(tally.counted + tally.refused - 1, 0), 60))
+        doublings = float(min(max(counts.counted + counts.refused - 1, 0), 60))
         return random.uniform(0.0, min(self.maximum, self.initial * 2.0**doublings))  # noqa: S311  as above
 
     def retrying(
         self,
-        tally: "Tally",
+        counts: "AttemptCounts",
         *,
         creates: bool,
         sleep: Callable[[float], Awaitable[None]],
@@ -99,7 +99,7 @@ class RetryPolicy:
         """Return the tenacity object that repeats one call, whose attempts *return* their errors.
 
         Args:
-            tally: What the attempts add themselves to.
+            counts: What the attempts add themselves to.
             creates: The call makes a key.
             sleep: Waits.
             before_sleep: Told the failure and the seconds, before each wait.
@@ -112,8 +112,8 @@ class RetryPolicy:
 
         return _t.AsyncRetrying(
             retry=_t.retry_if_result(lambda r: isinstance(r, RespanError) and self.wants(r, creates=creates)),
-            stop=lambda _: self.exhausted(tally),
-            wait=lambda state: self.wait(failure(state), tally),
+            stop=lambda _: self.exhausted(counts),
+            wait=lambda state: self.wait(failure(state), counts),
             sleep=sleep,
             before_sleep=lambda state: before_sleep(failure(state), state.upcoming_sleep),
             retry_error_callback=failure,
@@ -121,7 +121,7 @@ class RetryPolicy:
 
 
 @attrs.define
-class Tally:
+class AttemptCounts:
     """How often a call has been tried.
 
     Attributes:

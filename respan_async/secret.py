@@ -86,25 +86,25 @@ class Secret:
         raise TypeError("a Secret is not pickled or copied; store secret.reveal() where secrets belong")
 
 
-class Sealed(bytes):
+class SecretBytes(bytes):
     """Bytes on their way to where secrets belong, which do not show themselves in a traceback's locals for one."""
 
     def __repr__(self) -> str:
-        return "Sealed(***)"
+        return "SecretBytes(***)"
 
     __str__ = __repr__
 
     def __getitem__(self, place: Any) -> Any:
         # Some that show values cut them first.
         part = super().__getitem__(place)
-        return Sealed(part) if isinstance(part, bytes) else part
+        return SecretBytes(part) if isinstance(part, bytes) else part
 
 
 TokenSource = Callable[[], Awaitable[Secret | str]]
 """Asked for the token before each request."""
 
 
-def veiled(token: object) -> object:
+def as_secret(token: object) -> object:
     """Return a text as a `Secret`, so that no traceback with locals shows it from here on; anything else as it is."""
     return Secret(token) if isinstance(token, str) and token else token
 
@@ -115,7 +115,7 @@ def usable_token(token: object) -> Secret:
     Raises:
         ConfigurationError: It is none that an Authorization header can carry.
     """
-    token = veiled(token)
+    token = as_secret(token)
     if not isinstance(token, Secret):
         got = "an empty string" if token == "" else type(token).__name__
         raise ConfigurationError(f"api_key: expected a non-empty string or Secret, got {got}")

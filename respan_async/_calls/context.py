@@ -5,12 +5,12 @@ from datetime import datetime
 
 import attrs
 
-from respan_async._calls.lifecycle import Lifetime
-from respan_async._calls.suspects import SuspectBook
+from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority
-from respan_async.events import Hub, PauseEvent, logger
+from respan_async.events import EventDispatcher, PauseEvent, logger
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret, TokenSource
 
@@ -41,21 +41,21 @@ class ClientContext:
     Attributes:
         transport: Sends.
         pacer: Says when.
-        hub: Tells the hooks.
+        dispatcher: Tells the hooks.
         token: Gives the bearer token for each request.
-        book: Where suspects are remembered.
-        wall: The wall clock, aware.
-        lifetime: Where and until when the client may be used.
+        suspects: Where suspects are remembered.
+        clock: The wall clock, aware.
+        lifecycle: Where and until when the client may be used.
         tag_names: Every name that is sent carries a fresh random tag.
     """
 
     transport: Transport
     pacer: Pacer
-    hub: Hub
+    dispatcher: EventDispatcher
     token: Secret | TokenSource
-    book: SuspectBook
-    wall: Callable[[], datetime]
-    lifetime: Lifetime
+    suspects: InMemorySuspectStore
+    clock: Callable[[], datetime]
+    lifecycle: Lifecycle
     tag_names: bool
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
@@ -63,4 +63,4 @@ class ClientContext:
         limit = self.pacer.window.limit
         said = str(limit) if limit else None
         logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
-        self.hub.tell(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+        self.dispatcher.emit(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)

@@ -17,7 +17,7 @@ def being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-class Lifetime:
+class Lifecycle:
     """Know where a client may be used, and what it still has under way by itself."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @attrs.define(kw_only=True)
-class Draft:
+class PreparedRequest:
     """One attempt, ready to be sent.
 
     Attributes:
@@ -30,10 +30,10 @@ class Draft:
     tag: str | None = None
 
 
-class Journal(Protocol):
+class AttemptLog(Protocol):
     """Where the attempts of a call are noted, when more than this process's memory is to know of them."""
 
-    async def intend(self, draft: Draft, sent_at: datetime) -> None:
+    async def claim_attempt(self, prepared: PreparedRequest, sent_at: datetime) -> None:
         """Note an attempt, after its slot and its tag, and before any byte may leave."""
         ...
 
@@ -41,51 +41,51 @@ class Journal(Protocol):
         """Whether the attempt may still be sent, asked when its first byte is about to leave."""
         ...
 
-    def void(self, draft: Draft) -> None:
+    def mark_void(self, prepared: PreparedRequest) -> None:
         """Note that an attempt is proven to have left nothing."""
         ...
 
-    def doubt(self, suspect: Suspect) -> None:
+    def mark_suspect(self, suspect: Suspect) -> None:
         """Note that an attempt may have left a key."""
         ...
 
 
-def _as_it_is(subject: Any, _: datetime) -> Draft:
-    return Draft(request=subject)
+def _as_it_is(subject: Any, _: datetime) -> PreparedRequest:
+    return PreparedRequest(request=subject)
 
 
 @attrs.frozen(kw_only=True)
-class Plan(Generic[T]):
+class Operation(Generic[T]):
     """A kind of call.
 
     Attributes:
-        operation: The name of the operation.
+        name: The name of the operation.
         model: What a good answer is read as; None when its body does not matter.
-        draft: Makes each attempt afresh, out of what the call is about and the time (aware).
+        prepare: Makes each attempt afresh, out of what the call is about and the time (aware).
     """
 
-    operation: str
+    name: str
     model: type[T] | None
-    draft: Callable[[Any, datetime], Draft] = _as_it_is
+    prepare: Callable[[Any, datetime], PreparedRequest] = _as_it_is
 
     @property
     def changes(self) -> bool:
         """Whether the server is another than before once an attempt has reached it."""
-        return self.operation not in ("list", "retrieve")
+        return self.name not in ("list", "retrieve")
 
 
-def _draft(request: CreateKeyRequest, now: datetime) -> Draft:
+def _prepare_create(request: CreateKeyRequest, now: datetime) -> PreparedRequest:
     """Write one attempt: its expiry counts from now."""
     fields = _fields(request, now)
-    return Draft(request=protocol.create(fields), fields=fields)
+    return PreparedRequest(request=protocol.create(fields), fields=fields)
 
 
-def _tagged_draft(request: CreateKeyRequest, now: datetime) -> Draft:
+def _prepare_tagged_create(request: CreateKeyRequest, now: datetime) -> PreparedRequest:
     """Write one attempt, with a tag of its own."""
     fields = _fields(request, now)
     tag = new_tag()
     fields["name"] = tagged(request.name or "", tag)
-    return Draft(request=protocol.create(fields), fields=fields, tag=tag)
+    return PreparedRequest(request=protocol.create(fields), fields=fields, tag=tag)
 
 
 def _fields(request: CreateKeyRequest, now: datetime) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def _fields(request: CreateKeyRequest, now: datetime) -> dict[str, Any]:
     return fields
 
 
-CREATE: Final = Plan(operation="create", model=CreatedKey, draft=_draft)
-CREATE_TAGGED: Final = Plan(operation="create", model=CreatedKey, draft=_tagged_draft)
-LIST: Final = Plan(operation="list", model=KeyPage)
-RETRIEVE: Final = Plan(operation="retrieve", model=TemporaryKey)
-UPDATE: Final = Plan(operation="update", model=TemporaryKey)
-DELETE: Final[Plan[None]] = Plan(operation="delete", model=None)
+CREATE: Final = Operation(name="create", model=CreatedKey, prepare=_prepare_create)
+CREATE_TAGGED: Final = Operation(name="create", model=CreatedKey, prepare=_prepare_tagged_create)
+LIST: Final = Operation(name="list", model=KeyPage)
+RETRIEVE: Final = Operation(name="retrieve", model=TemporaryKey)
+UPDATE: Final = Operation(name="update", model=TemporaryKey)
+DELETE: Final[Operation[None]] = Operation(name="delete", model=None)

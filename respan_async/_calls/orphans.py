@@ -25,7 +25,7 @@ def revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
         key: The key.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
-    revoking = context.lifetime.spawn(_revoke(context, options, key))
+    revoking = context.lifecycle.spawn(_revoke(context, options, key))
     # Told here, because a task that is cancelled before its first step has no chance to.
     revoking.add_done_callback(partial(_tell, context, key))
 
@@ -39,11 +39,11 @@ def _tell(context: ClientContext, key: CreatedKey, revoking: asyncio.Task[None])
     reason = "its caller was gone when it arrived"
     if not revoking.cancelled() and revoking.exception() is None:
         logger.info("revoked key %s: %s", key.id, reason)
-        context.hub.tell(RevokedEvent, id=key.id, reason=reason)
+        context.dispatcher.emit(RevokedEvent, id=key.id, reason=reason)
         return
     suspect = Suspect(
-        name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=context.wall(), sent={}, reason=reason
+        name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=context.clock(), sent={}, reason=reason
     )
-    context.book.add(suspect)
+    context.suspects.add(suspect)
     logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
-    context.hub.tell(SuspectEvent, suspect=suspect)
+    context.dispatcher.emit(SuspectEvent, suspect=suspect)

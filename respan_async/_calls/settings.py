@@ -18,7 +18,7 @@ from respan_async._pacing.slots import Priority
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource, usable_token, veiled
+from respan_async.secret import Secret, TokenSource, as_secret, usable_token
 
 DEFAULT_BASE_URL: Final = "https://api.respan.ai"
 
@@ -43,7 +43,7 @@ def token_source(api_key: object) -> Secret | TokenSource:
     if callable(api_key):
         return cast("TokenSource", api_key)
     if api_key is None:
-        api_key = veiled(os.environ.get("RESPAN_API_KEY") or None)
+        api_key = as_secret(os.environ.get("RESPAN_API_KEY") or None)
     if api_key is None:
         raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
     return usable_token(api_key)
@@ -160,14 +160,14 @@ def checked_priority(name: str) -> Priority:
         raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
 
 
-def veiled_headers(headers: object) -> object:
+def headers_as_secrets(headers: object) -> object:
     """Return headers with their values as secrets, so that no traceback with locals shows them from here on."""
-    return {name: veiled(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
+    return {name: as_secret(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, Secret | str], ...]:
     """Return headers, whose values may be secrets; an empty one is a text."""
-    headers = veiled_headers(headers)
+    headers = headers_as_secrets(headers)
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
     for name, value in headers.items():

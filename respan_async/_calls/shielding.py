@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.lifecycle import Lifecycle
 from respan_async.errors import RespanError
 
 T = TypeVar("T")
@@ -32,19 +32,19 @@ class Carried(Protocol[T_co]):
         """Give up whoever awaits it; return whether it goes on, because something may have left already."""
         ...
 
-    def given_up(self) -> RespanError:
+    def abandoned_error(self) -> RespanError:
         """Return the error of a call that was abandoned, or cut, and did not go on."""
         ...
 
-    def overdue(self) -> RespanError:
+    def deadline_error(self) -> RespanError:
         """Return the error of a call whose time ran out while it was in the air."""
         ...
 
 
-async def carry(
+async def run_shielded(
     call: Carried[T],
     deadline: float | None,
-    lifetime: Lifetime,
+    lifecycle: Lifecycle,
     discard: Callable[[T], None],
     *,
     needed: bool = True,
@@ -54,7 +54,7 @@ async def carry(
     Args:
         call: The call.
         deadline: Seconds for all of it, or None.
-        lifetime: Where its task belongs.
+        lifecycle: Where its task belongs.
         discard: Given a result that nobody is left to take.
         needed: Whether closing the client waits for a call whose caller is gone. Without, it goes on until then, for
             the pace, which counts a request rightly when it knows when the answer came.
@@ -79,25 +79,25 @@ async def carry(
         else:
             task.add_done_callback(over)
             if not needed:
-                lifetime.release(task)
+                lifecycle.release(task)
 
     def over(_: asyncio.Task[None]) -> None:
         for result in results:
             discard(result)
 
-    task = lifetime.spawn(run())
+    task = lifecycle.spawn(run())
     try:
         await asyncio.wait({task}, timeout=deadline)
     except asyncio.CancelledError:
         leave()
         raise
     if not task.done():
-        error = call.overdue()
+        error = call.deadline_error()
         leave()
         raise error
     if task.cancelled() and not results:
         # Cut, when the client was closed and its grace was over. Nobody cancelled whoever awaits this.
-        raise call.given_up()
+        raise call.abandoned_error()
     if not results:
         task.result()  # raises
     return results[0]
@@ -108,27 +108,27 @@ class Timed(Generic[T]):
 
     Args:
         call: The call.
-        deadline: As for `carry`.
-        lifetime: As for `carry`.
-        discard: As for `carry`.
+        deadline: As for `run_shielded`.
+        lifecycle: As for `run_shielded`.
+        discard: As for `run_shielded`.
     """
 
     replayed = False
 
-    def __init__(self, call: Carried[T], deadline: float, lifetime: Lifetime, discard: Callable[[T], None]) -> None:
+    def __init__(self, call: Carried[T], deadline: float, lifecycle: Lifecycle, discard: Callable[[T], None]) -> None:
         self._call = call
         self._deadline = deadline
-        self._lifetime = lifetime
+        self._lifecycle = lifecycle
         self._discard = discard
 
     async def run(self) -> T:
         """See the call through."""
-        return await carry(self._call, self._deadline, self._lifetime, self._discard)
+        return await run_shielded(self._call, self._deadline, self._lifecycle, self._discard)
 
     def abandon(self) -> bool:
         """Give up whoever awaits it; return whether it goes on."""
         return self._call.abandon()
 
-    def given_up(self) -> RespanError:
+    def abandoned_error(self) -> RespanError:
         """Return the error of a call that was abandoned."""
-        return self._call.given_up()
+        return self._call.abandoned_error()

@@ -43,16 +43,16 @@ class SuspectStore(Protocol):
         """Return all suspects."""
         ...
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
         ...
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+    async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
         """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
         ...
 
 
-class SuspectBook:
+class InMemorySuspectStore:
     """Suspects in this process's memory."""
 
     def __init__(self) -> None:
@@ -72,12 +72,12 @@ class SuspectBook:
         """Return all suspects."""
         return tuple(self._suspects)
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
         # Every attempt has a tag of its own, and an attempt that became a suspect has handed out nothing.
         return False
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+    async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
         """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
         # Two sweeps at once, or two keys with one tag, may let go of the same one.
         if suspect not in self._suspects:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 
 import attrs
 
-from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.suspects import SuspectStore, expires_at
 from respan_async._http import codec
 from respan_async.errors import (
@@ -34,7 +34,7 @@ from respan_async.errors import (
     RespanError,
     Suspect,
 )
-from respan_async.events import Hub, RevokedEvent, SweepEvent, logger
+from respan_async.events import EventDispatcher, RevokedEvent, SweepEvent, logger
 from respan_async.models import TemporaryKey
 
 GRACE: Final = 60.0
@@ -82,15 +82,15 @@ class SweepReport:
 
 
 async def sweep(
-    keys: Keys, store: SuspectStore, hub: Hub, wall: Callable[[], datetime], grace: float = GRACE
+    keys: Keys, store: SuspectStore, dispatcher: EventDispatcher, clock: Callable[[], datetime], grace: float = GRACE
 ) -> SweepReport:
     """Look for the keys of all suspects once, and revoke those that are proven.
 
     Args:
         keys: Reads and revokes.
         store: Where the suspects are kept.
-        hub: Tells the hooks.
-        wall: The wall clock, aware.
+        dispatcher: Tells the hooks.
+        clock: The wall clock, aware.
         grace: Seconds to let pass after the last suspect's attempt, before the list is read.
 
     Raises:
@@ -98,26 +98,26 @@ async def sweep(
     """
     # What cannot be looked for, or has long been dead by any clock, need not be looked for.
     gone, suspects = _parted(
-        await store.pending(), lambda it: _has_died(it, wall(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
+        await store.pending(), lambda it: _has_died(it, clock(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
     )
-    expired = [suspect for suspect in gone if await store.settle(suspect, revoked=False)]
+    expired = [suspect for suspect in gone if await store.close_suspect(suspect, revoked=False)]
     revoked: dict[str, Suspect] = {}
     failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
         try:
-            await _revoke(suspect.id or "", suspect, keys, store, hub, revoked)
+            await _revoke(suspect.id or "", suspect, keys, store, dispatcher, revoked)
         except (APIStatusError, InvalidRequestError) as error:
             failure = failure or error  # about this one key; the others are revoked all the same
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
-        dead, alive = _parted(tagged, lambda it: _has_died(it, wall(), AFTER_EXPIRY))
-        await _wait_out(alive, grace, wall)
+        dead, alive = _parted(tagged, lambda it: _has_died(it, clock(), AFTER_EXPIRY))
+        await _wait_out(alive, grace, clock)
         for key_id, suspect in await _proven(tagged, keys, store):
             if await _still(key_id, suspect, keys):
-                await _revoke(key_id, suspect, keys, store, hub, revoked)
-        expired += [suspect for suspect in dead if await store.settle(suspect, revoked=False)]
+                await _revoke(key_id, suspect, keys, store, dispatcher, revoked)
+        expired += [suspect for suspect in dead if await store.close_suspect(suspect, revoked=False)]
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
-    hub.tell(SweepEvent, revoked=len(report.revoked), left=len(report.left))
+    dispatcher.emit(SweepEvent, revoked=len(report.revoked), left=len(report.left))
     if failure is not None:
         raise failure
     return report
@@ -138,12 +138,12 @@ def _has_died(suspect: Suspect, now: datetime, since: timedelta) -> bool:
     return end is not None and end + since < now
 
 
-async def _wait_out(suspects: Sequence[Suspect], grace: float, wall: Callable[[], datetime]) -> None:
+async def _wait_out(suspects: Sequence[Suspect], grace: float, clock: Callable[[], datetime]) -> None:
     if not suspects:
         return
     youngest = max(suspect.sent_at for suspect in suspects)
     # Bounded by the grace itself: a wall clock that was set back must not make it longer.
-    await asyncio.sleep(min(max(grace - (wall() - youngest).total_seconds(), 0.0), grace))
+    await asyncio.sleep(min(max(grace - (clock() - youngest).total_seconds(), 0.0), grace))
 
 
 async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[str, Suspect]]:
@@ -152,7 +152,7 @@ async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) 
     found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
     async for key in keys.every():
         suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
-        if suspect is not None and is_left_by(suspect, key) and not await store.holds(key.id):
+        if suspect is not None and is_left_by(suspect, key) and not await store.owns_key(key.id):
             found[key.id] = suspect
     return list(found.items())
 
@@ -166,14 +166,19 @@ async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
 
 
 async def _revoke(
-    key_id: str, suspect: Suspect, keys: Keys, store: SuspectStore, hub: Hub, revoked: dict[str, Suspect]
+    key_id: str,
+    suspect: Suspect,
+    keys: Keys,
+    store: SuspectStore,
+    dispatcher: EventDispatcher,
+    revoked: dict[str, Suspect],
 ) -> None:
     await keys.revoke(key_id)
-    if not await store.settle(suspect, revoked=True) and suspect not in revoked.values():
+    if not await store.close_suspect(suspect, revoked=True) and suspect not in revoked.values():
         return  # another sweep was faster; a suspect of this one may have left two keys
     revoked[key_id] = suspect
     logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
-    hub.tell(RevokedEvent, id=key_id, reason=suspect.reason)
+    dispatcher.emit(RevokedEvent, id=key_id, reason=suspect.reason)
 
 
 def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:
@@ -212,7 +217,7 @@ class AutoSweep:
     Args:
         once: Sweeps once.
         pending: Returns the suspects there are.
-        lifetime: Where the task belongs.
+        lifecycle: Where the task belongs.
         every: Seconds between two sweeps.
     """
 
@@ -220,25 +225,25 @@ class AutoSweep:
         self,
         once: Callable[[], Awaitable[object]],
         pending: Callable[[], Awaitable[Sequence[Suspect]]],
-        lifetime: Lifetime,
+        lifecycle: Lifecycle,
         every: float = EVERY,
     ) -> None:
         self._once = once
         self._pending = pending
-        self._lifetime = lifetime
+        self._lifecycle = lifecycle
         self._every = every
         self._task: asyncio.Task[None] | None = None
         self._woken = self._refused = False
         self._last = -math.inf
-        lifetime.closers.add(self._stop)
+        lifecycle.closers.add(self._stop)
 
     def wake(self) -> None:
         """There may be a suspect."""
         self._woken = True
-        if self._refused or self._lifetime.closing or (self._task is not None and not self._task.done()):
+        if self._refused or self._lifecycle.closing or (self._task is not None and not self._task.done()):
             return
         # In a context of its own: it outlives the call that has left the suspect.
-        self._task = self._lifetime.spawn(self._run(), contextvars.Context())
+        self._task = self._lifecycle.spawn(self._run(), contextvars.Context())
 
     def _stop(self) -> None:
         if self._task is not None:

@@ -1,4 +1,4 @@
-"""The protocol, without I/O: a call becomes a `Request`; an `Answer`, or none, becomes a value or an error.
+"""The protocol, without I/O: a call becomes a `Request`; a `Response` or a `TransportFailure` becomes a value or error.
 
 The failure table of this library is `_meaning`: what each thing that can happen to a request means for what exists
 on the server. Nothing else in the library looks at a status code to decide that.
@@ -49,7 +49,7 @@ class Request:
 
 
 @attrs.define
-class Answer:
+class Response:
     """An answer of which at least the status is certain.
 
     Attributes:
@@ -68,7 +68,7 @@ class Answer:
 
 
 @attrs.frozen
-class NoAnswer:
+class TransportFailure:
     """No whole answer came.
 
     Attributes:
@@ -127,24 +127,24 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
-def _meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
-        case NoAnswer(left=False):
+        case TransportFailure(left=False):
             meaning = Effect.NONE, True
-        case NoAnswer(not_http=True):
+        case TransportFailure(not_http=True):
             meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
-        case NoAnswer(status=status):
+        case TransportFailure(status=status):
             meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
-        case Answer(status=408):
+        case Response(status=408):
             meaning = Effect.UNKNOWN, True
-        case Answer(status=429 | 425):
+        case Response(status=429 | 425):
             meaning = Effect.NONE, True  # refused before anything is made
-        case Answer(status=status) if 200 <= status < 300:
+        case Response(status=status) if 200 <= status < 300:
             meaning = Effect.LOST, False  # a changed server must not cost five keys a call
-        case Answer(status=status) if status < 400:
+        case Response(status=status) if status < 400:
             meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
-        case Answer(status=status) if status < 500:
+        case Response(status=status) if status < 500:
             meaning = Effect.NONE, False
         case _:
             meaning = Effect.UNKNOWN, True
@@ -152,26 +152,26 @@ def _meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]
     if request.method == "GET":
         effect = Effect.NONE
     elif request.operation != "create" and effect is Effect.LOST:
-        effect = Effect.UNKNOWN if isinstance(result, NoAnswer) else Effect.NONE
+        effect = Effect.UNKNOWN if isinstance(result, TransportFailure) else Effect.NONE
     return effect, retryable
 
 
-def is_success(result: Answer | NoAnswer) -> TypeGuard[Answer]:
+def is_success(result: Response | TransportFailure) -> TypeGuard[Response]:
     """Whether the server did what was asked, as far as the status tells, and the answer can be read."""
-    return isinstance(result, Answer) and 200 <= result.status < 300 and not result.oversize
+    return isinstance(result, Response) and 200 <= result.status < 300 and not result.oversize
 
 
-def is_refusal(result: Answer | NoAnswer) -> bool:
+def is_refusal(result: Response | TransportFailure) -> bool:
     """Whether the server turned the request away for now, before anything was made."""
-    return isinstance(result, Answer) and result.status in (429, 425)
+    return isinstance(result, Response) and result.status in (429, 425)
 
 
-def is_over_limit(result: Answer | NoAnswer) -> bool:
+def is_over_limit(result: Response | TransportFailure) -> bool:
     """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
-    return isinstance(result, Answer) and result.status == 429
+    return isinstance(result, Response) and result.status == 429
 
 
-def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, now: datetime) -> RespanError:
+def failure(request: Request, result: Response | TransportFailure, token: Secret | None, now: datetime) -> RespanError:
     """Return the error that a result which is no success amounts to.
 
     Args:
@@ -182,7 +182,7 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
     """
     effect, retryable = _meaning(request, result)
     called = f"{request.method} {request.path}"
-    if isinstance(result, NoAnswer):
+    if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
     shown = error_body.shown(result.body, token, made=result.status < 300)
@@ -207,7 +207,7 @@ def failure(request: Request, result: Answer | NoAnswer, token: Secret | None, n
     return error
 
 
-def read(request: Request, answer: Answer, model: type[T], token: Secret | None) -> T | InvalidResponseError:
+def read(request: Request, answer: Response, model: type[T], token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as `model`, or return the error of an answer that is none."""
     try:
         return codec.decode(answer.body, model)
@@ -225,7 +225,7 @@ def read(request: Request, answer: Answer, model: type[T], token: Secret | None)
     )
 
 
-def answered_id(answer: Answer) -> str | None:
+def answered_id(answer: Response) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
     try:
         data = codec.parse(answer.body)
@@ -235,7 +235,7 @@ def answered_id(answer: Answer) -> str | None:
     return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
 
 
-def retry_after(answer: Answer, now: datetime) -> float | None:
+def retry_after(answer: Response, now: datetime) -> float | None:
     """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
 
     A negative, endless or unreadable value counts as none.

@@ -22,7 +22,7 @@ HEADERS: Final = {
 class _Connector(aiohttp.TCPConnector):
     """Use no connection again on which the server spoke unasked: the next request would take that for its answer.
 
-    A `Flight` sees to that by itself, in any session; this is for requests without a body as well.
+    A `TrackedBody` sees to that by itself, in any session; this is for requests without a body as well.
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""What speaks to aiohttp: a `Request` goes out, an `Answer` or `NoAnswer` comes back.
+"""What speaks to aiohttp: a `Request` goes out, a `Response` or a `TransportFailure` comes back.
 
 Nothing is raised for what the network or the server does. That keeps aiohttp's exceptions, which hold the
 Authorization header, out of every chain of exceptions and every traceback.
@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from respan_async._http.protocol import Answer, NoAnswer, Request
+from respan_async._http.protocol import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, own_session
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
@@ -27,7 +27,7 @@ Timeout = aiohttp.ClientTimeout
 """For one attempt."""
 
 
-class Flight(aiohttp.BytesPayload):
+class TrackedBody(aiohttp.BytesPayload):
     """The body of one request, which knows whether it has begun to leave.
 
     aiohttp's exceptions do not tell. A payload does: aiohttp asks for its size when it builds the request, and has it
@@ -89,16 +89,16 @@ class Transport:
     async def send(
         self,
         request: Request,
-        flight: Flight | None,
+        tracked_body: TrackedBody | None,
         token: Secret,
         timeout: Timeout,
         extra_headers: tuple[tuple[str, Secret | str], ...] = (),
-    ) -> Answer | NoAnswer:
+    ) -> Response | TransportFailure:
         """Send one request once, and never follow a redirect.
 
         Args:
             request: What to ask.
-            flight: Its body, to be watched by the caller; None when the request has no body.
+            tracked_body: Its body, to be watched by the caller; None when the request has no body.
             token: The bearer token.
             timeout: For this one attempt.
             extra_headers: Sent besides; ours win.
@@ -116,14 +116,14 @@ class Transport:
         elif session.closed:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
-        sendings = aiohttp.UploadTracker() if flight is None else None
-        result: NoAnswer | ConfigurationError | None = None
+        sendings = aiohttp.UploadTracker() if tracked_body is None else None
+        result: TransportFailure | ConfigurationError | None = None
         response: aiohttp.ClientResponse | None = None
         try:
             response = await session.request(
                 request.method,
                 self._url(request.path),
-                data=flight,
+                data=tracked_body,
                 headers=self._headers(token, extra_headers),
                 timeout=timeout,
                 allow_redirects=False,
@@ -131,15 +131,15 @@ class Transport:
                 middlewares=(),
                 upload_tracker=sendings,
             )
-            if flight is None or not flight.recall():
+            if tracked_body is None or not tracked_body.recall():
                 return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
-            result = NoAnswer("the server spoke before it was asked", left=False)
-        except _BrokenOff as error:
-            result = _classify(error.cause, flight, error.status, _resends(sendings))
+            result = TransportFailure("the server spoke before it was asked", left=False)
+        except _TruncatedResponse as error:
+            result = _classify(error.cause, tracked_body, error.status, _resends(sendings))
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
-            result = _classify(error, flight, None, _resends(sendings))
+            result = _classify(error, tracked_body, None, _resends(sendings))
         finally:
             if response is not None:
                 # One that was read to its end has given its connection back already, and is left unharmed by this.
@@ -177,7 +177,7 @@ def _resends(sendings: aiohttp.UploadTracker | None) -> int:
     return max(0, sendings.attempts - 1) if sendings is not None else 0
 
 
-class _BrokenOff(Exception):
+class _TruncatedResponse(Exception):
     """An answer broke off after its status."""
 
     def __init__(self, status: int, cause: Exception) -> None:
@@ -186,15 +186,15 @@ class _BrokenOff(Exception):
         self.cause = cause
 
 
-def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Answer | None:
+def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
     """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
-    return Answer(response.status, response.headers, content.read_nowait(), False, resends)
+    return Response(response.status, response.headers, content.read_nowait(), False, resends)
 
 
-async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
+async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
     """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
     content = response.content
     closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
@@ -211,14 +211,14 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Answer:
             chunks.append(chunk)
             size += len(chunk)
             if size > MAX_BODY:
-                return Answer(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
+                return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
-            raise _BrokenOff(response.status, error) from None
+            raise _TruncatedResponse(response.status, error) from None
     finally:
         if closed is not None:
             closed.remove_done_callback(over)
-    return Answer(response.status, response.headers, b"".join(chunks), False, resends)
+    return Response(response.status, response.headers, b"".join(chunks), False, resends)
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
@@ -236,23 +236,27 @@ def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
 
 
 def _classify(
-    error: Exception, flight: Flight | None, status: int | None, resends: int
-) -> NoAnswer | ConfigurationError:
-    """Turn what aiohttp raised into ours. NONE needs proof: see `Flight`."""
-    facts: dict[str, Any] = {"left": flight is None or flight.may_have_left, "status": status, "resends": resends}
+    error: Exception, tracked_body: TrackedBody | None, status: int | None, resends: int
+) -> TransportFailure | ConfigurationError:
+    """Turn what aiohttp raised into ours. NONE needs proof: see `TrackedBody`."""
+    facts: dict[str, Any] = {
+        "left": tracked_body is None or tracked_body.may_have_left,
+        "status": status,
+        "resends": resends,
+    }
     if status is not None:
         reason = f"the answer broke off after the status {status}"
-        return NoAnswer(reason, timed_out=isinstance(error, TimeoutError), **facts)
+        return TransportFailure(reason, timed_out=isinstance(error, TimeoutError), **facts)
     if isinstance(error, _BEFORE_SENDING):
         facts["left"] = False
-    elif isinstance(error, _WRONG_SETUP) and not (flight is not None and flight.started):
+    elif isinstance(error, _WRONG_SETUP) and not (tracked_body is not None and tracked_body.started):
         return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
     if isinstance(error, TimeoutError):
         reason = "no answer in time" if facts["left"] else "no connection in time"
-        return NoAnswer(reason, timed_out=True, **facts)
+        return TransportFailure(reason, timed_out=True, **facts)
     # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the server's.
     not_http = isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
-    return NoAnswer(_reason(error), not_http=not_http, **facts)
+    return TransportFailure(_reason(error), not_http=not_http, **facts)
 
 
 # Raised by the connector, and by nothing after it.

@@ -2,15 +2,15 @@
 
 from typing import Final
 
-from respan_async._pacing.slow_start import Gate
+from respan_async._pacing.slow_start import SlowStart
 
 _AFTER: Final = 3
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 10.0
 
 
-class Outage(Gate):
-    """A gate before the lower classes that closes when one call after the other fails.
+class CircuitBreaker(SlowStart):
+    """Hold the lower classes back when one call after the other fails.
 
     One call alone may have something the server cannot take; two different ones are the server's own trouble.
     """

@@ -43,7 +43,7 @@ _LEAST_PATIENCE: Final = 1.0
 _MOST_PATIENCE: Final = 64.0
 
 
-class Estimate:
+class LimitEstimator:
     """The limit as given, learned and corrected.
 
     Args:
@@ -158,7 +158,7 @@ class Estimate:
             self._adopt(now, attrs.evolve(before, limit=max(1, least, before.limit - 1)))
         return scouting and self.limit == before
 
-    def doubted(self, now: float, retry_after: float | None) -> bool:
+    def contradicts_limit(self, now: float, retry_after: float | None) -> bool:
         """Whether a refusal would overturn a limit that was given, and does not fit it (rule 6)."""
         limit = self.limit
         if limit is None or self._ceiling is None:
@@ -172,11 +172,11 @@ class Estimate:
         latest = self._log.admitted_within(now, max(limit.per - retry_after - slack, 0.0))
         return latest == self._log.admitted_within(now, limit.per - _at_least(retry_after) + slack)
 
-    def binding(self, retry_after: float | None) -> float | None:
+    def global_pause(self, retry_after: float | None) -> float | None:
         """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
-        return binding_pause(self.limit, retry_after)
+        return global_pause_for(self.limit, retry_after)
 
-    def settled(self, now: float) -> None:
+    def record_outcome(self, now: float) -> None:
         """Note that a request came back, in whatever way."""
         if self._first_refusal is not None and self._log.in_air == 0:
             self._conclude(now)
@@ -259,7 +259,7 @@ class Estimate:
         self._log.period_changed(now, limit.per)
 
 
-def binding_pause(limit: RateLimit | None, retry_after: float | None) -> float | None:
+def global_pause_for(limit: RateLimit | None, retry_after: float | None) -> float | None:
     """Return how long a refusal should hold back everybody, given what is known of the limit.
 
     A whole second means up to one second less. Where that matters to a period as short as the one known, a probe

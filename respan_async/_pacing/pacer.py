@@ -2,8 +2,8 @@
 
 Rules:
 
-1. A slot is granted when a window has one free, fewer than `max_in_flight` requests are in the air, and the gates let
-   one more through. Whoever was granted a slot settles it exactly once.
+1. A slot is granted when a window has one free, fewer than `max_in_flight` requests are in the air, and neither slow
+   start nor the circuit breaker holds it back. Whoever was granted a slot releases it exactly once.
 2. Interactive calls go before batches, and those before the sweep; first come, first served within a class. A lower
    class that has been passed over 19 times in a row gets the next slot.
 3. An interactive call takes any free slot. The lower classes are spread, one slot every P/N, unless all that they have
@@ -19,11 +19,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
-from respan_async._pacing.circuit_breaker import Outage
+from respan_async._pacing.circuit_breaker import CircuitBreaker
 from respan_async._pacing.local_window import Window
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Demand, End, Priority, Slot, TooLate
-from respan_async._pacing.slow_start import Gate
+from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
+from respan_async._pacing.slow_start import SlowStart
 from respan_async.errors import ClientStateError
 
 _PASSED_OVER: Final = 19
@@ -69,16 +69,16 @@ class Pacer:
         self._waiting: tuple[OrderedDict[asyncio.Future[Slot], float], ...] = tuple(OrderedDict() for _ in Priority)
         self._passed_over = [0] * len(Priority)
         self._in_air_below = 0  # of the lower classes
-        self._demands: set[Demand] = set()
-        self._gate = Gate(first=0.5, longest=30.0)
-        self._outage = Outage()
+        self._pending_work: set[PendingWork] = set()
+        self._slow_start = SlowStart(first=0.5, longest=30.0)
+        self._breaker = CircuitBreaker()
         self._ramp = _FIRST_FLIGHT
         self._spread_from = -math.inf
         self._last_admission = -math.inf
         self._interactive_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._open_from: int = Priority.INTERACTIVE
-        window.attach(self._pump, lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only))
+        window.attach(self._dispatch, lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only))
 
     # ------------------------------------------------------------------ asking
 
@@ -90,7 +90,7 @@ class Pacer:
             deadline: The event loop's time until which the slot is of use.
 
         Raises:
-            TooLate: It cannot be, or was not, granted before the deadline.
+            DeadlineUnreachable: It cannot be, or was not, granted before the deadline.
             ClientStateError: The pacer was closed.
         """
         if priority < self._open_from:
@@ -103,28 +103,29 @@ class Pacer:
         if not queue and self._may_go(priority, now):
             return self._grant(priority, now, now)
         if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
-            raise TooLate(wait)
+            raise DeadlineUnreachable(wait)
         waiter: asyncio.Future[Slot] = loop.create_future()
         queue[waiter] = now
-        self._pump()
+        self._dispatch()
         expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter, priority)
         try:
             return await waiter
-        except (asyncio.CancelledError, TooLate):
+        except (asyncio.CancelledError, DeadlineUnreachable):
             queue.pop(waiter, None)
             if not waiter.cancelled() and waiter.exception() is None:
-                self.settle(waiter.result(), End.UNUSED)  # granted in the same moment: it goes to the next in line
+                # Granted in the same moment: it goes to the next in line.
+                self.release(waiter.result(), SlotOutcome.UNUSED)
             elif self.window.shared:
-                self._want()  # a slot that was to come, another process may have use for
+                self._request_slots()  # a slot that was to come, another process may have use for
             raise
         finally:
             if expiry is not None:
                 expiry.cancel()
 
-    def settle(
+    def release(
         self,
         slot: Slot,
-        end: End,
+        outcome: SlotOutcome,
         *,
         caller: object = None,
         retry_after: float | None = None,
@@ -134,7 +135,7 @@ class Pacer:
 
         Args:
             slot: The slot.
-            end: How.
+            outcome: How.
             caller: Whose call it was; failures of different calls in a row are an outage.
             retry_after: Seconds a refusal asked for.
             sendings: How often the request went out, where the transport repeated it.
@@ -143,46 +144,46 @@ class Pacer:
         self.in_air -= 1
         if slot.priority is not Priority.INTERACTIVE:
             self._in_air_below -= 1
-        if sendings > 1 and end not in (End.ANSWERED, End.FAILED):
+        if sendings > 1 and outcome not in (SlotOutcome.ANSWERED, SlotOutcome.FAILED):
             self.window.resent(now, sendings - 1)
-        match end:
-            case End.ANSWERED | End.FAILED:
+        match outcome:
+            case SlotOutcome.ANSWERED | SlotOutcome.FAILED:
                 self.window.answered(now, sendings)
                 self._last_admission = now
-                self._gate.succeeded(slot.granted_at, self.max_in_flight)
+                self._slow_start.succeeded(slot.granted_at, self.max_in_flight)
                 self._ramp += _RAMP
-                if end is End.ANSWERED:
-                    self._outage.served(slot.granted_at, self.max_in_flight)
+                if outcome is SlotOutcome.ANSWERED:
+                    self._breaker.served(slot.granted_at, self.max_in_flight)
                 else:
                     self._note_failure(now, caller)
-            case End.REFUSED:
+            case SlotOutcome.REFUSED:
                 self._refuse(slot, now, retry_after)
-            case End.LOST:
+            case SlotOutcome.LOST:
                 self.window.lost(now)
                 self._note_failure(now, caller)
-            case End.UNREACHED:
+            case SlotOutcome.UNREACHED:
                 self.window.unused(now)
                 # That no connection can be made has nothing to do with whose call it was.
                 self._note_failure(now, slot)
             case _:  # UNUSED
                 self.window.unused(now)
-        self._pump()
+        self._dispatch()
 
-    def demand(self) -> Demand:
+    def announce(self) -> PendingWork:
         """Announce a batch; it says by the returned object how much it will still ask for."""
-        demand = Demand()
-        self._demands.add(demand)
-        return demand
+        pending = PendingWork()
+        self._pending_work.add(pending)
+        return pending
 
-    def withdraw(self, demand: Demand) -> None:
+    def withdraw(self, pending: PendingWork) -> None:
         """Take an announcement back."""
-        self._demands.discard(demand)
-        self._pump()
+        self._pending_work.discard(pending)
+        self._dispatch()
 
     @property
     def outage(self) -> bool:
         """Whether the lower classes are held back by failures in a row."""
-        return self._outage.troubled
+        return self._breaker.troubled
 
     def waiting(self, priority: Priority) -> int:
         """Return how many wait in a class."""
@@ -190,7 +191,7 @@ class Pacer:
 
     def paused_until(self, now: float) -> float | None:
         """Return the time until which everybody is held back, if they are."""
-        return self._gate.closed_until if self._gate.closed_until > now else None
+        return self._slow_start.closed_until if self._slow_start.closed_until > now else None
 
     # ----------------------------------------------------------------- closing
 
@@ -227,7 +228,7 @@ class Pacer:
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
         window = self.window
-        if not self._is_let_through(priority, now) or window.held(now):
+        if not self._is_let_through(priority, now) or window.is_frozen(now):
             return False
         limit = window.limit
         spare = 0
@@ -245,9 +246,9 @@ class Pacer:
 
     def _is_let_through(self, priority: Priority, now: float) -> bool:
         """Whether nothing but a slot is missing to this class."""
-        if self.in_air >= self.max_in_flight or not self._gate.admits(now, self.in_air):
+        if self.in_air >= self.max_in_flight or not self._slow_start.admits(now, self.in_air):
             return False
-        return priority is Priority.INTERACTIVE or self._outage.admits(now, self._in_air_below)
+        return priority is Priority.INTERACTIVE or self._breaker.admits(now, self._in_air_below)
 
     def _all_fits(self, limit: RateLimit, now: float) -> bool:
         """Whether all that the lower classes have left fits into what is free, so that it need not be spread."""
@@ -255,12 +256,12 @@ class Pacer:
 
     def _left(self) -> float:
         """Return how much the lower classes will still ask for."""
-        return self._waiting_below() + sum(demand.more for demand in self._demands)
+        return self._waiting_below() + sum(pending.more for pending in self._pending_work)
 
     def _waiting_below(self) -> int:
         return len(self._waiting[Priority.BATCH]) + len(self._waiting[Priority.SWEEP])
 
-    def _pump(self) -> None:
+    def _dispatch(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
         if any(self._waiting):
             now = asyncio.get_running_loop().time()
@@ -270,28 +271,28 @@ class Pacer:
                     waiter.set_result(self._grant(priority, asked_at, now))
             self._set_alarm(now)
         if self.window.shared:
-            self._want()
+            self._request_slots()
 
-    def _want(self) -> None:
+    def _request_slots(self) -> None:
         """Tell a shared window how many could go if it had slots for them."""
         now = asyncio.get_running_loop().time()
         urgent, patient = len(self._waiting[Priority.INTERACTIVE]), self._waiting_below()
         if urgent:
-            urgent = min(urgent, self._room(Priority.INTERACTIVE, now))
+            urgent = min(urgent, self._free_capacity(Priority.INTERACTIVE, now))
         if patient:
-            patient = min(patient, self._room(Priority.BATCH, now))
-        self.window.want(urgent, patient, self._left())
+            patient = min(patient, self._free_capacity(Priority.BATCH, now))
+        self.window.request_slots(urgent, patient, self._left())
 
-    def _room(self, priority: Priority, now: float) -> int:
+    def _free_capacity(self, priority: Priority, now: float) -> int:
         """Return how many of a class nothing but slots is missing to."""
         if not self._is_let_through(priority, now):
             return 0
-        widths = [self.max_in_flight - self.in_air, self._gate.width - self.in_air]
+        widths = [self.max_in_flight - self.in_air, self._slow_start.width - self.in_air]
         if priority is not Priority.INTERACTIVE:
-            widths.append(self._outage.width - self._in_air_below)
+            widths.append(self._breaker.width - self._in_air_below)
         return math.ceil(min(widths))
 
-    def _turn(self) -> list[Priority]:
+    def _by_turn(self) -> list[Priority]:
         """Return the classes somebody waits in, in the order of their turns."""
         return sorted(
             (priority for priority in Priority if self._waiting[priority]),
@@ -300,10 +301,10 @@ class Pacer:
 
     def _next(self, now: float) -> Priority | None:
         """Return the class whose turn it is, if it may go."""
-        return next((priority for priority in self._turn() if self._may_go(priority, now)), None)
+        return next((priority for priority in self._by_turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
-        times = [self._gate.closed_until, self._outage.closed_until, self._spread_from]
+        times = [self._slow_start.closed_until, self._breaker.closed_until, self._spread_from]
         times.append(self.window.wakes_at() or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
         if self._timer is not None:
@@ -317,19 +318,19 @@ class Pacer:
 
     def _wake(self) -> None:
         self._timer = None
-        self._pump()
+        self._dispatch()
 
     def _expire(self, waiter: asyncio.Future[Slot], priority: Priority) -> None:
         if not waiter.done():
             del self._waiting[priority][waiter]
-            waiter.set_exception(TooLate(self._least_wait(priority, asyncio.get_running_loop().time())))
+            waiter.set_exception(DeadlineUnreachable(self._least_wait(priority, asyncio.get_running_loop().time())))
 
     def _least_wait(self, priority: Priority, now: float) -> float:
         """Return the least seconds until a newcomer of this class can have a slot."""
         ahead = sum(len(self._waiting[higher]) for higher in range(priority + 1))
-        pauses = [self._gate.closed_until - now]
+        pauses = [self._slow_start.closed_until - now]
         if priority is not Priority.INTERACTIVE:
-            pauses.append(self._outage.closed_until - now)
+            pauses.append(self._breaker.closed_until - now)
         return max(self.window.delay(now, ahead), *pauses)
 
     # ---------------------------------------------------------------- trouble
@@ -348,13 +349,13 @@ class Pacer:
         expected = self.window.refused(now, slot.granted_at, retry_after)
         met_nobody = self._last_admission < slot.granted_at
         if (unknown or met_nobody) and not expected:
-            self._pause(now, self.window.binding(retry_after))
+            self._pause(now, self.window.global_pause(retry_after))
 
     def _pause(self, now: float, seconds: float | None) -> None:
-        if self._gate.closed_until > now:
+        if self._slow_start.closed_until > now:
             return  # the same flight
-        self.on_pause("refused", self._gate.close(now, seconds), False)
+        self.on_pause("refused", self._slow_start.close(now, seconds), False)
 
     def _note_failure(self, now: float, culprit: object) -> None:
-        if (seconds := self._outage.failed(now, culprit)) is not None:
+        if (seconds := self._breaker.failed(now, culprit)) is not None:
             self.on_pause("outage", seconds, True)

@@ -12,7 +12,7 @@ _AMONG: Final = 40
 """So many refusals among so many answers are believed: by chance, one in fifty would bring that about in one of 130."""
 
 
-class Doubt:
+class RefusalFilter:
     """Count refusals among answers."""
 
     def __init__(self) -> None:

@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from respan_async._pacing.shared_protocol import Fate, Report
+from respan_async._pacing.shared_protocol import SlotReport, SlotStatus
 
 HOLD: Final = 2.0
 """Seconds after which a slot that could be used and is not is given back."""
 
 
-class Holdings:
+class ReservedSlots:
     """Slots by their names. All times are in seconds of one monotonic clock.
 
     Attributes:
@@ -27,7 +27,7 @@ class Holdings:
         self._named = 0
         self._held: deque[tuple[float, str]] = deque()  # from when it may be used, and its name
         self._air: dict[str, float] = {}  # the name, and when the log last heard of it
-        self._reports: list[tuple[Fate, str, float]] = []  # what, of which, and when it happened or ends
+        self._reports: list[tuple[SlotStatus, str, float]] = []  # what, of which, and when it happened or ends
 
     def names(self, number: int) -> tuple[int, list[str]]:
         """Make up names for slots; return the first one's number, and the names."""
@@ -55,36 +55,36 @@ class Holdings:
         """Send with the first slot that is held."""
         self._air[self._held.popleft()[1]] = now
 
-    def use_unheard(self) -> None:
+    def use_unreserved(self) -> None:
         """Send without a slot, of which the log is to hear when it can."""
         self._air[self.names(1)[1][0]] = -math.inf
 
-    def came_back(self, at: float) -> None:
+    def mark_answered(self, at: float) -> None:
         """Note that one in the air was answered, or given up, at a time."""
         slot = next(iter(self._air))
         del self._air[slot]
-        self._reports.append((Fate.ANSWERED, slot, at))
+        self._reports.append((SlotStatus.ANSWERED, slot, at))
 
-    def came_again(self, at: float) -> None:
+    def mark_repeated(self, at: float) -> None:
         """Note that a request was let in once more than it has slots."""
-        self._reports.append((Fate.ANSWERED, self.names(1)[1][0], at))
+        self._reports.append((SlotStatus.ANSWERED, self.names(1)[1][0], at))
 
-    def counts_not(self, now: float) -> None:
+    def mark_unused(self, now: float) -> None:
         """Note that one that was used does not count."""
-        self._reports.append((Fate.UNUSED, self._air.popitem()[0], now))
+        self._reports.append((SlotStatus.UNUSED, self._air.popitem()[0], now))
 
     def give_back(self, now: float, stale_only: bool = False) -> None:
         """Give back what is held."""
         while self._held and (not stale_only or self._held[0][0] + HOLD < now):
-            self.disown(now, [self._held.popleft()[1]])
+            self.give_back_unconfirmed(now, [self._held.popleft()[1]])
 
-    def disown(self, now: float, slots: Iterable[str]) -> None:
+    def give_back_unconfirmed(self, now: float, slots: Iterable[str]) -> None:
         """Give back slots that may have been granted."""
-        self._reports.extend((Fate.UNUSED, slot, now) for slot in slots)
+        self._reports.extend((SlotStatus.UNUSED, slot, now) for slot in slots)
 
     def pause(self, until: float) -> None:
         """Let everybody know that the server asks to wait."""
-        self._reports.append((Fate.PAUSE, "", until))
+        self._reports.append((SlotStatus.PAUSE, "", until))
 
     # ----------------------------------------------------------------- telling
 
@@ -95,7 +95,7 @@ class Holdings:
         """
         due = math.inf
         if self._reports:
-            pressing = any(fate is Fate.PAUSE for fate, _, _ in self._reports)
+            pressing = any(status is SlotStatus.PAUSE for status, _, _ in self._reports)
             due = -math.inf if pressing else self._reports[0][2] + patience
         if self._held:
             due = min(due, self._held[0][0] + HOLD)
@@ -103,22 +103,22 @@ class Holdings:
             due = min(due, min(self._air.values()) + silence)
         return due
 
-    def told(self, now: float, silence: float) -> tuple[Report, ...]:
+    def pending_reports(self, now: float, silence: float) -> tuple[SlotReport, ...]:
         """Return what is to be told now."""
         news = (
-            Report(fate, slot, max(at - now, 0.0) if fate is Fate.PAUSE else now - at)
-            for fate, slot, at in self._reports
+            SlotReport(status, slot, max(at - now, 0.0) if status is SlotStatus.PAUSE else now - at)
+            for status, slot, at in self._reports
         )
-        flying = (Report(Fate.FLYING, slot) for slot, at in self._air.items() if at + silence <= now)
+        flying = (SlotReport(SlotStatus.FLYING, slot) for slot, at in self._air.items() if at + silence <= now)
         return (*news, *flying)
 
-    def heard(self, told: Sequence[Report], at: float) -> None:
-        """Note that the log has heard what was told, at a time."""
-        flying = [report.slot for report in told if report.fate is Fate.FLYING]
-        del self._reports[: len(told) - len(flying)]
+    def acknowledge(self, reports: Sequence[SlotReport], at: float) -> None:
+        """Note that the log has heard what was reported, at a time."""
+        flying = [report.slot for report in reports if report.status is SlotStatus.FLYING]
+        del self._reports[: len(reports) - len(flying)]
         self._air.update((slot, at) for slot in flying if slot in self._air)
 
-    def are_unheard(self, now: float) -> None:
+    def reset(self, now: float) -> None:
         """Note that the log knows nothing of what is held and in the air."""
         self.give_back(now)
         self._air = dict.fromkeys(self._air, -math.inf)

@@ -8,7 +8,7 @@ import attrs
 from respan_async._pacing.rate_limit import RateLimit
 
 
-class Fate(enum.StrEnum):
+class SlotStatus(enum.StrEnum):
     """What has become of a slot, or is to be known by everybody."""
 
     ANSWERED = "answered"
@@ -22,22 +22,22 @@ class Fate(enum.StrEnum):
 
 
 @attrs.frozen
-class Report:
+class SlotReport:
     """What has become of a slot.
 
     Attributes:
-        fate: What.
+        status: What.
         slot: Which; empty for a pause.
         seconds: How long ago, or for how long.
     """
 
-    fate: Fate
+    status: SlotStatus
     slot: str = ""
     seconds: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
-class Ask:
+class ReserveRequest:
     """What a process tells the log, and wants of it. What is said twice means the same as said once.
 
     Attributes:
@@ -53,7 +53,7 @@ class Ask:
         first: Granted slots are called `owner:first` and so on.
         away: Seconds for which processes that could not reach the log may go on by themselves after it is back; 0
             from one that could reach it, or nearly all the time.
-        heard: `Grants.at` of the last answer that arrived; 0 if none did.
+        heard: `ReserveReply.at` of the last answer that arrived; 0 if none did.
         reports: What has become of slots.
     """
 
@@ -69,11 +69,11 @@ class Ask:
     first: int
     away: float
     heard: float
-    reports: tuple[Report, ...]
+    reports: tuple[SlotReport, ...]
 
 
 @attrs.frozen(kw_only=True)
-class Grants:
+class ReserveReply:
     """What the log says to that.
 
     Attributes:
@@ -102,7 +102,7 @@ class Unreachable(Exception):
 class SharedLog(Protocol):
     """The account's log, somewhere that all processes can reach."""
 
-    async def exchange(self, ask: Ask) -> Grants:
+    async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Tell and ask, in one step.
 
         Raises:

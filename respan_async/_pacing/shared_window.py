@@ -23,12 +23,12 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from respan_async._pacing.limit_estimator import binding_pause
+from respan_async._pacing.limit_estimator import global_pause_for
 from respan_async._pacing.local_window import GRACE, LocalWindow
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.reserved_slots import Holdings
-from respan_async._pacing.shared_protocol import Ask, Grants, SharedLog, Unreachable
-from respan_async._pacing.store_outage import Absence
+from respan_async._pacing.reserved_slots import ReservedSlots
+from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
+from respan_async._pacing.store_outage import StoreOutage
 from respan_async.errors import ConfigurationError
 
 LEASE: Final = 10.0
@@ -55,7 +55,7 @@ class SharedWindow:
     def __init__(self, log: SharedLog, limit: RateLimit, fallback_share: float, timeout: float) -> None:
         self._log = log
         self._given = limit
-        self._mine = Holdings()
+        self._reserved = ReservedSlots()
         self._epoch = ""
         self._heard = 0.0
         # What was wanted last, and what the log said last, and when.
@@ -67,8 +67,8 @@ class SharedWindow:
         self._paused_until = -math.inf
         self._unsaid = 0  # refusals in a row that did not say how long to wait
         self._taken_at = -math.inf
-        self._linger = 0.0
-        self._away = Absence(limit, fallback_share, timeout)
+        self._request_delay = 0.0
+        self._outage = StoreOutage(limit, fallback_share, timeout)
         self._local: LocalWindow | None = None
         self._asking: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -102,7 +102,7 @@ class SharedWindow:
         self._wake = wake
         self._tell = tell
 
-    def want(self, urgent: int, patient: int, left: float) -> None:
+    def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Hear how many calls could go if there were slots, and how much the lower classes have left."""
         self._urgent, self._patient, self._left = urgent, patient, left
         self._consider()
@@ -115,82 +115,82 @@ class SharedWindow:
         """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
         if self._local is not None:
             return self._local.delay(now, ahead)
-        self._mine.give_back(now, stale_only=True)
-        begins = self._mine.begins(ahead)
+        self._reserved.give_back(now, stale_only=True)
+        begins = self._reserved.begins(ahead)
         if begins is not None:
             return _TICK if self._could_be_sooner(begins, now) else max(begins - now, 0.0)
         least = self._paused_until
-        if self._away.since is not None:
-            least = self._away.retry_at
+        if self._outage.since is not None:
+            least = self._outage.retry_at
         elif self._soonest_at > now:
             least = max(least, self._soonest_at + ahead // self._given.limit * self._given.per)
         return max(least - now, _TICK)
 
     def wakes_at(self) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
-        return self._mine.begins() if self._local is None else self._local.wakes_at()
+        return self._reserved.begins() if self._local is None else self._local.wakes_at()
 
-    def seed(self, now: float, ages: Iterable[float]) -> None:
+    def preload(self, now: float, ages: Iterable[float]) -> None:
         """Do nothing: the log remembers by itself."""
 
     def take(self, now: float) -> None:
         """Take a free slot."""
         self._taken_at = now
         if self._local is None:
-            self._mine.use(now)
+            self._reserved.use(now)
         else:
-            self._mine.use_unheard()
+            self._reserved.use_unreserved()
             self._local.take(now)
 
     def unused(self, now: float) -> None:
         """Give back a slot of which the server knows nothing."""
-        self._mine.counts_not(now)
+        self._reserved.mark_unused(now)
         if self._local is not None:
             self._local.unused(now)
 
     def answered(self, now: float, sendings: int) -> None:
         """Note that the server let the request in, or its `sendings` repetitions."""
         self._unsaid = 0
-        self._mine.came_back(now)
+        self._reserved.mark_answered(now)
         for _ in range(sendings - 1):
-            self._mine.came_again(now)
+            self._reserved.mark_repeated(now)
         if self._local is not None:
             self._local.answered(now, sendings)
 
     def lost(self, now: float) -> None:
         """Note that the request left, and no answer came."""
-        self._mine.came_back(now + GRACE)
+        self._reserved.mark_answered(now + GRACE)
         if self._local is not None:
             self._local.lost(now)
 
     def resent(self, now: float, times: int) -> None:
         """Note that a request whose end is no answer left so many times before, and none came then either."""
         for _ in range(times):
-            self._mine.came_again(now + GRACE)
+            self._reserved.mark_repeated(now + GRACE)
         if self._local is not None:
             self._local.resent(now, times)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note that the server turned the request away, and let everybody know."""
-        self._mine.counts_not(now)
+        self._reserved.mark_unused(now)
         if self._local is not None:
             return self._local.refused(now, sent_at, retry_after)
-        pause = self.binding(retry_after)
+        pause = self.global_pause(retry_after)
         if pause is None:
             pause = min(self._given.interval * 2.0 ** min(self._unsaid, 30), self._given.per)
             self._unsaid += 1
         self._paused_until = max(self._paused_until, now + pause)
-        self._mine.pause(now + pause)
-        self._mine.give_back(now)
+        self._reserved.pause(now + pause)
+        self._reserved.give_back(now)
         return False
 
-    def binding(self, retry_after: float | None) -> float | None:
+    def global_pause(self, retry_after: float | None) -> float | None:
         """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
-        return binding_pause(self.limit, retry_after)
+        return global_pause_for(self.limit, retry_after)
 
-    def held(self, now: float) -> bool:
+    def is_frozen(self, now: float) -> bool:
         """Whether nothing may be sent until what is in the air has come back."""
-        return self._local is not None and self._local.held(now)
+        return self._local is not None and self._local.is_frozen(now)
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""
@@ -207,8 +207,8 @@ class SharedWindow:
             if self._asking is not None:
                 await asyncio.wait({self._asking})
             self._urgent = self._patient = 0
-            self._mine.give_back(asyncio.get_running_loop().time())
-            if self._mine.has_news and self._away.since is None:
+            self._reserved.give_back(asyncio.get_running_loop().time())
+            if self._reserved.has_news and self._outage.since is None:
                 await self._exchange()
         finally:
             await self._log.aclose()
@@ -222,8 +222,8 @@ class SharedWindow:
         loop = asyncio.get_running_loop()
         now = loop.time()
         # What lies ahead for nobody, another process may have use for.
-        self._mine.give_back(now, stale_only=bool(self._urgent or self._patient))
-        if self._local is None and now >= self._away.falls_back_at():
+        self._reserved.give_back(now, stale_only=bool(self._urgent or self._patient))
+        if self._local is None and now >= self._outage.falls_back_at():
             self._fall_back(now)
         due = self._due(now)
         if self._timer is not None:
@@ -236,9 +236,9 @@ class SharedWindow:
 
     def _due(self, now: float) -> float:
         """Return when there is something to be said."""
-        if self._away.since is not None:
-            return self._away.due(now)
-        due = self._mine.due(min(_SILENCE, self._given.per / 2), _SILENCE)
+        if self._outage.since is not None:
+            return self._outage.due(now)
+        due = self._reserved.due(min(_SILENCE, self._given.per / 2), _SILENCE)
         if self._wants_slots(now):
             urgently_at = self._again_at if self._asked_urgently else now
             wanted_at = urgently_at if self._urgent else self._wanted_patiently_at
@@ -248,10 +248,10 @@ class SharedWindow:
     @property
     def _wanted_patiently_at(self) -> float:
         """When a batch is to ask (rule 1); a word that is said before, for whatever reason, does not ask for it."""
-        return max(self._again_at, self._taken_at + self._linger)
+        return max(self._again_at, self._taken_at + self._request_delay)
 
     def _wants_slots(self, now: float) -> bool:
-        begins = self._mine.begins()
+        begins = self._reserved.begins()
         if begins is None:
             return self._urgent > 0 or self._patient > 0
         return self._urgent > 0 and self._could_be_sooner(begins, now)
@@ -278,17 +278,17 @@ class SharedWindow:
         now = loop.time()
         urgent = patient = 0
         # While the log is away it is only asked whether it is back: what was granted to nobody's knowledge is lost.
-        if self._away.since is None and self._wants_slots(now) and now >= self._paused_until:
+        if self._outage.since is None and self._wants_slots(now) and now >= self._paused_until:
             urgent = min(self._urgent, _AT_ONCE)
             patient = 0 if urgent or now < self._wanted_patiently_at else min(self._patient, _AT_ONCE)
-            self._mine.give_back(now)
-        first, names = self._mine.names(urgent + patient)
-        told = self._mine.told(now, _SILENCE)
+            self._reserved.give_back(now)
+        first, names = self._reserved.names(urgent + patient)
+        reports = self._reserved.pending_reports(now, _SILENCE)
         alive_for = 2 * (self._given.per + LEASE)
-        ask = Ask(
+        request = ReserveRequest(
             limit=self._given,
             lease=LEASE,
-            owner=self._mine.owner,
+            owner=self._reserved.owner,
             epoch=self._epoch if now < self._met_at + alive_for else "",
             fresh=secrets.token_hex(8),
             urgent=urgent,
@@ -296,66 +296,66 @@ class SharedWindow:
             waiting=self._urgent,
             left=self._left,
             first=first,
-            away=self._away.within if self._away.is_long(now) else 0.0,
+            away=self._outage.within if self._outage.is_long(now) else 0.0,
             heard=self._heard,
-            reports=told,
+            reports=reports,
         )
         try:
-            grants = await self._log.exchange(ask)
+            reply = await self._log.exchange(request)
         except Unreachable as error:
-            self._mine.disown(now, names)
-            self._mine.forget(now - alive_for)
-            self._lost_touch(now, error)
+            self._reserved.give_back_unconfirmed(now, names)
+            self._reserved.forget(now - alive_for)
+            self._on_unreachable(now, error)
             return
-        self._mine.heard(told, now)
-        self._reached(grants, loop.time())
+        self._reserved.acknowledge(reports, now)
+        self._on_reached(reply, loop.time())
         if names:
             self._asked_urgently = urgent > 0
-            self._again_at = self._met_at + grants.again
-        self._mine.granted(names, [self._met_at + begins for begins in grants.begins])
-        if patient and grants.begins:
-            self._adjust_linger(grants.begins[0], self._met_at - now)
+            self._again_at = self._met_at + reply.again
+        self._reserved.granted(names, [self._met_at + begins for begins in reply.begins])
+        if patient and reply.begins:
+            self._adjust_request_delay(reply.begins[0], self._met_at - now)
 
-    def _reached(self, grants: Grants, now: float) -> None:
-        if self._away.ended():
+    def _on_reached(self, reply: ReserveReply, now: float) -> None:
+        if self._outage.ended():
             _logger.info("the shared pace is back")
         self._local = None
-        if grants.vanished:
+        if reply.vanished:
             _logger.warning("the shared pace was lost; it counts as used up for %g s", self._given.per)
-        if self._epoch and grants.epoch != self._epoch:
-            self._mine.are_unheard(now)  # this log is another one
-            self._linger = 0.0
-        self._epoch, self._heard = grants.epoch, grants.at
+        if self._epoch and reply.epoch != self._epoch:
+            self._reserved.reset(now)  # this log is another one
+            self._request_delay = 0.0
+        self._epoch, self._heard = reply.epoch, reply.at
         self._met_at = now
-        self._used = grants.used
-        self._soonest_at = now + grants.soonest if grants.soonest else -math.inf
+        self._used = reply.used
+        self._soonest_at = now + reply.soonest if reply.soonest else -math.inf
 
-    def _adjust_linger(self, lead: float, trip: float) -> None:
+    def _adjust_request_delay(self, lead: float, trip: float) -> None:
         """Let a batch ask for its next slot so late that it will hold it for a short time only (rule 1).
 
-        What is taken off each time makes processes that compete linger equally long, and so get equally much.
+        What is taken off each time makes processes that compete wait equally long, and so get equally much.
         """
         wanted = max(1.5 * self._given.interval, 5 * trip, _LEAST_LEAD)
-        self._linger = max(0.9 * self._linger + lead - wanted, 0.0) if lead else 0.0
+        self._request_delay = max(0.9 * self._request_delay + lead - wanted, 0.0) if lead else 0.0
 
     # ----------------------------------------------------------- without a log
 
-    def _lost_touch(self, asked_at: float, error: Unreachable) -> None:
-        self._mine.give_back(asked_at)
-        self._linger = 0.0  # how far ahead slots lie will have to be learned anew
-        if self._away.failed(asked_at, asyncio.get_running_loop().time()):
+    def _on_unreachable(self, asked_at: float, error: Unreachable) -> None:
+        self._reserved.give_back(asked_at)
+        self._request_delay = 0.0  # how far ahead slots lie will have to be learned anew
+        if self._outage.failed(asked_at, asyncio.get_running_loop().time()):
             _logger.warning(
                 "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",
                 error,
                 self._given.per,
-                self._away.fallback or "nothing",
+                self._outage.fallback or "nothing",
             )
             self._tell("unreachable", self._given.per, False)
 
     def _fall_back(self, now: float) -> None:
         """Go on with this process's share (rule 4)."""
-        self._local = LocalWindow(self._away.fallback)
-        for _ in range(self._mine.in_air):
+        self._local = LocalWindow(self._outage.fallback)
+        for _ in range(self._reserved.in_air):
             self._local.take(now)
         self._urgent = self._patient = 0  # nobody tells what is wanted, from now on
         self._wake()

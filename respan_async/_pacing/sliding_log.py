@@ -29,7 +29,7 @@ class AdmissionLog:
         """Note that a request was let in, or that one was sent `times` times."""
         self._times.extend([now] * times)
 
-    def seed(self, times: Iterable[float]) -> None:
+    def preload(self, times: Iterable[float]) -> None:
         """Note requests that were let in before this log was there."""
         self._times = sorted([*times, *self._times])
 

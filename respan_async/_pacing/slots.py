@@ -14,7 +14,7 @@ class Priority(enum.IntEnum):
     SWEEP = 2
 
 
-class End(enum.Enum):
+class SlotOutcome(enum.Enum):
     """How a granted slot ended."""
 
     ANSWERED = enum.auto()
@@ -31,7 +31,7 @@ class End(enum.Enum):
     """It was not sent after all."""
 
 
-class TooLate(Exception):
+class DeadlineUnreachable(Exception):
     """Even the least possible wait ends after the deadline."""
 
     def __init__(self, wait: float) -> None:
@@ -41,7 +41,7 @@ class TooLate(Exception):
 
 @attrs.define(eq=False)
 class Slot:
-    """Leave to send one request, to be settled once."""
+    """Leave to send one request, to be released once."""
 
     priority: Priority
     asked_at: float
@@ -49,7 +49,7 @@ class Slot:
 
 
 @attrs.define(eq=False)
-class Demand:
+class PendingWork:
     """How much a batch will still ask for, beside what is waiting already; infinite when it does not know."""
 
     more: float = math.inf

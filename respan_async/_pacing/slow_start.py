@@ -3,7 +3,7 @@
 import math
 
 
-class Gate:
+class SlowStart:
     """Hold requests back for a while, then let one through, and more as they succeed.
 
     After a pause one request goes first; each success lets one more be in the air at the same time, which doubles the
@@ -38,9 +38,9 @@ class Gate:
         return seconds
 
     def succeeded(self, sent_at: float, enough: int) -> None:
-        """Note a success. At `enough` requests at once the gate no longer counts.
+        """Note a success. At `enough` requests at once nothing is held back any more.
 
-        One that was sent before the gate closed says nothing about the time after.
+        One that was sent before the pause began says nothing about the time after.
         """
         if sent_at < self._closed_at:
             return

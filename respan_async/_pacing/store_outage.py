@@ -10,7 +10,7 @@ _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 2.0
 
 
-class Absence:
+class StoreOutage:
     """Know how long a log has been away, and when to try again.
 
     Args:

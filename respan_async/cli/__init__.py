@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from respan_async.cli.arguments import read_arguments
-from respan_async.cli.console import LogLines, say
+from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.exit_codes import BROKEN_PIPE, INTERRUPTED, exit_code, sentence
 from respan_async.cli.std_streams import keep_places
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_places()
     arguments = read_arguments(sys.argv[1:] if argv is None else argv)
     try:
-        with LogLines(say, verbose=arguments.verbose) as log:
+        with ConsoleLogHandler(say, verbose=arguments.verbose) as log:
             code: int = arguments.run(arguments, log)
     except BrokenPipeError:
         return BROKEN_PIPE

@@ -11,7 +11,7 @@ from respan_async.errors import ConfigurationError
 _NO_HTTP: Final = "give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine"
 
 
-def connect(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
+def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     """Make a client of the account whose key is in the environment.
 
     Args:

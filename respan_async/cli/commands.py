@@ -8,18 +8,18 @@ from typing import Any
 import attrs
 
 from respan_async.cli import exit_codes
-from respan_async.cli.client_factory import connect
-from respan_async.cli.console import LogLines, say
+from respan_async.cli.client_factory import make_client
+from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.client import AsyncRespan
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
-from respan_async.secret import Sealed
+from respan_async.secret import SecretBytes
 
 
-def create(arguments: argparse.Namespace, log: LogLines) -> int:
+def create(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Create one key and print it."""
     request = CreateKeyRequest(**_given(arguments, CreateKeyRequest))
 
@@ -40,7 +40,7 @@ async def _revoke(respan: AsyncRespan, key: CreatedKey) -> None:
     say(f"key {key.id} could not be written to standard output, and was revoked")
 
 
-def list_keys(arguments: argparse.Namespace, log: LogLines) -> int:
+def list_keys(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Print keys, all of them or one page."""
 
     async def work(respan: AsyncRespan) -> None:
@@ -55,7 +55,7 @@ def list_keys(arguments: argparse.Namespace, log: LogLines) -> int:
     return _call(arguments, work)
 
 
-def show(arguments: argparse.Namespace, log: LogLines) -> int:
+def show(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Print one key."""
 
     async def work(respan: AsyncRespan) -> None:
@@ -64,7 +64,7 @@ def show(arguments: argparse.Namespace, log: LogLines) -> int:
     return _call(arguments, work)
 
 
-def update(arguments: argparse.Namespace, log: LogLines) -> int:
+def update(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Change one key and print it."""
     request = UpdateKeyRequest(**_given(arguments, UpdateKeyRequest))
 
@@ -74,7 +74,7 @@ def update(arguments: argparse.Namespace, log: LogLines) -> int:
     return _call(arguments, work)
 
 
-def delete(arguments: argparse.Namespace, log: LogLines) -> int:
+def delete(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Revoke one key."""
 
     async def work(respan: AsyncRespan) -> None:
@@ -89,7 +89,7 @@ def _given(arguments: argparse.Namespace, model: type[attrs.AttrsInstance]) -> d
 
 
 def _print(key: TemporaryKey) -> None:
-    write_all(STANDARD_OUTPUT, Sealed(line_of(key)))
+    write_all(STANDARD_OUTPUT, SecretBytes(line_of(key)))
 
 
 def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable[None]], *, prints: bool = True) -> int:
@@ -97,7 +97,7 @@ def _call(arguments: argparse.Namespace, work: Callable[[AsyncRespan], Awaitable
         check_output()
 
     async def call() -> None:
-        async with connect(arguments) as respan:
+        async with make_client(arguments) as respan:
             await work(respan)
 
     asyncio.run(call())

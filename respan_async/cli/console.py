@@ -28,7 +28,7 @@ def say(text: str) -> None:
         sys.stderr.flush()
 
 
-class LogLines(logging.Handler):
+class ConsoleLogHandler(logging.Handler):
     """Show what this process logs as lines among the others: warnings, and with `verbose` what the client tells.
 
     Args:

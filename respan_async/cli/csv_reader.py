@@ -41,7 +41,7 @@ class Row:
     cells: dict[str, str]
 
 
-class Sheet:
+class CSVFile:
     """A CSV file with a header line, to be read as often as one likes.
 
     Args:
@@ -157,7 +157,7 @@ def _explained(error: str) -> str:
 
 
 @contextlib.contextmanager
-def open_sheet(path: str, *, known: Collection[str], keys: Sequence[str]) -> Iterator[Sheet]:
+def open_csv(path: str, *, known: Collection[str], keys: Sequence[str]) -> Iterator[CSVFile]:
     """Open a CSV file; `-` is standard input. What cannot be read twice is copied to a temporary file first.
 
     Args:
@@ -181,4 +181,4 @@ def open_sheet(path: str, *, known: Collection[str], keys: Sequence[str]) -> Ite
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise WrongUse(f"{path}: {reason}") from None
-        yield Sheet(file, "<stdin>" if path == "-" else path, known=known, keys=keys)
+        yield CSVFile(file, "<stdin>" if path == "-" else path, known=known, keys=keys)

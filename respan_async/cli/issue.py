@@ -14,14 +14,14 @@ from typing import Final
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT
 from respan_async.cli import ledger_file
-from respan_async.cli.client_factory import connect
-from respan_async.cli.console import LogLines, say
-from respan_async.cli.csv_reader import Sheet, open_sheet
-from respan_async.cli.issue_run import Job
-from respan_async.cli.output import Outlet, open_outlet
+from respan_async.cli.client_factory import make_client
+from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.csv_reader import CSVFile, open_csv
+from respan_async.cli.issue_run import IssueRun
+from respan_async.cli.output import OutputTarget, open_output
 from respan_async.cli.progress import display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.client import AsyncRespan
 from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent
@@ -30,11 +30,11 @@ from respan_async.issuing import Issuer, SQLiteLedger
 _SANDBOX_ACCOUNT: Final = "sandbox"
 
 
-def issue(arguments: argparse.Namespace, log: LogLines) -> int:
+def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Issue a key for every line; see the module."""
-    with open_sheet(arguments.file, known=COLUMNS, keys=KEYS) as sheet:
+    with open_csv(arguments.file, known=COLUMNS, keys=KEYS) as csv_file:
         try:
-            tickets = check(sheet)
+            tickets = check(csv_file)
         except BadTenants as bad:
             for complaint in bad.complaints:
                 say(complaint)
@@ -44,10 +44,10 @@ def issue(arguments: argparse.Namespace, log: LogLines) -> int:
         client = None if arguments.sandbox else _client(arguments, suspects)
         path = ledger_file.path_of(arguments)
         ledger = SQLiteLedger(path, ledger_file.cipher())
-        with open_outlet(arguments.out, sandbox=arguments.sandbox) as outlet:
-            if outlet.sink is not None and outlet.sink.mended:
-                say(outlet.sink.mended)
-            return asyncio.run(_run(arguments, log, client, ledger, path, outlet, sheet, tickets, suspects))
+        with open_output(arguments.out, sandbox=arguments.sandbox) as output:
+            if output.sink is not None and output.sink.mended:
+                say(output.sink.mended)
+            return asyncio.run(_run(arguments, log, client, ledger, path, output, csv_file, tickets, suspects))
 
 
 def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: str) -> AsyncRespan:
@@ -56,17 +56,17 @@ def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: s
             suspects.append(event.suspect)
 
     rate = arguments.rate or (SANDBOX_LIMIT if sandbox else DOCUMENTED_LIMIT)
-    return connect(arguments, pace=rate, max_in_flight=arguments.max_in_flight, hooks=(note,), **sandbox)
+    return make_client(arguments, pace=rate, max_in_flight=arguments.max_in_flight, hooks=(note,), **sandbox)
 
 
 async def _run(
     arguments: argparse.Namespace,
-    log: LogLines,
+    log: ConsoleLogHandler,
     client: AsyncRespan | None,
     ledger: SQLiteLedger,
     path: str,
-    outlet: Outlet,
-    sheet: Sheet,
+    output: OutputTarget,
+    csv_file: CSVFile,
     tickets: set[bytes],
     suspects: list[Suspect],
 ) -> int:
@@ -76,19 +76,19 @@ async def _run(
             fake = await stack.enter_async_context(small_sandbox())
             client = _client(arguments, suspects, api_key=fake.api_key, base_url=fake.url)
         account = None if fake is None else _SANDBOX_ACCOUNT
-        issuer = Issuer(client, ledger, deliver=outlet, force=arguments.force_ledger, account=account)
+        issuer = Issuer(client, ledger, deliver=output, force=arguments.force_ledger, account=account)
         async with client:
             await ledger_file.enter(issuer, path)
             if fake is not None:
                 await _forget_suspects(issuer)
-            if count := await ledger_file.deliver_left(ledger, path, outlet):
-                say(f"{count} keys of an earlier run, which were only in {path}, were written to {outlet.name}")
-            skipped = await ledger_file.issued_elsewhere(ledger, outlet, tickets)
-            tenants = Remaining(sheet, len(tickets), skipped)
+            if count := await ledger_file.deliver_left(ledger, path, output):
+                say(f"{count} keys of an earlier run, which were only in {path}, were written to {output.name}")
+            skipped = await ledger_file.issued_elsewhere(ledger, output, tickets)
+            tenants = PendingTenants(csv_file, len(tickets), skipped)
             tickets.clear()  # a hundred megabytes, of a million
             shown = display(keys_on_terminal=arguments.out == "-" and sys.stdout.isatty())
             log.say = shown.say
-            job = Job(arguments, client, issuer, path, outlet, tenants, shown, suspects)
+            job = IssueRun(arguments, client, issuer, path, output, tenants, shown, suspects)
             code = await job.run()
         log.say = say
         job.summarize()
@@ -100,4 +100,4 @@ async def _run(
 async def _forget_suspects(issuer: Issuer) -> None:
     """Let go of the suspects of the sandbox's earlier runs, whose keys have died with their server."""
     for suspect in await issuer.pending():
-        await issuer.settle(suspect, revoked=False)
+        await issuer.close_suspect(suspect, revoked=False)

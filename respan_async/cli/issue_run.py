@@ -13,10 +13,10 @@ from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledger_file import IN_MEMORY
-from respan_async.cli.output import Outlet
-from respan_async.cli.progress import Display, Status, clock
+from respan_async.cli.output import OutputTarget
+from respan_async.cli.progress import Display, ProgressState, clock
 from respan_async.cli.summary import Summary
-from respan_async.cli.tenants import Remaining, Tenant
+from respan_async.cli.tenants import PendingTenants, Tenant
 from respan_async.client import AsyncRespan
 from respan_async.errors import (
     AuthenticationError,
@@ -36,7 +36,7 @@ _LAST_MOMENT: Final = 0.2
 """Seconds between the second interrupt and the end, for what has arrived."""
 
 
-class Job:
+class IssueRun:
     """One run.
 
     Args:
@@ -59,8 +59,8 @@ class Job:
         respan: AsyncRespan,
         issuer: Issuer,
         path: str,
-        outlet: Outlet,
-        tenants: Remaining,
+        output: OutputTarget,
+        tenants: PendingTenants,
         shown: Display,
         suspects: Sequence[Suspect],
     ) -> None:
@@ -69,7 +69,7 @@ class Job:
         self._respan = respan
         self._issuer = issuer
         self._path = path
-        self._outlet = outlet
+        self._output = output
         self._tenants = tenants
         self._display = shown
         self._suspects = suspects
@@ -79,7 +79,7 @@ class Job:
         self._interrupts = 0
         self._broken: Exception | None = None
         self._fatal: Exception | None = None
-        outlet.on_broken = self._break_off
+        output.on_broken = self._break_off
 
     async def run(self) -> int:
         """Issue what is to be issued, and return the exit code."""
@@ -104,9 +104,9 @@ class Job:
                 tenant = self._tenants.in_hand.pop(outcome.index)
                 if isinstance(outcome, Failed):
                     self._note_failure(tenant, outcome)
-                elif (refusal := self._outlet.refused.pop(tenant.ticket.id, None)) is not None:
+                elif (refusal := self._output.refused.pop(tenant.ticket.id, None)) is not None:
                     self._say_failure(tenant, refusal)
-                elif tenant.ticket.id in self._outlet.kept_back:
+                elif tenant.ticket.id in self._output.kept_back:
                     await self._note_kept_back(tenant, outcome.key.id)
                 else:
                     self._note_issued(tenant, outcome)
@@ -116,7 +116,7 @@ class Job:
     def _note_issued(self, tenant: Tenant, outcome: Issued[Ticket]) -> None:
         if outcome.replayed:
             self._replayed += 1
-            sink = self._outlet.sink
+            sink = self._output.sink
             self._absent += sink is not None and tenant.ticket.id not in sink
         else:
             self._issued += 1
@@ -129,7 +129,7 @@ class Job:
         """Leave a key that could not be delivered to the ledger; revoke it where that is about to be forgotten."""
         if self._path != IN_MEMORY:
             return
-        del self._outlet.kept_back[tenant.ticket.id]
+        del self._output.kept_back[tenant.ticket.id]
         what = f"{self._place(tenant)}: key {key_id} could not be put on record"
         try:
             await self._respan.temporary_keys.delete(key_id, missing_ok=True)
@@ -184,7 +184,7 @@ class Job:
             asyncio.get_running_loop().call_later(_LAST_MOMENT, self._end_at_once, 5)
 
     def _end_at_once(self, patience: int) -> None:
-        if self._outlet.writing and patience:
+        if self._output.writing and patience:
             asyncio.get_running_loop().call_later(_LAST_MOMENT, self._end_at_once, patience - 1)
             return
         self._display.close(self._status())
@@ -214,7 +214,7 @@ class Job:
         elapsed = self._batch.progress.elapsed
         return (self._issued + self._failed) / elapsed if elapsed else 0.0
 
-    def _status(self) -> Status:
+    def _status(self) -> ProgressState:
         progress, pace = self._batch.progress, self._respan.pace
         held = ""
         if self._interrupts:
@@ -223,7 +223,7 @@ class Job:
             held = f"paused for {clock((pace.paused_until - datetime.now(UTC)).total_seconds())}"
         elif pace.outage:
             held = "paused, the server fails"
-        return Status(
+        return ProgressState(
             total=self._total,
             issued=self._issued + self._already,
             failed=self._failed,
@@ -244,7 +244,7 @@ class Job:
             already=self._already,
             absent=self._absent,
             failed=self._failed,
-            kept=len(self._outlet.kept_back),
+            kept=len(self._output.kept_back),
             left=self._left,
             refused=progress.refused,
             elapsed=progress.elapsed,

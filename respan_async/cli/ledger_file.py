@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.output import Outlet
+from respan_async.cli.output import OutputTarget
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
 from respan_async.models import CreatedKey
-from respan_async.secret import Secret, veiled
+from respan_async.secret import Secret, as_secret
 
 KEY: Final = ENVIRONMENT
 OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
@@ -56,7 +56,7 @@ def cipher() -> AESGCMCipher | None:
     Raises:
         WrongUse: A key is none, or the extra `crypto` is not installed.
     """
-    key = veiled(os.environ.get(KEY))
+    key = as_secret(os.environ.get(KEY))
     old = [Secret(text) for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
     if not isinstance(key, Secret):
         if old:
@@ -87,7 +87,7 @@ async def enter(issuer: Issuer, path: str) -> None:
         raise WrongUse(text if path in text else f"{path}: {text}") from None
 
 
-async def deliver_left(ledger: SQLiteLedger, path: str, outlet: Outlet) -> int:
+async def deliver_left(ledger: SQLiteLedger, path: str, output: OutputTarget) -> int:
     """Deliver what an earlier run has left, before anything is sent; return how many it was.
 
     Raises:
@@ -96,7 +96,7 @@ async def deliver_left(ledger: SQLiteLedger, path: str, outlet: Outlet) -> int:
     """
 
     async def deliver(ticket: str, key: CreatedKey) -> None:
-        await outlet(ticket, key)
+        await output(ticket, key)
         await ledger.erase(ticket)
 
     after, count = "", 0
@@ -119,12 +119,12 @@ async def deliver_left(ledger: SQLiteLedger, path: str, outlet: Outlet) -> int:
     return count
 
 
-async def issued_elsewhere(ledger: SQLiteLedger, outlet: Outlet, tickets: set[bytes]) -> set[bytes]:
+async def issued_elsewhere(ledger: SQLiteLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
     """Return those of these tickets that have a line already, and no key in the ledger.
 
     They were issued by an earlier version, or with a ledger that is lost, and are not issued again.
     """
-    if outlet.sink is None or not (there := outlet.sink.among(tickets)):
+    if output.sink is None or not (there := output.sink.among(tickets)):
         return set()
     after = ""
     while ids := await ledger.with_keys(after, 10_000):

@@ -4,16 +4,16 @@ import argparse
 import asyncio
 
 from respan_async.cli import exit_codes, ledger_file
-from respan_async.cli.client_factory import connect
-from respan_async.cli.console import LogLines, say
+from respan_async.cli.client_factory import make_client
+from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
 from respan_async.issuing import Issuer, SQLiteLedger
-from respan_async.issuing.sqlite._inspect import look
+from respan_async.issuing.sqlite._inspect import read_snapshot
 
 
-def sweep(arguments: argparse.Namespace, log: LogLines) -> int:
+def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Revoke what lost answers and crashes have left behind."""
     path = ledger_file.existing_path_of(arguments)
     return asyncio.run(_sweep(arguments, path, SQLiteLedger(path, ledger_file.cipher())))
@@ -24,7 +24,7 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
         if isinstance(event, RevokedEvent):
             say(f"key {event.id} is revoked: {event.reason}")
 
-    async with connect(arguments, hooks=(tell,)) as respan:
+    async with make_client(arguments, hooks=(tell,)) as respan:
         issuer = Issuer(respan, ledger, force=arguments.force_ledger, auto_sweep=False)
         await ledger_file.enter(issuer, path)
         if suspects := len(await issuer.pending()):
@@ -37,7 +37,7 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
     return exit_codes.OK
 
 
-def rotate(arguments: argparse.Namespace, log: LogLines) -> int:
+def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Encrypt the secrets that a ledger keeps with the key that is used now."""
     path = ledger_file.existing_path_of(arguments)
     cipher = ledger_file.cipher()
@@ -49,7 +49,7 @@ def rotate(arguments: argparse.Namespace, log: LogLines) -> int:
 
 async def _rotate(path: str, ledger: SQLiteLedger) -> int:
     try:
-        await ledger.open(look(path).account)
+        await ledger.open(read_snapshot(path).account)
         try:
             return await ledger.rotate()
         finally:

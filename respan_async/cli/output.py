@@ -7,13 +7,13 @@ from pathlib import Path
 
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.std_streams import check_output
-from respan_async.cli.stdout_sink import KeyStream
+from respan_async.cli.stdout_sink import StdoutSink
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink
 from respan_async.models import CreatedKey
 
 
-class Outlet:
+class OutputTarget:
     """Deliver until the place fails, and nothing after that: whatever is left over is then known for good.
 
     Args:
@@ -63,7 +63,7 @@ class Outlet:
 
 
 @contextlib.contextmanager
-def open_outlet(path: str, *, sandbox: bool) -> Iterator[Outlet]:
+def open_output(path: str, *, sandbox: bool) -> Iterator[OutputTarget]:
     """Open where keys go.
 
     Args:
@@ -75,7 +75,7 @@ def open_outlet(path: str, *, sandbox: bool) -> Iterator[Outlet]:
     """
     if path == "-":
         check_output()
-        yield Outlet("standard output", KeyStream(sandbox=sandbox), None)
+        yield OutputTarget("standard output", StdoutSink(sandbox=sandbox), None)
         return
     made = not os.path.lexists(path)
     try:
@@ -84,7 +84,7 @@ def open_outlet(path: str, *, sandbox: bool) -> Iterator[Outlet]:
         raise WrongUse(str(error)) from None
     with sink:
         try:
-            yield Outlet(path, sink, sink)
+            yield OutputTarget(path, sink, sink)
         except WrongUse:
             if made:
                 _remove_empty(Path(path))

@@ -14,7 +14,7 @@ _EVERY: Final = 2.0
 
 
 @attrs.frozen(kw_only=True)
-class Status:
+class ProgressState:
     """How far it has come.
 
     Attributes:
@@ -39,17 +39,17 @@ class Status:
 class Display(Protocol):
     """What shows it."""
 
-    def show(self, status: Status) -> None:
+    def show(self, status: ProgressState) -> None:
         """Show this status, now or a little later."""
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
 
-    def close(self, status: Status) -> None:
+    def close(self, status: ProgressState) -> None:
         """Show this status, the last one, for good."""
 
 
-class Plain:
+class PlainProgress:
     """A line every two seconds, while there is news, and one at the end.
 
     Args:
@@ -61,7 +61,7 @@ class Plain:
         self._next = clock() + _EVERY
         self._said: tuple[object, ...] = ()
 
-    def show(self, status: Status) -> None:
+    def show(self, status: ProgressState) -> None:
         """Show this status, if it is time for it."""
         if self._clock() >= self._next:
             self._tell(status)
@@ -70,11 +70,11 @@ class Plain:
         """Write a line."""
         console.say(text)
 
-    def close(self, status: Status) -> None:
+    def close(self, status: ProgressState) -> None:
         """Show the last status."""
         self._tell(status)
 
-    def _tell(self, status: Status) -> None:
+    def _tell(self, status: ProgressState) -> None:
         news = (status.issued, status.failed, status.refused, status.held)
         if news != self._said:
             self._said = news
@@ -82,7 +82,7 @@ class Plain:
             self.say(line(status))
 
 
-def line(status: Status) -> str:
+def line(status: ProgressState) -> str:
     """Put a status into words."""
     left = f", {clock(status.eta)} left" if status.eta else ""
     held = f"; {status.held}" if status.held else ""
@@ -109,7 +109,7 @@ def display(*, keys_on_terminal: bool) -> Display:
         try:
             from respan_async.cli.progress_bar import Bar, drawable
         except ImportError:
-            return Plain()
+            return PlainProgress()
         if drawable():
             return Bar()
-    return Plain()
+    return PlainProgress()

@@ -5,7 +5,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from respan_async.cli.console import printable
-from respan_async.cli.progress import Status, clock
+from respan_async.cli.progress import ProgressState, clock
 
 
 def drawable() -> bool:
@@ -31,7 +31,7 @@ class Bar:
         )
         self._task: TaskID | None = None
 
-    def show(self, status: Status) -> None:
+    def show(self, status: ProgressState) -> None:
         """Show this status."""
         facts = status.held or f"{status.rate:.1f}/s"
         if status.eta and not status.held:
@@ -46,7 +46,7 @@ class Bar:
         """Write a line above the bar."""
         self._console.print(Text(printable(text)), soft_wrap=True)
 
-    def close(self, status: Status) -> None:
+    def close(self, status: ProgressState) -> None:
         """Show the last status, and leave the bar as it is."""
         self.show(status)
         self._progress.stop()

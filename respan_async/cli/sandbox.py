@@ -7,7 +7,7 @@ from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli import exit_codes
-from respan_async.cli.console import LogLines, say
+from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
@@ -58,7 +58,7 @@ def fault(text: str) -> tuple[str, float]:
     return name, probability
 
 
-def serve(arguments: argparse.Namespace, log: LogLines) -> int:
+def serve(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Serve until Ctrl-C, then say what happened."""
     check_output()
     return asyncio.run(_serve(arguments))

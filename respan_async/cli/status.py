@@ -5,22 +5,22 @@ from datetime import UTC, datetime
 
 from respan_async._http import codec
 from respan_async.cli import exit_codes, ledger_file
-from respan_async.cli.console import LogLines
+from respan_async.cli.console import ConsoleLogHandler
 from respan_async.cli.progress import clock
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.sqlite._inspect import Snapshot, look
+from respan_async.issuing.sqlite._inspect import Snapshot, read_snapshot
 
 
-def status(arguments: argparse.Namespace, log: LogLines) -> int:
+def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Print what is in a ledger."""
     check_output()
     path = ledger_file.existing_path_of(arguments)
     try:
-        snapshot = look(path)
+        snapshot = read_snapshot(path)
     except LedgerError as error:
         raise exit_codes.WrongUse(str(error)) from None
     if arguments.json:

@@ -8,12 +8,12 @@ from typing import Final
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.jsonlines_sink import digest, line_of
 from respan_async.models import CreatedKey
-from respan_async.secret import Sealed
+from respan_async.secret import SecretBytes
 
 STANDARD_OUTPUT: Final = 1
 
 
-class KeyStream:
+class StdoutSink:
     """Standard output as a place for delivered keys.
 
     Args:
@@ -31,7 +31,7 @@ class KeyStream:
             mark = digest(ticket_id)
             if mark not in self._written:
                 # In a thread: whoever reads it may be slow, and answers have their time.
-                await asyncio.to_thread(_write, Sealed(line_of(key, ticket_id, sandbox=self._sandbox)))
+                await asyncio.to_thread(_write, SecretBytes(line_of(key, ticket_id, sandbox=self._sandbox)))
                 self._written.add(mark)
 
 

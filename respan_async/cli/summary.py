@@ -12,7 +12,7 @@ from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.ledger_file import IN_MEMORY
 from respan_async.errors import LedgerError, Suspect
-from respan_async.issuing.sqlite._inspect import look
+from respan_async.issuing.sqlite._inspect import read_snapshot
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +76,7 @@ class Summary:
         if self.ledger == IN_MEMORY:
             return None
         try:
-            return len(look(self.ledger).suspects)
+            return len(read_snapshot(self.ledger).suspects)
         except LedgerError:
             return None
 

@@ -8,7 +8,7 @@ import attrs
 
 from respan_async._calls.suspects import MAX_TAGGED_NAME
 from respan_async.cli.console import MOST_LINES
-from respan_async.cli.csv_reader import Row, Sheet
+from respan_async.cli.csv_reader import CSVFile, Row
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
 from respan_async.errors import InvalidRequestError
@@ -65,7 +65,7 @@ class Complaints:
             self.first.append((line, what))
 
 
-def check(sheet: Sheet) -> set[bytes]:
+def check(csv_file: CSVFile) -> set[bytes]:
     """Read all of a file.
 
     Returns:
@@ -77,7 +77,7 @@ def check(sheet: Sheet) -> set[bytes]:
     complaints = Complaints()
     seen: set[bytes] = set()
     doubled: list[tuple[int, str]] = []
-    for row, ticket in _tickets(sheet, complaints):
+    for row, ticket in _tickets(csv_file, complaints):
         try:
             _ticket(row, ticket)
         except InvalidRequestError as error:
@@ -93,17 +93,17 @@ def check(sheet: Sheet) -> set[bytes]:
         # Where each of a million tickets stood is not remembered; whoever has doubled ones is read again.
         first: dict[str, int] = {}
         wanted = {ticket for _, ticket in doubled}
-        for row, ticket in _tickets(sheet, Complaints()):
+        for row, ticket in _tickets(csv_file, Complaints()):
             if ticket in wanted:
                 first.setdefault(ticket, row.line)
         for line, ticket in doubled:
             complaints.add(line, f"ticket: expected each only once, got {ticket!r:.100} as in line {first[ticket]}")
     if complaints.count:
-        raise BadTenants(sheet.name, complaints)
+        raise BadTenants(csv_file.name, complaints)
     return seen
 
 
-class Remaining:
+class PendingTenants:
     """The tenants to be issued for, one after the other, for a batch.
 
     Args:
@@ -117,9 +117,9 @@ class Remaining:
         in_hand: Those that were taken, by their place in the batch; whoever knows their outcome removes them.
     """
 
-    def __init__(self, sheet: Sheet, tickets: int, issued: set[bytes]) -> None:
-        self.name = sheet.name
-        self._sheet = sheet
+    def __init__(self, csv_file: CSVFile, tickets: int, issued: set[bytes]) -> None:
+        self.name = csv_file.name
+        self._csv_file = csv_file
         self._issued = issued
         self.already = len(issued)
         self._length = tickets - self.already
@@ -131,7 +131,7 @@ class Remaining:
     async def __aiter__(self) -> AsyncIterator[Ticket]:
         complaints = Complaints()
         index = skipped = 0
-        for row, ticket in _tickets(self._sheet, complaints):
+        for row, ticket in _tickets(self._csv_file, complaints):
             if digest(ticket) in self._issued:
                 skipped += 1
                 if not skipped % _TURN:
@@ -141,12 +141,12 @@ class Remaining:
             index += 1
             yield tenant.ticket
         if complaints.count:
-            raise WrongUse(f"{self._sheet.name}: the file changed while it was read")
+            raise WrongUse(f"{self._csv_file.name}: the file changed while it was read")
 
 
-def _tickets(sheet: Sheet, complaints: Complaints) -> Iterator[tuple[Row, str]]:
+def _tickets(csv_file: CSVFile, complaints: Complaints) -> Iterator[tuple[Row, str]]:
     """Read the lines that have a ticket."""
-    for row in sheet.rows(complaints.add):
+    for row in csv_file.rows(complaints.add):
         key = "ticket" if "ticket" in row.columns else "name"
         ticket = row.cells.get(key)
         if ticket is None:

@@ -15,7 +15,7 @@ from typing import Final
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
-from respan_async.secret import Sealed
+from respan_async.secret import SecretBytes
 
 _BEGINNING: Final = b'{"ticket":'
 _TORN: Final = re.compile(rb'\{"ticket":("(?:[^"\\]|\\.)*")')
@@ -36,7 +36,7 @@ def write_all(fd: int, data: bytes) -> None:
             select.select([], [fd], [])
 
 
-class LineFile:
+class AppendOnlyFile:
     """A file of lines, open for more.
 
     Args:
@@ -145,7 +145,7 @@ class LineFile:
         try:
             with os.fdopen(os.dup(self._fd), "rb") as file:
                 size = number = 0
-                while line := Sealed(file.readline(_LONGEST)):
+                while line := SecretBytes(file.readline(_LONGEST)):
                     number += 1
                     if not line.endswith(b"\n"):
                         mended = self._mend(line, number, size, take, more=bool(file.read(1)))
@@ -166,7 +166,7 @@ class LineFile:
 
     def _mend(self, torn: bytes, number: int, size: int, take: Callable[[bytes], str | None], *, more: bool) -> str:
         """Complete or cut off the last line of a run that was killed."""
-        begun = Sealed(torn.strip(b"\0"))  # what a power cut leaves of a line
+        begun = SecretBytes(torn.strip(b"\0"))  # what a power cut leaves of a line
         if not more and not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
             more = True
         try:

@@ -5,28 +5,28 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
-from respan_async._calls.lifecycle import Lifetime
+from respan_async._calls.lifecycle import Lifecycle
 from respan_async.errors import LedgerError
 
-Note: TypeAlias = Callable[[], Awaitable[object]]
+Write: TypeAlias = Callable[[], Awaitable[object]]
 """Writes something; may be called again when that has failed, however much later."""
 
 
-class Notes:
-    """Write notes in the background, and remember those that failed.
+class BackgroundWrites:
+    """Write in the background, and remember what failed.
 
     Args:
-        lifetime: Where what goes on in the background belongs.
+        lifecycle: Where what goes on in the background belongs.
     """
 
-    def __init__(self, lifetime: Lifetime) -> None:
-        self._lifetime = lifetime
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
         self._tasks: set[asyncio.Task[bool]] = set()
-        self._lost: deque[Note] = deque()
+        self._lost: deque[Write] = deque()
 
-    def add(self, note: Note) -> None:
-        """Write a note."""
-        task = self._lifetime.spawn(self._write(note))
+    def add(self, write: Write) -> None:
+        """Write something."""
+        task = self._lifecycle.spawn(self._write(write))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -41,10 +41,10 @@ class Notes:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _write(self, note: Note) -> bool:
+    async def _write(self, write: Write) -> bool:
         try:
-            await note()
+            await write()
         except LedgerError:
-            self._lost.append(note)
+            self._lost.append(write)
             return False
         return True

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from respan_async._calls.lifecycle import Lifetime, being_cancelled
+from respan_async._calls.lifecycle import Lifecycle, being_cancelled
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import LedgerError
 from respan_async.events import logger
@@ -33,28 +33,28 @@ class Delivery:
     Args:
         deliver: The user's function, idempotent by ticket.
         ledger: Where the secrets are kept until then.
-        lifetime: Where what goes on in the background belongs.
-        wall: The wall clock, aware.
+        lifecycle: Where what goes on in the background belongs.
+        clock: The wall clock, aware.
     """
 
     def __init__(
         self,
         deliver: Callable[[str, CreatedKey], Awaitable[None]],
         ledger: Ledger,
-        lifetime: Lifetime,
-        wall: Callable[[], datetime],
+        lifecycle: Lifecycle,
+        clock: Callable[[], datetime],
     ) -> None:
         self._deliver = deliver
         self._ledger = ledger
-        self._lifetime = lifetime
-        self._wall = wall
+        self._lifecycle = lifecycle
+        self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
         self._under_way: set[str] = set()
         self._erased: set[str] = set()  # since the last page of what was left was asked for
         self._catching_up = False
         self._unreadable: set[str] = set()  # of which the log has told
         self._stopped = False
-        lifetime.closers.add(self._stop)
+        lifecycle.closers.add(self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey) -> None:
         """Deliver now, if that is not under way; what fails is tried again in the background."""
@@ -66,7 +66,7 @@ class Delivery:
             insist = not await self._once(ticket_id, key) and not self._stopped
         finally:
             if insist:
-                self._spawn(self._insist(ticket_id, key))
+                self._spawn(self._retry(ticket_id, key))
             else:
                 self._under_way.discard(ticket_id)
 
@@ -78,7 +78,7 @@ class Delivery:
 
     async def aclose(self) -> None:
         """End what goes on in the background; the ledger keeps what is not delivered."""
-        self._lifetime.closers.discard(self._stop)
+        self._lifecycle.closers.discard(self._stop)
         self._stop()
         if tasks := self._others():
             await asyncio.wait(tasks)
@@ -93,7 +93,7 @@ class Delivery:
         return {task for task in self._tasks if task is not asyncio.current_task()}
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self._lifetime.spawn(work)
+        task = self._lifecycle.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -120,7 +120,7 @@ class Delivery:
             # Delivered all the same. The next run delivers it once more, and erases it then.
             logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
 
-    async def _insist(self, ticket_id: str, key: CreatedKey) -> None:
+    async def _retry(self, ticket_id: str, key: CreatedKey) -> None:
         pause = FIRST
         try:
             while not self._is_dead(key, AFTER_EXPIRY):
@@ -163,7 +163,7 @@ class Delivery:
 
     def _is_dead(self, key: CreatedKey, since: timedelta) -> bool:
         """Whether a key has expired that long ago, by this machine's clock."""
-        return key.expiry_date is not None and key.expiry_date + since <= self._wall()
+        return key.expiry_date is not None and key.expiry_date + since <= self._clock()
 
 
 def _named(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What keeps an owner's claims: a lease, prolonged by a heart that beats, and known without asking the store."""
+"""What keeps an owner's claims: a lease, prolonged by a heartbeat, and known without asking the store."""
 
 import asyncio
 import contextlib
@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 from respan_async.errors import ConfigurationError, LedgerError
 
 
-class Heart:
+class LeaseKeeper:
     """Hold an owner's lease for as long as it beats.
 
     Args:
         lease: Seconds that a lease lasts.
         renew: Prolongs the lease there is; returns whether there is one.
-        enrol: Makes another owner, with a lease.
-        bury: Takes over what owners have left that are gone.
+        register_owner: Makes another owner, with a lease.
+        reclaim_owners: Takes over what owners have left that are gone.
 
     Raises:
         ConfigurationError: `lease` is not above 0 and finite.
@@ -28,8 +28,8 @@ class Heart:
         self,
         lease: float,
         renew: Callable[[], Awaitable[bool]],
-        enrol: Callable[[], Awaitable[None]],
-        bury: Callable[[], Awaitable[None]],
+        register_owner: Callable[[], Awaitable[None]],
+        reclaim_owners: Callable[[], Awaitable[None]],
     ) -> None:
         if not isinstance(lease, int | float) or isinstance(lease, bool) or not 0 < lease < float("inf"):
             raise ConfigurationError(f"lease: expected seconds above 0, got {lease!r:.100}")
@@ -37,8 +37,8 @@ class Heart:
         self._since = 0.0
         self._lease = lease
         self._renew = renew
-        self._enrol = enrol
-        self._bury = bury
+        self._register_owner = register_owner
+        self._reclaim_owners = reclaim_owners
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -48,7 +48,7 @@ class Heart:
             LedgerError: The store cannot do it.
         """
         await self._hold()
-        await self._bury()
+        await self._reclaim_owners()
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     def cancel(self) -> None:
@@ -61,7 +61,7 @@ class Heart:
         self.until = 0.0
         self.cancel()
 
-    def held(self, since: float) -> bool:
+    def lease_held_since(self, since: float) -> bool:
         """Whether the claims have held all the time since then, which is one of `time.monotonic()`."""
         return self._since <= since and time.monotonic() < self.until
 
@@ -72,14 +72,14 @@ class Heart:
             # A ledger that cannot be written now may be again before the lease ends.
             with contextlib.suppress(LedgerError):
                 await self._hold()
-                await self._bury()
+                await self._reclaim_owners()
 
     async def _hold(self) -> None:
         """Have a lease from now on: the one there is, prolonged, or another."""
         asked = time.monotonic()
         if not await self._renew():
             # The first, or one that others took away while this process was stopped, with all its claims.
-            await self._enrol()
+            await self._register_owner()
             self._since = time.monotonic()  # what was intended while this was asked is the old owner's
         elif (renewed := time.monotonic()) >= self.until:
             self._since = renewed  # it may have ended first, and single tickets have been taken over

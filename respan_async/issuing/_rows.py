@@ -10,20 +10,20 @@ import attrs
 from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, Record
+from respan_async.issuing.ledger import Counts, TicketRecord
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
-from respan_async.secret import Sealed, Secret
+from respan_async.secret import Secret, SecretBytes
 
 
-def sealed(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Sealed:
+def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
     """Return the bytes under which a secret is kept."""
-    return Sealed(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
+    return SecretBytes(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
 
 
-def veiled(row: Iterable[Any]) -> tuple[Any, ...]:
+def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
     """Return a row whose bytes, which are secrets, do not show themselves."""
-    return tuple(Sealed(value) if isinstance(value, bytes) else value for value in row)
+    return tuple(SecretBytes(value) if isinstance(value, bytes) else value for value in row)
 
 
 @contextlib.contextmanager
@@ -66,12 +66,12 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
     return [(ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old]
 
 
-def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> Record:
+def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
     """Return what is known of a ticket."""
     with _readable(f"ticket {ticket_id!r:.100}"):
         fields, state, key, secret = row
         found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
-        return Record(fields=fields, state=TicketState(state), key=found)
+        return TicketRecord(fields=fields, state=TicketState(state), key=found)
 
 
 def counts_of(tickets: Iterable[tuple[str, int]], attempts: Iterable[tuple[str, int]]) -> Counts:

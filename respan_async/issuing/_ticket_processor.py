@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from respan_async._calls.call import Call
-from respan_async._calls.operation import Draft
+from respan_async._calls.operation import PreparedRequest
 from respan_async._pacing.slots import Priority
 from respan_async.errors import (
     ClientStateError,
@@ -19,7 +19,7 @@ from respan_async.errors import (
 )
 from respan_async.events import logger
 from respan_async.issuing._rows import conflict
-from respan_async.issuing.ledger import Intent, Record
+from respan_async.issuing.ledger import Intent, TicketRecord
 from respan_async.issuing.states import TicketState
 from respan_async.issuing.tickets import Ticket
 from respan_async.keys import TemporaryKeys
@@ -32,8 +32,8 @@ _MOST_SAID: Final = 500
 """Characters of a suspect's reason that are kept."""
 
 
-class TicketWork:
-    """One ticket's work, and the journal of its attempts.
+class TicketProcessor:
+    """One ticket's work, and the log of its attempts.
 
     Args:
         issuer: Whose work it is.
@@ -79,13 +79,13 @@ class TicketWork:
         """Whether whoever asks is called from within this work."""
         return self._task is asyncio.current_task()
 
-    def given_up(self) -> ClientStateError:
+    def abandoned_error(self) -> ClientStateError:
         """Return the error of work that was abandoned and did not go on."""
-        return self._call.given_up()
+        return self._call.abandoned_error()
 
-    def overdue(self) -> DeadlineExceededError:
+    def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a deadline that passed while this was under way."""
-        error = self._call.overdue()
+        error = self._call.deadline_error()
         if self._keeping:  # there is a key, which goes on to its ticket
             error.effect = error.effect.or_worse(Effect.UNKNOWN)
         return error
@@ -94,7 +94,7 @@ class TicketWork:
         """Give the ticket its key."""
         self._task = asyncio.current_task()
         if self._abandoned:
-            raise self.given_up()
+            raise self.abandoned_error()
         await self._issuer._begin(self)
         try:
             return await self._recorded() or await self._made()
@@ -132,11 +132,11 @@ class TicketWork:
 
     def _release(self) -> None:
         if self._intended_at:
-            self._issuer._notes.add(self._let_go)
+            self._issuer._background_writes.add(self._let_go)
 
     async def _let_go(self) -> None:
         # The claim and its epoch are then another call's as well, which may want nothing any more before it uses them.
-        if self._issuer._is_taken_up(self):
+        if self._issuer._has_other_call(self):
             raise LedgerError(f"ticket {self.ticket.id!r:.100}: it is being worked on again")
         await self._ledger.release(self.ticket.id, self._epoch)
 
@@ -157,7 +157,7 @@ class TicketWork:
         self._release()
         if mine is None:
             reason = "the ledger failed when its key was recorded, and could not be read since"
-            self.doubt(self._suspect(key, reason))
+            self.mark_suspect(self._suspect(key, reason))
             raise LedgerError(
                 f"ticket {self.ticket.id!r:.100}: {problem}; whether its key was recorded is not known, "
                 "so it was neither handed out nor revoked",
@@ -165,7 +165,9 @@ class TicketWork:
                 retryable=True,
             )
         # Known not to be ours: nobody will ever hold this key.
-        self.doubt(self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem)))
+        self.mark_suspect(
+            self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem))
+        )
         self.keys._discard(key)
         if problem is not None:
             raise LedgerError(
@@ -181,48 +183,48 @@ class TicketWork:
     async def _is_recorded(self, key: CreatedKey) -> bool | None:
         """Read whether a key is the ticket's; None when that cannot be known."""
         try:
-            record: Record | None = await self._ledger.find(self.ticket.id)
+            record: TicketRecord | None = await self._ledger.find(self.ticket.id)
         except LedgerError:
             return None
         return record is not None and record.key is not None and record.key.id == key.id
 
     def _suspect(self, key: CreatedKey, reason: str) -> Suspect:
-        wall = self._issuer._context.wall
+        clock = self._issuer._context.clock
         return Suspect(
-            name=key.name, tag=self._tag, id=key.id, effect=Effect.LOST, sent_at=wall(), sent={}, reason=reason
+            name=key.name, tag=self._tag, id=key.id, effect=Effect.LOST, sent_at=clock(), sent={}, reason=reason
         )
 
-    # ------------------------------------------------------------ the journal
+    # -------------------------------------------------------- the attempt log
 
-    async def intend(self, draft: Draft, sent_at: datetime) -> None:
+    async def claim_attempt(self, prepared: PreparedRequest, sent_at: datetime) -> None:
         """Note an attempt, durably (rule 1)."""
-        self._tag = draft.tag or ""
+        self._tag = prepared.tag or ""
         self._intended_at = time.monotonic()
-        fields = draft.fields or {}
+        fields = prepared.fields or {}
         intent = Intent(tag=self._tag, name=fields.get("name"), sent=fields, sent_at=sent_at.timestamp())
         try:
-            self._epoch = await self._ledger.intend(self.ticket, intent)
+            self._epoch = await self._ledger.claim_attempt(self.ticket, intent)
         except LedgerError:
-            self.void(draft)  # it may have been noted all the same, and is never sent
+            self.mark_void(prepared)  # it may have been noted all the same, and is never sent
             raise
 
     def permits(self) -> bool:
         """Whether the claim still holds, asked when the first byte is about to leave."""
-        return self._ledger.leased(self._intended_at)
+        return self._ledger.lease_held_since(self._intended_at)
 
-    def void(self, draft: Draft) -> None:
+    def mark_void(self, prepared: PreparedRequest) -> None:
         """Note that an attempt is proven to have left nothing."""
-        self._issuer._notes.add(partial(self._ledger.void, draft.tag or ""))
+        self._issuer._background_writes.add(partial(self._ledger.mark_void, prepared.tag or ""))
 
-    def doubt(self, suspect: Suspect) -> None:
+    def mark_suspect(self, suspect: Suspect) -> None:
         """Note that an attempt may have left a key. Should this not be written, the intent alone says as much."""
-        self._issuer._notes.add(partial(self._doubt, suspect))
+        self._issuer._background_writes.add(partial(self._write_suspect, suspect))
         logger.debug("ticket %r: attempt %s is a suspect", self.ticket.id, suspect.tag)
 
-    async def _doubt(self, suspect: Suspect) -> None:
+    async def _write_suspect(self, suspect: Suspect) -> None:
         reason = "".join(letter if letter.isprintable() else " " for letter in suspect.reason[:_MOST_SAID])
-        await self._ledger.doubt(suspect.tag or "", suspect.effect, reason, suspect.id)
-        self._issuer._doubted()
+        await self._ledger.mark_suspect(suspect.tag or "", suspect.effect, reason, suspect.id)
+        self._issuer._wake_sweeper()
 
 
 class TicketOfBatch:
@@ -230,7 +232,7 @@ class TicketOfBatch:
 
     def __init__(self, issuer: "Issuer", ticket: Ticket) -> None:
         self._issuer = issuer
-        self._work = TicketWork(issuer, ticket, Priority.BATCH, issuer._keys)
+        self._work = TicketProcessor(issuer, ticket, Priority.BATCH, issuer._keys)
 
     @property
     def replayed(self) -> bool:
@@ -239,10 +241,10 @@ class TicketOfBatch:
     async def run(self) -> CreatedKey:
         if self._work.keys._options.deadline is None:
             return await self._work.run()
-        return await self._issuer._carried(self._work)
+        return await self._issuer._shielded(self._work)
 
     def abandon(self) -> bool:
         return self._work.abandon()
 
-    def given_up(self) -> ClientStateError:
-        return self._work.given_up()
+    def abandoned_error(self) -> ClientStateError:
+        return self._work.abandoned_error()

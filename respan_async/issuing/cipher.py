@@ -8,7 +8,7 @@ import secrets
 from typing import Any, Final, Protocol
 
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.secret import Sealed, Secret, veiled
+from respan_async.secret import Secret, SecretBytes, as_secret
 
 ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
 
@@ -48,7 +48,7 @@ def checked(cipher: Cipher | None) -> Cipher | None:
     if cipher is None or callable(getattr(cipher, "decrypt", None)):
         return cipher
     # Its type alone is told: it may be the key, which is veiled by now.
-    kind = {Secret: str, Sealed: bytes}.get(type(cipher), type(cipher))
+    kind = {Secret: str, SecretBytes: bytes}.get(type(cipher), type(cipher))
     raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {kind.__name__}")
 
 
@@ -69,7 +69,7 @@ class AESGCMCipher:
     ) -> None:
         if key is None:
             key = os.environ.get(ENVIRONMENT) or None
-        key, old_keys = veiled_key(key), tuple(map(veiled_key, old_keys))
+        key, old_keys = key_as_secret(key), tuple(map(key_as_secret, old_keys))
         if key is None:
             raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
         self._current, current = _cipher_of(key)
@@ -124,9 +124,9 @@ def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
     return hashlib.sha256(b"respan-async ledger key id" + raw).digest()[:_ID], AESGCM(raw)
 
 
-def veiled_key(key: Any) -> Any:
+def key_as_secret(key: Any) -> Any:
     """Return a key as something that no traceback with locals shows from here on."""
-    return Sealed(key) if isinstance(key, bytes) else veiled(key)
+    return SecretBytes(key) if isinstance(key, bytes) else as_secret(key)
 
 
 def _raw(key: bytes | str | Secret) -> bytes | None:

@@ -11,16 +11,16 @@ from typing import Final, Self
 
 from respan_async._calls import sweep
 from respan_async._calls.lifecycle import being_cancelled
-from respan_async._calls.shielding import carry
+from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import AutoSweep, SweepReport
 from respan_async._pacing.local_window import GRACE
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
 from respan_async.errors import ClientStateError, ConfigurationError, Suspect
-from respan_async.issuing._background_writes import Notes
+from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.issuing._delivery import Delivery
-from respan_async.issuing._ticket_processor import TicketOfBatch, TicketWork
+from respan_async.issuing._ticket_processor import TicketOfBatch, TicketProcessor
 from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
@@ -64,7 +64,7 @@ class Issuer:
     ) -> None:
         if not isinstance(respan, AsyncRespan):
             raise ConfigurationError(f"respan: expected an AsyncRespan, got {type(respan).__name__}")
-        if not callable(getattr(ledger, "intend", None)):
+        if not callable(getattr(ledger, "claim_attempt", None)):
             raise ConfigurationError(f"ledger: expected a ledger, such as a SQLiteLedger, got {type(ledger).__name__}")
         if deliver is not None and not callable(deliver):
             raise ConfigurationError(f"deliver: expected an async function, got {type(deliver).__name__}")
@@ -74,20 +74,20 @@ class Issuer:
         self._context = respan._context
         self._keys = respan.temporary_keys
         self._ledger = ledger
-        lifetime, wall = self._context.lifetime, self._context.wall
-        self._delivery = Delivery(deliver, ledger, lifetime, wall) if deliver is not None else None
+        lifecycle, clock = self._context.lifecycle, self._context.clock
+        self._delivery = Delivery(deliver, ledger, lifecycle, clock) if deliver is not None else None
         self._force = force
         self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
-        self._working: set[TicketWork] = set()
+        self._working: set[TicketProcessor] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._notes = Notes(self._context.lifetime)
-        self._rounds: asyncio.Task[None] | None = None
+        self._background_writes = BackgroundWrites(self._context.lifecycle)
+        self._maintenance: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._opened = self._closed = False
         self._over = asyncio.Event()
         self._place = account
-        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._context.lifetime) if auto_sweep else None
+        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._context.lifecycle) if auto_sweep else None
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -106,10 +106,10 @@ class Issuer:
             RespanError: No key was made; see `AsyncRespan.temporary_keys.create`.
         """
         await self._open()
-        self._context.lifetime.check()
+        self._context.lifecycle.check()
         keys = self._keys if deadline is UNSET else self._respan.with_options(deadline=deadline).temporary_keys
-        work = TicketWork(self, ticket, Priority.INTERACTIVE, keys)
-        return Issued(ticket, 0, await self._carried(work), work.replayed)
+        work = TicketProcessor(self, ticket, Priority.INTERACTIVE, keys)
+        return Issued(ticket, 0, await self._shielded(work), work.replayed)
 
     def issue_many(
         self,
@@ -152,7 +152,7 @@ class Issuer:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
         """
         if self._closed:
-            if not self._context.lifetime.within:
+            if not self._context.lifecycle.within:
                 await self._over.wait()
             return
         self._closed = True
@@ -165,8 +165,8 @@ class Issuer:
         try:
             if self._opening is not None and not self._opening.done():
                 await asyncio.wait({self._opening})  # or it would open what nobody closes
-            self._context.lifetime.finishers.discard(self.aclose)
-            self._end_rounds()
+            self._context.lifecycle.finishers.discard(self.aclose)
+            self._end_maintenance()
             for work in list(self._working):
                 if work.runs_here:
                     self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
@@ -175,9 +175,9 @@ class Issuer:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await self._idle.wait()
-                    await self._notes.written()
+                    await self._background_writes.written()
         finally:
-            # Also when whoever closes it is cancelled, or the ledger's heart would go on beating and keep its claims.
+            # Also when whoever closes it is cancelled, or the ledger would go on prolonging its lease.
             try:
                 if self._delivery is not None:
                     await self._delivery.aclose()
@@ -200,13 +200,15 @@ class Issuer:
         """Return all suspects."""
         return list(await self._ledger.suspects())
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's."""
-        return await self._ledger.holds(key_id)
+        return await self._ledger.owns_key(key_id)
 
-    async def settle(self, suspect: Suspect, *, revoked: bool) -> bool:
+    async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
         """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
-        return await self._ledger.settle(suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED)
+        return await self._ledger.close_suspect(
+            suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED
+        )
 
     # ----------------------------------------------------------------- inside
 
@@ -214,8 +216,8 @@ class Issuer:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
-            self._context.lifetime.check()  # or nobody would close the ledger again
-            self._opening = self._context.lifetime.spawn(self._open_once())
+            self._context.lifecycle.check()  # or nobody would close the ledger again
+            self._opening = self._context.lifecycle.spawn(self._open_once())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -231,22 +233,22 @@ class Issuer:
     async def _open_once(self) -> None:
         await self._ledger.open(self._account(), force=self._force)
         try:
-            await self._seed()
+            await self._preload_pace()
             if self._over.is_set():  # whoever closes did not wait
                 raise ClientStateError("the issuer is closed")
         except BaseException:
             await self._ledger.aclose()
             raise
         self._opened = True
-        lifetime = self._context.lifetime
-        lifetime.finishers.add(self.aclose)
-        if lifetime.closing:
+        lifecycle = self._context.lifecycle
+        lifecycle.finishers.add(self.aclose)
+        if lifecycle.closing:
             return  # which would wait for what goes on by itself
-        self._look()
-        lifetime.closers.add(self._end_rounds)
-        self._rounds = lifetime.spawn(self._go_round(), contextvars.Context())
+        self._run_maintenance()
+        lifecycle.closers.add(self._end_maintenance)
+        self._maintenance = lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
 
-    async def _seed(self) -> None:
+    async def _preload_pace(self) -> None:
         """Let the pace know what the last run has used up of the limit."""
         pacer = self._context.pacer
         limit = pacer.window.limit
@@ -254,28 +256,28 @@ class Issuer:
         # later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
-        pacer.window.seed(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
+        pacer.window.preload(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
 
-    async def _go_round(self) -> None:
+    async def _maintenance_loop(self) -> None:
         """Look again and again at what was left, by whoever is at work on this ledger: nobody tells."""
         while True:
             await asyncio.sleep(_ROUND)
-            await self._notes.repeat()
-            self._look()
+            await self._background_writes.repeat()
+            self._run_maintenance()
 
-    def _end_rounds(self) -> None:
-        self._context.lifetime.closers.discard(self._end_rounds)
-        if self._rounds is not None:
-            self._rounds.cancel()
+    def _end_maintenance(self) -> None:
+        self._context.lifecycle.closers.discard(self._end_maintenance)
+        if self._maintenance is not None:
+            self._maintenance.cancel()
 
-    def _look(self) -> None:
+    def _run_maintenance(self) -> None:
         """Let suspects be swept and secrets delivered, if there are any."""
-        self._doubted()
+        self._wake_sweeper()
         if self._delivery is not None:
             self._delivery.deliver_left()
 
     async def _sweep_in_turn(self) -> None:
-        if await self._ledger.take_turn(sweep.EVERY):
+        if await self._ledger.acquire_sweep_turn(sweep.EVERY):
             await self.sweep()
 
     def _account(self) -> str:
@@ -283,11 +285,11 @@ class Issuer:
         known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
         return f"{self._place or self._respan._base_url} {known}"
 
-    async def _carried(self, work: TicketWork) -> CreatedKey:
+    async def _shielded(self, work: TicketProcessor) -> CreatedKey:
         # Nothing is discarded: whatever key arrives is its ticket's.
-        return await carry(work, work.keys._options.deadline, self._context.lifetime, lambda _: None)
+        return await run_shielded(work, work.keys._options.deadline, self._context.lifecycle, lambda _: None)
 
-    async def _begin(self, work: TicketWork) -> None:
+    async def _begin(self, work: TicketProcessor) -> None:
         """Note that a ticket is being worked on, once no other call works on it."""
         while (waiting := self._turns.get(work.ticket.id)) is not None:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -299,22 +301,22 @@ class Issuer:
         self._working.add(work)
         self._idle.clear()
 
-    def _end(self, work: TicketWork) -> None:
+    def _end(self, work: TicketProcessor) -> None:
         """Note that a ticket is no longer worked on."""
         for turn in self._turns.pop(work.ticket.id):
             if not turn.done():
                 turn.set_result(None)
         self._done_with(work)
 
-    def _done_with(self, work: TicketWork) -> None:
+    def _done_with(self, work: TicketProcessor) -> None:
         self._working.discard(work)
         if not self._working:
             self._idle.set()
 
-    def _doubted(self) -> None:
+    def _wake_sweeper(self) -> None:
         if self._auto_sweep is not None:
             self._auto_sweep.wake()
 
-    def _is_taken_up(self, work: TicketWork) -> bool:
+    def _has_other_call(self, work: TicketProcessor) -> bool:
         """Whether another call works on the same ticket now."""
         return any(other is not work and other.ticket.id == work.ticket.id for other in self._working)

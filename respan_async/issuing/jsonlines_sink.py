@@ -20,9 +20,9 @@ import attrs
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
-from respan_async.issuing._append_only_file import LineFile
+from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.models import CreatedKey, TemporaryKey
-from respan_async.secret import Sealed
+from respan_async.secret import SecretBytes
 
 _PARTS: Final = 16, 4
 """Bytes that stand for a ticket, and for the id of its key."""
@@ -101,7 +101,7 @@ class JSONLinesSink:
         self._queue: list[_Line] = []
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
-        self._file = LineFile(os.fspath(path))
+        self._file = AppendOnlyFile(os.fspath(path))
         try:
             self._file.lock()
             self.mended = self._file.read(self._take)
@@ -127,7 +127,7 @@ class JSONLinesSink:
             if known != short:
                 raise LedgerError(f"{self._file.path}: has another key for ticket {ticket_id!r:.100}, not {key.id}")
             return
-        text = Sealed(line_of(key, ticket_id, sandbox=self._sandbox))
+        text = SecretBytes(line_of(key, ticket_id, sandbox=self._sandbox))
         written = self._under_way[mark] = asyncio.get_running_loop().create_future()
         self._queue.append(_Line(mark, short, text, written))
         if self._writer is None:
@@ -184,7 +184,7 @@ class JSONLinesSink:
             while group := self._queue:
                 self._queue = []
                 try:
-                    await asyncio.to_thread(self._file.append, Sealed(b"".join(line.text for line in group)))
+                    await asyncio.to_thread(self._file.append, SecretBytes(b"".join(line.text for line in group)))
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)

@@ -12,7 +12,7 @@ from respan_async.models import CreatedKey
 
 
 @attrs.frozen(kw_only=True)
-class Record:
+class TicketRecord:
     """What the ledger knows of a ticket.
 
     Attributes:
@@ -54,7 +54,8 @@ class Counts:
 class Ledger(Protocol):
     """The durable memory of an issuer. Every method raises `LedgerError` when the store cannot do it.
 
-    A method that writes returns only when what it wrote is durable; only `doubt` and `void` may be left running.
+    A method that writes returns only when what it wrote is durable; only `mark_suspect` and `mark_void` may be left
+    running.
     """
 
     async def open(self, account: str, *, force: bool = False) -> None:
@@ -66,11 +67,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def find(self, ticket_id: str) -> Record | None:
+    async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return what is known of a ticket."""
         ...
 
-    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+    async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; return the claim's epoch.
 
         Raises:
@@ -79,7 +80,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def leased(self, since: float) -> bool:
+    def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then, by what it knows without asking.
 
         Args:
@@ -87,11 +88,11 @@ class Ledger(Protocol):
         """
         ...
 
-    async def void(self, tag: str) -> None:
+    async def mark_void(self, tag: str) -> None:
         """Note that an attempt is proven to have left nothing."""
         ...
 
-    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+    async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key."""
         ...
 
@@ -123,15 +124,15 @@ class Ledger(Protocol):
         """Return all suspects."""
         ...
 
-    async def settle(self, tag: str, state: AttemptState) -> bool:
+    async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; return whether it was a suspect still."""
         ...
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another that is alive took it within so many seconds."""
         ...
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's."""
         ...
 

@@ -1,4 +1,4 @@
-"""The states of tickets and attempts, and every move between them.
+"""The states of tickets and attempts, and every transition between them.
 
 The theory. A ticket is one issuance; an attempt is one POST for it, known by its tag. Before a byte of an attempt
 leaves, its *intent* is durable. What becomes of it is one of four things: it is proven to have left nothing; its key is
@@ -12,8 +12,9 @@ Rules:
 4. A commit that failed proves nothing: read before revoking; until the row is known not to be ours, the key is a
    suspect.
 
-A store applies a move by compare-and-set: it changes a row only if it is in one of the states the move comes from, and,
-where a ticket is claimed, only for the owner and epoch that claimed it. A move that changes no row did not happen.
+A store applies a transition by compare-and-set: it changes a row only if it is in one of the states the transition
+comes from, and, where a ticket is claimed, only for the owner and epoch that claimed it. A transition that changes no
+row did not happen.
 """
 
 import enum
@@ -53,26 +54,26 @@ class AttemptState(enum.StrEnum):
 
 
 @attrs.frozen
-class Move:
+class Transition:
     """From any of these states to that one."""
 
     come_from: tuple[enum.StrEnum, ...]
     to: enum.StrEnum
 
 
-TICKET_MOVES: Final = {
-    "claim": Move((TicketState.OPEN, TicketState.CLAIMED), TicketState.CLAIMED),
-    "release": Move((TicketState.CLAIMED,), TicketState.OPEN),
-    "record": Move((TicketState.CLAIMED,), TicketState.ISSUED),
-    "deliver": Move((TicketState.ISSUED,), TicketState.DELIVERED),
+TICKET_TRANSITIONS: Final = {
+    "claim": Transition((TicketState.OPEN, TicketState.CLAIMED), TicketState.CLAIMED),
+    "release": Transition((TicketState.CLAIMED,), TicketState.OPEN),
+    "record": Transition((TicketState.CLAIMED,), TicketState.ISSUED),
+    "deliver": Transition((TicketState.ISSUED,), TicketState.DELIVERED),
 }
 """A claimed ticket is claimed anew by the same owner for its next attempt, or by another when the lease is over."""
 
-ATTEMPT_MOVES: Final = {
-    "void": Move((AttemptState.INTENT,), AttemptState.VOID),
-    "record": Move((AttemptState.INTENT,), AttemptState.RECORDED),
-    "doubt": Move((AttemptState.INTENT, AttemptState.SUSPECT), AttemptState.SUSPECT),
-    "revoke": Move((AttemptState.SUSPECT,), AttemptState.REVOKED),
-    "expire": Move((AttemptState.SUSPECT,), AttemptState.EXPIRED),
+ATTEMPT_TRANSITIONS: Final = {
+    "mark_void": Transition((AttemptState.INTENT,), AttemptState.VOID),
+    "record": Transition((AttemptState.INTENT,), AttemptState.RECORDED),
+    "mark_suspect": Transition((AttemptState.INTENT, AttemptState.SUSPECT), AttemptState.SUSPECT),
+    "revoke": Transition((AttemptState.SUSPECT,), AttemptState.REVOKED),
+    "expire": Transition((AttemptState.SUSPECT,), AttemptState.EXPIRED),
 }
-"""Doubting twice adds what was learned meanwhile, such as the key's id."""
+"""Marking a suspect twice adds what was learned meanwhile, such as the key's id."""

@@ -7,10 +7,10 @@ from importlib import resources
 from typing import Any, Final
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared_protocol import Ask, Grants, Unreachable
+from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, Unreachable
 from respan_async._pacing.shared_window import SharedWindow
 from respan_async.errors import ConfigurationError
-from respan_async.secret import Secret, veiled
+from respan_async.secret import Secret, as_secret
 
 try:
     import redis.asyncio as _redis
@@ -57,7 +57,7 @@ class RedisWindow(SharedWindow):
         fallback_share: float = 0.25,
         timeout: float = 1.0,
     ) -> None:
-        redis = veiled(redis)
+        redis = as_secret(redis)
         if not isinstance(limit, RateLimit):
             raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
         if not isinstance(key, str) or not key:
@@ -80,20 +80,20 @@ class _RedisLog:
         self._key = key
         self._timeout = timeout
 
-    async def exchange(self, ask: Ask) -> Grants:
+    async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Tell and ask, in one step."""
         arguments: list[str | int] = [
-            ask.limit.limit,
-            _microseconds(ask.limit.per),
-            _microseconds(ask.lease),
-            *(ask.owner, ask.epoch, ask.fresh, ask.urgent, ask.patient, ask.waiting),
-            _ENDLESS if ask.left > _ENDLESS else int(ask.left),
-            ask.first,
-            _microseconds(ask.away),
-            _microseconds(ask.heard),
+            request.limit.limit,
+            _microseconds(request.limit.per),
+            _microseconds(request.lease),
+            *(request.owner, request.epoch, request.fresh, request.urgent, request.patient, request.waiting),
+            _ENDLESS if request.left > _ENDLESS else int(request.left),
+            request.first,
+            _microseconds(request.away),
+            _microseconds(request.heard),
         ]
-        for report in ask.reports:
-            arguments += [report.fate.value, report.slot, _microseconds(report.seconds)]
+        for report in request.reports:
+            arguments += [report.status.value, report.slot, _microseconds(report.seconds)]
         try:
             async with asyncio.timeout(self._timeout):
                 try:
@@ -108,7 +108,7 @@ class _RedisLog:
             raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None
         epoch, vanished, used, *times = reply
         at, soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
-        return Grants(
+        return ReserveReply(
             epoch=epoch.decode() if isinstance(epoch, bytes) else epoch,
             vanished=bool(vanished),
             used=int(used),

@@ -10,7 +10,7 @@ import attrs
 from aiohttp import web
 
 from respan_async.testing.listener import Connection
-from respan_async.testing.responses import NO_ANSWER, Answer, detail, html
+from respan_async.testing.responses import NO_RESPONSE, ServerResponse, detail, html
 
 __all__ = ["ANY", "FAULTS", "OPERATIONS", "Exchange", "Fault", "FaultPlan", "Planned"]
 
@@ -36,12 +36,12 @@ class Exchange:
 
     request: web.BaseRequest
     connection: Connection
-    answer: Answer
+    answer: ServerResponse
     argument: float
-    refusal: Callable[[float], Answer]
+    refusal: Callable[[float], ServerResponse]
 
 
-Act = Callable[[Exchange], Awaitable[Answer | web.StreamResponse]]
+Act = Callable[[Exchange], Awaitable[ServerResponse | web.StreamResponse]]
 
 
 @attrs.frozen
@@ -65,83 +65,83 @@ class Fault:
     default: float | None = None
 
 
-def _say(answer: Answer) -> Act:
-    async def act(exchange: Exchange) -> Answer:
+def _say(answer: ServerResponse) -> Act:
+    async def act(exchange: Exchange) -> ServerResponse:
         return answer
 
     return act
 
 
-def _instead(change: Callable[[Answer], Answer]) -> Act:
+def _instead(change: Callable[[ServerResponse], ServerResponse]) -> Act:
     """Spoil the answer of a request that succeeded; what the server has to say against a request stays as it is."""
 
-    async def act(exchange: Exchange) -> Answer:
+    async def act(exchange: Exchange) -> ServerResponse:
         return change(exchange.answer) if exchange.answer.status < 300 else exchange.answer
 
     return act
 
 
 def _with_api_key(value: object) -> Act:
-    def change(answer: Answer) -> Answer:
+    def change(answer: ServerResponse) -> ServerResponse:
         return attrs.evolve(answer, payload={**answer.payload, "api_key": value}) if _has_key(answer) else answer
 
     return _instead(change)
 
 
-def _without_api_key(answer: Answer) -> Answer:
+def _without_api_key(answer: ServerResponse) -> ServerResponse:
     if not _has_key(answer):
         return answer
     return attrs.evolve(answer, payload={k: v for k, v in answer.payload.items() if k != "api_key"})
 
 
-def _has_key(answer: Answer) -> bool:
+def _has_key(answer: ServerResponse) -> bool:
     return isinstance(answer.payload, dict) and "api_key" in answer.payload
 
 
-def _page(answer: Answer) -> Answer:
+def _page(answer: ServerResponse) -> ServerResponse:
     page = html(200, "Welcome")
     return page if answer.status == 204 else attrs.evolve(page, status=answer.status)
 
 
-async def _as_it_is(exchange: Exchange) -> Answer:
+async def _as_it_is(exchange: Exchange) -> ServerResponse:
     return exchange.answer
 
 
-async def _refuse(exchange: Exchange) -> Answer:
+async def _refuse(exchange: Exchange) -> ServerResponse:
     return exchange.refusal(exchange.argument)
 
 
-async def _reset(exchange: Exchange) -> Answer:
+async def _reset(exchange: Exchange) -> ServerResponse:
     exchange.connection.reset()
-    return NO_ANSWER
+    return NO_RESPONSE
 
 
-async def _disconnect(exchange: Exchange) -> Answer:
+async def _disconnect(exchange: Exchange) -> ServerResponse:
     exchange.connection.finish()
-    return NO_ANSWER
+    return NO_RESPONSE
 
 
-async def _garbage(exchange: Exchange) -> Answer:
+async def _garbage(exchange: Exchange) -> ServerResponse:
     exchange.connection.finish(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
-    return NO_ANSWER
+    return NO_RESPONSE
 
 
-async def _stall(exchange: Exchange) -> Answer:
+async def _stall(exchange: Exchange) -> ServerResponse:
     await exchange.connection.lost()
-    return NO_ANSWER
+    return NO_RESPONSE
 
 
-async def _truncate(exchange: Exchange) -> Answer:
+async def _truncate(exchange: Exchange) -> ServerResponse:
     body = exchange.answer.body()
     head = (
         f"HTTP/1.1 {exchange.answer.status} OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
     # A 204 has no body to cut.
     exchange.connection.finish(head + body[: len(body) // 2] if body else head[: len(head) // 2])
-    return NO_ANSWER
+    return NO_RESPONSE
 
 
-async def _huge(exchange: Exchange) -> Answer | web.StreamResponse:
+async def _huge(exchange: Exchange) -> ServerResponse | web.StreamResponse:
     if exchange.answer.status >= 300:
         return exchange.answer
     status = 200 if exchange.answer.status == 204 else exchange.answer.status
@@ -164,10 +164,10 @@ FAULTS: Mapping[str, Fault] = {
     for fault in (
         Fault("ok", "done", _as_it_is, "none: the server behaves"),
         Fault("refuse", "none", _refuse, "429 that tells to wait the argument, in seconds", refuses=True, default=1),
-        Fault("refuse_bare", "none", _say(Answer(429)), "429 that tells nothing", refuses=True),
+        Fault("refuse_bare", "none", _say(ServerResponse(429)), "429 that tells nothing", refuses=True),
         Fault("html_502", "none", _say(html(502, "502 Bad Gateway")), "a proxy's page, nothing done"),
         Fault("html_502_after", "done", _say(html(502, "502 Bad Gateway")), "a proxy's page, all done"),
-        Fault("error_500", "none", _say(Answer(500, _CRASH)), "500 in JSON"),
+        Fault("error_500", "none", _say(ServerResponse(500, _CRASH)), "500 in JSON"),
         Fault("unavailable_503", "none", _say(detail(503, "Service temporarily unavailable, try again later.")), "503"),
         Fault("timeout_408", "none", _say(detail(408, "Request timeout.")), "408"),
         Fault("too_early_425", "none", _say(detail(425, "Too early.")), "425"),
@@ -182,14 +182,14 @@ FAULTS: Mapping[str, Fault] = {
         Fault("no_api_key", "done", _instead(_without_api_key), "a key made, and an answer without `api_key`"),
         Fault("null_api_key", "done", _with_api_key(None), "a key made, and null for its `api_key`"),
         Fault("number_api_key", "done", _with_api_key(12345), "a key made, and a number for its `api_key`"),
-        Fault("empty_2xx", "done", _instead(lambda a: Answer(a.status)), "all done, and a 2xx without a body"),
+        Fault("empty_2xx", "done", _instead(lambda a: ServerResponse(a.status)), "all done, and a 2xx without a body"),
         Fault("huge", "done", _huge, "all done, and a 2xx with 50 MB of spaces"),
-        Fault("redirect", "none", _say(Answer(307, headers=_ELSEWHERE)), "307 to another host"),
+        Fault("redirect", "none", _say(ServerResponse(307, headers=_ELSEWHERE)), "307 to another host"),
         Fault("garbage", "done", _garbage, "all done, and an answer that is no HTTP"),
         Fault("unauthorized_401", "none", _say(detail(401, _BAD_KEY, {"WWW-Authenticate": "Bearer"})), "401"),
         Fault("forbidden_403", "none", _say(detail(403, _BAD_KEY)), "403"),
-        Fault("conflict_409", "none", _say(Answer(409, {"error": "Conflict."})), "409"),
-        Fault("unprocessable_422", "none", _say(Answer(422, _VALIDATION)), "422 in the documented shape"),
+        Fault("conflict_409", "none", _say(ServerResponse(409, {"error": "Conflict."})), "409"),
+        Fault("unprocessable_422", "none", _say(ServerResponse(422, _VALIDATION)), "422 in the documented shape"),
     )
 }
 """Every fault, by its name."""

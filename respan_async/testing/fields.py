@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from respan_async.testing.responses import Answer, RejectedError, detail
+from respan_async.testing.responses import RejectedError, ServerResponse, detail
 
 __all__ = [
     "CREATE_FIELDS",
@@ -45,7 +45,7 @@ def read_object(body: bytes) -> dict[str, Any]:
         raise RejectedError(detail(400, f"JSON parse error - {error}")) from None
     if not isinstance(found, dict):
         sentence = f"Invalid data. Expected a dictionary, but got {type(found).__name__}."
-        raise RejectedError(Answer(400, {"non_field_errors": [sentence]}))
+        raise RejectedError(ServerResponse(400, {"non_field_errors": [sentence]}))
     return found
 
 
@@ -66,7 +66,7 @@ def clean_fields(sent: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[s
         except WrongFieldError as error:
             wrong[name] = [str(error)]
     if wrong:
-        raise RejectedError(Answer(400, wrong))
+        raise RejectedError(ServerResponse(400, wrong))
     return clean
 
 

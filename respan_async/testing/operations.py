@@ -8,21 +8,21 @@ from urllib.parse import urlencode
 import attrs
 
 from respan_async.testing.fields import CREATE_FIELDS, UPDATE_FIELDS, clean_fields, read_object
-from respan_async.testing.responses import Answer, RejectedError, detail
+from respan_async.testing.responses import RejectedError, ServerResponse, detail
 from respan_async.testing.routes import ROOT, Target
 from respan_async.testing.store import KeyRecord, Keyring
 
-__all__ = ["Call", "ListShape", "Operations"]
+__all__ = ["ListShape", "Operations", "ParsedRequest"]
 
 ListShape = Literal["page", "array"]
 
 _NO_KEY = detail(404, "Not found.")
 _NO_PAGE = detail(404, "Invalid page.")
-_REVOKED = Answer(204)
+_REVOKED = ServerResponse(204)
 
 
 @attrs.frozen
-class Call:
+class ParsedRequest:
     """A request that was let in.
 
     Attributes:
@@ -54,7 +54,7 @@ class Operations:
     list_shape: ListShape
     page_size: int
 
-    def run(self, call: Call, now: datetime, *, late: bool = False) -> tuple[Answer, KeyRecord | None]:
+    def run(self, call: ParsedRequest, now: datetime, *, late: bool = False) -> tuple[ServerResponse, KeyRecord | None]:
         """Do one operation.
 
         Args:
@@ -74,7 +74,7 @@ class Operations:
                 case "list":
                     return self._list(call), None
                 case "retrieve":
-                    return Answer(200, self.keyring.public(self._find(call))), None
+                    return ServerResponse(200, self.keyring.public(self._find(call))), None
                 case "update":
                     return self._update(call), None
                 case _:
@@ -83,26 +83,26 @@ class Operations:
         except RejectedError as error:
             return error.answer, None
 
-    def _create(self, call: Call, now: datetime, *, late: bool) -> tuple[Answer, KeyRecord]:
+    def _create(self, call: ParsedRequest, now: datetime, *, late: bool) -> tuple[ServerResponse, KeyRecord]:
         body = _sent(call)
         record = self.keyring.create(clean_fields(body, CREATE_FIELDS), body, now=now, late=late)
-        return Answer(201, self.keyring.created(record)), record
+        return ServerResponse(201, self.keyring.created(record)), record
 
-    def _update(self, call: Call) -> Answer:
+    def _update(self, call: ParsedRequest) -> ServerResponse:
         record = self._find(call)
         self.keyring.update(record, clean_fields(_sent(call), UPDATE_FIELDS))
-        return Answer(200, self.keyring.public(record))
+        return ServerResponse(200, self.keyring.public(record))
 
-    def _find(self, call: Call) -> KeyRecord:
+    def _find(self, call: ParsedRequest) -> KeyRecord:
         record = self.keyring.find(call.target.key_id)
         if record is None:
             raise RejectedError(_NO_KEY)
         return record
 
-    def _list(self, call: Call) -> Answer:
+    def _list(self, call: ParsedRequest) -> ServerResponse:
         keyring = self.keyring
         if self.list_shape == "array":
-            return Answer(200, [keyring.public(r) for r in keyring.newest(0, None)])
+            return ServerResponse(200, [keyring.public(r) for r in keyring.newest(0, None)])
         size = _number(call.query.get("page_size")) or self.page_size
         page = _number(call.query.get("page", "1"))
         if page is None or (page > 1 and (page - 1) * size >= len(keyring)):
@@ -115,10 +115,10 @@ class Operations:
             "next": _page_url(call, page + 1) if page * size < len(keyring) else None,
             "current_filters": {},
         }
-        return Answer(200, payload)
+        return ServerResponse(200, payload)
 
 
-def _sent(call: Call) -> dict[str, Any]:
+def _sent(call: ParsedRequest) -> dict[str, Any]:
     if call.body and call.media_type != "application/json":
         raise RejectedError(detail(415, f'Unsupported media type "{call.media_type}" in request.'))
     return read_object(call.body)
@@ -129,7 +129,7 @@ def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
-def _page_url(call: Call, page: int) -> str:
+def _page_url(call: ParsedRequest, page: int) -> str:
     """Give the absolute URL of another page; the first page's has no number, as in Django REST Framework."""
     query = {name: value for name, value in call.query.items() if name != "page"}
     if page > 1:

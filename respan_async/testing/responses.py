@@ -10,7 +10,7 @@ from aiohttp import web
 
 from respan_async.testing.limits import GRAIN
 
-__all__ = ["NO_ANSWER", "Answer", "RejectedError", "RetryAfter", "detail", "html", "refusal", "rounded_up"]
+__all__ = ["NO_RESPONSE", "RejectedError", "RetryAfter", "ServerResponse", "detail", "html", "refusal", "rounded_up"]
 
 RetryAfter = Literal["body", "header", "both", "none"]
 
@@ -18,7 +18,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 @attrs.frozen
-class Answer:
+class ServerResponse:
     """One answer.
 
     Attributes:
@@ -50,27 +50,27 @@ class Answer:
 class RejectedError(Exception):
     """A request that cannot be done; `answer` says why."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ServerResponse) -> None:
         super().__init__(answer)
         self.answer = answer
 
 
-NO_ANSWER = Answer(0)
+NO_RESPONSE = ServerResponse(0)
 """For a connection on which nothing (more) is going to be written."""
 
 
-def detail(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> Answer:
+def detail(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> ServerResponse:
     """Say what is wrong in one sentence, as Django REST Framework does."""
-    return Answer(status, {"detail": sentence}, headers=headers)
+    return ServerResponse(status, {"detail": sentence}, headers=headers)
 
 
-def html(status: int, title: str) -> Answer:
+def html(status: int, title: str) -> ServerResponse:
     """Give a page, as proxies and Django's router do."""
     page = f'<!doctype html>\n<html lang="en"><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n'
-    return Answer(status, text=page)
+    return ServerResponse(status, text=page)
 
 
-def refusal(seconds: float, where: RetryAfter) -> Answer:
+def refusal(seconds: float, where: RetryAfter) -> ServerResponse:
     """Refuse a request.
 
     Args:
@@ -84,7 +84,7 @@ def refusal(seconds: float, where: RetryAfter) -> Answer:
     payload: dict[str, Any] = {"detail": "Rate limit exceeded"}
     if where != "none":
         payload["retry_after"] = seconds
-    return Answer(429, payload, headers=headers)
+    return ServerResponse(429, payload, headers=headers)
 
 
 def rounded_up(seconds: float, digits: int) -> float:

@@ -5,7 +5,7 @@ from urllib.parse import unquote
 
 import attrs
 
-from respan_async.testing.responses import Answer, detail, html
+from respan_async.testing.responses import ServerResponse, detail, html
 
 __all__ = ["OTHER", "ROOT", "Target", "find_target"]
 
@@ -30,8 +30,8 @@ class Target:
 
     operation: str = OTHER
     key_id: str = ""
-    no_route: Answer | None = None
-    wrong_method: Answer | None = None
+    no_route: ServerResponse | None = None
+    wrong_method: ServerResponse | None = None
 
 
 _NOWHERE = Target(no_route=html(404, "Not Found"))
@@ -55,7 +55,7 @@ def find_target(method: str, raw_path: str) -> Target:
         return _NOWHERE
     item = path[len(ROOT) :]
     if not path.endswith("/") and "/" not in item:
-        return Target(no_route=Answer(301, headers={"Location": f"{path}/{question}{query}"}))
+        return Target(no_route=ServerResponse(301, headers={"Location": f"{path}/{question}{query}"}))
     key_id = unquote(item.removesuffix("/"))
     if not key_id or "/" in item.removesuffix("/"):
         return _NOWHERE

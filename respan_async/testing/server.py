@@ -18,8 +18,8 @@ from aiohttp import web
 from respan_async.testing.faults import Exchange, FaultPlan, Planned
 from respan_async.testing.limits import Limit, busiest_window
 from respan_async.testing.listener import Connection, Listener
-from respan_async.testing.operations import Call, ListShape, Operations
-from respan_async.testing.responses import NO_ANSWER, Answer, RetryAfter, detail, refusal, rounded_up
+from respan_async.testing.operations import ListShape, Operations, ParsedRequest
+from respan_async.testing.responses import NO_RESPONSE, RetryAfter, ServerResponse, detail, refusal, rounded_up
 from respan_async.testing.routes import find_target
 from respan_async.testing.store import Counts, KeyRecord, Keyring, Shape
 
@@ -213,7 +213,7 @@ class FakeRespan:
         self._requests += 1
         self._in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self._in_flight)
-        reply: Answer | web.StreamResponse = NO_ANSWER
+        reply: ServerResponse | web.StreamResponse = NO_RESPONSE
         try:
             reply = await self._reply(request, connection)
         except (ConnectionError, web.RequestPayloadError):
@@ -223,9 +223,9 @@ class FakeRespan:
             self._in_flight -= 1
             self._handling.discard(task)
             self._by_status[reply.status] += 1
-        return reply.response() if isinstance(reply, Answer) else reply
+        return reply.response() if isinstance(reply, ServerResponse) else reply
 
-    async def _reply(self, request: web.BaseRequest, connection: Connection) -> Answer | web.StreamResponse:
+    async def _reply(self, request: web.BaseRequest, connection: Connection) -> ServerResponse | web.StreamResponse:
         target = find_target(request.method, request.raw_path)
         self._by_operation[target.operation] += 1
         body = await request.read()
@@ -239,26 +239,28 @@ class FakeRespan:
         if answer is None:
             planned, answer = self._admit(target.operation)
         if answer is None:
-            call = Call(target, request.query, body, request.content_type if body else "", self._origin(request))
+            call = ParsedRequest(
+                target, request.query, body, request.content_type if body else "", self._origin(request)
+            )
             if planned is None or planned.fault.work == "done":
                 answer, record = self._operations.run(call, self.now())
             else:
-                answer = NO_ANSWER
+                answer = NO_RESPONSE
                 if planned.fault.work == "later":
                     self._postpone(call, planned.argument)
         if lag > 0:
             await asyncio.sleep(lag / 2)
-        reply: Answer | web.StreamResponse = answer
+        reply: ServerResponse | web.StreamResponse = answer
         if planned is not None:
             refuse = partial(refusal, where=self._retry_after)
             reply = await planned.fault.act(Exchange(request, connection, answer, planned.argument, refuse))
         if not connection.is_open:
-            return NO_ANSWER
+            return NO_RESPONSE
         if record is not None:
             record.answered = reply is answer
         return reply
 
-    def _check_token(self, request: web.BaseRequest) -> Answer | None:
+    def _check_token(self, request: web.BaseRequest) -> ServerResponse | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return _NO_TOKEN
@@ -266,7 +268,7 @@ class FakeRespan:
             return None
         return _FORBIDDEN if token in self._forbidden else _BAD_TOKEN
 
-    def _admit(self, operation: str) -> tuple[Planned | None, Answer | None]:
+    def _admit(self, operation: str) -> tuple[Planned | None, ServerResponse | None]:
         """Ask the limit, unless a fault refuses in its place; give the fault to meet, or the refusal."""
         planned = self._plan.draw(operation)
         if planned is not None and planned.fault.refuses:
@@ -282,7 +284,7 @@ class FakeRespan:
         self._refused += 1
         return None, refusal(rounded_up(wait, self._digits), self._retry_after)
 
-    def _postpone(self, call: Call, seconds: float) -> None:
+    def _postpone(self, call: ParsedRequest, seconds: float) -> None:
         async def work() -> None:
             await asyncio.sleep(seconds)
             self._operations.run(call, self.now(), late=True)

@@ -24,7 +24,7 @@ from respan_async.issuing import (
     TicketState,
 )
 from respan_async.issuing.ledger import Intent
-from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES
+from respan_async.issuing.states import ATTEMPT_TRANSITIONS, TICKET_TRANSITIONS
 from respan_async.secret import Secret
 
 ACCOUNT = "https://api.respan.ai abc"
@@ -129,7 +129,7 @@ def key(key_id: str = "key-1", secret: str = "prefix12.0123456789abcdef012345678
 async def issued(ledger: Ledger, ticket: Ticket = TICKET, key_id: str = "key-1") -> str:
     """Bring a ticket to its key; return the attempt's tag."""
     attempt = intent()
-    epoch = await ledger.intend(ticket, attempt)
+    epoch = await ledger.claim_attempt(ticket, attempt)
     assert await ledger.record(ticket.id, epoch, attempt.tag, key(key_id))
     return attempt.tag
 
@@ -155,7 +155,7 @@ async def test_an_unknown_ticket_is_not_found(ledger: Ledger) -> None:
 
 async def test_an_intent_claims_its_ticket(ledger: Ledger) -> None:
     """From then on the ticket is known with its fields, and has no key yet."""
-    await ledger.intend(TICKET, intent())
+    await ledger.claim_attempt(TICKET, intent())
 
     record = await ledger.find("tenant-1")
     assert record is not None
@@ -174,8 +174,8 @@ async def test_a_recorded_key_comes_back_as_it_was(ledger: Ledger) -> None:
     assert record.key.api_key == key().api_key
     assert attrs.evolve(record.key, expiry_date=None) == attrs.evolve(key(), expiry_date=None)
     assert await attempt_states(ledger) == {AttemptState.RECORDED: 1}
-    assert await ledger.holds("key-1")
-    assert not await ledger.holds("key-2")
+    assert await ledger.owns_key("key-1")
+    assert not await ledger.owns_key("key-2")
 
 
 async def test_an_erased_secret_is_gone_and_the_key_is_not(ledger: Ledger) -> None:
@@ -190,17 +190,17 @@ async def test_an_erased_secret_is_gone_and_the_key_is_not(ledger: Ledger) -> No
     assert record.state is TicketState.DELIVERED
     assert record.key.id == "key-1"
     assert record.key.api_key.is_erased
-    assert await ledger.holds("key-1")
+    assert await ledger.owns_key("key-1")
 
 
 async def test_a_released_ticket_can_be_claimed_again(ledger: Ledger) -> None:
     """The claim that was given up is worth nothing any more: its epoch has passed."""
     first = intent()
-    epoch = await ledger.intend(TICKET, first)
+    epoch = await ledger.claim_attempt(TICKET, first)
     await ledger.release("tenant-1", epoch)
     assert await ticket_states(ledger) == {TicketState.OPEN: 1}
 
-    again = await ledger.intend(TICKET, intent())
+    again = await ledger.claim_attempt(TICKET, intent())
 
     assert again > epoch
     assert not await ledger.record("tenant-1", epoch, first.tag, key())
@@ -209,7 +209,7 @@ async def test_a_released_ticket_can_be_claimed_again(ledger: Ledger) -> None:
 
 async def test_a_claim_can_be_released_by_one_who_does_not_know_its_epoch(ledger: Ledger) -> None:
     """A caller that was cancelled while it claimed never learned it."""
-    await ledger.intend(TICKET, intent())
+    await ledger.claim_attempt(TICKET, intent())
 
     await ledger.release("tenant-1", None)
 
@@ -218,9 +218,9 @@ async def test_a_claim_can_be_released_by_one_who_does_not_know_its_epoch(ledger
 
 async def test_the_same_call_may_intend_again(ledger: Ledger) -> None:
     """The next attempt of a call keeps the claim and its epoch."""
-    first = await ledger.intend(TICKET, intent())
+    first = await ledger.claim_attempt(TICKET, intent())
 
-    assert await ledger.intend(TICKET, intent()) == first
+    assert await ledger.claim_attempt(TICKET, intent()) == first
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ async def test_other_fields_are_a_conflict_that_names_them(
     if when in ("issued", "delivered"):
         await issued(ledger)
     else:
-        epoch = await ledger.intend(TICKET, intent())
+        epoch = await ledger.claim_attempt(TICKET, intent())
     if when == "delivered":
         await ledger.erase("tenant-1")
     if when == "open":
@@ -250,7 +250,7 @@ async def test_other_fields_are_a_conflict_that_names_them(
     before = await ledger.counts()
 
     with pytest.raises(TicketConflictError, match=rf"another {names};"):
-        await ledger.intend(Ticket("tenant-1", other), intent())
+        await ledger.claim_attempt(Ticket("tenant-1", other), intent())
 
     assert await ledger.counts() == before
 
@@ -269,7 +269,7 @@ async def test_a_ticket_with_a_key_is_not_claimed_again(ledger: Ledger, erased: 
         await ledger.erase("tenant-1")
 
     with pytest.raises(LedgerError, match="has its key already") as caught:
-        await ledger.intend(TICKET, intent())
+        await ledger.claim_attempt(TICKET, intent())
 
     assert not isinstance(caught.value, TicketConflictError)
     assert await attempt_states(ledger) == {AttemptState.RECORDED: 1}
@@ -280,36 +280,36 @@ async def test_a_ticket_with_a_key_is_not_claimed_again(ledger: Ledger, erased: 
 
 async def to_intent(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
-    await ledger.intend(TICKET, attempt)
+    await ledger.claim_attempt(TICKET, attempt)
 
 
 async def to_void(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
     await to_intent(ledger, attempt)
-    await ledger.void(attempt.tag)
+    await ledger.mark_void(attempt.tag)
 
 
 async def to_recorded(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
-    assert await ledger.record("tenant-1", await ledger.intend(TICKET, attempt), attempt.tag, key())
+    assert await ledger.record("tenant-1", await ledger.claim_attempt(TICKET, attempt), attempt.tag, key())
 
 
 async def to_suspect(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
     await to_intent(ledger, attempt)
-    await ledger.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+    await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
 
 
 async def to_revoked(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
     await to_suspect(ledger, attempt)
-    await ledger.settle(attempt.tag, AttemptState.REVOKED)
+    await ledger.close_suspect(attempt.tag, AttemptState.REVOKED)
 
 
 async def to_expired(ledger: Ledger, attempt: Intent) -> None:
     """Bring an attempt there."""
     await to_suspect(ledger, attempt)
-    await ledger.settle(attempt.tag, AttemptState.EXPIRED)
+    await ledger.close_suspect(attempt.tag, AttemptState.EXPIRED)
 
 
 ATTEMPTS: dict[AttemptState, Callable[[Ledger, Intent], Awaitable[None]]] = {
@@ -321,9 +321,9 @@ ATTEMPTS: dict[AttemptState, Callable[[Ledger, Intent], Awaitable[None]]] = {
     AttemptState.EXPIRED: to_expired,
 }
 MOVES: dict[str, tuple[Callable[[Ledger, str], Awaitable[Any]], AttemptState, set[AttemptState]]] = {
-    "void": (lambda ledger, tag: ledger.void(tag), AttemptState.VOID, {AttemptState.INTENT}),
-    "doubt": (
-        lambda ledger, tag: ledger.doubt(tag, Effect.LOST, "again", "key-9"),
+    "mark_void": (lambda ledger, tag: ledger.mark_void(tag), AttemptState.VOID, {AttemptState.INTENT}),
+    "mark_suspect": (
+        lambda ledger, tag: ledger.mark_suspect(tag, Effect.LOST, "again", "key-9"),
         AttemptState.SUSPECT,
         {AttemptState.INTENT, AttemptState.SUSPECT},
     ),
@@ -333,12 +333,12 @@ MOVES: dict[str, tuple[Callable[[Ledger, str], Awaitable[Any]], AttemptState, se
         {AttemptState.INTENT},
     ),
     "revoke": (
-        lambda ledger, tag: ledger.settle(tag, AttemptState.REVOKED),
+        lambda ledger, tag: ledger.close_suspect(tag, AttemptState.REVOKED),
         AttemptState.REVOKED,
         {AttemptState.SUSPECT},
     ),
     "expire": (
-        lambda ledger, tag: ledger.settle(tag, AttemptState.EXPIRED),
+        lambda ledger, tag: ledger.close_suspect(tag, AttemptState.EXPIRED),
         AttemptState.EXPIRED,
         {AttemptState.SUSPECT},
     ),
@@ -352,7 +352,7 @@ async def test_an_attempt_moves_only_where_the_table_lets_it(ledger: Ledger, sta
     """Every state by every move: a legal one arrives, an illegal one changes nothing at all."""
     attempt = intent()
     await ATTEMPTS[state](ledger, attempt)
-    held = await ledger.holds("key-9")
+    held = await ledger.owns_key("key-9")
     tickets = await ticket_states(ledger)
     act, leads_to, legal_from = MOVES[move]
 
@@ -360,7 +360,7 @@ async def test_an_attempt_moves_only_where_the_table_lets_it(ledger: Ledger, sta
 
     legal = state in legal_from
     assert await attempt_states(ledger) == {(leads_to if legal else state): 1}
-    assert await ledger.holds("key-9") == (held or (legal and move == "record"))
+    assert await ledger.owns_key("key-9") == (held or (legal and move == "record"))
     if move == "record":
         assert result is legal
     if not legal:
@@ -381,7 +381,7 @@ TICKETS: dict[str, dict[TicketState, TicketState]] = {
 async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step: TicketState, move: str) -> None:
     """Releasing and recording need a claim, delivering needs a key; anything else changes nothing."""
     attempt = intent()
-    epoch = await ledger.intend(TICKET, attempt)
+    epoch = await ledger.claim_attempt(TICKET, attempt)
     if step == "open":
         await ledger.release("tenant-1", epoch)
     elif step != "claimed":
@@ -397,10 +397,10 @@ async def test_a_ticket_moves_only_where_the_table_lets_it(ledger: Ledger, step:
         case "record":
             assert await ledger.record("tenant-1", epoch, attempt.tag, key()) is (step == "claimed")
         case "claim" if step in TICKETS["claim"]:
-            await ledger.intend(TICKET, intent())
+            await ledger.claim_attempt(TICKET, intent())
         case "claim":
             with pytest.raises(LedgerError, match="has its key already"):
-                await ledger.intend(TICKET, intent())
+                await ledger.claim_attempt(TICKET, intent())
         case _:
             await ledger.erase("tenant-1")
 
@@ -412,21 +412,21 @@ def test_the_table_of_states_says_what_the_ledgers_do() -> None:
     attempts = {name: (leads_to, legal_from) for name, (_, leads_to, legal_from) in MOVES.items()}
     tickets = {name: (set(moves.values()), set(moves)) for name, moves in TICKETS.items()}
 
-    assert {name: (move.to, set(move.come_from)) for name, move in ATTEMPT_MOVES.items()} == attempts
-    assert {name: ({move.to}, set(move.come_from)) for name, move in TICKET_MOVES.items()} == tickets
+    assert {name: (move.to, set(move.come_from)) for name, move in ATTEMPT_TRANSITIONS.items()} == attempts
+    assert {name: ({move.to}, set(move.come_from)) for name, move in TICKET_TRANSITIONS.items()} == tickets
 
 
 @pytest.mark.parametrize(("ticket_id", "epoch"), [("tenant-1", 7), ("tenant-1", 0), ("tenant-2", 1)])
 async def test_a_key_is_recorded_only_for_its_own_claim(ledger: Ledger, ticket_id: str, epoch: int) -> None:
     """Another epoch or another ticket gets nothing."""
     attempt = intent()
-    assert await ledger.intend(TICKET, attempt) == 1
+    assert await ledger.claim_attempt(TICKET, attempt) == 1
 
     assert await ledger.record(ticket_id, epoch, attempt.tag, key()) is False
 
     assert await ticket_states(ledger) == {TicketState.CLAIMED: 1}
     assert await attempt_states(ledger) == {AttemptState.INTENT: 1}
-    assert not await ledger.holds("key-1")
+    assert not await ledger.owns_key("key-1")
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -435,10 +435,10 @@ async def test_a_key_is_recorded_only_for_its_own_claim(ledger: Ledger, ticket_i
 async def test_suspects_tell_all_that_a_sweep_needs(ledger: Ledger) -> None:
     """What was sent, as it was sent, when, and what is known since; a second doubt adds to the first."""
     attempt = intent(sent_at=1_700_000_000.25)
-    await ledger.intend(TICKET, attempt)
-    await ledger.doubt(attempt.tag, Effect.UNKNOWN, "the connection broke", None)
-    await ledger.doubt(attempt.tag, Effect.LOST, "found since", "key-7")
-    await ledger.doubt(attempt.tag, Effect.LOST, "and again", None)
+    await ledger.claim_attempt(TICKET, attempt)
+    await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "the connection broke", None)
+    await ledger.mark_suspect(attempt.tag, Effect.LOST, "found since", "key-7")
+    await ledger.mark_suspect(attempt.tag, Effect.LOST, "and again", None)
 
     (suspect,) = await ledger.suspects()
 
@@ -453,7 +453,7 @@ async def test_undelivered_tickets_come_page_by_page_in_order(ledger: Ledger) ->
     for number, name in enumerate(reversed(names)):
         await issued(ledger, Ticket(name), f"key-{number}")
     await ledger.erase("tenant-03")
-    await ledger.intend(Ticket("tenant-99"), intent())
+    await ledger.claim_attempt(Ticket("tenant-99"), intent())
 
     pages = []
     after = ""
@@ -501,8 +501,8 @@ async def test_recent_attempts_come_with_their_ages_oldest_first(ledger: Ledger)
     now = datetime.now(UTC).timestamp()
     for age in (5.0, 70.0, 30.0, 0.0):
         attempt = intent(sent_at=now - age)
-        await ledger.intend(TICKET, attempt)
-        await ledger.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+        await ledger.claim_attempt(TICKET, attempt)
+        await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
 
     ages = await ledger.recent(60.0)
 
@@ -523,11 +523,11 @@ async def test_counts_name_every_state(ledger: Ledger) -> None:
 
 async def test_operations_at_once_do_not_disturb_each_other(ledger: Ledger) -> None:
     """A conflict in the middle of many intents is that caller's alone."""
-    await ledger.intend(TICKET, intent())
+    await ledger.claim_attempt(TICKET, intent())
     wrong = Ticket("tenant-1", CreateKeyRequest(name="another"))
 
     outcomes = await asyncio.gather(
-        *(ledger.intend(wrong if number % 10 == 5 else Ticket(f"t-{number}"), intent()) for number in range(50)),
+        *(ledger.claim_attempt(wrong if number % 10 == 5 else Ticket(f"t-{number}"), intent()) for number in range(50)),
         return_exceptions=True,
     )
 
@@ -552,10 +552,10 @@ async def test_another_owner_at_work_is_not_disturbed(shared: Store) -> None:
     """Its ticket cannot be claimed, released or recorded by anybody else, and its intents are no suspects."""
     one, other = await shared.open(), await shared.open()
     attempt = intent()
-    epoch = await one.intend(TICKET, attempt)
+    epoch = await one.claim_attempt(TICKET, attempt)
 
     with pytest.raises(LedgerError, match="another process is at work on it") as caught:
-        await other.intend(TICKET, intent())
+        await other.claim_attempt(TICKET, intent())
     await other.release("tenant-1", epoch)
     assert await other.record("tenant-1", epoch, attempt.tag, key("key-2")) is False
 
@@ -590,13 +590,13 @@ class Stopped:
 
 
 async def stopped(shared: Store, lease: float = 0.2) -> Stopped:
-    """Open a ledger, claim the ticket, and keep its heart from beating until its lease is over."""
+    """Open a ledger, claim the ticket, and keep its lease from being prolonged until its lease is over."""
     ledger = await shared.open(lease=lease)
     attempt = intent()
-    epoch = await ledger.intend(TICKET, attempt)
-    heart = getattr(ledger, "_heart", None)
-    assert heart is not None
-    heart.cancel()
+    epoch = await ledger.claim_attempt(TICKET, attempt)
+    keeper = getattr(ledger, "_lease_keeper", None)
+    assert keeper is not None
+    keeper.cancel()
     await asyncio.sleep(1.5 * lease)
     return Stopped(ledger, attempt, epoch)
 
@@ -606,14 +606,14 @@ async def test_a_ticket_whose_lease_is_over_is_taken_over(shared: Store) -> None
     other = await shared.open()
     first = await stopped(shared)
 
-    epoch = await other.intend(TICKET, attempt := intent())
+    epoch = await other.claim_attempt(TICKET, attempt := intent())
     recorded_late = await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("late"))
     recorded = await other.record("tenant-1", epoch, attempt.tag, key())
 
     assert (recorded_late, recorded) == (False, True)
     assert epoch > first.epoch
     assert [suspect.tag for suspect in await other.suspects()] == [first.attempt.tag]
-    assert not await other.holds("late")
+    assert not await other.owns_key("late")
 
 
 async def test_an_owner_that_opens_takes_over_what_lapsed_leases_left(shared: Store) -> None:
@@ -625,7 +625,7 @@ async def test_an_owner_that_opens_takes_over_what_lapsed_leases_left(shared: St
 
     assert [suspect.tag for suspect in suspects] == [first.attempt.tag]
     assert await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("late")) is False
-    assert await other.intend(TICKET, intent()) > first.epoch
+    assert await other.claim_attempt(TICKET, intent()) > first.epoch
 
 
 async def test_a_lapsed_lease_that_nobody_has_touched_still_records(shared: Store) -> None:
@@ -639,56 +639,56 @@ async def test_a_lease_ends_by_itself_and_covers_only_what_it_saw_begin(shared: 
     """Whether the first byte may leave is known without asking the store."""
     ledger = await shared.open(lease=0.3)
     begun = time.monotonic()
-    assert ledger.leased(begun)
+    assert ledger.lease_held_since(begun)
 
     first = await stopped(shared)
 
-    assert not first.ledger.leased(begun)
-    assert not first.ledger.leased(time.monotonic())
+    assert not first.ledger.lease_held_since(begun)
+    assert not first.ledger.lease_held_since(time.monotonic())
     await asyncio.sleep(0.2)
-    assert ledger.leased(begun), "a heart that beats keeps its lease"
+    assert ledger.lease_held_since(begun), "a lease that is prolonged is kept"
 
 
 async def test_a_closed_ledger_leaves_suspects_for_what_was_in_the_air(shared: Store) -> None:
     """And its tickets are free at once."""
     one = await shared.open()
     attempt = intent()
-    await one.intend(TICKET, attempt)
+    await one.claim_attempt(TICKET, attempt)
     await one.aclose()
 
     other = await shared.open()
 
     assert [suspect.tag for suspect in await other.suspects()] == [attempt.tag]
-    assert await other.intend(TICKET, intent()) == 2
+    assert await other.claim_attempt(TICKET, intent()) == 2
 
 
 async def test_of_two_that_settle_a_suspect_one_is_told_that_it_did(shared: Store) -> None:
     """So that what both of them found is counted once."""
     one, other = await shared.open(), await shared.open()
     attempt = intent()
-    await one.intend(TICKET, attempt)
-    await one.doubt(attempt.tag, Effect.UNKNOWN, "lost", None)
+    await one.claim_attempt(TICKET, attempt)
+    await one.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
 
-    settled = [await ledger.settle(attempt.tag, AttemptState.REVOKED) for ledger in (one, other)]
+    settled = [await ledger.close_suspect(attempt.tag, AttemptState.REVOKED) for ledger in (one, other)]
 
     assert settled == [True, False]
-    assert await one.settle("no such", AttemptState.EXPIRED) is False
+    assert await one.close_suspect("no such", AttemptState.EXPIRED) is False
 
 
 async def test_one_of_many_owners_has_its_turn_to_sweep(shared: Store) -> None:
     """The one that had it may go on; another has to wait, until the time is up or the first is gone."""
     one, other = await shared.open(), await shared.open()
 
-    turns = await asyncio.gather(*(ledger.take_turn(600.0) for ledger in (one, other)))
+    turns = await asyncio.gather(*(ledger.acquire_sweep_turn(600.0) for ledger in (one, other)))
     first, second = (one, other) if turns[0] else (other, one)
 
     assert sorted(turns) == [False, True]
-    assert await first.take_turn(600.0)
-    assert not await second.take_turn(600.0)
+    assert await first.acquire_sweep_turn(600.0)
+    assert not await second.acquire_sweep_turn(600.0)
     await asyncio.sleep(0.02)
-    assert await second.take_turn(0.01)
+    assert await second.acquire_sweep_turn(0.01)
     await second.aclose()
-    assert await first.take_turn(600.0)
+    assert await first.acquire_sweep_turn(600.0)
 
 
 # ------------------------------------------------------------------------------------------------ opening and closing
@@ -699,13 +699,13 @@ async def test_what_was_written_is_there_when_it_is_opened_again(shared: Store) 
     one = await shared.open()
     await issued(one)
     lost = intent()
-    await one.intend(Ticket("tenant-2"), lost)
-    await one.doubt(lost.tag, Effect.UNKNOWN, "lost", None)
+    await one.claim_attempt(Ticket("tenant-2"), lost)
+    await one.mark_suspect(lost.tag, Effect.UNKNOWN, "lost", None)
     await one.aclose()
 
     other = await shared.open()
 
-    assert await other.holds("key-1")
+    assert await other.owns_key("key-1")
     assert [suspect.reason for suspect in await other.suspects()] == ["lost"]
 
 
@@ -724,7 +724,7 @@ async def test_another_account_is_refused_unless_forced(shared: Store) -> None:
 async def test_a_ledger_is_opened_once_until_it_is_closed(store: Store) -> None:
     """A second issuer, or another event loop, would have it closed under the first; what that does goes on."""
     ledger = await store.open()
-    await ledger.intend(TICKET, intent())
+    await ledger.claim_attempt(TICKET, intent())
 
     with pytest.raises(ClientStateError, match="the ledger is open already"):
         await ledger.open("https://elsewhere.example abc")
@@ -752,17 +752,17 @@ async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> No
         await ledger.aclose()
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: ledger.find("tenant-1"),
-        lambda: ledger.intend(TICKET, intent()),
+        lambda: ledger.claim_attempt(TICKET, intent()),
         lambda: ledger.record("tenant-1", 1, "tag", key()),
         lambda: ledger.release("tenant-1", 1),
-        lambda: ledger.void("tag"),
-        lambda: ledger.doubt("tag", Effect.LOST, "", None),
+        lambda: ledger.mark_void("tag"),
+        lambda: ledger.mark_suspect("tag", Effect.LOST, "", None),
         lambda: ledger.erase("tenant-1"),
         lambda: ledger.undelivered("", 1),
         lambda: ledger.suspects(),
-        lambda: ledger.settle("tag", AttemptState.REVOKED),
-        lambda: ledger.take_turn(1.0),
-        lambda: ledger.holds("key-1"),
+        lambda: ledger.close_suspect("tag", AttemptState.REVOKED),
+        lambda: ledger.acquire_sweep_turn(1.0),
+        lambda: ledger.owns_key("key-1"),
         lambda: ledger.recent(1.0),
         lambda: ledger.counts(),
     ]

@@ -9,7 +9,7 @@ import pytest
 from respan_async._pacing.local_window import LocalWindow, Window
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import End, Priority, TooLate
+from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
 from respan_async.redis import RedisWindow
 from tests.waiting import now
 
@@ -29,16 +29,16 @@ async def pacer(request: pytest.FixtureRequest) -> AsyncIterator[Pacer]:
     await window.aclose()
 
 
-async def send(pacer: Pacer, times: list[float], priority: Priority, end: End = End.ANSWERED) -> None:
-    """Take a slot, note when, and settle it a little later."""
+async def send(pacer: Pacer, times: list[float], priority: Priority, end: SlotOutcome = SlotOutcome.ANSWERED) -> None:
+    """Take a slot, note when, and release it a little later."""
     slot = await pacer.acquire(priority)
     times.append(now())
     await asyncio.sleep(0.005)
-    pacer.settle(slot, end, caller=object())
+    pacer.release(slot, end, caller=object())
 
 
 async def send_many(
-    pacer: Pacer, number: int, priority: Priority = INTERACTIVE, end: End = End.ANSWERED
+    pacer: Pacer, number: int, priority: Priority = INTERACTIVE, end: SlotOutcome = SlotOutcome.ANSWERED
 ) -> list[float]:
     """Send so many at the same time; tell when each began."""
     times = list[float]()
@@ -61,15 +61,15 @@ async def test_no_period_has_more_than_the_limit(pacer: Pacer, priority: Priorit
 
 async def test_lost_answers_count_for_longer(pacer: Pacer) -> None:
     """The server may have let them in late."""
-    (*_, last) = await send_many(pacer, LIMIT.limit, end=End.LOST)
+    (*_, last) = await send_many(pacer, LIMIT.limit, end=SlotOutcome.LOST)
 
     (after,) = await send_many(pacer, 1)
 
     assert after - last >= LIMIT.per + 2.0
 
 
-@pytest.mark.parametrize("end", [End.UNUSED, End.UNREACHED])
-async def test_what_the_server_knows_nothing_of_does_not_count(pacer: Pacer, end: End) -> None:
+@pytest.mark.parametrize("end", [SlotOutcome.UNUSED, SlotOutcome.UNREACHED])
+async def test_what_the_server_knows_nothing_of_does_not_count(pacer: Pacer, end: SlotOutcome) -> None:
     """Its slot is free again at once."""
     begin = now()
     await send_many(pacer, LIMIT.limit, end=end)
@@ -95,17 +95,17 @@ async def test_a_small_batch_is_not_spread(pacer: Pacer) -> None:
 
 async def test_a_batch_that_does_not_fit_is_spread(pacer: Pacer) -> None:
     """One slot every interval, or an interactive call would find none for a period."""
-    demand = pacer.demand()  # without an end
+    pending = pacer.announce()  # without an end
 
     times = await send_many(pacer, 8, BATCH)
 
-    pacer.withdraw(demand)
+    pacer.withdraw(pending)
     assert times[-1] - times[0] >= 5.5 * LIMIT.interval  # one may catch up
 
 
 async def test_an_interactive_call_goes_before_a_batch_that_waits(pacer: Pacer) -> None:
     """Whoever came first."""
-    demand = pacer.demand()
+    pending = pacer.announce()
     batch = asyncio.create_task(send_many(pacer, 1000, BATCH))
     await asyncio.sleep(2 * LIMIT.per)
 
@@ -113,7 +113,7 @@ async def test_an_interactive_call_goes_before_a_batch_that_waits(pacer: Pacer) 
     await send_many(pacer, 1)
 
     assert now() - begin < 3 * LIMIT.per  # of the hundred that the batch takes
-    pacer.withdraw(demand)
+    pacer.withdraw(pending)
     batch.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await batch
@@ -124,7 +124,7 @@ async def test_a_deadline_is_kept_and_takes_no_slot(pacer: Pacer) -> None:
     await send_many(pacer, LIMIT.limit)
     begin = now()
 
-    with pytest.raises(TooLate):
+    with pytest.raises(DeadlineUnreachable):
         await pacer.acquire(INTERACTIVE, begin + LIMIT.per / 3)
 
     assert now() - begin < LIMIT.per / 2
@@ -149,7 +149,7 @@ async def test_a_refusal_holds_everybody_for_as_long_as_it_says(pacer: Pacer) ->
     await send_many(pacer, 1)
     slot = await pacer.acquire(INTERACTIVE)
     begin = now()
-    pacer.settle(slot, End.REFUSED, caller=object(), retry_after=0.4)
+    pacer.release(slot, SlotOutcome.REFUSED, caller=object(), retry_after=0.4)
 
     await send_many(pacer, 1)
 
@@ -163,4 +163,4 @@ async def test_a_window_that_is_told_its_limit_has_it(pacer: Pacer) -> None:
     assert pacer.window.limit == LIMIT
     assert not pacer.window.learned
     assert pacer.window.used(now()) >= 2
-    assert not pacer.window.held(now())
+    assert not pacer.window.is_frozen(now())

@@ -21,8 +21,8 @@ from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Issued, Retr
 from respan_async.issuing import Issuer, Ledger, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
 
 POINTS = (
-    "before intend",
-    "after intend",
+    "before claim_attempt",
+    "after claim_attempt",
     "before record",
     "after record",
     "before deliver",
@@ -82,7 +82,7 @@ class DoomedLedger:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._ledger, name)
-        return partial(self._step, name, method) if name in ("intend", "record", "erase") else method
+        return partial(self._step, name, method) if name in ("claim_attempt", "record", "erase") else method
 
     async def _step(self, name: str, method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         self._fate.at(f"before {name}")

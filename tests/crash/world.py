@@ -20,7 +20,14 @@ from respan_async.testing import FakeRespan, Limit
 from tests.crash.worker import ledger_at
 
 WORKER = Path(__file__).with_name("worker.py")
-AT_LEDGER = ("before intend", "after intend", "before record", "after record", "before erase", "after erase")
+AT_LEDGER = (
+    "before claim_attempt",
+    "after claim_attempt",
+    "before record",
+    "after record",
+    "before erase",
+    "after erase",
+)
 AT_DELIVERY = ("before deliver", "in deliver", "after deliver")
 AT_COMMIT = ("before commit", "in commit", "after commit")
 SERVER_SIDE = ("request arrived", "key made")

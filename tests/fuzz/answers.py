@@ -10,7 +10,7 @@ import orjson
 
 from respan_async import errors
 from respan_async._http import codec, protocol
-from respan_async._http.protocol import Answer
+from respan_async._http.protocol import Response
 from respan_async.errors import APIStatusError, Effect, InvalidResponseError, RespanError
 from respan_async.issuing import _rows
 from respan_async.issuing.jsonlines_sink import line_of
@@ -33,7 +33,7 @@ def created(data: bytes) -> None:
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
     )  # fmt: skip
 
-    key = protocol.read(CREATE, Answer(201, {}, data), CreatedKey, TOKEN)
+    key = protocol.read(CREATE, Response(201, {}, data), CreatedKey, TOKEN)
 
     assert isinstance(key, CreatedKey) == complete, key
     if not isinstance(key, CreatedKey):
@@ -43,7 +43,7 @@ def created(data: bytes) -> None:
         _check_error(key, data)
         if isinstance(secret, str) and _KEY.fullmatch(secret):
             assert secret not in f"{key} {key.body}"
-        named = protocol.answered_id(Answer(201, {}, data))
+        named = protocol.answered_id(Response(201, {}, data))
         assert named is None or named == key_id
         return
     assert (key.id, key.api_key.reveal()) == (key_id, secret)
@@ -57,7 +57,7 @@ def created(data: bytes) -> None:
 
 def listed(data: bytes) -> None:
     """The body of a list: a page whose keys all have ids, or one error."""
-    page = protocol.read(protocol.list_page(1, None), Answer(200, {}, data), KeyPage, TOKEN)
+    page = protocol.read(protocol.list_page(1, None), Response(200, {}, data), KeyPage, TOKEN)
 
     if not isinstance(page, KeyPage):
         assert page.effect is Effect.NONE
@@ -110,13 +110,13 @@ def refused(data: bytes) -> None:
     _check_error(error, answer.body)
 
 
-def answer_of(data: bytes) -> Answer:
+def answer_of(data: bytes) -> Response:
     """Read an answer written as text; headers are decoded as aiohttp does it."""
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.decode(errors="surrogateescape").split("\n")
     headers = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     status = int(first) if re.fullmatch("[1-9][0-9]{2}", first, re.ASCII) else 400
-    return Answer(status, headers, body)
+    return Response(status, headers, body)
 
 
 def _meaning(status: int) -> tuple[Effect, bool]:
@@ -138,7 +138,7 @@ def _check_error(error: RespanError, body: bytes) -> None:
         assert not [echo for echo in ECHOES if echo in text]
         assert _KEY.search(text) is None, text
     if len(shown) < 2_000 and len(body) <= 2_000:
-        again = protocol.failure(CREATE, Answer(400, {}, shown.encode()), TOKEN, NOW)
+        again = protocol.failure(CREATE, Response(400, {}, shown.encode()), TOKEN, NOW)
         assert again.body == shown
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from respan_async.cli.console import MOST_LINES
-from respan_async.cli.csv_reader import Sheet
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.cli.csv_reader import CSVFile
+from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink, Ticket, _rows
 from respan_async.issuing.jsonlines_sink import digest, line_of
@@ -24,13 +24,13 @@ _NEW: Final = line_of(CreatedKey(id="new", api_key=Secret("vcjRcdm8.5hSZiXrA698O
 
 def tenants(data: bytes) -> None:
     """A CSV file of tenants: all of them tickets, each once, or complaints that name the line."""
-    sheet = Sheet(BytesIO(data), "tenants.csv", known=COLUMNS, keys=KEYS)
+    sheet = CSVFile(BytesIO(data), "tenants.csv", known=COLUMNS, keys=KEYS)
     try:
         seen = check(sheet)
     except BadTenants as error:
         _check_complaints(error.complaints, data)
         return
-    tickets = list(_all(Remaining(sheet, len(seen), set())))
+    tickets = list(_all(PendingTenants(sheet, len(seen), set())))
     assert {digest(ticket.id) for ticket in tickets} == seen
     assert len(tickets) == len(seen)
     for ticket in tickets[:20]:
@@ -47,7 +47,7 @@ def _check_complaints(complaints: list[str], data: bytes) -> None:
         assert len(what) < 1_000
 
 
-def _all(remaining: Remaining) -> Iterator[Ticket]:
+def _all(remaining: PendingTenants) -> Iterator[Ticket]:
     """Give what an asynchronous iterator has that never waits."""
     tickets = remaining.__aiter__()
     while True:

@@ -65,7 +65,7 @@ class SteppedLedger:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._ledger, name)
-        return method if name == "leased" else partial(self._operate, name, method)
+        return method if name == "lease_held_since" else partial(self._operate, name, method)
 
     async def _operate(self, name: str, method: Callable[..., Awaitable[Any]], *values: Any, **named: Any) -> Any:
         await self._step(f"before {name}")

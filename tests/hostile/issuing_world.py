@@ -159,7 +159,7 @@ class World:
         """Run a client and an issuer, which is opened by whoever uses it first."""
         settings: dict[str, Any] = {"retry": QUICK, **self.scenario.client}
         async with AsyncRespan(self.fake.api_key, base_url=self.fake.url, **settings) as respan:
-            respan._context = attrs.evolve(respan._context, wall=self.clock.wall)
+            respan._context = attrs.evolve(respan._context, clock=self.clock.wall)
             respan.temporary_keys = TemporaryKeys(respan._context, respan._options)
             ledger = SteppedLedger(self.make(self.clock, self.cipher))
             does = partial(self._deliver, deliver) if deliver else None

@@ -305,9 +305,9 @@ def check_idle(world: World) -> None:
     assert pace.in_flight == 0
     assert not any(pace.waiting.values())
     assert world.connections == 0
-    assert context.pacer._demands == set()
-    assert len(context.lifetime._tasks) <= (len(context.book) > 0)  # the sweep that waits for its time
-    assert len(context.lifetime.closers) == 1
+    assert context.pacer._pending_work == set()
+    assert len(context.lifecycle._tasks) <= (len(context.suspects) > 0)  # the sweep that waits for its time
+    assert len(context.lifecycle.closers) == 1
 
 
 def check_keys(world: World) -> None:

@@ -10,7 +10,7 @@ import pytest
 from respan_async import AsyncRespan, CreatedKey, RetryPolicy, Secret
 from respan_async.errors import RespanError
 from respan_async.issuing import AESGCMCipher, Issuer, JSONLinesSink, SQLiteLedger, Ticket
-from respan_async.issuing.sqlite._inspect import look
+from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.testing import FakeRespan
 from tests.hostile.canaries import API_KEY, BEARER, CIPHER_KEY, KEYS, Witness
 
@@ -57,12 +57,14 @@ async def test_issuing_shows_no_key(encrypted: bool, witness: Witness, tmp_path:
                 async for outcome in batch:
                     witness.look("an outcome", outcome)
                     witness.look("a batch", batch, batch.progress, batch.__dict__)
-            witness.look("issuing", issuer, *outcomes, await issuer.counts(), await issuer.pending(), look(path))
+            witness.look(
+                "issuing", issuer, *outcomes, await issuer.counts(), await issuer.pending(), read_snapshot(path)
+            )
         assert place.held == {}
         place.fails = False
         async with Issuer(respan, SQLiteLedger(path, cipher), deliver=place) as issuer:
             await place.full.wait()
-            witness.look("issuing", issuer, await issuer.counts(), await issuer.pending(), look(path))
+            witness.look("issuing", issuer, await issuer.counts(), await issuer.pending(), read_snapshot(path))
             await issuer.sweep(grace=0)
         witness.files(tmp_path)
         secrets = [record.api_key for record in fake.keys.values()]

@@ -64,7 +64,7 @@ class World:
         """Give the operations by that wall clock."""
         respan = self.respan.with_options(**options)
         context = respan._context
-        return TemporaryKeys(attrs.evolve(context, wall=self.wall), respan._options)
+        return TemporaryKeys(attrs.evolve(context, clock=self.wall), respan._options)
 
 
 @contextlib.asynccontextmanager
@@ -137,9 +137,9 @@ def test_a_retry_after_date_goes_by_the_server_s_clock_where_it_tells_it(jump: t
     request = protocol.retrieve("id")
 
     with_date = protocol.failure(
-        request, protocol.Answer(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""), None, right + jump
+        request, protocol.Response(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""), None, right + jump
     )
-    without = protocol.failure(request, protocol.Answer(429, until, b""), None, right + jump)
+    without = protocol.failure(request, protocol.Response(429, until, b""), None, right + jump)
 
     assert isinstance(with_date, RateLimitError)
     assert isinstance(without, RateLimitError)

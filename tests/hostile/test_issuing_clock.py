@@ -135,12 +135,12 @@ async def test_a_clock_that_is_set_back_leaves_nobodys_turn_and_no_delivery_to_t
         here.clock.offset = DAY
         async with here.life("") as life:
             await life.issue()
-            assert await life.ledger.take_turn(600.0)
+            assert await life.ledger.acquire_sweep_turn(600.0)
             other = ClockedLedger(tmp_path / "keys.db", here.clock)
             await other.open("another", force=True)
-            before = await other.take_turn(600.0), len(await other.undelivered("", 10, left_for=600.0))
+            before = await other.acquire_sweep_turn(600.0), len(await other.undelivered("", 10, left_for=600.0))
             here.clock.offset = timedelta(0)
-            after = await other.take_turn(600.0), len(await other.undelivered("", 10, left_for=600.0))
+            after = await other.acquire_sweep_turn(600.0), len(await other.undelivered("", 10, left_for=600.0))
             await other.aclose()
 
     assert before == (False, 0)
@@ -154,8 +154,8 @@ async def test_a_dead_owners_ticket_is_free_whatever_the_clock_says(tmp_path: Pa
         clock.offset = DAY
         dead = ClockedLedger(tmp_path / "keys.db", clock)
         await dead.open("host key")
-        await dead.intend(here.ticket(1), Intent(tag="tag", name=None, sent={}, sent_at=0.0))
-        dead._heart.cancel()
+        await dead.claim_attempt(here.ticket(1), Intent(tag="tag", name=None, sent={}, sent_at=0.0))
+        dead._lease_keeper.cancel()
         dead._lock.release()  # as the system does when a process ends
 
         async with here.life("", auto_sweep=False) as life:

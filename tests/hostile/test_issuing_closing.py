@@ -110,7 +110,7 @@ async def test_an_issuer_whose_closing_was_cancelled_while_it_opened_does_not_st
 
 
 async def test_a_closing_that_is_cancelled_closes_the_ledger_all_the_same(tmp_path: Path) -> None:
-    """Or its heart would go on beating, and a ticket that was in the air would stay its own."""
+    """Or its lease would go on being prolonged, and a ticket that was in the air would stay its own."""
     async with FakeRespan(latency=0.2) as fake:
         respan = AsyncRespan(fake.api_key, base_url=fake.url)
         issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))

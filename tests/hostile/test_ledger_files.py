@@ -61,7 +61,7 @@ async def test_a_second_ledger_in_this_process_does_not_take_the_locks_of_the_fi
     first, second = await opened(path), await opened(path)
     open_elsewhere(path)
 
-    epoch = await first.intend(Ticket("tenant-1"), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    epoch = await first.claim_attempt(Ticket("tenant-1"), Intent(tag="a", name=None, sent={}, sent_at=0.0))
     assert await first.record("tenant-1", epoch, "a", CreatedKey(id="key-1", api_key=Secret("secret")))
     copy = after_a_power_cut(path)
     await first.aclose()

@@ -12,8 +12,8 @@ import pytest
 
 import respan_async
 from respan_async import CreatedKey, Secret, TemporaryKey
-from respan_async._http.protocol import Answer, retry_after
-from respan_async.cli.csv_reader import open_sheet
+from respan_async._http.protocol import Response, retry_after
+from respan_async.cli.csv_reader import open_csv
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.tenants import COLUMNS, KEYS, check
 from respan_async.errors import LedgerError
@@ -131,7 +131,7 @@ def test_a_csv_bomb_is_refused_soon(bomb: str, tmp_path: Path) -> None:
     path.write_bytes(BOMBS[bomb])
 
     began = time.process_time()
-    with open_sheet(str(path), known=COLUMNS, keys=KEYS) as sheet, pytest.raises(WrongUse) as caught:
+    with open_csv(str(path), known=COLUMNS, keys=KEYS) as sheet, pytest.raises(WrongUse) as caught:
         check(sheet)
 
     assert time.process_time() - began < 2
@@ -145,7 +145,7 @@ def test_a_byte_order_mark_does_not_hide_a_column(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"\xef\xbb\xbfticket,name\nt1,a\n")
 
-    with open_sheet(str(path), known=COLUMNS, keys=KEYS) as sheet:
+    with open_csv(str(path), known=COLUMNS, keys=KEYS) as sheet:
         assert len(check(sheet)) == 1
 
 
@@ -160,8 +160,8 @@ def test_a_retry_after_without_an_end_takes_no_time(value: str) -> None:
     """As a header, and in a body of 8 MB."""
     now = datetime.now(UTC)
     began = time.process_time()
-    retry_after(Answer(429, {"Retry-After": value[:8000], "Date": value[:8000]}, b""), now)
-    retry_after(Answer(429, {}, json.dumps({"retry_after": value}).encode()), now)
+    retry_after(Response(429, {"Retry-After": value[:8000], "Date": value[:8000]}, b""), now)
+    retry_after(Response(429, {}, json.dumps({"retry_after": value}).encode()), now)
 
     assert time.process_time() - began < 1
 

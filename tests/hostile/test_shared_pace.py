@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from respan_async._pacing.shared_protocol import Fate
-from respan_async._pacing.slots import TooLate
+from respan_async._pacing.shared_protocol import SlotStatus
+from respan_async._pacing.slots import DeadlineUnreachable
 from tests.unit.test_shared_window import INTERACTIVE, World
 from tests.waiting import now
 
@@ -23,11 +23,11 @@ async def test_a_slot_that_was_to_come_is_given_back_when_nobody_waits_for_it_an
     if how == "cancelled":
         waiting.cancel()
 
-    with pytest.raises((asyncio.CancelledError, TooLate)):
+    with pytest.raises((asyncio.CancelledError, DeadlineUnreachable)):
         await waiting
     await asyncio.sleep(10)
 
-    assert len(world.log.heard(Fate.UNUSED)) == 1
+    assert len(world.log.heard(SlotStatus.UNUSED)) == 1
     assert now() < 20
     assert all(ask.urgent == 0 for ask in world.log.asks[2:])
     await world.window.aclose()
@@ -45,7 +45,7 @@ async def test_a_slot_that_was_to_come_stays_for_those_who_still_wait() -> None:
     await second
 
     assert world.sent[-1] == pytest.approx(40.2, abs=0.5)
-    assert world.log.heard(Fate.UNUSED) == []
+    assert world.log.heard(SlotStatus.UNUSED) == []
     await world.window.aclose()
 
 
@@ -63,5 +63,5 @@ async def test_the_last_words_are_said_although_their_closing_was_cancelled() ->
 
     await asyncio.sleep(1)
 
-    assert len(world.log.heard(Fate.ANSWERED)) == 1
+    assert len(world.log.heard(SlotStatus.ANSWERED)) == 1
     assert world.log.closed

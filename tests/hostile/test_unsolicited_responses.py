@@ -8,7 +8,7 @@ import pytest
 from aiohttp.abc import AbstractStreamWriter
 
 from respan_async import AsyncRespan
-from respan_async._http.transport import Flight
+from respan_async._http.transport import TrackedBody
 from tests.hostile.misbehaviours import ANSWERS, NAME
 from tests.hostile.scenarios import AGAIN, ONCE, OPERATIONS
 from tests.integration.raw_server import (
@@ -96,7 +96,7 @@ async def test_a_request_does_not_leave_on_a_connection_on_which_the_server_has_
     class Writer:
         protocol = Spoken()
 
-    flight = Flight(b"{}")
+    flight = TrackedBody(b"{}")
     assert flight.size == 2
 
     with pytest.raises(ConnectionAbortedError):

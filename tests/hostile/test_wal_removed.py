@@ -24,7 +24,7 @@ async def claim(ledger: SQLiteLedger, *numbers: int) -> None:
     """Write something."""
     for number in numbers:
         intent = Intent(tag=f"tag-{number}", name=None, sent={}, sent_at=0.0)
-        await ledger.intend(Ticket(f"tenant-{number}", CreateKeyRequest()), intent)
+        await ledger.claim_attempt(Ticket(f"tenant-{number}", CreateKeyRequest()), intent)
 
 
 def left_by_a_crash(folder: Path, to: Path, *, without: Iterable[str] = ()) -> Path:

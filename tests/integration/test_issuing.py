@@ -79,7 +79,7 @@ class TroubledLedger:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._ledger, name)
-        return method if name == "leased" else partial(self._step, name, method)
+        return method if name == "lease_held_since" else partial(self._step, name, method)
 
     async def _step(self, name: str, method: Callable[..., Awaitable[Any]], *arguments: Any, **named: Any) -> Any:
         self.called[name] += 1
@@ -690,8 +690,8 @@ async def test_a_key_that_was_recorded_is_never_revoked(fake_respan: FakeRespan)
     async with issuing(fake_respan, ledger) as issuer:
         issued = await issuer.issue(ticket())
         tag = (issued.key.name or "").rpartition("~")[2]
-        await ledger.doubt(tag, Effect.UNKNOWN, "somebody was late", issued.key.id)
-        await ledger.void(tag)
+        await ledger.mark_suspect(tag, Effect.UNKNOWN, "somebody was late", issued.key.id)
+        await ledger.mark_void(tag)
         report = await issuer.sweep(grace=0)
 
     assert report.left == ()
@@ -717,14 +717,14 @@ async def test_suspects_of_the_last_run_are_swept_by_themselves(fake_respan: Fak
 async def test_a_suspect_is_swept_however_long_it_took_to_note_it(fake_respan: FakeRespan) -> None:
     """The sweep is told when the suspect is in the ledger, not before."""
     ledger = TroubledLedger(SQLiteLedger(":memory:"))
-    ledger.gates["doubt"] = asyncio.Event()
+    ledger.gates["mark_suspect"] = asyncio.Event()
     fake_respan.script("no_api_key")
 
     async with issuing(fake_respan, ledger) as issuer:
         with pytest.raises(InvalidResponseError):
             await issuer.issue(ticket())
         await asyncio.sleep(0.05)
-        ledger.gates["doubt"].set()
+        ledger.gates["mark_suspect"].set()
         await until(lambda: not alive(fake_respan))
 
 
@@ -744,7 +744,7 @@ async def test_a_suspect_that_was_noted_while_they_were_read_is_swept(fake_respa
     async with issuing(fake_respan, slow) as issuer:
         with pytest.raises(InvalidResponseError):
             await issuer.issue(ticket())
-        await until(lambda: ledger.called["doubt"])
+        await until(lambda: ledger.called["mark_suspect"])
         await asyncio.sleep(0.05)
         slow.gates["answer"].set()
         await until(lambda: not alive(fake_respan))
@@ -802,10 +802,10 @@ class Still:
     async def suspects(self) -> list[Suspect]:
         return self.left
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def acquire_sweep_turn(self, seconds: float) -> bool:
         return self.may_sweep
 
-    async def settle(self, tag: str, state: AttemptState) -> bool:
+    async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         self.done.append((tag, str(state)))
         self.left = [suspect for suspect in self.left if suspect.tag != tag]
         return not self.outrun
@@ -1030,7 +1030,7 @@ async def test_what_another_sweep_was_faster_with_is_in_its_report(fake_respan: 
 # ------------------------------------------------------------------------------------------------ a ledger that fails
 
 
-@pytest.mark.parametrize("step", ["release", "void"])
+@pytest.mark.parametrize("step", ["release", "mark_void"])
 async def test_what_could_not_be_noted_is_noted_later(fake_respan: FakeRespan, tmp_path: Path, step: str) -> None:
     """A ticket does not stay with an owner that lives and is not at work on it."""
     ledger = TroubledLedger(SQLiteLedger(tmp_path / "keys.db"))
@@ -1040,9 +1040,9 @@ async def test_what_could_not_be_noted_is_noted_later(fake_respan: FakeRespan, t
     async with issuing(fake_respan, ledger) as one, issuing(fake_respan, tmp_path / "keys.db") as other:
         with pytest.raises(ConflictError):
             await one.issue(ticket())
-        await one._notes.written()
+        await one._background_writes.written()
         for _ in range(2):
-            await one._notes.repeat()
+            await one._background_writes.repeat()
         counts = await other.counts()
         issued = await other.issue(ticket())
 
@@ -1064,13 +1064,13 @@ async def test_a_claim_is_not_given_up_late_under_another_call(tmp_path: Path) -
             await one.issue(ticket())
         again = asyncio.create_task(one.issue(ticket()))
         await until(lambda: creates(fake) == 2)
-        await one._notes.repeat()
+        await one._background_writes.repeat()
         with pytest.raises(LedgerError, match="another process is at work on it"):
             await other.issue(ticket())
         with pytest.raises(ConflictError):
             await again
-        await one._notes.written()
-        await one._notes.repeat()
+        await one._background_writes.written()
+        await one._background_writes.repeat()
 
         assert await state_of(one, TicketState.OPEN) == 1
 
@@ -1083,7 +1083,7 @@ async def test_a_ticket_whose_key_could_not_be_recorded_is_free(fake_respan: Fak
     async with issuing(fake_respan, ledger) as one, issuing(fake_respan, tmp_path / "keys.db") as other:
         with pytest.raises(LedgerError, match="its key is being revoked"):
             await one.issue(ticket())
-        await one._notes.written()
+        await one._background_writes.written()
         issued = await other.issue(ticket())
         await until(lambda: alive(fake_respan) == [issued.key.id])
 
@@ -1109,7 +1109,7 @@ async def test_a_key_whose_ticket_was_taken_over_is_revoked(fake_respan: FakeRes
 async def test_nothing_is_sent_when_the_intent_cannot_be_noted(fake_respan: FakeRespan) -> None:
     """Rule 1. The error says that nothing was made; the next call goes well."""
     ledger = TroubledLedger(SQLiteLedger(":memory:"))
-    ledger.before["intend"] = 1
+    ledger.before["claim_attempt"] = 1
 
     async with issuing(fake_respan, ledger) as issuer:
         with pytest.raises(LedgerError, match="on fire") as caught:
@@ -1124,7 +1124,7 @@ async def test_nothing_is_sent_when_the_intent_cannot_be_noted(fake_respan: Fake
 async def test_an_intent_of_which_nobody_knows_whether_it_was_noted_is_not_sent(fake_respan: FakeRespan) -> None:
     """Rule 4 for intents: nothing leaves, the ticket can be asked for again, and no suspect is left behind."""
     ledger = TroubledLedger(SQLiteLedger(":memory:"))
-    ledger.after["intend"] = 1
+    ledger.after["claim_attempt"] = 1
 
     async with issuing(fake_respan, ledger) as issuer:
         with pytest.raises(LedgerError, match="on fire"):
@@ -1266,8 +1266,8 @@ async def test_a_process_that_slept_through_its_lease_sends_only_what_it_noted_a
     asleep = itertools.count()
 
     class Sleepy(TroubledLedger):
-        async def intend(self, *arguments: Any) -> Any:
-            epoch = await self._ledger.intend(*arguments)
+        async def claim_attempt(self, *arguments: Any) -> Any:
+            epoch = await self._ledger.claim_attempt(*arguments)
             if next(asleep) == 0:
                 time.sleep(0.5)  # noqa: ASYNC251  as if the process had been stopped
             return epoch

@@ -79,7 +79,7 @@ async def cancelled_at(scenario: Scenario, turn: int) -> str | None:
                     return None
                 sent_at_once = len(fake.keys) - before
                 await issuer._idle.wait()
-                await issuer._notes.written()
+                await issuer._background_writes.written()
                 between = await issuer.counts()
                 try:
                     issued = await issuer.issue(TICKET)

@@ -48,7 +48,7 @@ def keys(respan: AsyncRespan) -> TemporaryKeys:
 def on_the_servers_clock(respan: AsyncRespan, fake: FakeRespan) -> TemporaryKeys:
     """Give a client's operations with the wall clock of a server in virtual time."""
     context = respan._context
-    return TemporaryKeys(attrs.evolve(context, wall=fake.now), respan._options)
+    return TemporaryKeys(attrs.evolve(context, clock=fake.now), respan._options)
 
 
 # -------------------------------------------------------------------- create

@@ -32,7 +32,7 @@ from respan_async.issuing import (
 )
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.ledger import Intent
-from respan_async.issuing.postgres._pool import Connections
+from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.servers.postgres import PASSWORD, PostgresServer
@@ -92,7 +92,7 @@ async def test_many_that_make_the_schema_at_once_get_along(postgres_dsn: str) ->
     await asyncio.gather(*(ledger.create_schema() for ledger in ledgers))
 
     async with opened(postgres_dsn) as ledger:
-        await ledger.intend(TICKET, intent())
+        await ledger.claim_attempt(TICKET, intent())
         await ledgers[0].create_schema()
         assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
 
@@ -131,7 +131,7 @@ async def test_each_schema_is_a_ledger_of_its_own(postgres_dsn: str) -> None:
         await ledger.create_schema()
         await ledger.open(account)
 
-    await one.intend(TICKET, intent())
+    await one.claim_attempt(TICKET, intent())
 
     assert await other.find(TICKET.id) is None
     await one.aclose()
@@ -154,7 +154,7 @@ async def test_a_user_who_may_not_make_schemas_can_use_one_that_is_there(
     await worker.create_schema()
     await worker.open(ACCOUNT)
 
-    assert await worker.intend(TICKET, intent()) == 1
+    assert await worker.claim_attempt(TICKET, intent()) == 1
     await worker.aclose()
     postgres_server.execute("DROP OWNED BY worker", postgres_database)
     postgres_server.execute("DROP ROLE worker")
@@ -298,7 +298,7 @@ async def test_secrets_are_kept_encrypted_and_can_be_rotated(
     async with opened(postgres_dsn, AESGCMCipher(old)) as ledger:
         for number in range(3):
             ticket, attempt = Ticket(f"tenant-{number}"), intent()
-            epoch = await ledger.intend(ticket, attempt)
+            epoch = await ledger.claim_attempt(ticket, attempt)
             assert await ledger.record(ticket.id, epoch, attempt.tag, key(f"key-{number}"))
         await ledger.erase("tenant-1")
     async with opened(postgres_dsn, AESGCMCipher(new, old_keys=(old,))) as ledger:
@@ -322,7 +322,7 @@ async def test_a_ledger_without_a_cipher_warns_once(postgres_dsn: str, caplog: p
     """Of what it cannot promise."""
     async with opened(postgres_dsn) as ledger:
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         await ledger.record(TICKET.id, epoch, attempt.tag, key())
         with pytest.raises(LedgerError, match="nothing to rotate"):
             await ledger.rotate()
@@ -341,7 +341,7 @@ async def test_what_the_server_cannot_take_is_told_at_once_without_the_secret(
         key_id = "".join(map(chr, range(0x4E00, 0x4E00 + 4000)))
     async with opened(postgres_dsn) as ledger:
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         begun = time.monotonic()
 
         with pytest.raises(LedgerError, match=says) as caught:
@@ -365,7 +365,7 @@ async def test_of_many_that_claim_the_same_tickets_each_ticket_gets_one(postgres
         ledgers = [await stack.enter_async_context(opened(postgres_dsn)) for _ in range(4)]
         tickets = [Ticket(f"tenant-{number}") for number in range(60)]
 
-        claims = [(ticket.id, ledger.intend(ticket, intent())) for ticket in tickets for ledger in ledgers]
+        claims = [(ticket.id, ledger.claim_attempt(ticket, intent())) for ticket in tickets for ledger in ledgers]
         outcomes = await asyncio.gather(*(claim for _, claim in claims), return_exceptions=True)
 
         won = [name for (name, _), outcome in zip(claims, outcomes, strict=True) if outcome == 1]
@@ -379,21 +379,21 @@ async def test_of_many_that_claim_the_same_tickets_each_ticket_gets_one(postgres
 async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(postgres_dsn: str) -> None:
     """A key is recorded or its attempt is a suspect, never both, and nobody waits for anybody for ever."""
     async with opened(postgres_dsn) as other, opened(postgres_dsn, lease=0.05) as first:
-        first._heart.cancel()
+        first._lease_keeper.cancel()
         claims = []
         for number in range(60):
             ticket, attempt = Ticket(f"tenant-{number:02}"), intent()
-            claims.append((ticket, attempt, await first.intend(ticket, attempt)))
+            claims.append((ticket, attempt, await first.claim_attempt(ticket, attempt)))
         await asyncio.sleep(0.1)
 
         work: list[Awaitable[object]] = []
         for number, (ticket, attempt, epoch) in enumerate(claims):
             work.append(first.record(ticket.id, epoch, attempt.tag, key(f"key-{number}")))
-            work.append(other.intend(ticket, intent()))
+            work.append(other.claim_attempt(ticket, intent()))
             if number % 10 == 5:
-                work.append(other._bury())
+                work.append(other._reclaim_owners())
         outcomes = await asyncio.gather(*work, return_exceptions=True)
-        await other._bury()
+        await other._reclaim_owners()
 
         recorded = sum(outcome is True for outcome in outcomes)
         errors = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -410,7 +410,7 @@ async def test_a_record_that_waits_sees_what_it_waited_for(
     """An attempt that becomes a suspect while its record waits for the ticket is not recorded."""
     async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
 
         recording = asyncio.create_task(ledger.record(TICKET.id, epoch, attempt.tag, key()))
@@ -428,7 +428,7 @@ async def test_a_record_that_waits_sees_that_its_ticket_was_taken_over(
     """The epoch that counts is that of the moment at which it has the ticket."""
     async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         await beside.execute("UPDATE respan.tickets SET epoch = epoch + 1, owner = 0")
 
         recording = asyncio.create_task(ledger.record(TICKET.id, epoch, attempt.tag, key()))
@@ -444,13 +444,13 @@ async def test_a_claim_that_waits_does_not_take_a_ticket_from_an_owner_that_came
 ) -> None:
     """Its lease was over when the claim began, and is not any more when the claim has the ticket."""
     async with opened(postgres_dsn, lease=0.2) as first, opened(postgres_dsn) as other:
-        first._heart.cancel()
-        await first.intend(TICKET, intent())
+        first._lease_keeper.cancel()
+        await first.claim_attempt(TICKET, intent())
         await asyncio.sleep(0.3)
         async with await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
             await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
 
-            claiming = asyncio.create_task(other.intend(TICKET, intent()))
+            claiming = asyncio.create_task(other.claim_attempt(TICKET, intent()))
             await waits_for_a_lock(postgres_server)
             await beside.execute("UPDATE respan.owners SET lease_until = now() + interval '1 hour'")
             await beside.execute("UPDATE respan.tickets SET claimed_at = clock_timestamp()")
@@ -465,16 +465,16 @@ async def test_a_cancelled_intent_is_followed_by_what_was_asked_after_it(
 ) -> None:
     """It goes on without its caller, and what gives the ticket up waits for its turn."""
     async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
-        await ledger.release(TICKET.id, await ledger.intend(TICKET, intent()))
+        await ledger.release(TICKET.id, await ledger.claim_attempt(TICKET, intent()))
         await beside.execute("SELECT 1 FROM respan.tickets FOR UPDATE")
         attempt = intent()
 
-        intending = asyncio.create_task(ledger.intend(TICKET, attempt))
+        intending = asyncio.create_task(ledger.claim_attempt(TICKET, attempt))
         await waits_for_a_lock(postgres_server)
         intending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await intending
-        releasing = asyncio.gather(ledger.void(attempt.tag), ledger.release(TICKET.id, None))
+        releasing = asyncio.gather(ledger.mark_void(attempt.tag), ledger.release(TICKET.id, None))
         await asyncio.sleep(0.05)
         await beside.commit()
         await releasing
@@ -521,7 +521,7 @@ async def test_connections_that_were_ended_are_made_again(
         await asyncio.gather(*(ledger.find(str(number)) for number in range(20)))
         attempt = intent()
         end_all()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         end_all()
         assert await ledger.record(TICKET.id, epoch, attempt.tag, key())
         end_all()
@@ -537,13 +537,13 @@ async def test_a_server_that_restarts_is_waited_for(
     """A key that was made meanwhile is recorded, and the lease goes on."""
     async with opened(postgres_dsn) as ledger:
         attempt, begun = intent(), time.monotonic()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         assert postgres_server.kill_backend(postgres_database)
 
         recorded = await ledger.record(TICKET.id, epoch, attempt.tag, key())
 
         assert recorded
-        assert ledger.leased(begun)
+        assert ledger.lease_held_since(begun)
         assert await states(ledger) == ({"issued": 1}, {"recorded": 1})
 
 
@@ -553,7 +553,7 @@ async def test_an_intent_whose_answer_was_lost_is_noted_once(
     """It is known by its tag when it is tried again."""
     async with wired(postgres_server, postgres_database) as (wire, ledger):
         wire.lose_answers = 1
-        epoch = await ledger.intend(TICKET, attempt := intent())
+        epoch = await ledger.claim_attempt(TICKET, attempt := intent())
 
         assert wire.lose_answers == 0
         assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
@@ -566,7 +566,7 @@ async def test_a_record_whose_answer_was_lost_is_no_failure(
     """The key is its ticket's: revoking it would be the end of a good key."""
     async with wired(postgres_server, postgres_database) as (wire, ledger):
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         wire.lose_answers = 1
 
         assert await ledger.record(TICKET.id, epoch, attempt.tag, key()) is True
@@ -578,10 +578,10 @@ async def test_a_record_whose_answer_was_lost_is_no_failure(
 async def test_a_tag_that_was_used_before_is_refused(postgres_dsn: str) -> None:
     """Only an intent of this call's own is taken for one whose answer was lost; the claim is not touched either."""
     async with opened(postgres_dsn) as ledger:
-        await ledger.intend(TICKET, attempt := intent())
+        await ledger.claim_attempt(TICKET, attempt := intent())
 
         with pytest.raises(LedgerError, match="tag was used before"):
-            await ledger.intend(Ticket("tenant-2"), attempt)
+            await ledger.claim_attempt(Ticket("tenant-2"), attempt)
 
         assert await states(ledger) == ({"claimed": 1}, {"intent": 1})
 
@@ -600,7 +600,7 @@ async def test_a_connection_that_was_given_up_half_made_is_closed_at_once() -> N
 
     async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        connections = Connections(f"postgresql://tester@127.0.0.1:{port}/x", attempt=60, patience=60)
+        connections = ConnectionPool(f"postgresql://tester@127.0.0.1:{port}/x", attempt=60, patience=60)
         gc.disable()
         try:
             asking = asyncio.create_task(connections.ask("SELECT 1", {}))
@@ -621,11 +621,11 @@ async def test_a_dead_wire_does_not_hold_anybody_for_long(
     async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
         begun = time.monotonic()
         wire.cut()
-        calls = [ledger.find("x"), ledger.intend(TICKET, intent()), ledger.void("tag"), ledger.recent(60.0)]
+        calls = [ledger.find("x"), ledger.claim_attempt(TICKET, intent()), ledger.mark_void("tag"), ledger.recent(60.0)]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
         assert time.monotonic() - begun < 5
         assert all(isinstance(outcome, LedgerError) and outcome.retryable for outcome in outcomes), outcomes
-        assert not ledger.leased(begun)
+        assert not ledger.lease_held_since(begun)
 
         closing = time.monotonic()
         await ledger.aclose()
@@ -663,7 +663,7 @@ async def test_a_record_that_may_still_arrive_never_counts_once_it_was_read_that
     """Whoever reads that a key is not recorded revokes it; so what is still on the wire must not record it."""
     async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         wire.cut()
         with pytest.raises(LedgerError):
             await ledger.record(TICKET.id, epoch, attempt.tag, key())
@@ -686,7 +686,7 @@ async def test_a_record_that_arrived_though_nobody_heard_of_it_is_found(
     """The wire heals only after the ledger has given up: the key is its ticket's."""
     async with wired(postgres_server, postgres_database, lease=1.0) as (wire, ledger):
         attempt = intent()
-        epoch = await ledger.intend(TICKET, attempt)
+        epoch = await ledger.claim_attempt(TICKET, attempt)
         wire.cut()
         with pytest.raises(LedgerError):
             await ledger.record(TICKET.id, epoch, attempt.tag, key())
@@ -782,10 +782,10 @@ async def test_a_million_tickets_are_opened_in_no_time(
     assert await ledger.recent(60.0) == []
     assert await ledger.suspects() == []
     assert await ledger.undelivered("", 100) == []
-    assert await ledger.holds("key-500000")
+    assert await ledger.owns_key("key-500000")
     attempt = intent()
-    epoch = await ledger.intend(Ticket("tenant-new"), attempt)
-    await ledger.doubt(attempt.tag, Effect.LOST, "lost", None)
+    epoch = await ledger.claim_attempt(Ticket("tenant-new"), attempt)
+    await ledger.mark_suspect(attempt.tag, Effect.LOST, "lost", None)
     await ledger.release("tenant-new", epoch)
     taken = time.monotonic() - begun
 

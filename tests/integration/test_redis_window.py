@@ -478,7 +478,7 @@ def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_u
     code = f"""
 import asyncio, os
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import End, Priority
+from respan_async._pacing.slots import Priority, SlotOutcome
 from respan_async import RateLimit
 from respan_async.redis import RedisWindow
 
@@ -486,7 +486,8 @@ pacer = Pacer(RedisWindow({redis_url!r}, RateLimit(4, per=60)), 64)
 
 async def main():
     while True:
-        pacer.settle(await pacer.acquire(Priority.INTERACTIVE, asyncio.get_running_loop().time() + 1), End.ANSWERED)
+        slot = await pacer.acquire(Priority.INTERACTIVE, asyncio.get_running_loop().time() + 1)
+        pacer.release(slot, SlotOutcome.ANSWERED)
         os.write(1, b"x")
 
 children = []

@@ -82,7 +82,7 @@ class World:
     def with_clock(self) -> TemporaryKeys:
         """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
         context = self.respan._context
-        return TemporaryKeys(attrs.evolve(context, wall=self.fake.now), self.respan._options)
+        return TemporaryKeys(attrs.evolve(context, clock=self.fake.now), self.respan._options)
 
 
 @contextlib.asynccontextmanager
@@ -353,7 +353,7 @@ async def test_a_key_that_is_used_at_the_last_moment_stays(world: World) -> None
 
     async with AsyncRespan(world.fake.api_key, base_url=world.fake.url, tag_names=True, hooks=[on_list]) as other:
         for suspect in world.respan.suspects:
-            other._context.book.add(suspect)
+            other._context.suspects.add(suspect)
         report = await other.temporary_keys.sweep(grace=0)
 
     assert report.revoked == ()

@@ -17,7 +17,7 @@ import pytest
 from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Effect, Failed, Issued, RetryPolicy
 from respan_async.issuing import AESGCMCipher, AttemptState, Issuer, LedgerError, SQLiteLedger, Ticket, TicketState
 from respan_async.issuing.ledger import Intent
-from respan_async.issuing.sqlite._inspect import look
+from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 
@@ -54,7 +54,7 @@ async def fill(ledger: SQLiteLedger, secrets: dict[int, str]) -> None:
 
     async def one(number: int, secret: str) -> None:
         tag = f"tag{number:09}"
-        epoch = await ledger.intend(Ticket(f"tenant-{number}"), Intent(tag=tag, name="n", sent={}, sent_at=0.0))
+        epoch = await ledger.claim_attempt(Ticket(f"tenant-{number}"), Intent(tag=tag, name="n", sent={}, sent_at=0.0))
         assert await ledger.record(f"tenant-{number}", epoch, tag, key(number, secret))
 
     await asyncio.gather(*(one(number, secret) for number, secret in secrets.items()))
@@ -404,7 +404,7 @@ async def test_a_file_that_is_removed_while_it_is_in_use_is_told_and_not_made_an
 def test_a_ledger_that_is_not_there_has_no_snapshot(tmp_path: Path) -> None:
     """And looking for it makes none."""
     with pytest.raises(LedgerError, match="there is no such ledger"):
-        look(tmp_path / "keys.db")
+        read_snapshot(tmp_path / "keys.db")
 
     assert list(tmp_path.iterdir()) == []
 

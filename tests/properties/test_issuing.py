@@ -188,7 +188,7 @@ class Issuing(RuleBasedStateMachine):
 
             self._run(other())
 
-    @rule(name=names, number=numbers, step=st.sampled_from(["intend", "record"]), after=st.booleans())
+    @rule(name=names, number=numbers, step=st.sampled_from(["claim_attempt", "record"]), after=st.booleans())
     def fail(self, name: str, number: int, step: str, after: bool) -> None:
         """A worker's ledger fails once, before or after a step was done."""
 
@@ -201,7 +201,7 @@ class Issuing(RuleBasedStateMachine):
 
         self._run(failing())
 
-    @rule(name=names, number=numbers, step=st.sampled_from(["intend", "record"]), faults=faults)
+    @rule(name=names, number=numbers, step=st.sampled_from(["claim_attempt", "record"]), faults=faults)
     def crash(self, name: str, number: int, step: str, faults: list[str]) -> None:
         """A worker's process ends right before a step of its ledger, or while it waits."""
 
@@ -263,7 +263,7 @@ class Issuing(RuleBasedStateMachine):
             await worker.issuer.counts()
             context = worker.respan._context
             keys = OldList(SweepKeys(worker.respan.temporary_keys), self._old)
-            await sweep(keys, worker.issuer, context.hub, context.wall, 0)
+            await sweep(keys, worker.issuer, context.dispatcher, context.clock, 0)
 
         self._run(sweeping())
 
@@ -276,8 +276,8 @@ class Issuing(RuleBasedStateMachine):
 async def die(worker: Worker) -> None:
     """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
     ledger, context = worker.ledger, worker.respan._context
-    if ledger._heart is not None:
-        ledger._heart.cancel()
+    if ledger._lease_keeper is not None:
+        ledger._lease_keeper.cancel()
     if ledger._writer is not None:
         await ledger._writer.stop()
     lock = ledger._lock
@@ -285,10 +285,10 @@ async def die(worker: Worker) -> None:
         os.close(lock._descriptor)
         lock._descriptor = -1
     ledger._owner = 0
-    context.lifetime.close()
+    context.lifecycle.close()
     context.pacer.close()
     with contextlib.suppress(LedgerError):
-        await context.lifetime.cut()
+        await context.lifecycle.cut()
     await context.transport.aclose()
 
 

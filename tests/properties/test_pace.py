@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import End, Priority
+from respan_async._pacing.slots import Priority, SlotOutcome
 from respan_async.testing import Bucket, FixedWindow, Limit, SlidingLog
 from respan_async.testing.limits import busiest_window
 from tests.virtual import VirtualLoop
@@ -64,31 +64,31 @@ class World:
                 self.admissions.append(loop.time())
             await asyncio.sleep(lag - there)
             if self.loss and self.rng.random() < self.loss:
-                self.pacer.settle(slot, End.LOST, caller=caller)
+                self.pacer.release(slot, SlotOutcome.LOST, caller=caller)
                 if wait is None:
                     return waited
                 continue
             if wait is None:
-                self.pacer.settle(slot, End.ANSWERED, caller=caller)
+                self.pacer.release(slot, SlotOutcome.ANSWERED, caller=caller)
                 return waited
             self.refused += 1
             asked = {"whole": float(max(math.ceil(wait), 1)), "exact": wait, "nothing": None}[self.said]
-            self.pacer.settle(slot, End.REFUSED, caller=caller, retry_after=asked)
+            self.pacer.release(slot, SlotOutcome.REFUSED, caller=caller, retry_after=asked)
             await asyncio.sleep((0.5 if asked is None else asked) + self.rng.uniform(0, 0.5))
 
     async def batch(self, number: int, width: int | None = None) -> None:
         """Make so many calls of the batch class, as the batch engine does."""
         left = iter(range(number))
-        demand = self.pacer.demand()
-        demand.more = number
+        pending = self.pacer.announce()
+        pending.more = number
 
         async def work() -> None:
             for index in left:
-                demand.more = number - index - 1
+                pending.more = number - index - 1
                 await self.call(Priority.BATCH)
 
         await asyncio.gather(*(work() for _ in range(width or self.pacer.max_in_flight)))
-        self.pacer.withdraw(demand)
+        self.pacer.withdraw(pending)
 
 
 def run(main: Callable[[], Awaitable[Any]]) -> Any:

@@ -14,7 +14,7 @@ from respan_async import (
     RespanError,
     RetryPolicy,
 )
-from respan_async.retry import Tally
+from respan_async.retry import AttemptCounts
 
 
 @st.composite
@@ -53,7 +53,7 @@ def test_no_wait_is_shorter_than_the_server_asked(
     policy: RetryPolicy, asked: float, counted: int, refused: int
 ) -> None:
     """The jitter comes after, and is at most `initial`; how often one has tried does not matter."""
-    wait = policy.wait(refusal(asked), Tally(counted, refused))
+    wait = policy.wait(refusal(asked), AttemptCounts(counted, refused))
 
     assert asked <= wait <= asked + policy.initial
 
@@ -61,7 +61,7 @@ def test_no_wait_is_shorter_than_the_server_asked(
 @given(policy=policies(), error=failures, counted=st.integers(1, 10**9))
 def test_a_back_off_is_bounded_by_the_formula(policy: RetryPolicy, error: RespanError, counted: int) -> None:
     """Full jitter: from 0 to `min(maximum, initial * 2**(n - 1))` before the n-th retry."""
-    wait = policy.wait(error, Tally(counted))
+    wait = policy.wait(error, AttemptCounts(counted))
 
     assert 0 <= wait <= policy.maximum
     if counted < 100:
@@ -71,7 +71,7 @@ def test_a_back_off_is_bounded_by_the_formula(policy: RetryPolicy, error: Respan
 def test_the_jitter_is_full() -> None:
     """Waits are spread over the whole of the range: callers who failed together do not come back together."""
     policy = RetryPolicy(initial=1, maximum=8)
-    waits = [policy.wait(APIConnectionError(retryable=True), Tally(4)) for _ in range(1000)]
+    waits = [policy.wait(APIConnectionError(retryable=True), AttemptCounts(4)) for _ in range(1000)]
 
     assert min(waits) < 0.5
     assert max(waits) > 7.5
@@ -81,7 +81,7 @@ def test_the_jitter_is_full() -> None:
 @given(policy=policies(), events=st.lists(st.one_of(failures, refusals), min_size=60, max_size=60))
 def test_a_call_ends_whatever_it_meets(policy: RetryPolicy, events: list[RespanError]) -> None:
     """So many attempts and so many refusals, and no wait that the server did not ask for or the policy allow."""
-    tally, waits = Tally(), list[float]()
+    counts, waits = AttemptCounts(), list[float]()
     coming = iter(events)
 
     async def sleep(seconds: float) -> None:
@@ -90,24 +90,24 @@ def test_a_call_ends_whatever_it_meets(policy: RetryPolicy, events: list[RespanE
     async def attempt() -> RespanError:
         error = next(coming)
         if isinstance(error, RateLimitError):
-            tally.refused += 1
+            counts.refused += 1
         else:
-            tally.counted += 1
+            counts.counted += 1
         return error
 
     async def call() -> RespanError:
-        retrying = policy.retrying(tally, creates=True, sleep=sleep, before_sleep=lambda *_: None)
+        retrying = policy.retrying(counts, creates=True, sleep=sleep, before_sleep=lambda *_: None)
         result: RespanError = await retrying(attempt)
         return result
 
     last = asyncio.run(call())
 
-    assert tally.counted <= policy.max_attempts
-    assert tally.refused <= policy.max_refusals + 1
-    assert len(waits) == tally.counted + tally.refused - 1
+    assert counts.counted <= policy.max_attempts
+    assert counts.refused <= policy.max_refusals + 1
+    assert len(waits) == counts.counted + counts.refused - 1
     asked = [error.retry_after or 0.0 for error in events[: len(waits)] if isinstance(error, RateLimitError)]
     assert all(seconds <= policy.max_retry_after for seconds in asked)
-    over = tally.counted == policy.max_attempts or tally.refused == policy.max_refusals + 1
+    over = counts.counted == policy.max_attempts or counts.refused == policy.max_refusals + 1
     assert over or not policy.wants(last, creates=True)
 
 

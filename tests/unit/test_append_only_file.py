@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing._append_only_file import LineFile, write_all
+from respan_async.issuing._append_only_file import AppendOnlyFile, write_all
 
 
 def test_a_pipe_that_does_not_wait_by_itself_is_waited_for() -> None:
@@ -33,14 +33,14 @@ def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
 
     with pytest.raises(LedgerError, match=r"keys\.jsonl: expected a file of your own; its owner could read the keys"):
-        LineFile(str(path))
+        AppendOnlyFile(str(path))
 
 
 def test_a_place_that_goes_while_it_is_read_is_told(tmp_path: Path) -> None:
     """Lines in a folder that is not there any more would not survive a power cut."""
     folder = tmp_path / "folder"
     folder.mkdir()
-    file = LineFile(str(folder / "keys.jsonl"))
+    file = AppendOnlyFile(str(folder / "keys.jsonl"))
     shutil.rmtree(folder)
 
     with pytest.raises(LedgerError, match=r"keys\.jsonl: No such file or directory"):

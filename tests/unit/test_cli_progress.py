@@ -6,20 +6,20 @@ import pytest
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.arguments import read_arguments
-from respan_async.cli.console import LogLines, printable, say
-from respan_async.cli.progress import Plain, Status, clock, display
+from respan_async.cli.console import ConsoleLogHandler, printable, say
+from respan_async.cli.progress import PlainProgress, ProgressState, clock, display
 from respan_async.cli.progress_bar import Bar
 
 
-def status(issued: int, **more: object) -> Status:
+def status(issued: int, **more: object) -> ProgressState:
     values = {"failed": 0, "refused": 0, "rate": 1.0, "eta": 90.0, **more}
-    return Status(total=300, issued=issued, **values)  # type: ignore[arg-type]  # a test's shorthand
+    return ProgressState(total=300, issued=issued, **values)  # type: ignore[arg-type]  # a test's shorthand
 
 
 def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal there is a line every two seconds while there is news, and one at the end."""
     now = 0.0
-    plain = Plain(lambda: now)
+    plain = PlainProgress(lambda: now)
     for now in (0.5, 1.0, 2.0, 2.5, 3.9, 4.5, 7.0):
         plain.show(status(min(int(now * 10), 45)))
     plain.close(status(50, eta=None, held="paused for 0:37"))
@@ -33,7 +33,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_bar_without_a_terminal() -> None:
     """The bar is for terminals."""
-    assert isinstance(display(keys_on_terminal=False), Plain)
+    assert isinstance(display(keys_on_terminal=False), PlainProgress)
 
 
 def test_a_bar_says_what_the_plain_lines_do(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +67,7 @@ def test_a_traceback_is_shown_to_who_asks_for_it(
 ) -> None:
     """RESPAN_KEYS_DEBUG in the environment shows where a logged error came from."""
     monkeypatch.setenv("RESPAN_KEYS_DEBUG", "1")
-    with LogLines(say, verbose=False):
+    with ConsoleLogHandler(say, verbose=False):
         try:
             raise KeyError("x")
         except KeyError:
@@ -82,7 +82,7 @@ def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """Warnings are shown, the first twenty; what the client tells besides, only when asked for; never a traceback."""
     logger = logging.getLogger("respan_async")
     for verbose in (False, True):
-        with LogLines(say, verbose=verbose):
+        with ConsoleLogHandler(say, verbose=verbose):
             logger.info("told")
             for number in range(25):
                 logger.warning("odd \x1b %d", number)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 
-from respan_async.cli.stdout_sink import STANDARD_OUTPUT, KeyStream
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT, StdoutSink
 from respan_async.models import CreatedKey
 from respan_async.secret import Secret
 
@@ -25,7 +25,7 @@ def piped() -> Iterator[int]:
 
 async def test_a_key_that_is_delivered_twice_is_one_line() -> None:
     """What could not be noted as delivered comes again, and whoever reads the stream gets it once."""
-    stream = KeyStream(sandbox=False)
+    stream = StdoutSink(sandbox=False)
     key = CreatedKey(id="id", api_key=Secret("prefix.secret"))
 
     with piped() as reader:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from respan_async.cli.csv_reader import Sheet, open_sheet
+from respan_async.cli.csv_reader import CSVFile, open_csv
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, Remaining, check
+from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing.jsonlines_sink import digest
 from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy
@@ -18,8 +18,8 @@ KNOWN = ", ".join(COLUMNS)
 SAMPLE = Path(__file__).parent.parent / "samples" / "tenants.csv"
 
 
-def sheet(content: bytes) -> Sheet:
-    return Sheet(io.BytesIO(content), "t.csv", known=COLUMNS, keys=KEYS)
+def sheet(content: bytes) -> CSVFile:
+    return CSVFile(io.BytesIO(content), "t.csv", known=COLUMNS, keys=KEYS)
 
 
 def complaints(content: bytes) -> list[str]:
@@ -30,7 +30,7 @@ def complaints(content: bytes) -> list[str]:
 
 async def requests(content: bytes, *issued: str) -> list[tuple[str, int, CreateKeyRequest]]:
     file = sheet(content)
-    remaining = Remaining(file, len(check(file)), {digest(ticket) for ticket in issued})
+    remaining = PendingTenants(file, len(check(file)), {digest(ticket) for ticket in issued})
     taken = [ticket async for ticket in remaining]
     assert len(remaining) == len(taken)
     assert [tenant.ticket for tenant in remaining.in_hand.values()] == taken
@@ -231,8 +231,8 @@ def test_many_doubled_tickets_are_counted() -> None:
 async def test_a_file_that_changes_meanwhile() -> None:
     """A line that was good and is not any more ends the input."""
     file = io.BytesIO(b"ticket\na\nb\n")
-    source = Sheet(file, "t.csv", known=COLUMNS, keys=KEYS)
-    remaining = Remaining(source, len(check(source)), set())
+    source = CSVFile(file, "t.csv", known=COLUMNS, keys=KEYS)
+    remaining = PendingTenants(source, len(check(source)), set())
     file.seek(0)
     file.write(b"ticket\na\n\xff\n")
 
@@ -243,11 +243,11 @@ async def test_a_file_that_changes_meanwhile() -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     """A file that is not there, or is a directory, is told by its name."""
     for path, reason in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(WrongUse, match=rf"{path}: {reason}"), open_sheet(str(path), known=COLUMNS, keys=KEYS):
+        with pytest.raises(WrongUse, match=rf"{path}: {reason}"), open_csv(str(path), known=COLUMNS, keys=KEYS):
             pass
 
 
 def test_the_sample() -> None:
     """The file of 300 tenants is good."""
-    with open_sheet(str(SAMPLE), known=COLUMNS, keys=KEYS) as source:
+    with open_csv(str(SAMPLE), known=COLUMNS, keys=KEYS) as source:
         assert len(check(source)) == 300

@@ -17,9 +17,9 @@ from respan_async import (
 )
 from respan_async._http.protocol import (
     PATH,
-    Answer,
-    NoAnswer,
     Request,
+    Response,
+    TransportFailure,
     create,
     delete,
     failure,
@@ -56,7 +56,7 @@ def meant_by(status: int) -> tuple[Effect, bool]:
     return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
 
 
-def meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
+def meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
     """Give what the error says."""
     error = failure(request, result, TOKEN, NOW)
     return error.effect, error.retryable
@@ -64,19 +64,19 @@ def meaning(request: Request, result: Answer | NoAnswer) -> tuple[Effect, bool]:
 
 def test_every_status_means_what_the_table_says() -> None:
     """For a create, from 200 to 599; of a 2xx that fails it is known only that it is of no use."""
-    found = {status: meaning(CREATE, Answer(status, {}, b"", oversize=status < 300)) for status in range(200, 600)}
+    found = {status: meaning(CREATE, Response(status, {}, b"", oversize=status < 300)) for status in range(200, 600)}
 
     assert found == {status: meant_by(status) for status in range(200, 600)}
     for status, kind in ((299, InvalidResponseError), (300, APIStatusError), (399, APIStatusError)):
-        assert type(failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)) is kind
+        assert type(failure(CREATE, Response(status, {}, b"", oversize=True), TOKEN, NOW)) is kind
 
 
 def test_an_operation_that_makes_no_key_can_lose_none() -> None:
     """A change whose 2xx cannot be read was made; one of which only the beginning arrived may have been."""
     for request in (UPDATE, DELETE):
-        assert meaning(request, Answer(200, {}, b"", oversize=True)) == (Effect.NONE, False)
-        assert meaning(request, NoAnswer("", left=True, status=200)) == (Effect.UNKNOWN, True)
-        assert meaning(request, Answer(500, {}, b"")) == (Effect.UNKNOWN, True)
+        assert meaning(request, Response(200, {}, b"", oversize=True)) == (Effect.NONE, False)
+        assert meaning(request, TransportFailure("", left=True, status=200)) == (Effect.UNKNOWN, True)
+        assert meaning(request, Response(500, {}, b"")) == (Effect.UNKNOWN, True)
 
 
 def test_a_read_changes_nothing_whatever_is_answered() -> None:
@@ -84,7 +84,7 @@ def test_a_read_changes_nothing_whatever_is_answered() -> None:
     for request in READS:
         for status in (200, 302, 404, 408, 429, 500):
             oversize = status < 300
-            assert meaning(request, Answer(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
+            assert meaning(request, Response(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
 
 
 @pytest.mark.parametrize(
@@ -93,51 +93,51 @@ def test_a_read_changes_nothing_whatever_is_answered() -> None:
 )
 def test_an_answer_that_broke_off_is_judged_by_its_status(status: int | None, effect: Effect) -> None:
     """A 2xx that began was a key; with anything else nobody knows. Trying again may help."""
-    assert meaning(CREATE, NoAnswer("", left=True, status=status)) == (effect, True)
+    assert meaning(CREATE, TransportFailure("", left=True, status=status)) == (effect, True)
 
 
 def test_what_never_left_has_done_nothing() -> None:
     """Whatever else is known of it."""
-    assert meaning(CREATE, NoAnswer("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
+    assert meaning(CREATE, TransportFailure("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
 
 
 def test_what_is_no_http_comes_from_the_wrong_host() -> None:
     """Trying again will not mend it, and the create may have been made."""
-    assert meaning(CREATE, NoAnswer("", left=True, status=200, not_http=True)) == WRONG_HOST
+    assert meaning(CREATE, TransportFailure("", left=True, status=200, not_http=True)) == WRONG_HOST
 
 
 @pytest.mark.parametrize(
     ("result", "kind"),
     [
-        (NoAnswer("it was reset", left=True), APIConnectionError),
-        (NoAnswer("it took too long", left=True, timed_out=True), APITimeoutError),
-        (NoAnswer("not HTTP", left=True, not_http=True, timed_out=True), InvalidResponseError),
+        (TransportFailure("it was reset", left=True), APIConnectionError),
+        (TransportFailure("it took too long", left=True, timed_out=True), APITimeoutError),
+        (TransportFailure("not HTTP", left=True, not_http=True, timed_out=True), InvalidResponseError),
     ],
-    ids=lambda value: value.reason if isinstance(value, NoAnswer) else value.__name__,
+    ids=lambda value: value.reason if isinstance(value, TransportFailure) else value.__name__,
 )
-def test_a_call_without_an_answer_says_what_was_seen(result: NoAnswer, kind: type[RespanError]) -> None:
+def test_a_call_without_an_answer_says_what_was_seen(result: TransportFailure, kind: type[RespanError]) -> None:
     """And of which request; with the status, where one had arrived."""
     error = failure(UPDATE, result, TOKEN, NOW)
 
     assert type(error) is kind
     assert str(error) == f"PATCH {PATH}i/: {result.reason}"
     assert error.status is None
-    assert failure(UPDATE, NoAnswer("", left=True, status=201), TOKEN, NOW).status == 201
+    assert failure(UPDATE, TransportFailure("", left=True, status=201), TOKEN, NOW).status == 201
 
 
 def test_only_a_2xx_that_can_be_read_is_a_success() -> None:
     """From 200 to 299, of which the whole body is there."""
-    good = [status for status in range(100, 600) if is_success(Answer(status, {}, b""))]
+    good = [status for status in range(100, 600) if is_success(Response(status, {}, b""))]
 
     assert good == list(range(200, 300))
-    assert not is_success(Answer(200, {}, b"", oversize=True))
-    assert not is_success(NoAnswer("", left=True, status=200))
+    assert not is_success(Response(200, {}, b"", oversize=True))
+    assert not is_success(TransportFailure("", left=True, status=200))
 
 
 def test_only_429_and_425_are_refusals_by_the_limit() -> None:
     """Every other 4xx is about the request."""
-    assert [status for status in range(100, 600) if is_refusal(Answer(status, {}, b""))] == [425, 429]
-    assert not is_refusal(NoAnswer("", left=True, status=429))
+    assert [status for status in range(100, 600) if is_refusal(Response(status, {}, b""))] == [425, 429]
+    assert not is_refusal(TransportFailure("", left=True, status=429))
 
 
 def test_a_request_knows_its_operation() -> None:
@@ -155,7 +155,7 @@ HEADERS = Headers({"X-Request-ID": "r bearer-token/1", "Retry-After": "7"})
 
 def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
     """The token may come back in the id of the request and in the body, as JSON writes it or as itself."""
-    answer = Answer(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
+    answer = Response(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
 
     error = read(CREATE, answer, CreatedKey, TOKEN)
 
@@ -169,7 +169,7 @@ def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
 
 def test_an_answer_that_is_too_large_says_so() -> None:
     """With what was read of it, which shows no token either."""
-    error = failure(CREATE, Answer(201, HEADERS, b"bearer-token/1", oversize=True), TOKEN, NOW)
+    error = failure(CREATE, Response(201, HEADERS, b"bearer-token/1", oversize=True), TOKEN, NOW)
 
     assert type(error) is InvalidResponseError
     assert str(error) == f"POST {PATH}: the answer is larger than this client reads"
@@ -178,7 +178,7 @@ def test_an_answer_that_is_too_large_says_so() -> None:
 
 def test_a_redirect_says_where_it_would_have_gone_wrong() -> None:
     """It is never followed, and most likely the host is wrong."""
-    error = failure(CREATE, Answer(301, HEADERS, b"bearer-token/1"), TOKEN, NOW)
+    error = failure(CREATE, Response(301, HEADERS, b"bearer-token/1"), TOKEN, NOW)
 
     assert str(error) == (f"POST {PATH}: answered 301, a redirect, which is never followed; is base_url right?")
     assert (error.status, error.request_id, error.body) == (301, "r ***", "***")
@@ -188,7 +188,7 @@ def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
     """JSON can write any text in escapes, which are undone only when the message is read out of it."""
     body = b'{"detail": "for \\u0062earer-token/1: slow down"}'
 
-    error = failure(CREATE, Answer(429, HEADERS, body), TOKEN, NOW)
+    error = failure(CREATE, Response(429, HEADERS, body), TOKEN, NOW)
 
     assert isinstance(error, RateLimitError)
     assert str(error) == f"POST {PATH}: answered 429: for ***: slow down"
@@ -200,7 +200,7 @@ def test_a_long_body_is_not_searched_for_a_message(length: int, said: bool) -> N
     """What is shown of it is no longer whole JSON."""
     body = b'{"detail": "no"}'.ljust(length)
 
-    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)).endswith(": no") is said
+    assert str(failure(CREATE, Response(400, {}, body), TOKEN, NOW)).endswith(": no") is said
 
 
 @pytest.mark.parametrize(("deep", "said"), [(5, "no"), (6, "")])
@@ -208,7 +208,7 @@ def test_a_message_is_not_looked_for_at_any_depth(deep: int, said: str) -> None:
     """Five levels down it is one; below that it is somebody's data."""
     body = b"[" * deep + b'"no"' + b"]" * deep
 
-    assert str(failure(CREATE, Answer(400, {}, body), TOKEN, NOW)) == f"POST {PATH}: answered 400" + (
+    assert str(failure(CREATE, Response(400, {}, body), TOKEN, NOW)) == f"POST {PATH}: answered 400" + (
         said and f": {said}"
     )
 
@@ -219,16 +219,16 @@ def test_a_key_that_is_cut_in_half_by_the_bound_is_not_shown() -> None:
     before = b"t" * 5_000 + b" " * 980
     key = b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"
 
-    shown = failure(CREATE, Answer(400, {}, before + key), token, NOW).body
+    shown = failure(CREATE, Response(400, {}, before + key), token, NOW).body
 
     assert shown is not None
     assert shown == "***"
-    assert failure(CREATE, Answer(400, {}, before[:-22] + key), token, NOW).body == f"***{' ' * 958}vcjRcdm8.***"
+    assert failure(CREATE, Response(400, {}, before[:-22] + key), token, NOW).body == f"***{' ' * 958}vcjRcdm8.***"
 
 
 def test_without_a_token_keys_are_hidden_all_the_same() -> None:
     """An answer may be read where the token is not at hand."""
-    error = failure(CREATE, Answer(400, {}, b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"), None, NOW)
+    error = failure(CREATE, Response(400, {}, b"vcjRcdm8.5hSZiXrA698O6KAiWX5CJj8Zrbp0H6gV"), None, NOW)
 
     assert error.body == "vcjRcdm8.***"
 
@@ -247,7 +247,7 @@ def test_an_effect_is_stored_and_told_under_its_own_name() -> None:
 )
 def test_a_token_is_known_however_it_is_written(written: str) -> None:
     """A server may echo it in a document of any kind."""
-    error = failure(CREATE, Answer(400, {}, f"<{written}>".encode()), Secret('a"b\\c/d'), NOW)
+    error = failure(CREATE, Response(400, {}, f"<{written}>".encode()), Secret('a"b\\c/d'), NOW)
 
     assert error.body == "<***>"
 
@@ -256,7 +256,7 @@ def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
     """The server's own date belongs to its header."""
     body = b'{"error": {"message": "no", "retry_after": "Thu, 31 Jan 2030 12:01:00 GMT"}}'
 
-    error = failure(CREATE, Answer(429, Headers({"Date": "Thu, 31 Jan 2030 11:00:00 GMT"}), body), TOKEN, NOW)
+    error = failure(CREATE, Response(429, Headers({"Date": "Thu, 31 Jan 2030 11:00:00 GMT"}), body), TOKEN, NOW)
 
     assert isinstance(error, RateLimitError)
     assert error.retry_after == 60.0
@@ -264,14 +264,16 @@ def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
 
 def test_what_is_not_told_of_an_answer_is_not_so() -> None:
     """It was read to its end, and what was asked went out once."""
-    assert Answer(200, {}, b"") == Answer(200, {}, b"", oversize=False, resends=0)
-    assert NoAnswer("x", left=True) == NoAnswer("x", left=True, status=None, timed_out=False, not_http=False, resends=0)
+    assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0)
+    assert TransportFailure("x", left=True) == TransportFailure(
+        "x", left=True, status=None, timed_out=False, not_http=False, resends=0
+    )
 
 
 @pytest.mark.parametrize(("status", "said"), [(199, "which ends no request"), (200, "larger than this client reads")])
 def test_an_answer_without_an_end_or_beyond_measure_is_called_what_it_is(status: int, said: str) -> None:
     """The first 2xx is an answer to a request."""
-    error = failure(CREATE, Answer(status, {}, b"", oversize=True), TOKEN, NOW)
+    error = failure(CREATE, Response(status, {}, b"", oversize=True), TOKEN, NOW)
 
     assert isinstance(error, InvalidResponseError)
     assert said in str(error)
@@ -280,20 +282,20 @@ def test_an_answer_without_an_end_or_beyond_measure_is_called_what_it_is(status:
 @pytest.mark.parametrize(("status", "shown"), [(299, "***"), (300, "correct-horse-battery-staple")])
 def test_what_may_be_a_secret_of_any_form_is_hidden_where_a_key_may_have_been_made(status: int, shown: str) -> None:
     """By no other answer: a long word is what tells what is wrong."""
-    error = failure(CREATE, Answer(status, {}, b"correct-horse-battery-staple", oversize=True), TOKEN, NOW)
+    error = failure(CREATE, Response(status, {}, b"correct-horse-battery-staple", oversize=True), TOKEN, NOW)
 
     assert error.body == shown
 
 
 def test_only_a_429_speaks_of_the_limit() -> None:
     """A 425 is a refusal too, and says nothing of a limit."""
-    assert [status for status in range(100, 600) if is_over_limit(Answer(status, {}, b""))] == [429]
-    assert not is_over_limit(NoAnswer("x", left=True, status=429))
+    assert [status for status in range(100, 600) if is_over_limit(Response(status, {}, b""))] == [429]
+    assert not is_over_limit(TransportFailure("x", left=True, status=429))
 
 
 def test_without_a_token_a_request_id_is_told_all_the_same() -> None:
     """There is nothing to be kept out of it."""
-    error = failure(CREATE, Answer(500, Headers({"X-Request-ID": "r-1"}), b""), None, NOW)
+    error = failure(CREATE, Response(500, Headers({"X-Request-ID": "r-1"}), b""), None, NOW)
 
     assert isinstance(error, APIStatusError)
     assert error.request_id == "r-1"
@@ -304,7 +306,7 @@ def test_a_body_of_as_many_bytes_as_are_looked_at_is_whole(spaces: int, body: st
     """Only of a longer one the end is left out, where a key may be cut in half."""
     token = Secret("t" * 1_000)
 
-    error = failure(CREATE, Answer(400, {}, b"t" * 5_000 + b" " * spaces + b"ab"), token, NOW)
+    error = failure(CREATE, Response(400, {}, b"t" * 5_000 + b" " * spaces + b"ab"), token, NOW)
 
     assert error.body == body
 
@@ -314,7 +316,7 @@ def test_what_is_no_secret_is_not_taken_for_one(secret: str) -> None:
     """A server that has changed may put anything in its place."""
     body = f'{{"id": "i", "api_key": {secret}}}'.encode()
 
-    error = failure(CREATE, Answer(201, {}, body, oversize=True), TOKEN, NOW)
+    error = failure(CREATE, Response(201, {}, body, oversize=True), TOKEN, NOW)
 
     assert error.body == '{"id": "i", "api_key": "***"}'
 
@@ -323,6 +325,6 @@ def test_a_token_in_escapes_of_escapes_is_not_said() -> None:
     """JSON within JSON is plain only after it was read once."""
     written = "".join(f"\\u{ord(letter):04x}" for letter in TOKEN.reveal())
 
-    error = failure(CREATE, Answer(400, {}, json.dumps({"detail": written}).encode()), TOKEN, NOW)
+    error = failure(CREATE, Response(400, {}, json.dumps({"detail": written}).encode()), TOKEN, NOW)
 
     assert str(error).endswith(": ***")

@@ -8,13 +8,13 @@ import pytest
 
 from respan_async import ConfigurationError
 from respan_async.issuing import SQLiteLedger
-from respan_async.issuing._heartbeat import Heart
+from respan_async.issuing._heartbeat import LeaseKeeper
 
 LEASE = 0.08
 
 
 async def nothing() -> None:
-    """Enrol, or bury."""
+    """Register, or reclaim."""
 
 
 async def test_a_renewal_that_came_late_covers_nothing_that_was_claimed_before() -> None:
@@ -25,17 +25,17 @@ async def test_a_renewal_that_came_late_covers_nothing_that_was_claimed_before()
         await asyncio.sleep(next(pauses))
         return True
 
-    heart = Heart(LEASE, renew, nothing, nothing)
-    await heart._hold()
+    keeper = LeaseKeeper(LEASE, renew, nothing, nothing)
+    await keeper._hold()
     begun = time.monotonic()
-    held_at_first = heart.held(begun)
+    held_at_first = keeper.lease_held_since(begun)
     await asyncio.sleep(0.5 * LEASE)
-    await heart._hold()
-    heart.until = time.monotonic() + 60
+    await keeper._hold()
+    keeper.until = time.monotonic() + 60
 
     assert held_at_first
-    assert not heart.held(begun)
-    assert heart.held(time.monotonic())
+    assert not keeper.lease_held_since(begun)
+    assert keeper.lease_held_since(time.monotonic())
 
 
 @pytest.mark.parametrize("lease", ["30", None, True, 0, -1.0, float("inf"), float("nan")], ids=repr)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from respan_async._pacing.limit_estimator import Estimate
+from respan_async._pacing.limit_estimator import LimitEstimator
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async._pacing.sliding_log import AdmissionLog
 
@@ -12,7 +12,7 @@ class Story:
 
     def __init__(self, given: RateLimit | None = None) -> None:
         self.log = AdmissionLog(2.0)
-        self.estimate = Estimate(given, self.log)
+        self.estimate = LimitEstimator(given, self.log)
 
     @property
     def limit(self) -> RateLimit | None:
@@ -28,7 +28,7 @@ class Story:
     def refuse(self, time: float, retry_after: float | None) -> bool:
         """Refuse a request that was sent just before, while nothing else is in the air."""
         expected = self.estimate.refused(time, time - 0.01, retry_after)
-        self.estimate.settled(time)
+        self.estimate.record_outcome(time)
         return expected
 
 
@@ -99,9 +99,9 @@ def test_a_refusal_that_does_not_fit_a_given_limit_is_doubted() -> None:
     story = Story(RateLimit(600, per=60))
     story.let_in(*spread(1000, 9, 1))
 
-    assert story.estimate.doubted(1001, 1.0)
-    assert story.estimate.doubted(1001, None)
-    assert not story.estimate.doubted(1001, 59.1)  # that is when the first of them comes back
+    assert story.estimate.contradicts_limit(1001, 1.0)
+    assert story.estimate.contradicts_limit(1001, None)
+    assert not story.estimate.contradicts_limit(1001, 59.1)  # that is when the first of them comes back
 
 
 def test_a_refusal_that_lowers_a_limit_by_little_is_not_doubted() -> None:
@@ -112,8 +112,8 @@ def test_a_refusal_that_lowers_a_limit_by_little_is_not_doubted() -> None:
     learned.refuse(1001, 59.0)
     learned.let_in(*spread(1061, 9, 1))
 
-    assert not nearly_full.estimate.doubted(1059.5, 0.5)
-    assert not learned.estimate.doubted(1063, 1.0)
+    assert not nearly_full.estimate.contradicts_limit(1059.5, 0.5)
+    assert not learned.estimate.contradicts_limit(1063, 1.0)
 
 
 def test_what_is_in_the_air_is_counted_too_but_not_waited_for_endlessly() -> None:
@@ -123,7 +123,7 @@ def test_what_is_in_the_air_is_counted_too_but_not_waited_for_endlessly() -> Non
     story.log.in_air = 2
 
     story.estimate.refused(100.5, 100.4, 59.5)
-    story.estimate.settled(100.5)
+    story.estimate.record_outcome(100.5)
     assert story.estimate.counting(100.6)
     assert story.estimate.counted_at == 101.5
 
@@ -288,4 +288,4 @@ def test_a_limit_that_was_given_is_never_exceeded_by_scouts() -> None:
 )
 def test_how_long_a_refusal_binds_everybody(limit: RateLimit | None, asked: float | None, bound: float | None) -> None:
     """A whole second may mean a moment: beside a short period a probe finds out sooner."""
-    assert Story(limit).estimate.binding(asked) == bound
+    assert Story(limit).estimate.global_pause(asked) == bound

@@ -401,9 +401,9 @@ def test_what_cannot_be_doubted_is_not() -> None:
     hypothesis.let_in(*spread(1070, 9, 1))
     full.let_in(*spread(1000, 60, 1))
 
-    assert not hypothesis.estimate.doubted(1072, 1.0)
-    assert not untouched.estimate.doubted(1000, 1.0)
-    assert not full.estimate.doubted(1031, 20.5)
+    assert not hypothesis.estimate.contradicts_limit(1072, 1.0)
+    assert not untouched.estimate.contradicts_limit(1000, 1.0)
+    assert not full.estimate.contradicts_limit(1031, 20.5)
 
 
 def test_a_refusal_is_doubted_by_what_it_says() -> None:
@@ -412,8 +412,8 @@ def test_a_refusal_is_doubted_by_what_it_says() -> None:
     nearly_full.let_in(*spread(1000, 57, 1))
     sparse.let_in(*spread(1000, 9, 1))
 
-    assert nearly_full.estimate.doubted(1051, 20.5)
-    assert sparse.estimate.doubted(1041, 30.0)
+    assert nearly_full.estimate.contradicts_limit(1051, 20.5)
+    assert sparse.estimate.contradicts_limit(1041, 30.0)
 
 
 def test_a_refusal_that_asks_for_the_whole_period_fits_what_was_just_let_in() -> None:
@@ -421,7 +421,7 @@ def test_a_refusal_that_asks_for_the_whole_period_fits_what_was_just_let_in() ->
     story = Story(RateLimit(600, per=60))
     story.let_in(*spread(1000.5, 9, 0.3))
 
-    assert not story.estimate.doubted(1001, 59.5)
+    assert not story.estimate.contradicts_limit(1001, 59.5)
 
 
 def test_a_refused_scout_doubles_the_patience_and_begins_anew_with_one() -> None:
@@ -573,4 +573,4 @@ def test_a_refusal_beside_which_nothing_was_let_in_is_no_scouts() -> None:
 )
 def test_long_waits_and_long_periods_bind_as_they_are(limit: RateLimit, asked: float, bound: float) -> None:
     """There a second more does not matter."""
-    assert Story(limit).estimate.binding(asked) == bound
+    assert Story(limit).estimate.global_pause(asked) == bound

@@ -26,7 +26,7 @@ def test_what_was_let_in_before_this_process_was_there_counts() -> None:
     window = LocalWindow(RateLimit(3, per=60))
     let_in(window, 98.0)
 
-    window.seed(100.0, [50.0, 10.0])
+    window.preload(100.0, [50.0, 10.0])
 
     assert window.used(100.0) == 3
     assert window.delay(100.0) == 10.0
@@ -63,7 +63,7 @@ def test_the_last_of_the_flight_ends_the_counting(how: str) -> None:
         window.answered(100.2, 1)
     window.refused(100.5, 100.0, 59.5)
     assert window.limit is None
-    assert window.held(100.6)
+    assert window.is_frozen(100.6)
 
     match how:
         case "unused":
@@ -76,7 +76,7 @@ def test_the_last_of_the_flight_ends_the_counting(how: str) -> None:
             window.answered(100.6, 1)
 
     assert window.limit == RateLimit(9 if how == "answered" else 8, per=60)
-    assert not window.held(100.6)
+    assert not window.is_frozen(100.6)
 
 
 def test_a_refusal_that_does_not_fit_is_believed_when_there_are_many() -> None:

@@ -10,7 +10,7 @@ from respan_async import ClientStateError
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import End, Priority, Slot, TooLate
+from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -39,7 +39,7 @@ class Line:
         self.times[name] = now()
         if hold >= 0:
             await asyncio.sleep(hold)
-            self.pacer.settle(slot, End.ANSWERED, caller=name)
+            self.pacer.release(slot, SlotOutcome.ANSWERED, caller=name)
 
     def join(self, name: str, priority: Priority = INTERACTIVE, hold: float = 0.0) -> asyncio.Task[None]:
         """Let somebody stand in line, and hold the slot for so long; with -1 for ever."""
@@ -54,7 +54,7 @@ class Line:
 async def answered(pacer: Pacer, number: int, priority: Priority = INTERACTIVE) -> None:
     """Take so many slots, each answered at once."""
     for _ in range(number):
-        pacer.settle(await pacer.acquire(priority), End.ANSWERED, caller=object())
+        pacer.release(await pacer.acquire(priority), SlotOutcome.ANSWERED, caller=object())
 
 
 # ------------------------------------------------------------------------------------------------------------- the line
@@ -105,7 +105,7 @@ async def test_a_lower_class_gets_every_twentieth_slot(low: Priority) -> None:
 async def test_a_lower_class_gets_its_slot_also_after_a_burst_of_interactive_calls() -> None:
     """What interactive calls took out of turn is no debt that a lower class has to pay while they go on."""
     line = Line(pacer(RateLimit(60, per=60)))
-    line.pacer.demand()
+    line.pacer.announce()
     for index in range(400):
         line.join(f"i{index}")
     for index in range(20):
@@ -122,7 +122,7 @@ async def test_a_lower_class_gets_its_slot_also_after_a_burst_of_interactive_cal
 async def test_batches_leave_one_slot_free_where_interactive_calls_come() -> None:
     """The next one then does not wait at all; where none has come for five periods, batches take all."""
     line = Line(pacer(RateLimit(50, per=60)))
-    line.pacer.demand()
+    line.pacer.announce()
     line.join("first")
     for index in range(1000):
         line.join(f"low{index}", BATCH)
@@ -141,7 +141,7 @@ async def test_batches_leave_one_slot_free_where_interactive_calls_come() -> Non
 async def test_a_small_limit_spares_nothing() -> None:
     """One of fewer than fifty would cost batches more than it is worth."""
     line = Line(pacer(RateLimit(49, per=60)))
-    line.pacer.demand()
+    line.pacer.announce()
     line.join("first")
     for index in range(100):
         line.join(f"low{index}", BATCH)
@@ -226,7 +226,7 @@ async def test_interactive_calls_take_any_free_slot() -> None:
 async def test_a_batch_takes_one_slot_an_interval() -> None:
     """A batch of unknown length is spread evenly from the start."""
     line = Line(pacer(RateLimit(20, per=60)))
-    line.pacer.demand()
+    line.pacer.announce()
     for index in range(20):
         line.join(f"{index}", BATCH)
     await line.all_served()
@@ -237,7 +237,7 @@ async def test_a_batch_takes_one_slot_an_interval() -> None:
 async def test_a_batch_catches_up_by_as_much_as_timers_are_late() -> None:
     """Two hundredths of a second, where slots are closer together than that."""
     line = Line(pacer(RateLimit(1000, per=1)))
-    line.pacer.demand()
+    line.pacer.announce()
     for index in range(100):
         line.join(f"{index}", BATCH)
     await line.all_served()
@@ -248,8 +248,8 @@ async def test_a_batch_catches_up_by_as_much_as_timers_are_late() -> None:
 async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
     """What it says it still wants, and those of it who wait, are what has to fit."""
     line = Line(pacer(RateLimit(20, per=60)))
-    demand = line.pacer.demand()
-    demand.more = 0
+    pending = line.pacer.announce()
+    pending.more = 0
     await answered(line.pacer, 5)
     for index in range(15):
         line.join(f"{index}", BATCH)
@@ -264,7 +264,7 @@ async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
 async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> None:
     """Beside a batch that is spread, single calls do not make the whole faster than the limit."""
     line = Line(pacer(RateLimit(60, per=60)))
-    line.pacer.demand()
+    line.pacer.announce()
     for index in range(100):
         line.join(f"{index}", BATCH)
     await asyncio.sleep(10.5)
@@ -307,7 +307,7 @@ async def test_a_waiter_cancelled_in_the_moment_of_the_grant_passes_the_slot_on(
     line.join("c")
     await asyncio.sleep(0)
 
-    line.pacer.settle(line.slots["a"], End.ANSWERED)  # grants it to b, who has not noticed yet
+    line.pacer.release(line.slots["a"], SlotOutcome.ANSWERED)  # grants it to b, who has not noticed yet
     assert line.pacer.waiting(INTERACTIVE) == 1
     line.tasks.pop("b").cancel()
     await line.all_served()
@@ -323,7 +323,7 @@ async def test_a_slot_that_was_not_used_goes_to_the_next_without_a_wait() -> Non
     line.join("next")
     await asyncio.sleep(1)
 
-    line.pacer.settle(slot, End.UNUSED)
+    line.pacer.release(slot, SlotOutcome.UNUSED)
     await line.all_served()
 
     assert line.times["next"] == pytest.approx(1, abs=1e-4)
@@ -332,19 +332,19 @@ async def test_a_slot_that_was_not_used_goes_to_the_next_without_a_wait() -> Non
 @pytest.mark.parametrize(
     ("end", "seconds"),
     [
-        (End.ANSWERED, 60.0),
-        (End.FAILED, 60.0),
-        (End.LOST, 62.0),
-        (End.UNREACHED, 0.0),
-        (End.UNUSED, 0.0),
+        (SlotOutcome.ANSWERED, 60.0),
+        (SlotOutcome.FAILED, 60.0),
+        (SlotOutcome.LOST, 62.0),
+        (SlotOutcome.UNREACHED, 0.0),
+        (SlotOutcome.UNUSED, 0.0),
     ],
 )
-async def test_how_long_a_slot_is_taken_depends_on_how_it_ended(end: End, seconds: float) -> None:
+async def test_how_long_a_slot_is_taken_depends_on_how_it_ended(end: SlotOutcome, seconds: float) -> None:
     """A period after the answer; a grace longer without one; not at all if the server never saw it."""
     line = Line(pacer(RateLimit(1, per=60)))
     slot = await line.pacer.acquire(INTERACTIVE)
     await asyncio.sleep(5)
-    line.pacer.settle(slot, end, caller="a")
+    line.pacer.release(slot, end, caller="a")
 
     line.join("next")
     await line.all_served()
@@ -355,20 +355,25 @@ async def test_how_long_a_slot_is_taken_depends_on_how_it_ended(end: End, second
 async def test_repeated_sendings_take_as_many_slots() -> None:
     """What the transport sent three times has met the limit three times."""
     paced = pacer(RateLimit(4, per=60))
-    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED, sendings=3)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED, sendings=3)
 
     assert paced.window.used(now()) == 3
 
 
 @pytest.mark.parametrize("sendings", [1, 2, 3])
-@pytest.mark.parametrize(("end", "last"), [(End.LOST, 1), (End.REFUSED, 0), (End.UNREACHED, 0), (End.UNUSED, 0)])
-async def test_sendings_without_an_answer_take_their_slots_for_longer(end: End, last: int, sendings: int) -> None:
+@pytest.mark.parametrize(
+    ("end", "last"),
+    [(SlotOutcome.LOST, 1), (SlotOutcome.REFUSED, 0), (SlotOutcome.UNREACHED, 0), (SlotOutcome.UNUSED, 0)],
+)
+async def test_sendings_without_an_answer_take_their_slots_for_longer(
+    end: SlotOutcome, last: int, sendings: int
+) -> None:
     """What became of the last one is known; those before it may have been let in, and late."""
     paced = pacer(RateLimit(4, per=60))
     slot = await paced.acquire(INTERACTIVE)
     await asyncio.sleep(5)
 
-    paced.settle(slot, end, caller="a", sendings=sendings)
+    paced.release(slot, end, caller="a", sendings=sendings)
 
     taken = list[int]()
     for later in (0, 61.9, 0.2):
@@ -385,11 +390,11 @@ async def test_a_deadline_that_cannot_be_met_is_told_at_once() -> None:
     paced = pacer(RateLimit(2, per=60))
     await answered(paced, 2)
 
-    with pytest.raises(TooLate) as alone:
+    with pytest.raises(DeadlineUnreachable) as alone:
         await paced.acquire(INTERACTIVE, deadline=59.0)
     ahead = [asyncio.create_task(paced.acquire(INTERACTIVE)) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(TooLate) as third:
+    with pytest.raises(DeadlineUnreachable) as third:
         await paced.acquire(INTERACTIVE, deadline=119.0)
 
     assert now() == 0
@@ -414,12 +419,12 @@ async def test_a_deadline_ends_a_wait_that_nobody_could_foretell() -> None:
     paced = pacer(max_in_flight=1)
     slot = await paced.acquire(INTERACTIVE)
 
-    with pytest.raises(TooLate):
+    with pytest.raises(DeadlineUnreachable):
         await paced.acquire(INTERACTIVE, deadline=7.0)
 
     assert now() == pytest.approx(7)
     assert paced.waiting(INTERACTIVE) == 0
-    paced.settle(slot, End.ANSWERED)
+    paced.release(slot, SlotOutcome.ANSWERED)
     assert paced.in_air == 0
 
 
@@ -427,22 +432,22 @@ async def test_a_slot_that_comes_in_the_moment_of_the_deadline_is_granted() -> N
     """It is not taken back in the same turn of the loop, nor lost."""
     paced = pacer(max_in_flight=1)
     held = await paced.acquire(INTERACTIVE)
-    asyncio.get_running_loop().call_at(7.0, paced.settle, held, End.ANSWERED)
+    asyncio.get_running_loop().call_at(7.0, paced.release, held, SlotOutcome.ANSWERED)
 
     slot = await paced.acquire(INTERACTIVE, deadline=7.0)
 
     assert now() == pytest.approx(7)
     assert paced.in_air == 1
-    paced.settle(slot, End.ANSWERED)
+    paced.release(slot, SlotOutcome.ANSWERED)
     assert paced.in_air == 0
 
 
 async def test_a_pause_counts_for_a_deadline() -> None:
     """While everybody is held back, nobody can be served earlier than that."""
     paced = pacer()
-    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=50.0)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=50.0)
 
-    with pytest.raises(TooLate) as caught:
+    with pytest.raises(DeadlineUnreachable) as caught:
         await paced.acquire(INTERACTIVE, deadline=40.0)
 
     assert caught.value.wait == pytest.approx(50)
@@ -454,7 +459,7 @@ async def test_a_pause_counts_for_a_deadline() -> None:
 async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
     """For as long as it said; then one goes first."""
     line = Line(pacer())
-    line.pacer.settle(await line.pacer.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=30.0)
+    line.pacer.release(await line.pacer.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=30.0)
     for index in range(10):
         line.join(f"{index}", hold=1)
     assert line.pacer.paused_until(now()) == 30
@@ -476,7 +481,7 @@ async def test_refusals_without_a_wait_pause_longer_and_longer() -> None:
     pauses = list[float]()
     paced.on_pause = lambda reason, seconds, lower_only: pauses.append(seconds)
     for _ in range(9):
-        paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=None)
+        paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=None)
 
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert paced.window.limit is None
@@ -490,7 +495,7 @@ async def test_the_refusals_of_one_flight_make_one_pause() -> None:
     slots = [await paced.acquire(INTERACTIVE) for _ in range(50)]
 
     for slot in slots:
-        paced.settle(slot, End.REFUSED, caller=slot, retry_after=20.0)
+        paced.release(slot, SlotOutcome.REFUSED, caller=slot, retry_after=20.0)
 
     assert pauses == [("refused", 20.0, False)]
     assert paced.refused == 50
@@ -499,7 +504,7 @@ async def test_the_refusals_of_one_flight_make_one_pause() -> None:
 async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
     """It may be nonsense: a probe finds out, again and again."""
     paced = pacer()
-    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=1e9)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=1e9)
 
     await paced.acquire(INTERACTIVE)
 
@@ -510,9 +515,9 @@ async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
 # ------------------------------------------------------------------------------------------------------------ outages
 
 
-async def fail(paced: Pacer, caller: object, priority: Priority = BATCH, end: End = End.FAILED) -> None:
+async def fail(paced: Pacer, caller: object, priority: Priority = BATCH, end: SlotOutcome = SlotOutcome.FAILED) -> None:
     """Let one call fail."""
-    paced.settle(await paced.acquire(priority), end, caller=caller)
+    paced.release(await paced.acquire(priority), end, caller=caller)
 
 
 async def test_failures_of_different_calls_in_a_row_hold_the_lower_classes_back() -> None:
@@ -544,7 +549,7 @@ async def test_that_nothing_can_be_reached_is_nobodys_own_trouble() -> None:
     paced = pacer(RateLimit(1000, per=1))
 
     for _ in range(3):
-        await fail(paced, "a", INTERACTIVE, End.UNREACHED)
+        await fail(paced, "a", INTERACTIVE, SlotOutcome.UNREACHED)
 
     assert paced.outage
 
@@ -599,7 +604,7 @@ async def test_closing_can_leave_the_lowest_class_open() -> None:
 
     with pytest.raises(ClientStateError):
         await paced.acquire(BATCH)
-    paced.settle(await paced.acquire(SWEEP), End.ANSWERED)
+    paced.release(await paced.acquire(SWEEP), SlotOutcome.ANSWERED)
     assert paced.in_air == 0
 
 

@@ -7,7 +7,7 @@ import pytest
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import End, Slot, TooLate
+from respan_async._pacing.slots import DeadlineUnreachable, Slot, SlotOutcome
 from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, pacer
 from tests.waiting import now
 
@@ -53,11 +53,11 @@ async def test_while_nothing_is_known_a_refusal_pauses_everybody_though_others_w
     paced = pacer()
     first, second, third = await flight(paced, 3)
     await asyncio.sleep(0.1)
-    paced.settle(first, End.ANSWERED, caller="a")
-    paced.settle(second, End.REFUSED, caller="b", retry_after=30.0)
+    paced.release(first, SlotOutcome.ANSWERED, caller="a")
+    paced.release(second, SlotOutcome.REFUSED, caller="b", retry_after=30.0)
 
     assert paced.paused_until(now()) == now() + 30
-    paced.settle(third, End.UNUSED)
+    paced.release(third, SlotOutcome.UNUSED)
 
 
 async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_calls_own() -> None:
@@ -65,8 +65,8 @@ async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_ca
     paced = pacer(MINUTE)
     first, second = await flight(paced, 2)
     await asyncio.sleep(0.1)
-    paced.settle(first, End.ANSWERED, caller="a")
-    paced.settle(second, End.REFUSED, caller="b", retry_after=30.0)
+    paced.release(first, SlotOutcome.ANSWERED, caller="a")
+    paced.release(second, SlotOutcome.REFUSED, caller="b", retry_after=30.0)
 
     assert paced.paused_until(now()) is None
 
@@ -77,7 +77,7 @@ async def test_where_nobody_was_let_in_beside_it_a_refusal_is_everybodys() -> No
     await answered(paced, 5)
     await asyncio.sleep(1)
     (slot,) = await flight(paced, 1)
-    paced.settle(slot, End.REFUSED, caller="b", retry_after=30.0)
+    paced.release(slot, SlotOutcome.REFUSED, caller="b", retry_after=30.0)
     until = now() + 30
 
     assert paced.paused_until(now()) == until
@@ -96,7 +96,7 @@ async def test_a_wait_of_exactly_the_longest_pause_is_obeyed_and_learned_from() 
     (slot,) = await flight(paced, 1)
     await asyncio.sleep(0.1)
 
-    paced.settle(slot, End.REFUSED, caller="a", retry_after=50.0)
+    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=50.0)
 
     assert paced.window.limit is not None
     assert told == [("refused", 50.0, False)]
@@ -110,7 +110,7 @@ async def test_a_wait_beyond_reason_is_told_to_the_others_within_reason() -> Non
     sent_at = now()
     await asyncio.sleep(0.1)
 
-    paced.settle(slot, End.REFUSED, caller="a", retry_after=86_400.0)
+    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=86_400.0)
 
     assert window.told == [(now(), sent_at, 50.0)]
     assert paced.paused_until(now()) == now() + 50
@@ -122,10 +122,10 @@ async def test_a_wait_beyond_reason_ends_the_counting_of_a_burst_too() -> None:
     await answered(paced, 10)
     first, second = await flight(paced, 2)
     await asyncio.sleep(0.1)
-    paced.settle(first, End.REFUSED, caller="a", retry_after=59.9)
+    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=59.9)
     assert paced.window.limit is None
 
-    paced.settle(second, End.REFUSED, caller="b", retry_after=86_400.0)
+    paced.release(second, SlotOutcome.REFUSED, caller="b", retry_after=86_400.0)
 
     assert paced.window.limit == RateLimit(10, per=60)
 
@@ -139,9 +139,9 @@ async def test_a_deadline_ends_with_the_least_wait_that_was_left() -> None:
     slot = await paced.acquire(INTERACTIVE)
     waiter = asyncio.create_task(paced.acquire(INTERACTIVE, deadline=now() + 100))
     await asyncio.sleep(50)
-    paced.settle(slot, End.ANSWERED, caller="a")
+    paced.release(slot, SlotOutcome.ANSWERED, caller="a")
 
-    with pytest.raises(TooLate) as caught:
+    with pytest.raises(DeadlineUnreachable) as caught:
         await waiter
 
     assert now() == pytest.approx(1100, abs=0.01)
@@ -153,10 +153,10 @@ async def test_a_pause_counts_for_a_deadline_by_what_is_left_of_it() -> None:
     """Not by the time of day at which it ends."""
     paced = pacer()
     (slot,) = await flight(paced, 1)
-    paced.settle(slot, End.REFUSED, caller="a", retry_after=50.0)
+    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=50.0)
     await asyncio.sleep(20)
 
-    with pytest.raises(TooLate) as caught:
+    with pytest.raises(DeadlineUnreachable) as caught:
         await paced.acquire(INTERACTIVE, deadline=now() + 29.9)
 
     assert caught.value.wait == pytest.approx(30)
@@ -169,12 +169,12 @@ async def test_an_outage_counts_for_the_deadlines_of_the_lower_classes_only() ->
     paced = pacer(RateLimit(1000, per=1))
     paced.on_pause = lambda *event: told.append(event)
     for culprit in "abc":
-        paced.settle(await paced.acquire(BATCH), End.FAILED, caller=culprit)
+        paced.release(await paced.acquire(BATCH), SlotOutcome.FAILED, caller=culprit)
     assert paced.outage
     assert told == [("outage", 0.5, True)]
 
     for priority in (BATCH, SWEEP):
-        with pytest.raises(TooLate) as caught:
+        with pytest.raises(DeadlineUnreachable) as caught:
             await paced.acquire(priority, deadline=now() + 0.4)
         assert caught.value.wait == pytest.approx(0.5)
     assert (await paced.acquire(INTERACTIVE, deadline=now() + 0.01)).granted_at == now()
@@ -192,7 +192,7 @@ async def test_only_those_who_go_first_count_for_a_deadline() -> None:
     slot = await paced.acquire(INTERACTIVE, deadline=now() + 59.1)
 
     assert slot.granted_at == pytest.approx(1060, abs=0.01)
-    with pytest.raises(TooLate) as caught:
+    with pytest.raises(DeadlineUnreachable) as caught:
         await paced.acquire(BATCH, deadline=now() + 60)
     assert caught.value.wait > 60
     for task in line.tasks.values():
@@ -205,15 +205,15 @@ async def test_only_those_who_go_first_count_for_a_deadline() -> None:
 async def test_a_batch_that_is_withdrawn_no_longer_counts_for_the_others() -> None:
     """What it would still have asked for is asked for by nobody: what is left fits into what is free, unspread."""
     paced = pacer(MINUTE)
-    demand = paced.demand()
-    demand.more = 1000
+    pending = paced.announce()
+    pending.more = 1000
     line = Line(paced)
     for index in range(5):
         line.join(f"{index}", BATCH)
     await asyncio.sleep(0.5)
     assert len(line.order) < 5
 
-    paced.withdraw(demand)
+    paced.withdraw(pending)
     await asyncio.sleep(0.01)
 
     assert len(line.order) == 5
@@ -224,7 +224,7 @@ async def test_all_that_is_left_fits_or_does_not() -> None:
     for left, at_once in ((30, ["0"]), (31, [])):
         paced = pacer(MINUTE)
         await answered(paced, 30)
-        paced.demand().more = left
+        paced.announce().more = left
         line = Line(paced)
         line.join("0", BATCH)
         await asyncio.sleep(0.01)
@@ -244,7 +244,7 @@ class Asked(SharedSlots):
         self.open = True
         self.wanted = (0, 0, 0.0)
 
-    def want(self, urgent: int, patient: int, left: float) -> None:
+    def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Note it."""
         self.wanted = urgent, patient, left
 
@@ -257,8 +257,8 @@ async def test_no_more_is_wanted_than_could_go() -> None:
     """As many as there is room for in the air, whoever they are; and how much is left altogether."""
     window = Asked()
     paced = Pacer(window, max_in_flight=3)
-    demand = paced.demand()
-    demand.more = 10
+    pending = paced.announce()
+    pending.more = 10
     await paced.acquire(INTERACTIVE)
     window.open = False
     line = Line(paced)
@@ -291,10 +291,10 @@ async def test_who_gives_up_wants_nothing_any_more() -> None:
 
 
 async def test_after_a_pause_one_is_wanted_and_then_more() -> None:
-    """During it none; then as many as the gate lets be in the air beside those that are."""
+    """During it none; then as many as slow start lets be in the air beside those that are."""
     window = Asked()
     paced = Pacer(window, max_in_flight=9)
-    paced.settle(await paced.acquire(INTERACTIVE), End.REFUSED, caller="a", retry_after=30.0)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=30.0)
     line = Line(paced)
     for index in range(5):
         line.join(f"i{index}")
@@ -313,14 +313,14 @@ async def test_after_a_pause_one_is_wanted_and_then_more() -> None:
 
 async def test_who_is_in_the_air_after_trouble_leaves_less_room() -> None:
     """Two may be there after one success: one is, so one more is wanted."""
-    for end, priority, other in ((End.REFUSED, INTERACTIVE, 1), (End.FAILED, BATCH, 5)):
+    for end, priority, other in ((SlotOutcome.REFUSED, INTERACTIVE, 1), (SlotOutcome.FAILED, BATCH, 5)):
         window = Asked()
         paced = Pacer(window, max_in_flight=9)
         for culprit in "abc":
-            paced.settle(await paced.acquire(priority), end, caller=culprit, retry_after=0.5)
-            await asyncio.sleep(0.6 if end is End.REFUSED else 0)
+            paced.release(await paced.acquire(priority), end, caller=culprit, retry_after=0.5)
+            await asyncio.sleep(0.6 if end is SlotOutcome.REFUSED else 0)
         await asyncio.sleep(1)
-        paced.settle(await paced.acquire(priority), End.ANSWERED)
+        paced.release(await paced.acquire(priority), SlotOutcome.ANSWERED)
         await paced.acquire(priority)
         window.open = False
         line = Line(paced)
@@ -340,7 +340,7 @@ async def test_in_an_outage_only_the_lower_classes_are_wanted_one_by_one() -> No
     window = Asked()
     paced = Pacer(window, max_in_flight=9)
     for culprit in "abc":
-        paced.settle(await paced.acquire(BATCH), End.FAILED, caller=culprit)
+        paced.release(await paced.acquire(BATCH), SlotOutcome.FAILED, caller=culprit)
     window.open = False
     line = Line(paced)
     for index in range(5):
@@ -362,21 +362,21 @@ async def test_in_an_outage_only_the_lower_classes_are_wanted_one_by_one() -> No
 @pytest.mark.parametrize(
     ("end", "callers", "outage"),
     [
-        (End.FAILED, "abc", True),
-        (End.LOST, "abc", True),
-        (End.UNREACHED, "aaa", True),
-        (End.FAILED, "aaa", False),
-        (End.LOST, "aaa", False),
-        (End.UNUSED, "abc", False),
-        (End.ANSWERED, "abc", False),
+        (SlotOutcome.FAILED, "abc", True),
+        (SlotOutcome.LOST, "abc", True),
+        (SlotOutcome.UNREACHED, "aaa", True),
+        (SlotOutcome.FAILED, "aaa", False),
+        (SlotOutcome.LOST, "aaa", False),
+        (SlotOutcome.UNUSED, "abc", False),
+        (SlotOutcome.ANSWERED, "abc", False),
     ],
 )
-async def test_an_outage_is_told_by_how_slots_ended(end: End, callers: str, outage: bool) -> None:
+async def test_an_outage_is_told_by_how_slots_ended(end: SlotOutcome, callers: str, outage: bool) -> None:
     """Failed or lost, of different calls; that nobody can be reached is no call's own trouble."""
     paced = pacer(MINUTE)
 
     for caller in callers:
-        paced.settle(await paced.acquire(INTERACTIVE), end, caller=caller)
+        paced.release(await paced.acquire(INTERACTIVE), end, caller=caller)
 
     assert paced.outage is outage
 
@@ -387,9 +387,9 @@ async def test_a_call_that_reaches_nobody_ends_the_counting_of_a_burst_too() -> 
     await answered(paced, 10)
     first, second = await flight(paced, 2)
     await asyncio.sleep(0.1)
-    paced.settle(first, End.REFUSED, caller="a", retry_after=59.9)
+    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=59.9)
 
-    paced.settle(second, End.UNREACHED, caller="b")
+    paced.release(second, SlotOutcome.UNREACHED, caller="b")
 
     assert paced.window.limit == RateLimit(10, per=60)
 
@@ -397,7 +397,7 @@ async def test_a_call_that_reaches_nobody_ends_the_counting_of_a_burst_too() -> 
 async def test_a_slot_says_whose_it_is_and_when_it_was_asked_for_and_granted() -> None:
     """From the moment of standing in line."""
     paced = pacer(RateLimit(1, per=60))
-    paced.settle(await paced.acquire(INTERACTIVE), End.ANSWERED)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED)
     await asyncio.sleep(10)
 
     slot = await paced.acquire(BATCH)
@@ -410,7 +410,7 @@ async def test_a_slot_says_whose_it_is_and_when_it_was_asked_for_and_granted() -
 async def test_where_no_interactive_calls_come_nothing_is_left_free_for_them() -> None:
     """A batch alone uses the whole limit."""
     paced = pacer(MINUTE)
-    paced.demand()
+    paced.announce()
     line = Line(paced)
     for index in range(70):
         line.join(f"{index}", BATCH)
@@ -436,7 +436,7 @@ async def test_who_is_cancelled_leaves_nothing_behind() -> None:
     await asyncio.sleep(0)
     assert paced.waiting(INTERACTIVE) == 1
 
-    paced.settle(slot, End.UNUSED)  # which grants it to the first
+    paced.release(slot, SlotOutcome.UNUSED)  # which grants it to the first
     first.cancel()
     await asyncio.wait({first, second})
 
@@ -447,7 +447,7 @@ async def test_who_is_cancelled_leaves_nothing_behind() -> None:
 async def test_where_an_interactive_call_came_one_slot_is_left_free_for_the_next() -> None:
     """However long the batch: when all but one are taken, the next call does not wait."""
     paced = pacer(MINUTE)
-    paced.demand()
+    paced.announce()
     await answered(paced, 1)
     line = Line(paced)
     for index in range(70):

@@ -26,9 +26,9 @@ from respan_async import (
 from respan_async._http.codec import MAX_ID
 from respan_async._http.protocol import (
     PATH,
-    Answer,
-    NoAnswer,
     Request,
+    Response,
+    TransportFailure,
     answered_id,
     create,
     delete,
@@ -57,7 +57,7 @@ def refused(
 ) -> APIStatusError:
     """Give the error of an answer."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = failure(request or create({}), Answer(status, Headers(headers or {}), text), TOKEN, NOW)
+    error = failure(request or create({}), Response(status, Headers(headers or {}), text), TOKEN, NOW)
     assert isinstance(error, APIStatusError)
     return error
 
@@ -131,7 +131,7 @@ def test_any_other_id_arrives(key_id: str) -> None:
 def test_a_body_is_not_in_a_repr() -> None:
     """Requests and answers are locals of frames, and so in tracebacks."""
     assert "secret" not in repr(create({"name": "secret"}))
-    assert "secret" not in repr(Answer(200, {"X": "secret"}, b"secret"))
+    assert "secret" not in repr(Response(200, {"X": "secret"}, b"secret"))
 
 
 # ------------------------------------------------------------- how long to wait
@@ -169,14 +169,14 @@ def test_a_header_says_when(header: str | None, seconds: float | None) -> None:
     """In seconds or as a date; nonsense counts as nothing."""
     headers = {} if header is None else {"retry-after": header}
 
-    assert retry_after(Answer(429, Headers(headers), b""), NOW) == seconds
+    assert retry_after(Response(429, Headers(headers), b""), NOW) == seconds
 
 
 def test_a_date_is_compared_with_the_servers_own_clock() -> None:
     """Where the answer tells it: a wrong clock here does not matter."""
     headers = Headers({"Retry-After": "Thu, 31 Jan 2030 12:00:30 GMT", "Date": "Thu, 31 Jan 2030 12:00:10 GMT"})
 
-    assert retry_after(Answer(429, headers, b""), NOW - timedelta(days=1)) == 20.0
+    assert retry_after(Response(429, headers, b""), NOW - timedelta(days=1)) == 20.0
 
 
 NONSENSE: list[Any] = [None, True, False, -1, "", "soon", [], {}, [60], "nan", "inf"]
@@ -225,7 +225,7 @@ def test_the_longer_of_two_waits_counts() -> None:
 def test_no_header_breaks_anything(value: str, date: str) -> None:
     """Whatever a proxy writes there: a finite number of seconds from 0, or None."""
     for headers in ({"Retry-After": value}, {"Retry-After": value, "Date": date}):
-        asked = retry_after(Answer(429, Headers(headers), json.dumps({"retry_after": date}).encode()), NOW)
+        asked = retry_after(Response(429, Headers(headers), json.dumps({"retry_after": date}).encode()), NOW)
         assert asked is None or 0 <= asked < float("inf")
 
 
@@ -322,8 +322,8 @@ def test_a_body_is_shown_without_secrets(body: bytes, shown: str) -> None:
 )
 def test_a_key_of_a_form_that_nobody_knows_is_not_shown(body: bytes) -> None:
     """A server that has changed made a key, and answered it in its own way; the error goes into a log."""
-    unread = read(create({}), Answer(201, {}, body), CreatedKey, TOKEN)
-    too_long = failure(create({}), Answer(201, {}, body, oversize=True), TOKEN, NOW)
+    unread = read(create({}), Response(201, {}, body), CreatedKey, TOKEN)
+    too_long = failure(create({}), Response(201, {}, body, oversize=True), TOKEN, NOW)
 
     for error in (unread, too_long):
         assert isinstance(error, InvalidResponseError)
@@ -360,10 +360,15 @@ def test_a_redirect_asks_whether_the_host_is_right() -> None:
 @pytest.mark.parametrize("request_", [list_page(1, None), retrieve("i")], ids=lambda request: request.operation)
 @pytest.mark.parametrize(
     "result",
-    [NoAnswer("", left=True), NoAnswer("", left=True, status=200), Answer(500, {}, b""), Answer(302, {}, b"")],
+    [
+        TransportFailure("", left=True),
+        TransportFailure("", left=True, status=200),
+        Response(500, {}, b""),
+        Response(302, {}, b""),
+    ],
     ids=repr,
 )
-def test_a_read_changes_nothing(request_: Request, result: Answer | NoAnswer) -> None:
+def test_a_read_changes_nothing(request_: Request, result: Response | TransportFailure) -> None:
     """Whatever happens to its answer."""
     error = failure(request_, result, TOKEN, NOW)
 
@@ -385,9 +390,9 @@ def test_a_good_answer_is_read() -> None:
     """As the model that was asked for."""
     text = b'{"id": "i", "api_key": "k"}'
 
-    assert isinstance(read(create({}), Answer(201, {}, text), CreatedKey, TOKEN), CreatedKey)
-    assert read(retrieve("i"), Answer(200, {}, text), TemporaryKey, TOKEN) == TemporaryKey(id="i")
-    assert read(list_page(1, None), Answer(200, {}, b"[]"), KeyPage, TOKEN) == KeyPage()
+    assert isinstance(read(create({}), Response(201, {}, text), CreatedKey, TOKEN), CreatedKey)
+    assert read(retrieve("i"), Response(200, {}, text), TemporaryKey, TOKEN) == TemporaryKey(id="i")
+    assert read(list_page(1, None), Response(200, {}, b"[]"), KeyPage, TOKEN) == KeyPage()
 
 
 @pytest.mark.parametrize(
@@ -403,7 +408,7 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
         (update("i", {}), TemporaryKey, Effect.NONE),
         (list_page(1, None), KeyPage, Effect.NONE),
     ):
-        error = read(request, Answer(200, {}, text), model, TOKEN)
+        error = read(request, Response(200, {}, text), model, TOKEN)
 
         assert isinstance(error, InvalidResponseError)
         assert (error.effect, error.retryable, error.status) == (effect, False, 200)
@@ -431,14 +436,14 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
 )
 def test_an_id_without_a_key_is_remembered(body: object, key_id: str | None) -> None:
     """By it, the key that nobody holds can be revoked; what could not be sent back would only be in the way."""
-    assert answered_id(Answer(201, {}, json.dumps(body).encode())) == key_id
-    assert answered_id(Answer(201, {}, b"<html>")) is None
+    assert answered_id(Response(201, {}, json.dumps(body).encode())) == key_id
+    assert answered_id(Response(201, {}, b"<html>")) is None
 
 
 @pytest.mark.parametrize("status", [0, 99, 101, 199])
 def test_a_status_below_200_ends_nothing(status: int) -> None:
     """It is no answer that this client knows; a key may have been made."""
-    error = failure(create({}), Answer(status, {}, b""), TOKEN, NOW)
+    error = failure(create({}), Response(status, {}, b""), TOKEN, NOW)
 
     assert isinstance(error, InvalidResponseError)
     assert (error.effect, error.retryable, error.status) == (Effect.UNKNOWN, False, status)

@@ -30,7 +30,7 @@ from respan_async import (
     UnprocessableEntityError,
 )
 from respan_async.events import AttemptEvent, RetryEvent
-from respan_async.retry import Tally
+from respan_async.retry import AttemptCounts
 from respan_async.testing import FakeRespan
 from tests.waiting import now
 
@@ -416,16 +416,16 @@ async def test_what_does_not_count_as_an_attempt_counts_together() -> None:
     """Refusals and connections that an outage kept from being made: neither is endless beside the other."""
     policy = RetryPolicy(max_attempts=2, max_refusals=2)
 
-    assert not policy.exhausted(Tally(counted=1, refused=1, held_back=1))
-    assert policy.exhausted(Tally(counted=1, refused=1, held_back=2))
-    assert policy.exhausted(Tally(counted=2))
+    assert not policy.exhausted(AttemptCounts(counted=1, refused=1, held_back=1))
+    assert policy.exhausted(AttemptCounts(counted=1, refused=1, held_back=2))
+    assert policy.exhausted(AttemptCounts(counted=2))
 
 
 async def test_a_back_off_grows_with_refusals_too() -> None:
     """Where a refusal does not say how long, it is one more reason to wait longer."""
     policy = RetryPolicy(initial=1, maximum=1000)
 
-    waits = [policy.wait(RateLimitError(status=429), Tally(counted=2, refused=2)) for _ in range(300)]
+    waits = [policy.wait(RateLimitError(status=429), AttemptCounts(counted=2, refused=2)) for _ in range(300)]
 
     assert 4 < max(waits) <= 8
     assert min(waits) < 1
@@ -437,17 +437,17 @@ async def test_each_wait_is_made_from_the_failure_before_it() -> None:
     asks = RateLimitError(status=429, retryable=True)
     asks.retry_after = 60.0
     results: list[Any] = [asks, RateLimitError(status=429, retryable=True), "a key"]
-    tally = Tally()
+    counts = AttemptCounts()
 
     async def attempt() -> Any:
-        tally.refused += 1
+        counts.refused += 1
         return results.pop(0)
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
     retrying = RetryPolicy(initial=1).retrying(
-        tally, creates=True, sleep=sleep, before_sleep=lambda error, wait: told.append((type(error).__name__, wait))
+        counts, creates=True, sleep=sleep, before_sleep=lambda error, wait: told.append((type(error).__name__, wait))
     )
 
     assert await retrying(attempt) == "a key"

@@ -9,9 +9,9 @@ import pytest
 
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared_protocol import Ask, Fate, Grants, Unreachable
+from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
 from respan_async._pacing.shared_window import LEASE, SharedWindow
-from respan_async._pacing.slots import End, Priority, TooLate
+from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -35,35 +35,35 @@ class ScriptedLog:
     """
 
     def __init__(self) -> None:
-        self.asks = list[Ask]()
+        self.asks = list[ReserveRequest]()
         self.away = self.deaf = self.closed = False
         self.epoch = "e"
         self.trip = 0.01
         self.leads = deque[float]()
         self.again = deque[float]()
 
-    async def exchange(self, ask: Ask) -> Grants:
+    async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Grant everything at once, unless told otherwise."""
-        self.asks.append(ask)
+        self.asks.append(request)
         await asyncio.sleep(self.trip)
         if self.away or self.deaf:
             raise Unreachable("it is away")
-        number = ask.urgent + ask.patient
+        number = request.urgent + request.patient
         if number and self.again:
             return self._grants(self.again.popleft(), ())
         lead = self.leads.popleft() if self.leads and number else 0.0
         return self._grants(0.0, (lead,) if lead else (0.0,) * number)
 
-    def _grants(self, again: float, begins: tuple[float, ...]) -> Grants:
-        return Grants(epoch=self.epoch, vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
+    def _grants(self, again: float, begins: tuple[float, ...]) -> ReserveReply:
+        return ReserveReply(epoch=self.epoch, vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
 
     async def aclose(self) -> None:
         """Note it."""
         self.closed = True
 
-    def heard(self, fate: Fate) -> list[str]:
+    def heard(self, fate: SlotStatus) -> list[str]:
         """Name the slots that were reported so, each once."""
-        return list(dict.fromkeys(r.slot for ask in self.asks for r in ask.reports if r.fate is fate))
+        return list(dict.fromkeys(r.slot for request in self.asks for r in request.reports if r.status is fate))
 
 
 class World:
@@ -76,13 +76,13 @@ class World:
         self.sent = list[float]()
 
     async def send(
-        self, priority: Priority = INTERACTIVE, end: End = End.ANSWERED, deadline: float | None = None
+        self, priority: Priority = INTERACTIVE, end: SlotOutcome = SlotOutcome.ANSWERED, deadline: float | None = None
     ) -> None:
-        """Take a slot, and settle it a tenth of a second later."""
+        """Take a slot, and release it a tenth of a second later."""
         slot = await self.pacer.acquire(priority, None if deadline is None else now() + deadline)
         self.sent.append(now())
         await asyncio.sleep(0.1)
-        self.pacer.settle(slot, end, caller=object())
+        self.pacer.release(slot, end, caller=object())
 
     async def send_many(self, number: int, priority: Priority = INTERACTIVE) -> None:
         """Send so many at the same time."""
@@ -98,8 +98,8 @@ async def test_a_call_asks_for_its_slot() -> None:
 
     await world.send()
 
-    (ask,) = world.log.asks
-    assert (ask.urgent, ask.patient, ask.limit) == (1, 0, LIMIT)
+    (request,) = world.log.asks
+    assert (request.urgent, request.patient, request.limit) == (1, 0, LIMIT)
     await world.window.aclose()
 
 
@@ -122,7 +122,7 @@ async def test_what_was_answered_is_told_with_the_next_word() -> None:
     await world.send()
 
     (report,) = world.log.asks[1].reports
-    assert report.fate is Fate.ANSWERED
+    assert report.status is SlotStatus.ANSWERED
     assert report.seconds == pytest.approx(0.5, abs=0.001)
     await world.window.aclose()
 
@@ -134,7 +134,7 @@ async def test_what_was_answered_is_told_without_a_next_word_too() -> None:
 
     await asyncio.sleep(10)
 
-    assert len(world.log.heard(Fate.ANSWERED)) == 1
+    assert len(world.log.heard(SlotStatus.ANSWERED)) == 1
     await world.window.aclose()
 
 
@@ -142,11 +142,11 @@ async def test_what_was_sent_again_on_the_way_counts_each_time() -> None:
     """The server let a request in three times, which aiohttp repeated by itself: the log hears of three slots."""
     world = World()
     slot = await world.pacer.acquire(INTERACTIVE)
-    world.pacer.settle(slot, End.ANSWERED, caller=object(), sendings=3)
+    world.pacer.release(slot, SlotOutcome.ANSWERED, caller=object(), sendings=3)
 
     await world.window.aclose()
 
-    assert len(world.log.heard(Fate.ANSWERED)) == 3
+    assert len(world.log.heard(SlotStatus.ANSWERED)) == 3
 
 
 async def test_what_is_long_in_the_air_is_not_forgotten() -> None:
@@ -156,22 +156,24 @@ async def test_what_is_long_in_the_air_is_not_forgotten() -> None:
 
     await asyncio.sleep(60)
 
-    flying = [ask for ask in world.log.asks if any(report.fate is Fate.FLYING for report in ask.reports)]
+    flying = [
+        request for request in world.log.asks if any(report.status is SlotStatus.FLYING for report in request.reports)
+    ]
     assert len(flying) >= 60 / LEASE
-    world.pacer.settle(slot, End.ANSWERED)
+    world.pacer.release(slot, SlotOutcome.ANSWERED)
     await world.window.aclose()
 
 
 async def test_a_lost_answer_counts_for_longer() -> None:
     """The server may have let it in late: its slot comes back two seconds after that of an answered one."""
     world = World()
-    await world.send(end=End.LOST)
+    await world.send(end=SlotOutcome.LOST)
     await asyncio.sleep(0.5)
 
     await world.send()
 
     (report,) = world.log.asks[1].reports
-    assert report.fate is Fate.ANSWERED
+    assert report.status is SlotStatus.ANSWERED
     assert report.seconds == pytest.approx(0.5 - 2.0, abs=0.001)
     await world.window.aclose()
 
@@ -198,8 +200,8 @@ async def test_a_slot_that_nobody_uses_is_given_back() -> None:
 
     await asyncio.sleep(20)
 
-    assert len(world.log.heard(Fate.UNUSED)) == 1
-    assert not world.log.heard(Fate.ANSWERED)
+    assert len(world.log.heard(SlotStatus.UNUSED)) == 1
+    assert not world.log.heard(SlotStatus.ANSWERED)
     await world.window.aclose()
 
 
@@ -213,7 +215,7 @@ async def test_an_interactive_call_does_not_wait_for_the_slot_of_a_batch() -> No
     await world.send()
 
     assert world.sent[0] == pytest.approx(1.0, abs=0.05)
-    assert len(world.log.heard(Fate.UNUSED)) == 1
+    assert len(world.log.heard(SlotStatus.UNUSED)) == 1
     await batch
     await world.window.aclose()
 
@@ -251,7 +253,7 @@ async def test_a_batch_asks_late_for_slots_that_lie_far_ahead() -> None:
     batch = asyncio.create_task(world.send_many(20, BATCH))
     await asyncio.sleep(60)
 
-    asked = [ask for ask in world.log.asks if ask.patient]
+    asked = [request for request in world.log.asks if request.patient]
     assert 5 <= len(asked) <= 12  # every 4 s at first, and then ever later
     batch.cancel()
     await asyncio.wait({batch})
@@ -266,7 +268,7 @@ async def test_a_word_that_is_said_for_news_does_not_ask_for_a_batchs_slot_befor
     asked = list[tuple[int, int]]()
     for later in (45, 7):  # used at 30, told of 3 s later, and the next is asked for 21 s after the use of it
         await asyncio.sleep(later)
-        asked.append((len(world.log.asks) - 1, len([ask for ask in world.log.asks if ask.patient])))
+        asked.append((len(world.log.asks) - 1, len([request for request in world.log.asks if request.patient])))
 
     assert asked == [(1, 1), (2, 2)]
     batch.cancel()
@@ -277,14 +279,16 @@ async def test_a_word_that_is_said_for_news_does_not_ask_for_a_batchs_slot_befor
 async def test_a_refusal_is_told_at_once_and_holds_everybody_here() -> None:
     """The others learn it by the log; those who wait here are not sent."""
     world = World()
-    await world.send(end=End.REFUSED)
+    await world.send(end=SlotOutcome.REFUSED)
     slot = await world.pacer.acquire(INTERACTIVE)
-    world.pacer.settle(slot, End.REFUSED, retry_after=30.0)
+    world.pacer.release(slot, SlotOutcome.REFUSED, retry_after=30.0)
     refused_at = now()
 
     await world.send()
 
-    pauses = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE]
+    pauses = [
+        report.seconds for request in world.log.asks for report in request.reports if report.status is SlotStatus.PAUSE
+    ]
     assert any(pause == pytest.approx(30.0, abs=0.1) for pause in pauses)
     assert world.sent[-1] - refused_at >= 30.0
     await world.window.aclose()
@@ -294,13 +298,13 @@ async def test_a_wait_beyond_reason_is_told_as_a_bounded_one() -> None:
     """It may be nonsense: nobody is held back for longer than a probe should wait."""
     world = World()
     slot = await world.pacer.acquire(INTERACTIVE)
-    world.pacer.settle(slot, End.REFUSED, caller=object(), retry_after=1e9)
+    world.pacer.release(slot, SlotOutcome.REFUSED, caller=object(), retry_after=1e9)
 
     await world.send()
 
-    assert [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE] == [
-        pytest.approx(120, abs=0.1)
-    ]
+    assert [
+        report.seconds for request in world.log.asks for report in request.reports if report.status is SlotStatus.PAUSE
+    ] == [pytest.approx(120, abs=0.1)]
     assert world.sent == [pytest.approx(120, abs=0.1)]
     await world.window.aclose()
 
@@ -309,10 +313,12 @@ async def test_refusals_that_say_nothing_hold_back_longer_and_longer() -> None:
     """From one interval on, twice as long each time, up to a period; an answer begins anew."""
     world = World(RateLimit(60, per=60))
     for _ in range(4):
-        await world.send(end=End.REFUSED)
+        await world.send(end=SlotOutcome.REFUSED)
     await world.send()
 
-    pauses = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.PAUSE]
+    pauses = [
+        report.seconds for request in world.log.asks for report in request.reports if report.status is SlotStatus.PAUSE
+    ]
     assert sorted({round(pause) for pause in pauses}) == [1, 2, 4, 8]
     await world.window.aclose()
 
@@ -325,7 +331,7 @@ async def test_closing_tells_what_is_left_and_closes_the_log() -> None:
     await world.window.aclose()
     await world.window.aclose()
 
-    assert len(world.log.heard(Fate.ANSWERED)) == 1
+    assert len(world.log.heard(SlotStatus.ANSWERED)) == 1
     assert world.log.closed
 
 
@@ -338,7 +344,7 @@ async def test_closing_while_it_is_asking_gives_back_what_is_granted_meanwhile()
     await world.window.aclose()
 
     assert len(world.log.asks) == 2
-    assert len(world.log.heard(Fate.UNUSED)) == 1
+    assert len(world.log.heard(SlotStatus.UNUSED)) == 1
     assert world.sent == []
     call.cancel()
 
@@ -377,15 +383,15 @@ async def test_away_a_slot_ends_as_one_of_a_limit_of_its_own_does() -> None:
     world = World(share=0.5)
     world.log.away = True
 
-    await world.send(end=End.UNUSED)
+    await world.send(end=SlotOutcome.UNUSED)
     assert (world.window.limit, world.window.used(now())) == (RateLimit(5, per=60), 0)
-    await world.send(end=End.LOST)
+    await world.send(end=SlotOutcome.LOST)
     await asyncio.sleep(61)
     assert world.window.used(now()) == 1
     await asyncio.sleep(2)
     assert world.window.used(now()) == 0
     refused = await world.pacer.acquire(INTERACTIVE)
-    world.pacer.settle(refused, End.REFUSED, caller=object(), retry_after=30.0)
+    world.pacer.release(refused, SlotOutcome.REFUSED, caller=object(), retry_after=30.0)
     refused_at = now()
     await world.send()
 
@@ -403,7 +409,7 @@ async def test_away_what_is_in_the_air_takes_a_slot_of_the_share() -> None:
 
     assert world.sent[0] >= 62
     assert world.sent[1] - world.sent[0] >= 60
-    world.pacer.settle(slow, End.ANSWERED, caller=object())
+    world.pacer.release(slow, SlotOutcome.ANSWERED, caller=object())
     await world.window.aclose()
 
 
@@ -437,9 +443,9 @@ async def test_back_it_tells_what_it_did_meanwhile() -> None:
     await asyncio.sleep(3)
 
     assert world.window.shared
-    assert len(world.log.heard(Fate.ANSWERED)) == 2
-    assert len(world.log.heard(Fate.FLYING)) == 1
-    world.pacer.settle(slot, End.ANSWERED)
+    assert len(world.log.heard(SlotStatus.ANSWERED)) == 2
+    assert len(world.log.heard(SlotStatus.FLYING)) == 1
+    world.pacer.release(slot, SlotOutcome.ANSWERED)
     await world.window.aclose()
 
 
@@ -448,7 +454,7 @@ async def test_a_deadline_holds_while_the_log_is_away() -> None:
     world = World()
     world.log.away = True
 
-    with pytest.raises(TooLate):
+    with pytest.raises(DeadlineUnreachable):
         await world.send(deadline=5.0)
 
     assert now() == pytest.approx(5.0, abs=0.01)
@@ -465,7 +471,7 @@ async def test_slots_of_which_no_answer_told_are_given_back() -> None:
     await call
 
     first = f"{world.log.asks[0].owner}:{world.log.asks[0].first}"
-    assert world.log.heard(Fate.UNUSED) == [first]
+    assert world.log.heard(SlotStatus.UNUSED) == [first]
     assert world.log.asks[-1].first > world.log.asks[0].first
     await world.window.aclose()
 
@@ -479,7 +485,12 @@ async def test_news_that_may_not_have_been_heard_is_told_again() -> None:
     world.log.away = False
     await asyncio.sleep(5)
 
-    ages = [report.seconds for ask in world.log.asks for report in ask.reports if report.fate is Fate.ANSWERED]
+    ages = [
+        report.seconds
+        for request in world.log.asks
+        for report in request.reports
+        if report.status is SlotStatus.ANSWERED
+    ]
     assert len(ages) > 2
     assert max(ages) > 40
     await world.window.aclose()
@@ -508,7 +519,7 @@ async def test_one_word_that_fails_is_not_worth_a_warning(caplog: pytest.LogCapt
     await call
 
     assert caplog.text == ""
-    assert not any(ask.away for ask in world.log.asks)
+    assert not any(request.away for request in world.log.asks)
     await world.window.aclose()
 
 
@@ -520,7 +531,7 @@ async def test_only_who_was_away_for_long_says_so() -> None:
     world.log.away = False
     await asyncio.sleep(3)
 
-    (*_, last) = [ask for ask in world.log.asks if ask.away]
+    (*_, last) = [request for request in world.log.asks if request.away]
     assert last.away == pytest.approx(4.0)
     assert not world.log.asks[0].away
     await world.window.aclose()
@@ -533,8 +544,8 @@ async def test_while_the_log_is_away_nothing_is_asked_of_it() -> None:
     call = asyncio.create_task(world.send_many(20))
     await asyncio.sleep(30)
 
-    assert [ask.urgent for ask in world.log.asks] == [20] + [0] * (len(world.log.asks) - 1)
-    assert max(len(ask.reports) for ask in world.log.asks) == 20
+    assert [request.urgent for request in world.log.asks] == [20] + [0] * (len(world.log.asks) - 1)
+    assert max(len(request.reports) for request in world.log.asks) == 20
     world.log.deaf = False
     await call
     await world.window.aclose()
@@ -544,10 +555,10 @@ async def test_after_a_refusal_no_more_is_asked_for_than_may_go() -> None:
     """A pacer that lets one request at a time through has no use for the slots of all who wait."""
     world = World(RateLimit(100, per=60))
     slot = await world.pacer.acquire(INTERACTIVE)
-    world.pacer.settle(slot, End.REFUSED, retry_after=2.0)
+    world.pacer.release(slot, SlotOutcome.REFUSED, retry_after=2.0)
     await world.send_many(30)
 
-    wanted = [ask.urgent for ask in world.log.asks if ask.urgent]
+    wanted = [request.urgent for request in world.log.asks if request.urgent]
     assert wanted[1] == 1
     assert all(later <= 2 * earlier for earlier, later in itertools.pairwise(wanted[1:]))
     await world.window.aclose()
@@ -562,8 +573,8 @@ async def test_a_log_that_has_changed_hears_of_what_is_in_the_air() -> None:
     await world.send()
     await asyncio.sleep(0.1)
 
-    assert len(world.log.heard(Fate.FLYING)) == 1
-    world.pacer.settle(slot, End.ANSWERED)
+    assert len(world.log.heard(SlotStatus.FLYING)) == 1
+    world.pacer.release(slot, SlotOutcome.ANSWERED)
     await world.window.aclose()
 
 
@@ -590,5 +601,5 @@ async def test_a_log_that_is_known_for_too_long_is_not_named() -> None:
     await asyncio.sleep(10_000)
     await world.send()
 
-    assert [ask.epoch for ask in world.log.asks if ask.urgent] == ["", "e", ""]
+    assert [request.epoch for request in world.log.asks if request.urgent] == ["", "e", ""]
     await world.window.aclose()

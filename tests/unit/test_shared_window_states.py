@@ -11,16 +11,16 @@ import pytest
 from respan_async import ConfigurationError
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared_protocol import Ask, Fate, Grants, Unreachable
+from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
 from respan_async._pacing.shared_window import LEASE, SharedWindow
-from respan_async._pacing.slots import End, Priority
+from respan_async._pacing.slots import Priority, SlotOutcome
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
 INTERACTIVE, BATCH, _ = Priority
 LIMIT = RateLimit(10, per=60)
-ANSWER = Grants(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=0.0, begins=())
+ANSWER = ReserveReply(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=0.0, begins=())
 
 
 class Log:
@@ -37,21 +37,21 @@ class Log:
     """
 
     def __init__(self) -> None:
-        self.says = list[Grants]()
-        self.heard = list[tuple[float, Ask]]()
+        self.says = list[ReserveReply]()
+        self.heard = list[tuple[float, ReserveRequest]]()
         self.callers = set[str]()
         self.trip = 0.01
         self.epoch = "e"
         self.away = self.closed = False
 
-    async def exchange(self, ask: Ask) -> Grants:
+    async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Note it, and answer."""
-        self.heard.append((now(), ask))
+        self.heard.append((now(), request))
         self.callers.add(CALLER.get())
         await asyncio.sleep(self.trip)
         if self.away:
             raise Unreachable("it is away")
-        number = ask.urgent + ask.patient
+        number = request.urgent + request.patient
         if number and self.says:
             return self.says.pop(0)
         return attrs.evolve(ANSWER, epoch=self.epoch, begins=(0.0,) * number)
@@ -61,13 +61,13 @@ class Log:
         self.closed = True
 
     @property
-    def asks(self) -> list[Ask]:
+    def asks(self) -> list[ReserveRequest]:
         """What it was asked."""
-        return [ask for _, ask in self.heard]
+        return [request for _, request in self.heard]
 
-    def told(self, fate: Fate) -> int:
+    def told(self, fate: SlotStatus) -> int:
         """Count the slots that were reported so."""
-        return len({report.slot for _, ask in self.heard for report in ask.reports if report.fate is fate})
+        return len({report.slot for _, request in self.heard for report in request.reports if report.status is fate})
 
 
 CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("CALLER", default="nobody")
@@ -98,11 +98,13 @@ async def pacer(window: SharedWindow) -> Pacer:
     return Pacer(window, max_in_flight=64)
 
 
-async def send(pacer: Pacer, end: End = End.ANSWERED, priority: Priority = INTERACTIVE, **facts: float) -> None:
-    """Take a slot, and settle it a tenth of a second later."""
+async def send(
+    pacer: Pacer, end: SlotOutcome = SlotOutcome.ANSWERED, priority: Priority = INTERACTIVE, **facts: float
+) -> None:
+    """Take a slot, and release it a tenth of a second later."""
     slot = await pacer.acquire(priority)
     await asyncio.sleep(0.1)
-    pacer.settle(slot, end, caller=object(), retry_after=facts.get("retry_after"), sendings=int(facts.get("n", 1)))
+    pacer.release(slot, end, caller=object(), retry_after=facts.get("retry_after"), sendings=int(facts.get("n", 1)))
 
 
 async def fallen_back(log: Log, pacer: Pacer) -> None:
@@ -127,7 +129,7 @@ async def test_how_many_slots_are_taken_is_what_the_log_said_last(log: Log, pace
 async def test_a_newcomer_waits_for_the_slot_that_comes_back_first(log: Log, window: SharedWindow) -> None:
     """As the log foresees it; one period later for each limit of others before it."""
     log.says = [attrs.evolve(ANSWER, used=10, soonest=20.0, again=5.0)]
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(1)
 
     assert window.delay(now()) == pytest.approx(20 - 1 + 0.01)
@@ -138,7 +140,7 @@ async def test_a_newcomer_waits_for_the_slot_that_comes_back_first(log: Log, win
 async def test_when_a_slot_is_free_a_newcomer_can_hope_for_it(log: Log, window: SharedWindow) -> None:
     """It has yet to be asked for, which takes no time that could be foretold."""
     log.says = [attrs.evolve(ANSWER, again=5.0)]
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(1)
 
     assert 0 < window.delay(now(), ahead=50) < 0.001
@@ -147,7 +149,7 @@ async def test_when_a_slot_is_free_a_newcomer_can_hope_for_it(log: Log, window: 
 async def test_a_refusal_holds_newcomers_back_as_long_as_it_said(log: Log, window: SharedWindow) -> None:
     """And what was held goes back, for the others to have after the pause."""
     log.says = [attrs.evolve(ANSWER, begins=(0.0, 0.0, 0.0))]
-    window.want(3, 0, 0)
+    window.request_slots(3, 0, 0)
     await asyncio.sleep(0.1)
     window.take(now())
 
@@ -155,16 +157,16 @@ async def test_a_refusal_holds_newcomers_back_as_long_as_it_said(log: Log, windo
 
     assert window.delay(now()) == pytest.approx(30)
     await asyncio.sleep(0.1)
-    window.want(0, 0, 0)
+    window.request_slots(0, 0, 0)
     await asyncio.sleep(1)
-    assert log.told(Fate.UNUSED) == 3
-    assert [r.slot for r in log.heard[-1][1].reports if r.fate is Fate.PAUSE] == [""]
+    assert log.told(SlotStatus.UNUSED) == 3
+    assert [r.slot for r in log.heard[-1][1].reports if r.status is SlotStatus.PAUSE] == [""]
 
 
 async def test_a_shorter_pause_does_not_end_a_longer_one(log: Log, window: SharedWindow) -> None:
     """Two refusals of one flight may ask for different times."""
     log.says = [attrs.evolve(ANSWER, begins=(0.0, 0.0))]
-    window.want(2, 0, 0)
+    window.request_slots(2, 0, 0)
     await asyncio.sleep(0.1)
     window.take(now())
     window.take(now())
@@ -178,7 +180,7 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(log: Log, window: Share
 @pytest.mark.parametrize(("limit", "bound"), [(LIMIT, 3.0), (RateLimit(10, per=1), 2.0)])
 def test_a_refusal_binds_by_the_limit_of_all(limit: RateLimit, bound: float) -> None:
     """Whole seconds are taken at their word where the period is long."""
-    assert SharedWindow(Log(), limit, 0.5, timeout=1.0).binding(3.0) == bound
+    assert SharedWindow(Log(), limit, 0.5, timeout=1.0).global_pause(3.0) == bound
 
 
 async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pacer: Pacer) -> None:
@@ -186,27 +188,27 @@ async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pac
     await send(pacer, n=3)
     await asyncio.sleep(10)
 
-    assert log.told(Fate.ANSWERED) == 3
+    assert log.told(SlotStatus.ANSWERED) == 3
 
 
 async def test_what_was_sent_more_often_and_never_answered_is_told_as_often(log: Log, pacer: Pacer) -> None:
     """Each may have been let in as late as the grace after it was given up."""
     slot = await pacer.acquire(INTERACTIVE)
-    pacer.settle(slot, End.LOST, sendings=3)
+    pacer.release(slot, SlotOutcome.LOST, sendings=3)
     await pacer.window.aclose()
 
     reports = log.asks[-1].reports
-    assert [report.fate for report in reports] == [Fate.ANSWERED] * 3
+    assert [report.status for report in reports] == [SlotStatus.ANSWERED] * 3
     assert [report.seconds for report in reports] == pytest.approx([-2.0] * 3, abs=0.01)
     assert len({report.slot for report in reports}) == 3
 
 
 async def test_what_was_not_sent_is_told_to_be_free(log: Log, pacer: Pacer) -> None:
     """Somebody else may have it at once."""
-    await send(pacer, End.UNUSED)
+    await send(pacer, SlotOutcome.UNUSED)
     await asyncio.sleep(10)
 
-    assert (log.told(Fate.UNUSED), log.told(Fate.ANSWERED)) == (1, 0)
+    assert (log.told(SlotStatus.UNUSED), log.told(SlotStatus.ANSWERED)) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -230,11 +232,11 @@ async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
     async def use() -> None:
         slot = await pacer.acquire(BATCH)
         used.append(now())
-        pacer.settle(slot, End.ANSWERED)
+        pacer.release(slot, SlotOutcome.ANSWERED)
 
     await asyncio.gather(*(use() for _ in range(5)))
 
-    asked = [at for at, ask in log.heard if ask.patient]
+    asked = [at for at, request in log.heard if request.patient]
     lingered = [after - before for before, after in zip(used, asked[1:], strict=False)]
     assert lingered[:4] == pytest.approx([0, 2, 0.9 * 2 + 0.5, 0], abs=0.005)
     await window.aclose()
@@ -242,8 +244,8 @@ async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
 
 async def test_a_word_says_all_that_the_log_needs(log: Log, pacer: Pacer) -> None:
     """Whose it is, for how long it holds, which log it knows and since when, and what waits and is left here."""
-    demand = pacer.demand()
-    demand.more = 10
+    pending = pacer.announce()
+    pending.more = 10
     await asyncio.gather(send(pacer), send(pacer), send(pacer, priority=BATCH))
 
     first, second = log.asks[:2]
@@ -262,7 +264,7 @@ async def test_one_word_asks_for_a_hundred_slots_at_most(log: Log, window: Share
 
     await asyncio.gather(*(send(pacer, priority=priority) for _ in range(250)))
 
-    assert [ask.urgent + ask.patient for ask in log.asks][:3] == [100, 100, 50]
+    assert [request.urgent + request.patient for request in log.asks][:3] == [100, 100, 50]
 
 
 async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> None:
@@ -270,7 +272,7 @@ async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> N
     assert window.used(now()) == 0
     assert 0 < window.delay(now()) < 0.001
     assert window.wakes_at() is None
-    assert not window.held(now())
+    assert not window.is_frozen(now())
     assert not window.learned
 
 
@@ -279,14 +281,14 @@ async def test_a_log_is_named_as_long_as_it_may_be_there(
     log: Log, window: SharedWindow, silent_for: float, epoch: str
 ) -> None:
     """Twice the time after which it forgets what nobody has spoken of."""
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(5)
-    window.want(0, 0, 0)
+    window.request_slots(0, 0, 0)
     await asyncio.sleep(5)  # what was granted was given back, and that was said last
     met_at = log.heard[-1][0] + log.trip
     await asyncio.sleep(met_at + silent_for - now())
 
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(1)
 
     assert log.asks[-1].urgent == 1
@@ -319,9 +321,9 @@ async def test_what_is_held_when_the_log_is_gone_is_given_back(log: Log, pacer: 
     log.away = False
     await waiting
 
-    assert log.told(Fate.UNUSED) == 1
+    assert log.told(SlotStatus.UNUSED) == 1
     assert now() < 1012
-    pacer.settle(flying, End.ANSWERED)
+    pacer.release(flying, SlotOutcome.ANSWERED)
 
 
 async def test_what_another_log_had_granted_is_given_back(log: Log, pacer: Pacer) -> None:
@@ -337,8 +339,8 @@ async def test_what_another_log_had_granted_is_given_back(log: Log, pacer: Pacer
     await waiting
 
     assert now() < 1012
-    assert log.told(Fate.UNUSED) == 1
-    pacer.settle(flying, End.ANSWERED)
+    assert log.told(SlotStatus.UNUSED) == 1
+    pacer.release(flying, SlotOutcome.ANSWERED)
 
 
 @pytest.mark.parametrize(("used", "asks"), [(9, True), (10, False)])
@@ -353,7 +355,7 @@ async def test_an_interactive_call_asks_for_a_slot_of_its_own_only_if_there_are_
     call = asyncio.create_task(send(pacer))
     await asyncio.sleep(1)
 
-    assert any(ask.urgent for ask in log.asks) is asks
+    assert any(request.urgent for request in log.asks) is asks
     await asyncio.gather(waiting, call)
 
 
@@ -362,7 +364,7 @@ async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_an
 ) -> None:
     """It doubles from the time of one slot, and one that was let in ends that."""
     log.says = [attrs.evolve(ANSWER, begins=(0.0,) * 4)]
-    window.want(4, 0, 0)
+    window.request_slots(4, 0, 0)
     await asyncio.sleep(0.1)
     for _ in range(4):
         window.take(now())
@@ -388,7 +390,7 @@ async def test_news_is_told_after_half_a_period_or_a_while(log: Log, per: float,
 
     await asyncio.sleep(10)
 
-    ((told_at, _),) = [(at, ask) for at, ask in log.heard if ask.reports]
+    ((told_at, _),) = [(at, request) for at, request in log.heard if request.reports]
     assert told_at - answered_at == pytest.approx(within, abs=0.01)
     await window.aclose()
 
@@ -418,7 +420,7 @@ async def test_closing_with_nothing_to_say_says_nothing(log: Log, window: Shared
     """And afterwards nothing is asked any more."""
     await window.aclose()
 
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(10)
 
     assert log.closed
@@ -429,24 +431,24 @@ async def test_closing_waits_for_the_word_that_is_being_said_and_gives_back_what
     log: Log, window: SharedWindow
 ) -> None:
     """Nobody here has use for it any more; nothing new is wanted."""
-    window.want(2, 0, 0)
+    window.request_slots(2, 0, 0)
 
     await window.aclose()
 
-    assert [(ask.urgent, ask.patient, ask.waiting) for ask in log.asks] == [(2, 0, 2), (0, 0, 0)]
-    assert log.told(Fate.UNUSED) == 2
+    assert [(request.urgent, request.patient, request.waiting) for request in log.asks] == [(2, 0, 2), (0, 0, 0)]
+    assert log.told(SlotStatus.UNUSED) == 2
 
 
 async def test_when_the_loop_ends_nothing_is_asked_any_more(log: Log, window: SharedWindow) -> None:
     """Its tasks are cancelled then, though nobody has closed the client."""
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.wait(others)
 
-    window.want(1, 0, 0)
+    window.request_slots(1, 0, 0)
     await asyncio.sleep(10)
 
     assert len(log.heard) <= 1
@@ -462,7 +464,7 @@ async def test_on_its_own_a_process_counts_by_itself(log: Log, pacer: Pacer) -> 
 
     assert pacer.window.limit == RateLimit(5, per=60)
     assert pacer.window.used(now()) == 3
-    pacer.settle(early, End.UNUSED)
+    pacer.release(early, SlotOutcome.UNUSED)
     assert pacer.window.used(now()) == 2
 
 
@@ -470,7 +472,7 @@ async def test_on_its_own_a_lost_answer_counts_for_longer(log: Log, pacer: Pacer
     """As it does anywhere else."""
     await fallen_back(log, pacer)
     await asyncio.sleep(61)
-    await send(pacer, End.LOST)
+    await send(pacer, SlotOutcome.LOST)
 
     await asyncio.sleep(61)
     assert pacer.window.used(now()) == 1
@@ -485,7 +487,7 @@ async def test_on_its_own_what_was_sent_again_without_an_answer_counts_each_time
     before = window.used(now())
 
     slot = await pacer.acquire(INTERACTIVE)
-    pacer.settle(slot, End.LOST, sendings=2)
+    pacer.release(slot, SlotOutcome.LOST, sendings=2)
 
     assert window.used(now()) == before + 2
 
@@ -494,7 +496,7 @@ async def test_on_its_own_a_process_learns_from_refusals(log: Log, pacer: Pacer)
     """By how much was let in, and by what the refusal says; and is lower than its share while it is alone."""
     await fallen_back(log, pacer)
     await asyncio.sleep(1)
-    await send(pacer, End.REFUSED, retry_after=58.5)
+    await send(pacer, SlotOutcome.REFUSED, retry_after=58.5)
 
     assert pacer.window.limit == RateLimit(2, per=60)
     assert pacer.window.learned
@@ -520,4 +522,4 @@ async def test_on_its_own_a_newcomer_waits_for_its_share(log: Log, pacer: Pacer)
     assert pacer.window.delay(began, ahead=2) == 0.0
     assert pacer.window.delay(began, ahead=3) == pytest.approx(59.9, abs=0.2)
     await asyncio.sleep(5)
-    assert {(ask.urgent, ask.patient, ask.waiting) for ask in log.asks} == {(0, 0, 0)}
+    assert {(request.urgent, request.patient, request.waiting) for request in log.asks} == {(0, 0, 0)}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing.sqlite._connection import APPLICATION, check_size, connect
+from respan_async.issuing.sqlite._connection import APPLICATION, check_size, open_connection
 
 _connect = sqlite3.connect
 
@@ -46,9 +46,9 @@ def test_a_ledger_that_another_makes_in_the_same_moment_is_made_once(
 ) -> None:
     """It was not there when it was looked for, and is there when its turn to make it has come."""
     path = tmp_path / "keys.db"
-    meeting(monkeypatch, "BEGIN EXCLUSIVE", lambda: connect(path).close(), lambda: None)
+    meeting(monkeypatch, "BEGIN EXCLUSIVE", lambda: open_connection(path).close(), lambda: None)
 
-    with closing(connect(path)) as connection:
+    with closing(open_connection(path)) as connection:
         assert made(connection)
 
 
@@ -63,7 +63,7 @@ def test_a_ledger_that_another_is_about_to_make_is_waited_for(tmp_path: Path, mo
             lambda: other.execute("ROLLBACK"),
         )
 
-        with closing(connect(path)) as connection:
+        with closing(open_connection(path)) as connection:
             assert made(connection)
         assert not other.in_transaction
 

@@ -8,24 +8,24 @@ import pytest
 from respan_async.issuing import AttemptState, TicketState
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.sqlite import _connection, _inspect, ledger
-from respan_async.issuing.states import ATTEMPT_MOVES, TICKET_MOVES, Move
+from respan_async.issuing.states import ATTEMPT_TRANSITIONS, TICKET_TRANSITIONS, Transition
 
 FINAL = {AttemptState.VOID, AttemptState.RECORDED, AttemptState.REVOKED, AttemptState.EXPIRED, TicketState.DELIVERED}
 
 
-@pytest.mark.parametrize("moves", [TICKET_MOVES, ATTEMPT_MOVES], ids=["tickets", "attempts"])
-def test_from_an_end_no_move_leads_anywhere(moves: dict[str, Move]) -> None:
+@pytest.mark.parametrize("moves", [TICKET_TRANSITIONS, ATTEMPT_TRANSITIONS], ids=["tickets", "attempts"])
+def test_from_an_end_no_move_leads_anywhere(moves: dict[str, Transition]) -> None:
     """What is delivered, void, recorded, revoked or dead stays so."""
     assert not {state for move in moves.values() for state in move.come_from} & FINAL
 
 
 @pytest.mark.parametrize(
     ("moves", "first", "states"),
-    [(TICKET_MOVES, TicketState.OPEN, TicketState), (ATTEMPT_MOVES, AttemptState.INTENT, AttemptState)],
+    [(TICKET_TRANSITIONS, TicketState.OPEN, TicketState), (ATTEMPT_TRANSITIONS, AttemptState.INTENT, AttemptState)],
     ids=["tickets", "attempts"],
 )
 def test_every_state_can_be_reached_and_left_but_the_ends(
-    moves: dict[str, Move], first: TicketState | AttemptState, states: type[TicketState] | type[AttemptState]
+    moves: dict[str, Transition], first: TicketState | AttemptState, states: type[TicketState] | type[AttemptState]
 ) -> None:
     """No state is forgotten by the table."""
     reached: set[enum.StrEnum] = {first}
@@ -38,8 +38,8 @@ def test_every_state_can_be_reached_and_left_but_the_ends(
 
 def test_a_key_is_recorded_only_from_an_intent() -> None:
     """A suspect's key may be being revoked at this moment: it can no longer become a ticket's."""
-    assert ATTEMPT_MOVES["record"].come_from == (AttemptState.INTENT,)
-    assert TICKET_MOVES["record"].come_from == (TicketState.CLAIMED,)
+    assert ATTEMPT_TRANSITIONS["record"].come_from == (AttemptState.INTENT,)
+    assert TICKET_TRANSITIONS["record"].come_from == (TicketState.CLAIMED,)
 
 
 @pytest.mark.parametrize("state", [*TicketState, *AttemptState], ids=str)

@@ -3,83 +3,83 @@
 import math
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.store_outage import Absence
+from respan_async._pacing.store_outage import StoreOutage
 
 MINUTE = RateLimit(60, per=60)
 
 
 def test_only_an_absence_that_was_told_is_told_to_be_over() -> None:
     """One failed try is nobody's business; of more, the second is told, and the end."""
-    absence = Absence(MINUTE, 0.5, timeout=1.0)
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
 
     for _ in range(2):  # each one is as if it were the first
-        assert not absence.ended()
-        assert not absence.failed(100.0, 101.0)
-        assert not absence.ended()
-        assert [absence.failed(100.0, 101.0) for _ in range(3)] == [False, True, False]
-        assert absence.ended()
-        assert [absence.failed(100.0, 101.0) for _ in range(2)] == [False, True]
-        assert absence.ended()
+        assert not outage.ended()
+        assert not outage.failed(100.0, 101.0)
+        assert not outage.ended()
+        assert [outage.failed(100.0, 101.0) for _ in range(3)] == [False, True, False]
+        assert outage.ended()
+        assert [outage.failed(100.0, 101.0) for _ in range(2)] == [False, True]
+        assert outage.ended()
 
 
 def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
     """And begin anew when it was reached."""
-    absence = Absence(MINUTE, 0.5, timeout=1.0)
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
     pauses = list[float]()
     for _ in range(7):
-        absence.failed(100.0, 100.0)
-        pauses.append(round(absence.retry_at - 100.0, 6))
-    absence.ended()
-    absence.failed(100.0, 100.0)
+        outage.failed(100.0, 100.0)
+        pauses.append(round(outage.retry_at - 100.0, 6))
+    outage.ended()
+    outage.failed(100.0, 100.0)
 
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    assert absence.retry_at == 100.1
+    assert outage.retry_at == 100.1
 
 
 def test_an_absence_is_long_when_the_others_may_have_gone_on_without_the_log() -> None:
     """Counted from the first try: longer than two tries and the longest pause between them."""
-    absence = Absence(MINUTE, 0.5, timeout=3.0)
-    assert not absence.is_long(1e9)
-    absence.failed(100.0, 101.0)
-    absence.failed(102.0, 103.0)
+    outage = StoreOutage(MINUTE, 0.5, timeout=3.0)
+    assert not outage.is_long(1e9)
+    outage.failed(100.0, 101.0)
+    outage.failed(102.0, 103.0)
 
-    assert absence.within == 8.0
-    assert not absence.is_long(108.0)
-    assert absence.is_long(108.001)
+    assert outage.within == 8.0
+    assert not outage.is_long(108.0)
+    assert outage.is_long(108.001)
 
 
 def test_it_falls_back_when_nothing_the_others_had_counts_any_more() -> None:
     """One period after the first failed try, and as long as a slot is held; without a share never."""
-    absence, patient = Absence(MINUTE, 0.5, timeout=1.0), Absence(MINUTE, 0.0, timeout=1.0)
-    assert absence.falls_back_at() == math.inf
-    for each in (absence, patient):
+    outage, patient = StoreOutage(MINUTE, 0.5, timeout=1.0), StoreOutage(MINUTE, 0.0, timeout=1.0)
+    assert outage.falls_back_at() == math.inf
+    for each in (outage, patient):
         each.failed(100.0, 101.0)
 
-    assert absence.falls_back_at() == 162.0
+    assert outage.falls_back_at() == 162.0
     assert patient.falls_back_at() == math.inf
 
 
 def test_what_is_due_next_is_a_try_or_the_fall() -> None:
     """Whichever comes first; once it has fallen back, only tries are left."""
-    absence = Absence(MINUTE, 0.5, timeout=1.0)
-    absence.failed(100.0, 101.0)
-    assert absence.due(101.0) == absence.retry_at == 101.1
-    absence.failed(161.9, 161.95)
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+    outage.failed(100.0, 101.0)
+    assert outage.due(101.0) == outage.retry_at == 101.1
+    outage.failed(161.9, 161.95)
 
-    assert absence.due(161.95) == 162.0
-    assert absence.due(162.0) == absence.retry_at == 161.95 + 0.2
+    assert outage.due(161.95) == 162.0
+    assert outage.due(162.0) == outage.retry_at == 161.95 + 0.2
 
 
 def test_the_share_is_a_limit_of_its_own() -> None:
     """Less than one request is one in a longer time."""
-    assert Absence(MINUTE, 0.5, timeout=1.0).fallback == RateLimit(30, per=60)
-    assert Absence(MINUTE, 0.99 / 60, timeout=1.0).fallback == RateLimit(1, per=60 / (60 * (0.99 / 60)))
-    assert Absence(MINUTE, 1 / 60, timeout=1.0).fallback == RateLimit(1, per=60)
-    assert Absence(MINUTE, 0.0, timeout=1.0).fallback is None
+    assert StoreOutage(MINUTE, 0.5, timeout=1.0).fallback == RateLimit(30, per=60)
+    assert StoreOutage(MINUTE, 0.99 / 60, timeout=1.0).fallback == RateLimit(1, per=60 / (60 * (0.99 / 60)))
+    assert StoreOutage(MINUTE, 1 / 60, timeout=1.0).fallback == RateLimit(1, per=60)
+    assert StoreOutage(MINUTE, 0.0, timeout=1.0).fallback is None
 
 
 def test_a_share_of_more_than_one_and_less_than_two_is_one() -> None:
     """Parts of a request are nobody's; only less than one is one in a longer time."""
-    shares = {share: Absence(MINUTE, share, timeout=1.0).fallback for share in (0.5 / 60, 1 / 60, 1.5 / 60)}
+    shares = {share: StoreOutage(MINUTE, share, timeout=1.0).fallback for share in (0.5 / 60, 1 / 60, 1.5 / 60)}
 
     assert list(shares.values()) == [RateLimit(1, per=120), RateLimit(1, per=60), RateLimit(1, per=60)]

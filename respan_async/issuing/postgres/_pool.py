@@ -21,7 +21,7 @@ from psycopg import conninfo
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
-from respan_async.secret import Secret, veiled
+from respan_async.secret import Secret, as_secret
 
 _OPEN: Final = 4
 """Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
@@ -38,19 +38,19 @@ _Connection: TypeAlias = psycopg.AsyncConnection[Row]
 _Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
 
 
-class LostError(LedgerError):
+class ConnectionLost(LedgerError):
     """The connection broke, or none could be made: whether the statement was done is not known."""
 
 
-class MissingError(LedgerError):
+class SchemaMissing(LedgerError):
     """There is no such table or schema."""
 
 
-class DeniedError(LedgerError):
+class PermissionDenied(LedgerError):
     """The user has not the right to do it."""
 
 
-class DoubleError(LedgerError):
+class DuplicateKey(LedgerError):
     """A row with this key is there already."""
 
 
@@ -63,7 +63,7 @@ class Settings(dict[str, Any]):
     __str__ = __repr__
 
 
-class Connections:
+class ConnectionPool:
     """Run statements, each of which is a transaction of its own.
 
     Args:
@@ -76,7 +76,7 @@ class Connections:
     """
 
     def __init__(self, dsn: object, *, attempt: float, patience: float) -> None:
-        dsn = veiled(dsn)
+        dsn = as_secret(dsn)
         given = _settings_of(dsn)
         if isinstance(given, str):
             raise ConfigurationError(f"dsn: {given}")
@@ -132,7 +132,7 @@ class Connections:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and not being_cancelled():
-                raise LostError("the ledger was closed before its server answered", retryable=True) from None
+                raise ConnectionLost("the ledger was closed before its server answered", retryable=True) from None
             raise
 
     async def drain(self, seconds: float) -> bool:
@@ -146,7 +146,7 @@ class Connections:
         self._closed = True
         for task in self._tasks:
             if (connection := self._executing.get(task)) is not None:
-                _sever(connection)
+                _abort(connection)
             else:
                 task.cancel()
         if self._tasks:
@@ -168,20 +168,20 @@ class Connections:
         try:
             if before:
                 await asyncio.wait(before)
-            return await self._insist(run, until)
+            return await self._retry(run, until)
         finally:
             done.set_result(None)
             for name in about:
                 if self._turns[name] is done:
                     del self._turns[name]
 
-    async def _insist(self, run: _Run, until: float) -> list[Row]:
+    async def _retry(self, run: _Run, until: float) -> list[Row]:
         """Run a statement, and again for as long as connections break."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await run()
-            except LostError:
+            except ConnectionLost:
                 # What broke one connection has broken those that lie idle, too.
                 await self._close_idle()
                 if self._closed or time.monotonic() + pause >= until:
@@ -194,7 +194,7 @@ class Connections:
             async with asyncio.timeout(until - time.monotonic()):
                 await self._free.acquire()
         except TimeoutError:
-            raise LostError("the ledger could not be reached: no connection became free", retryable=True) from None
+            raise ConnectionLost("the ledger could not be reached: no connection became free", retryable=True) from None
         try:
             connection = self._idle.pop() if self._idle else await self._connect()
             return await self._execute(connection, statement, values, attempt)
@@ -210,13 +210,13 @@ class Connections:
         except psycopg.Error as error:
             told = _told(error)
         # Not from within: psycopg's exception holds the password, and would be the context of this one.
-        raise LostError(f"the ledger could not be reached: {told}", retryable=True)
+        raise ConnectionLost(f"the ledger could not be reached: {told}", retryable=True)
 
     async def _execute(
         self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
-        timer = asyncio.get_running_loop().call_later(attempt, _sever, connection)
+        timer = asyncio.get_running_loop().call_later(attempt, _abort, connection)
         task = asyncio.current_task()
         self._executing[task] = connection
         sound = False
@@ -228,7 +228,7 @@ class Connections:
             return found
         except psycopg.Error as error:
             failure = self._failure(error)
-            sound = not isinstance(failure, LostError)
+            sound = not isinstance(failure, ConnectionLost)
         finally:
             timer.cancel()
             del self._executing[task]
@@ -246,16 +246,16 @@ class Connections:
             case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
                 return LedgerError(f"the ledger could not be used: {told}")
             case psycopg.errors.ReadOnlySqlTransaction():
-                return LostError(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
+                return ConnectionLost(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
             case psycopg.OperationalError() | psycopg.InterfaceError():
                 # A connection that broke, a server that restarts, a deadlock.
-                return LostError(f"the connection to the ledger broke: {told}", retryable=True)
+                return ConnectionLost(f"the connection to the ledger broke: {told}", retryable=True)
             case psycopg.errors.InsufficientPrivilege():
-                return DeniedError(f"the ledger could not be used: {told}")
+                return PermissionDenied(f"the ledger could not be used: {told}")
             case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
-                return MissingError(told)
+                return SchemaMissing(told)
             case psycopg.errors.UniqueViolation():
-                return DoubleError(told)
+                return DuplicateKey(told)
             case _:
                 return LedgerError(f"the ledger could not be used: {told}")
 
@@ -292,7 +292,7 @@ async def _made(settings: Settings) -> _Connection:
 
 
 def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
-    return _rows.veiled
+    return _rows.mask_bytes
 
 
 def _told(error: psycopg.Error) -> str:
@@ -300,7 +300,7 @@ def _told(error: psycopg.Error) -> str:
     return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
 
 
-def _sever(connection: _Connection) -> None:
+def _abort(connection: _Connection) -> None:
     """Break a connection: whoever waits for its answer waits no more, and what it has not sent yet is never sent."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -8,7 +8,7 @@ from typing import Any, Final
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.postgres._pool import Connections, DeniedError, MissingError
+from respan_async.issuing.postgres._pool import ConnectionPool, PermissionDenied, SchemaMissing
 
 _FIRST_PATIENCE: Final = 2.0
 """Seconds to try to reach the database at first: a wrong address or password looks like a server that restarts."""
@@ -37,23 +37,23 @@ class Schema:
             key: statement.replace("{schema}", f'"{name}"') for key, statement in load("postgres/ledger.sql").items()
         }
 
-    async def make(self, connections: Connections) -> None:
+    async def make(self, pool: ConnectionPool) -> None:
         """Make it and its tables, where they are missing.
 
         Raises:
             LedgerError: It is of a newer version, or cannot be made.
         """
-        with contextlib.suppress(MissingError):
-            await self._meta(connections)
+        with contextlib.suppress(SchemaMissing):
+            await self._meta(pool)
             return
         try:
-            if not await connections.ask(self.statements["has_namespace"], {"schema": self._name}):
-                await connections.ask(self.statements["namespace"], {})
-            await connections.ask(self.statements["schema"], {})
-        except DeniedError as error:
+            if not await pool.ask(self.statements["has_namespace"], {"schema": self._name}):
+                await pool.ask(self.statements["namespace"], {})
+            await pool.ask(self.statements["schema"], {})
+        except PermissionDenied as error:
             raise self._error(f"{error}; whoever makes it needs: GRANT CREATE ON DATABASE ... TO ...") from None
 
-    async def bind(self, connections: Connections, account: str, *, force: bool) -> None:
+    async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> None:
         """Bind the ledger to an account, or see that it is.
 
         Raises:
@@ -62,8 +62,8 @@ class Schema:
         """
         while True:
             try:
-                meta = await self._meta(connections)
-            except MissingError:
+                meta = await self._meta(pool)
+            except SchemaMissing:
                 raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")
@@ -72,11 +72,11 @@ class Schema:
             if bound == known:
                 return
             # Unless another process was faster: so it is looked at again.
-            await connections.ask(self.statements["bind"], {"account": bound, "before": known})
+            await pool.ask(self.statements["bind"], {"account": bound, "before": known})
 
-    async def _meta(self, connections: Connections) -> dict[str, Any]:
+    async def _meta(self, pool: ConnectionPool) -> dict[str, Any]:
         """Return what the ledger says of itself."""
-        found = await connections.ask(self.statements["get_meta"], {}, until=time.monotonic() + _FIRST_PATIENCE)
+        found = await pool.ask(self.statements["get_meta"], {}, until=time.monotonic() + _FIRST_PATIENCE)
         meta: dict[str, Any] = dict(found)
         if int(meta.get("version", 0)) > _VERSION:
             raise self._error("made by a newer version of respan-async")
@@ -87,7 +87,7 @@ class Schema:
         """Tell which rights are missing, if it is they."""
         try:
             yield
-        except DeniedError as error:
+        except PermissionDenied as error:
             usage = f"GRANT USAGE ON SCHEMA {self._name} TO ..."
             tables = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self._name} TO ..."
             raise self._error(f"{error}; its user needs: {usage}; {tables}") from None

@@ -11,14 +11,14 @@ from respan_async._http import codec
 from respan_async.errors import ClientStateError, Effect, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
-from respan_async.issuing._heartbeat import Heart
+from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._sql_loader import STATES
-from respan_async.issuing.cipher import Cipher, checked, veiled_key
-from respan_async.issuing.ledger import Counts, Intent, Record
-from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState
+from respan_async.issuing.cipher import Cipher, checked, key_as_secret
+from respan_async.issuing.ledger import Counts, Intent, TicketRecord
+from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
-from respan_async.secret import veiled
+from respan_async.secret import as_secret
 
 LEASE: Final = 30.0
 """Seconds an owner that is not heard of keeps its claims."""
@@ -60,28 +60,28 @@ class PostgresLedger:
 
     def __init__(self, dsn: str, cipher: Cipher | None = None, *, lease: float = LEASE, schema: str = "respan") -> None:
         try:
-            from respan_async.issuing.postgres._pool import Connections
+            from respan_async.issuing.postgres._pool import ConnectionPool
             from respan_async.issuing.postgres._schema import Schema
         except ModuleNotFoundError:
             raise ImportError(
                 "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
             ) from None
-        dsn, cipher = cast("str", veiled(dsn)), cast("Cipher | None", veiled_key(cipher))
-        self._heart = Heart(lease, self._renew, self._enrol, self._bury)
-        # Short enough for another try and another beat of the heart before the lease ends.
+        dsn, cipher = cast("str", as_secret(dsn)), cast("Cipher | None", key_as_secret(cipher))
+        self._lease_keeper = LeaseKeeper(lease, self._renew, self._register_owner, self._reclaim_owners)
+        # Short enough for another try and another heartbeat before the lease ends.
         self._patience = patience = min(max(lease / 3, 1.0), 10.0)
-        self._connect: Callable[[], Connections]
-        self._connect = partial(Connections, dsn, attempt=patience / 2, patience=patience)
+        self._connect: Callable[[], ConnectionPool]
+        self._connect = partial(ConnectionPool, dsn, attempt=patience / 2, patience=patience)
         self._connect()  # a wrong setting is told at once
         self._cipher = checked(cipher)
         self._lease = lease
         self._schema = Schema(schema)
         self._sql = self._schema.statements
-        self._connections: Connections | None = None
+        self._pool: ConnectionPool | None = None
         self._owner = 0
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
-    # --------------------------------------------------------------- lifetime
+    # -------------------------------------------------------------- lifecycle
 
     async def create_schema(self) -> None:
         """Make the schema and its tables, where they are missing. Once is enough; many at the same time do no harm.
@@ -90,12 +90,12 @@ class PostgresLedger:
             LedgerError: The database cannot be reached, or the user has not the right to do it; or there is a schema
                 of a newer version.
         """
-        connections = self._connect()
+        pool = self._connect()
         try:
-            await self._schema.make(connections)
+            await self._schema.make(pool)
         finally:
-            await connections.drain(self._patience)
-            await connections.aclose()
+            await pool.drain(self._patience)
+            await pool.aclose()
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the ledger for an account, and take over what lapsed owners left; see `Ledger`.
@@ -103,13 +103,13 @@ class PostgresLedger:
         Raises:
             LedgerError: The schema is missing, or one of those that `Ledger` names.
         """
-        if self._connections is not None:
+        if self._pool is not None:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
-        self._connections = connections = self._connect()
+        self._pool = pool = self._connect()
         try:
             with self._schema.explaining():
-                await self._schema.bind(connections, account, force=force)
-                await self._heart.start()
+                await self._schema.bind(pool, account, force=force)
+                await self._lease_keeper.start()
         except BaseException:
             await self.aclose()
             raise
@@ -121,48 +121,48 @@ class PostgresLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the connections; see `Ledger`."""
-        self._heart.stop()
-        connections, self._connections = self._connections, None
-        if connections is None:
+        self._lease_keeper.stop()
+        pool, self._pool = self._pool, None
+        if pool is None:
             return
         owner, self._owner = self._owner, 0
         try:
-            if await connections.drain(_LAST) and owner:
+            if await pool.drain(_LAST) and owner:
                 with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself, then
                     async with asyncio.timeout(_LAST):
-                        await connections.ask(self._sql["retire"], {**STATES, "owner": owner, "leaving": True})
+                        await pool.ask(self._sql["reclaim_owners"], {**STATES, "owner": owner, "leaving": True})
         finally:
-            await connections.aclose()
+            await pool.aclose()
 
-    def leased(self, since: float) -> bool:
+    def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
-        return self._heart.held(since)
+        return self._lease_keeper.lease_held_since(since)
 
     async def _renew(self) -> bool:
         return bool(self._owner) and bool(await self._ask("renew", owner=self._owner, lease=self._lease))
 
-    async def _enrol(self) -> None:
-        ((self._owner,),) = await self._ask("enrol", lease=self._lease)
+    async def _register_owner(self) -> None:
+        ((self._owner,),) = await self._ask("register_owner", lease=self._lease)
 
-    async def _bury(self) -> None:
+    async def _reclaim_owners(self) -> None:
         """Take over what owners left whose lease is over."""
-        await self._ask("retire", owner=self._owner, leaving=False)
+        await self._ask("reclaim_owners", owner=self._owner, leaving=False)
 
     # ---------------------------------------------------------------- tickets
 
-    async def find(self, ticket_id: str) -> Record | None:
+    async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return what is known of a ticket; see `Ledger`."""
         if (tag := self._unsure.get(ticket_id)) is not None:
             # Its key may have been recorded, or may be yet, by a statement that is still on its way. No key is
             # recorded for a suspect: what is read after this holds for good (rule 4).
-            await self._move("doubt", tag)
+            await self._transition("mark_suspect", tag)
             self._unsure.pop(ticket_id, None)
         found = await self._ask("find", ticket=ticket_id)
         return _rows.record_of(found[0], ticket_id, self._cipher) if found else None
 
-    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+    async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
-        from respan_async.issuing.postgres._pool import DoubleError
+        from respan_async.issuing.postgres._pool import DuplicateKey
 
         about = ticket.id, intent.tag
         values: dict[str, Any] = {"ticket": ticket.id, "fields": ticket.fields, "owner": self._owner, "tag": intent.tag}
@@ -170,10 +170,10 @@ class PostgresLedger:
         # The clock of the machine that sends may be wrong; how long ago it was is not.
         values["ago"] = time.time() - intent.sent_at
         try:
-            noted = await self._ask("intend", about=about, **values)
-        except DoubleError:
+            noted = await self._ask("claim_attempt", about=about, **values)
+        except DuplicateKey:
             # By this very call, whose connection broke before the answer came.
-            noted = await self._ask("intended", about=about, **values)
+            noted = await self._ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
                 raise LedgerError(message, retryable=True) from None  # the next attempt has another
@@ -190,9 +190,9 @@ class PostgresLedger:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
         values: dict[str, Any] = {"ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": codec.encode_key(key)}
-        values["secret"] = _rows.sealed(key.api_key, ticket_id, self._cipher)
+        values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
         # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
-        until = max(self._heart.until, time.monotonic() + self._patience)
+        until = max(self._lease_keeper.until, time.monotonic() + self._patience)
         try:
             if await self._ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
@@ -231,30 +231,30 @@ class PostgresLedger:
 
     # --------------------------------------------------------------- attempts
 
-    async def void(self, tag: str) -> None:
+    async def mark_void(self, tag: str) -> None:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
-        await self._move("void", tag)
+        await self._transition("mark_void", tag)
 
-    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+    async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
         learned = {"effect": effect.value, "reason": reason, "key_id": key_id}
-        await self._move("doubt", tag, "doubt", **learned)
+        await self._transition("mark_suspect", tag, "mark_suspect", **learned)
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
         return [_rows.suspect_of(row) for row in await self._ask("suspects")]
 
-    async def settle(self, tag: str, state: AttemptState) -> bool:
+    async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
-        return bool(await self._move("revoke" if state is AttemptState.REVOKED else "expire", tag))
+        return bool(await self._transition("revoke" if state is AttemptState.REVOKED else "expire", tag))
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
-        return bool(await self._ask("take_turn", owner=self._owner, seconds=seconds))
+        return bool(await self._ask("acquire_sweep_turn", owner=self._owner, seconds=seconds))
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
-        return bool(await self._ask("holds", key_id=key_id))
+        return bool(await self._ask("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:
         """Return the ages of the attempts of the last `seconds`, by the server's clock; see `Ledger`."""
@@ -276,12 +276,12 @@ class PostgresLedger:
         attempt: float | None = None,
         **values: Any,
     ) -> list[Any]:
-        if self._connections is None:
+        if self._pool is None:
             raise LedgerError("the ledger is not open")
         values = {**STATES, **values}
-        return await self._connections.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
+        return await self._pool.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
 
-    async def _move(self, move: str, tag: str, statement: str = "move", **values: Any) -> list[Any]:
+    async def _transition(self, move: str, tag: str, statement: str = "transition", **values: Any) -> list[Any]:
         """Move an attempt, as the table of states has it; return a row if it did."""
-        come_from, to = map(str, ATTEMPT_MOVES[move].come_from), str(ATTEMPT_MOVES[move].to)
+        come_from, to = map(str, ATTEMPT_TRANSITIONS[move].come_from), str(ATTEMPT_TRANSITIONS[move].to)
         return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)

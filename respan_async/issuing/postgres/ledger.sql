@@ -67,7 +67,7 @@ SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting
 INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
 
--- name: enrol
+-- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO {schema}.owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %(lease)s)) RETURNING id;
 
@@ -77,7 +77,7 @@ UPDATE {schema}.owners SET lease_until = clock_timestamp() + make_interval(secs 
 WHERE id = %(owner)s
 RETURNING id;
 
--- name: retire
+-- name: reclaim_owners
 -- Take over what owners left whose lease is over, or which are leaving: what they had in the air is a suspect (rule 3),
 -- and so is what was noted by one that had been buried before. Their tickets stay claimed by nobody: they are free to be
 -- claimed when they are asked for.
@@ -100,7 +100,7 @@ UPDATE {schema}.attempts SET state = %(suspect)s WHERE id IN (SELECT id FROM aba
 -- name: find
 SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
 
--- name: intend
+-- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
 -- that owner had in the air (rule 3). Whether its lease is over is as this statement saw it when it began; so it must not
@@ -137,23 +137,23 @@ SELECT %(tag)s, %(ticket)s, %(owner)s, epoch, %(intent)s, %(name)s, %(sent)s, to
 FROM claimed
 RETURNING epoch;
 
--- name: intended
+-- name: find_claim
 -- The epoch of an intent that was noted when its connection broke.
 SELECT epoch FROM {schema}.attempts
 WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(intent)s;
 
--- name: move
--- Move an attempt, if it is where the move comes from.
+-- name: transition
+-- Move an attempt, if it is where the transition comes from.
 UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]) RETURNING 1;
 
--- name: doubt
+-- name: mark_suspect
 UPDATE {schema}.attempts SET state = %(to)s, effect = %(effect)s, reason = %(reason)s,
     key_id = coalesce(%(key_id)s, key_id)
 WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
 
 -- name: record
 -- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
--- a suspect may be being revoked at this moment. The ticket is locked first, as `intend` does it.
+-- a suspect may be being revoked at this moment. The ticket is locked first, as `claim_attempt` does it.
 WITH held AS MATERIALIZED (
     SELECT ticket FROM {schema}.tickets
     WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoch = %(epoch)s
@@ -199,7 +199,7 @@ SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(afte
 SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
--- name: take_turn
+-- name: acquire_sweep_turn
 -- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
 -- set back since.
 INSERT INTO {schema}.meta AS known (name, value)
@@ -213,7 +213,7 @@ WHERE split_part(known.value, ' ', 1)::bigint = %(owner)s
     )
 RETURNING 1;
 
--- name: holds
+-- name: owns_key
 SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 
 -- name: recent

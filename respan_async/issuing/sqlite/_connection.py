@@ -47,7 +47,7 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def open_connection(path: Path) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
 
     Raises:
@@ -131,7 +131,7 @@ def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
 def _connected(path: Path | str) -> sqlite3.Connection:
     uri = isinstance(path, str)
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
-    connection.row_factory = lambda _, row: _rows.veiled(row)
+    connection.row_factory = lambda _, row: _rows.mask_bytes(row)
     return connection
 
 

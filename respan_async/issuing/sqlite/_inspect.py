@@ -51,7 +51,7 @@ class Snapshot:
     undelivered: tuple[Undelivered, ...]
 
 
-def look(path: str | os.PathLike[str]) -> Snapshot:
+def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     """Read what is in a ledger's file, also while others write to it.
 
     Raises:

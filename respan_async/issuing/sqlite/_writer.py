@@ -22,7 +22,7 @@ _GROUP: Final = 1_000
 """Operations in one commit, at most."""
 
 
-class Operation(Generic[T]):
+class WriteRequest(Generic[T]):
     """Something to be done within a transaction, and where its result goes."""
 
     __slots__ = ("error", "future", "value", "withdrawn", "work")
@@ -60,7 +60,7 @@ class Writer:
         self._idle = idle
         self._seal = seal
         self._loop = loop
-        self._queue: queue.SimpleQueue[Operation[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[WriteRequest[Any] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
         self._thread = threading.Thread(target=self._run, name="respan-ledger", daemon=True)
@@ -90,7 +90,7 @@ class Writer:
         """
         if self._ended:
             raise LedgerError("the ledger is closed")
-        operation: Operation[T] = Operation(work, self._loop.create_future())
+        operation: WriteRequest[T] = WriteRequest(work, self._loop.create_future())
         self._queue.put(operation)
         try:
             return await operation.future
@@ -142,7 +142,7 @@ class Writer:
             self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]], seal: Seal | None) -> None:
+def _commit(connection: sqlite3.Connection, operations: list[WriteRequest[Any]], seal: Seal | None) -> None:
     """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
     changes, sealed = connection.total_changes, None
     try:
@@ -166,7 +166,7 @@ def _commit(connection: sqlite3.Connection, operations: list[Operation[Any]], se
         sealed()
 
 
-def _do_all(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> bool:
+def _do_all(connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> bool:
     try:
         for operation in operations:
             operation.value = operation.work(connection)
@@ -175,7 +175,7 @@ def _do_all(connection: sqlite3.Connection, operations: list[Operation[Any]]) ->
     return True
 
 
-def _do_each(connection: sqlite3.Connection, operations: list[Operation[Any]]) -> None:
+def _do_each(connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
     for operation in operations:
         connection.execute("SAVEPOINT one")
         try:
@@ -188,7 +188,7 @@ def _do_each(connection: sqlite3.Connection, operations: list[Operation[Any]]) -
         connection.execute("RELEASE one")
 
 
-def _fail(connection: sqlite3.Connection, operations: list[Operation[Any]], error: LedgerError) -> None:
+def _fail(connection: sqlite3.Connection, operations: list[WriteRequest[Any]], error: LedgerError) -> None:
     for operation in operations:
         operation.error = operation.error or error
     if connection.in_transaction:
@@ -196,7 +196,7 @@ def _fail(connection: sqlite3.Connection, operations: list[Operation[Any]], erro
             connection.execute("ROLLBACK")
 
 
-def _hand_out(operations: list[Operation[Any]]) -> None:
+def _hand_out(operations: list[WriteRequest[Any]]) -> None:
     """Give every operation its result, on the event loop."""
     for operation in operations:
         future = operation.future

@@ -12,15 +12,15 @@ from typing import Any, Final, TypeVar, cast
 from respan_async._http import codec
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _rows
-from respan_async.issuing._heartbeat import Heart
+from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
 from respan_async.issuing._sql_loader import STATES, load
-from respan_async.issuing.cipher import Cipher, checked, veiled_key
-from respan_async.issuing.ledger import Counts, Intent, Record
-from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, connect, read_beside
+from respan_async.issuing.cipher import Cipher, checked, key_as_secret
+from respan_async.issuing.ledger import Counts, Intent, TicketRecord
+from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.sqlite._writer import Writer
-from respan_async.issuing.states import ATTEMPT_MOVES, AttemptState
+from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
 
@@ -57,17 +57,17 @@ class SQLiteLedger:
             raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
         self._memory = place == ":memory:"
         self._path = Path(path)
-        self._cipher = checked(cipher := cast("Cipher | None", veiled_key(cipher)))
+        self._cipher = checked(cipher := cast("Cipher | None", key_as_secret(cipher)))
         self._lease = lease
         self._writer: Writer | None = None
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
-        self._heart = Heart(lease, self._prolong, self._enter, partial(self._write, self._bury))
+        self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
 
-    # --------------------------------------------------------------- lifetime
+    # -------------------------------------------------------------- lifecycle
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the file for an account, and take over what dead owners left; see `Ledger`."""
@@ -79,19 +79,21 @@ class SQLiteLedger:
                 make_private(self._path)
                 check_size(self._path)
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
-            writer = Writer(partial(connect, self._path), self._truncate, asyncio.get_running_loop(), self._seal)
+            writer = Writer(
+                partial(open_connection, self._path), self._truncate, asyncio.get_running_loop(), self._seal
+            )
             self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
             await writer.do(lambda connection: check_whole(self._path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
-            await self._heart.start()
+            await self._lease_keeper.start()
         except BaseException:
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
-        self._heart.stop()
+        self._lease_keeper.stop()
         writer, self._writer = self._writer, None
         # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
         try:
@@ -108,26 +110,26 @@ class SQLiteLedger:
             self._lock.release()
             self._open = False
 
-    def leased(self, since: float) -> bool:
+    def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
-        return self._heart.held(since)
+        return self._lease_keeper.lease_held_since(since)
 
     async def _prolong(self) -> bool:
         return bool(self._owner) and await self._write(self._renew)
 
     async def _enter(self) -> None:
         self._lock.acquire()
-        self._owner = await self._write(self._enrol)
+        self._owner = await self._write(self._register_owner)
 
     # ---------------------------------------------------------------- tickets
 
-    async def find(self, ticket_id: str) -> Record | None:
+    async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return what is known of a ticket; see `Ledger`."""
         # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
         row = await self._write(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
         return None if row is None else _rows.record_of(row, ticket_id, self._cipher)
 
-    async def intend(self, ticket: Ticket, intent: Intent) -> int:
+    async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
         claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
@@ -140,8 +142,8 @@ class SQLiteLedger:
                 raise _rows.not_claimed(connection.execute(_SQL["find"], claim).fetchone(), ticket_id, fields)
             (epoch,) = claimed
             if epoch > 1:
-                connection.execute(_SQL["doubt_others"], claim)
-            connection.execute(_SQL["intend"], {**attempt, "epoch": epoch})
+                connection.execute(_SQL["mark_others_suspect"], claim)
+            connection.execute(_SQL["claim_attempt"], {**attempt, "epoch": epoch})
             return int(epoch)
 
         return await self._write(work)
@@ -153,7 +155,7 @@ class SQLiteLedger:
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
         text = codec.encode_key(key)
-        secret = _rows.sealed(key.api_key, ticket_id, self._cipher)
+        secret = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
         values = {**STATES, "ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": text, "secret": secret}
 
@@ -209,29 +211,29 @@ class SQLiteLedger:
 
     # --------------------------------------------------------------- attempts
 
-    async def void(self, tag: str) -> None:
+    async def mark_void(self, tag: str) -> None:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
-        await self._move("void", tag)
+        await self._transition("mark_void", tag)
 
-    async def doubt(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
+    async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
-        await self._move("doubt", tag, effect=effect.value, reason=reason, key_id=key_id)
+        await self._transition("mark_suspect", tag, effect=effect.value, reason=reason, key_id=key_id)
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
         return [_rows.suspect_of(row) for row in await self._select("suspects")]
 
-    async def settle(self, tag: str, state: AttemptState) -> bool:
+    async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
-        return bool(await self._execute("settle", tag=tag, to=str(state)))
+        return bool(await self._execute("close_suspect", tag=tag, to=str(state)))
 
-    async def take_turn(self, seconds: float) -> bool:
+    async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
-        return bool(await self._execute("take_turn", owner=self._owner, seconds=seconds))
+        return bool(await self._execute("acquire_sweep_turn", owner=self._owner, seconds=seconds))
 
-    async def holds(self, key_id: str) -> bool:
+    async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
-        return bool(await self._select("holds", key_id=key_id))
+        return bool(await self._select("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:
         """Return the ages of the attempts of the last `seconds`; see `Ledger`."""
@@ -269,8 +271,8 @@ class SQLiteLedger:
         """Run a statement that writes; return how many rows it has changed."""
         return await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
 
-    async def _move(self, move: str, tag: str, **values: Any) -> None:
-        await self._execute(move, tag=tag, to=str(ATTEMPT_MOVES[move].to), **values)
+    async def _transition(self, move: str, tag: str, **values: Any) -> None:
+        await self._execute(move, tag=tag, to=str(ATTEMPT_TRANSITIONS[move].to), **values)
 
     # ------------------------------------------------------------- in the thread
 
@@ -304,26 +306,28 @@ class SQLiteLedger:
             for ticket, old, new in secrets_
         )
 
-    def _enrol(self, connection: sqlite3.Connection) -> int:
-        (owner,) = connection.execute(_SQL["enrol"], {"token": self._lock.token, "lease": self._lease}).fetchone()
+    def _register_owner(self, connection: sqlite3.Connection) -> int:
+        (owner,) = connection.execute(
+            _SQL["register_owner"], {"token": self._lock.token, "lease": self._lease}
+        ).fetchone()
         return int(owner)
 
     def _renew(self, connection: sqlite3.Connection) -> bool:
         renewed = connection.execute(_SQL["renew"], {"owner": self._owner, "lease": self._lease}).fetchone()
         return renewed is not None
 
-    def _bury(self, connection: sqlite3.Connection) -> None:
+    def _reclaim_owners(self, connection: sqlite3.Connection) -> None:
         """Take over what owners left that are dead, or whose lease is over."""
         for owner, token, leased in connection.execute(_SQL["owners"], {"owner": self._owner}).fetchall():
             if not leased or self._lock.is_dead(token):
                 self._retire(connection, owner)
                 self._lock.forget(token)
-        connection.execute(_SQL["doubt_ownerless"], STATES)
+        connection.execute(_SQL["mark_ownerless_suspect"], STATES)
 
     def _leave(self, connection: sqlite3.Connection) -> None:
         self._retire(connection, self._owner)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
         # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
-        for statement in ("doubt_all_of", "retire"):
+        for statement in ("mark_all_of_suspect", "retire"):
             connection.execute(_SQL[statement], {**STATES, "owner": owner})

@@ -52,7 +52,7 @@ CREATE TABLE attempts (
 );
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
 
--- name: enrol
+-- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO owners (token, lease_until)
 VALUES (:token, (julianday('now') - 2440587.5) * 86400.0 + :lease)
@@ -70,11 +70,11 @@ SELECT id, token, lease_until > (julianday('now') - 2440587.5) * 86400.0 FROM ow
 -- name: retire
 DELETE FROM owners WHERE id = :owner;
 
--- name: doubt_all_of
+-- name: mark_all_of_suspect
 -- What an owner that is gone had in the air is a suspect (rule 3).
 UPDATE attempts SET state = :suspect WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
--- name: doubt_ownerless
+-- name: mark_ownerless_suspect
 -- Noted by an owner that had been buried before: nobody else would ever doubt it (rule 3).
 UPDATE attempts SET state = :suspect
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
@@ -102,19 +102,19 @@ WHERE fields = :fields AND (
 )
 RETURNING epoch;
 
--- name: doubt_others
+-- name: mark_others_suspect
 -- What an owner that lost this ticket had in the air is a suspect (rule 3).
 UPDATE attempts SET state = :suspect
 WHERE state IN ('intent', 'suspect') AND state = :intent AND ticket = :ticket AND owner <> :owner;
 
--- name: intend
+-- name: claim_attempt
 INSERT INTO attempts (tag, ticket, owner, epoch, state, name, sent, sent_at)
 VALUES (:tag, :ticket, :owner, :epoch, :intent, :name, :sent, :sent_at);
 
--- name: void
+-- name: mark_void
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent;
 
--- name: doubt
+-- name: mark_suspect
 UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id)
 WHERE tag = :tag AND state IN ('intent', 'suspect');
 
@@ -171,10 +171,10 @@ SELECT ticket, key_id, issued_at FROM tickets WHERE state = 'issued' ORDER BY ti
 SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts
 WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
--- name: settle
+-- name: close_suspect
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
 
--- name: take_turn
+-- name: acquire_sweep_turn
 -- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
 -- set back since.
 INSERT INTO meta (name, value)
@@ -187,7 +187,7 @@ WHERE CAST(value AS INTEGER) = :owner
         WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > (julianday('now') - 2440587.5) * 86400.0
     );
 
--- name: holds
+-- name: owns_key
 SELECT 1 FROM tickets WHERE key_id = :key_id;
 
 -- name: recent
