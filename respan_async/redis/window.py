@@ -99,9 +99,8 @@ class _RedisLog:
                 try:
                     reply = await self._run(arguments)
                 except _BrokenError:
-                    reply = await self._run(
-                        arguments
-                    )  # a server closes what has been idle; what was done, is not again
+                    # A server closes what has been idle; what was done, is not again.
+                    reply = await self._run(arguments)
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
         except Exception as error:  # noqa: BLE001  redis-py raises more than its own, and so may a client of the user's
