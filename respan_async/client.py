@@ -29,10 +29,10 @@ from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import AutoSweep
 from respan_async._http.session import check_session
 from respan_async._http.transport import Transport
-from respan_async._pacing.local_window import Window
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
+from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, Suspect
 from respan_async.events import Event, EventDispatcher, Hook, SuspectEvent, logger
 from respan_async.keys import TemporaryKeys

@@ -23,12 +23,13 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from respan_async._pacing.limit_estimator import global_pause_for
-from respan_async._pacing.local_window import GRACE, LocalWindow
+from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.reserved_slots import ReservedSlots
+from respan_async._pacing.retry_after import at_least
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
 from respan_async._pacing.store_outage import StoreOutage
+from respan_async._pacing.window import GRACE, OnPause
 from respan_async.errors import ConfigurationError
 
 LEASE: Final = 10.0
@@ -36,6 +37,9 @@ _SILENCE: Final = LEASE / 3
 _TICK: Final = 1e-4
 _LEAST_LEAD: Final = 0.01
 """Seconds before its time by which a batch asks for a slot, at least: timers and busy loops are late by as much."""
+_COARSE: Final = 20.0
+"""Seconds of a period below which whole seconds are too coarse a measure to be taken at their word."""
+_LONGEST_PAUSE: Final = 120.0
 _AT_ONCE: Final = 100
 """Slots that are asked for with one word at most; only those that are free at once are granted together."""
 
@@ -75,7 +79,7 @@ class SharedWindow:
         self._closing: asyncio.Task[None] | None = None
         self._closed = self._attached = False
         self._wake: Callable[[], None] = lambda: None
-        self._tell: Callable[[str, float, bool], None] = lambda *_: None
+        self._on_pause: OnPause = lambda *_: None
 
     # ------------------------------------------------------------ as a window
 
@@ -94,13 +98,13 @@ class SharedWindow:
         """Whether `limit` comes from the server's refusals rather than from a setting."""
         return self._local is not None and self._local.learned
 
-    def attach(self, wake: Callable[[], None], tell: Callable[[str, float, bool], None]) -> None:
+    def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
         """Have somebody to wake when slots have come, and to tell when the log cannot be reached."""
         if self._attached:
             raise ConfigurationError("pace: this window belongs to another client; make one for each")
         self._attached = True
         self._wake = wake
-        self._tell = tell
+        self._on_pause = on_pause
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Hear how many calls could go if there were slots, and how much the lower classes have left."""
@@ -110,6 +114,28 @@ class SharedWindow:
     def used(self, now: float) -> int:
         """Return how many slots are taken, of all processes, by what the log said last."""
         return self._used if self._local is None else self._local.used(now)
+
+    def others(self, now: float) -> int:
+        """Return how many slots are believed to be taken by others, as far as this process knows by itself."""
+        return 0 if self._local is None else self._local.others(now)
+
+    def free(self, now: float) -> int:
+        """Return how many slots are left, by what the log said last."""
+        return self._given.limit - self._used if self._local is None else self._local.free(now)
+
+    def spread_interval(self, now: float) -> float:
+        """Return the seconds between two requests that are spread evenly."""
+        return self._given.interval if self._local is None else self._local.spread_interval(now)
+
+    def room(self, now: float, in_air: int) -> float:
+        """Return how many more requests may be in the air, apart from slots."""
+        return math.inf if self._local is None else self._local.room(now, in_air)
+
+    def paused_until(self, now: float) -> float | None:
+        """Return until when everything is held back by a refusal, if it is."""
+        if self._local is not None:
+            return self._local.paused_until(now)
+        return self._paused_until if self._paused_until > now else None
 
     def delay(self, now: float, ahead: int = 0) -> float:
         """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
@@ -126,9 +152,9 @@ class SharedWindow:
             least = max(least, self._soonest_at + ahead // self._given.limit * self._given.per)
         return max(least - now, _TICK)
 
-    def wakes_at(self) -> float | None:
+    def wakes_at(self, now: float) -> float | None:
         """Return when the next slot comes by itself, or None if only an answer can bring one."""
-        return self._reserved.begins() if self._local is None else self._local.wakes_at()
+        return self._reserved.begins() if self._local is None else self._local.wakes_at(now)
 
     def preload(self, now: float, ages: Iterable[float]) -> None:
         """Do nothing: the log remembers by itself."""
@@ -148,14 +174,14 @@ class SharedWindow:
         if self._local is not None:
             self._local.unused(now)
 
-    def answered(self, now: float, sendings: int) -> None:
+    def answered(self, now: float, sent_at: float, sendings: int) -> None:
         """Note that the server let the request in, or its `sendings` repetitions."""
         self._unsaid = 0
         self._reserved.mark_answered(now)
         for _ in range(sendings - 1):
             self._reserved.mark_repeated(now)
         if self._local is not None:
-            self._local.answered(now, sendings)
+            self._local.answered(now, sent_at, sendings)
 
     def lost(self, now: float) -> None:
         """Note that the request left, and no answer came."""
@@ -170,27 +196,30 @@ class SharedWindow:
         if self._local is not None:
             self._local.resent(now, times)
 
-    def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
+    def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
         """Note that the server turned the request away, and let everybody know."""
         self._reserved.mark_unused(now)
         if self._local is not None:
-            return self._local.refused(now, sent_at, retry_after)
-        pause = self.global_pause(retry_after)
-        if pause is None:
-            pause = min(self._given.interval * 2.0 ** min(self._unsaid, 30), self._given.per)
-            self._unsaid += 1
+            self._local.refused(now, sent_at, retry_after)
+            return
+        pause = self._pause_for(retry_after or None)
+        if self._paused_until <= now:
+            self._on_pause("refused", pause, False)
         self._paused_until = max(self._paused_until, now + pause)
         self._reserved.pause(now + pause)
         self._reserved.give_back(now)
-        return False
 
-    def global_pause(self, retry_after: float | None) -> float | None:
-        """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
-        return global_pause_for(self.limit, retry_after)
+    def _pause_for(self, retry_after: float | None) -> float:
+        """Return how long a refusal holds everybody back.
 
-    def is_frozen(self, now: float) -> bool:
-        """Whether nothing may be sent until what is in the air has come back."""
-        return self._local is not None and self._local.is_frozen(now)
+        A whole second means up to one second less. Where that matters to a period as short as this, a probe tells
+        sooner.
+        """
+        if retry_after is None:
+            self._unsaid += 1
+            return min(self._given.interval * 2.0 ** min(self._unsaid - 1, 30), self._given.per)
+        least = at_least(retry_after) if self._given.per < _COARSE else retry_after
+        return min(max(least, self._given.interval), _LONGEST_PAUSE)
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""
@@ -350,7 +379,7 @@ class SharedWindow:
                 self._given.per,
                 self._outage.fallback or "nothing",
             )
-            self._tell("unreachable", self._given.per, False)
+            self._on_pause("unreachable", self._given.per, False)
 
     def _fall_back(self, now: float) -> None:
         """Go on with this process's share (rule 4)."""

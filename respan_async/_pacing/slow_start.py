@@ -1,6 +1,10 @@
 """A pause after trouble, and the careful return from it."""
 
 import math
+from typing import Final
+
+_WIDE: Final = 1024.0
+"""So many requests at once are as many as there are."""
 
 
 class SlowStart:
@@ -37,18 +41,12 @@ class SlowStart:
         self.width = 1.0
         return seconds
 
-    def succeeded(self, sent_at: float, enough: int) -> None:
-        """Note a success. At `enough` requests at once nothing is held back any more.
-
-        One that was sent before the pause began says nothing about the time after.
-        """
+    def succeeded(self, sent_at: float) -> None:
+        """Note a success. One that was sent before the pause began says nothing about the time after."""
         if sent_at < self._closed_at:
             return
         self._failures = 0
-        if self.width < enough:
-            self.width += 1.0
-        else:
-            self.width = math.inf
+        self.width = self.width + 1.0 if self.width < _WIDE else math.inf
 
     def admits(self, now: float, in_air: int) -> bool:
         """Whether one more request may go now."""

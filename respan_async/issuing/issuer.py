@@ -13,8 +13,8 @@ from respan_async._calls import sweep
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import AutoSweep, SweepReport
-from respan_async._pacing.local_window import GRACE
 from respan_async._pacing.slots import Priority
+from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
 from respan_async.errors import ClientStateError, ConfigurationError, Suspect
