@@ -113,9 +113,8 @@ class LimitEstimator:
         unsaid, self._unsaid = self._unsaid, None
         over_at = max(min(now, unsaid.latest), unsaid.refused_at)
         sample = _Sample(unsaid.count, _round_between(unsaid.refused_at - unsaid.oldest, over_at - unsaid.oldest))
-        return self._weigh(
-            now, sample, self._log.admitted_within(now, DOCUMENTED_LIMIT.per) > DOCUMENTED_LIMIT.limit + 1
-        )
+        lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per) - 1  # this one belongs to the next period
+        return self._weigh(now, sample, lets_in > DOCUMENTED_LIMIT.limit)
 
     def let_in_singly(self, now: float) -> RateLimit:
         """Return the limit that the last second suggests, where requests are refused though they come one by one."""

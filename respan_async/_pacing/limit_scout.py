@@ -37,13 +37,10 @@ class LimitScout:
         self._patience = Patience()
         self._patience.restart(now)
 
-    def extra(self, now: float, limit: RateLimit) -> int:
+    def allowance(self, now: float, limit: RateLimit) -> int:
         """Return how many requests may go beyond the limit."""
-        if (
-            not self._extra
-            and self._used_up_at >= self._patience.clean_since
-            and self._patience.is_over(now, limit.per)
-        ):
+        used_up = self._used_up_at >= self._patience.clean_since
+        if not self._extra and used_up and self._patience.is_over(now, limit.per):
             self._step = min(2 * self._step, limit.limit) or max(1, limit.limit // _FIRST_STEP)
             self._extra = self._step
         return self._extra

@@ -106,7 +106,7 @@ class LocalWindow:
     def spread_interval(self, now: float) -> float:
         """Return the seconds between two requests that are spread evenly."""
         assert self._limit is not None
-        return self._limit.per / max(self._limit.limit + self._extra(now) - self._others.share, 1)
+        return self._limit.per / max(self._limit.limit + self._allowance(now) - self._others.share, 1)
 
     def room(self, now: float, in_air: int) -> float:
         """Return how many more requests may be in the air, apart from slots; less than one means none."""
@@ -125,7 +125,7 @@ class LocalWindow:
         pause = max(self._slow_start.closed_until - now, 0.0)
         if limit is None:
             return pause
-        capacity = limit.limit + self._extra(now)
+        capacity = limit.limit + self._allowance(now)
         missing = self._log.used(now, limit.per) + self._others.used(now) + ahead - capacity
         if missing < 0:
             return pause
@@ -203,8 +203,8 @@ class LocalWindow:
     def _interval(self) -> float:
         return self._limit.interval if self._limit else 0.0
 
-    def _extra(self, now: float) -> int:
-        return 0 if self._given or self._limit is None else self._scout.extra(now, self._limit)
+    def _allowance(self, now: float) -> int:
+        return 0 if self._given or self._limit is None else self._scout.allowance(now, self._limit)
 
     def _keep_up(self, now: float) -> None:
         """Do what time and answers have made due."""
