@@ -69,58 +69,47 @@ class LocalWindow:
 
     @property
     def limit(self) -> RateLimit | None:
-        """What is allowed now, or None while nothing is known."""
         return self._limit
 
     @property
     def learned(self) -> bool:
-        """Whether `limit` comes from the server rather than from a setting."""
         return self._limit is not None and not self._given
 
     @property
     def shared(self) -> bool:
-        """Whether slots must be asked for, which these need not."""
         return False
 
     def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
-        """Have a function to tell of a pause. Slots come by answers and by time alone."""
         self._on_pause = on_pause
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Do nothing: slots are there without being asked for."""
 
     def used(self, now: float) -> int:
-        """Return how many slots are taken by us."""
         limit = self._limit
         return self._log.used(now, limit.per) if limit else self._log.in_air
 
     def others(self, now: float) -> int:
-        """Return how many slots are believed to be taken by others."""
         return self._others.used(now)
 
     def free(self, now: float) -> int:
-        """Return how many slots are left."""
         assert self._limit is not None
         return self._limit.limit - self._log.used(now, self._limit.per) - self._others.used(now)
 
     def spread_interval(self, now: float) -> float:
-        """Return the seconds between two requests that are spread evenly."""
         assert self._limit is not None
         return self._limit.per / max(self._limit.limit + self._allowance(now) - self._others.share, 1)
 
     def room(self, now: float, in_air: int) -> float:
-        """Return how many more requests may be in the air, apart from slots; less than one means none."""
         self._keep_up(now)
         if self._review.is_open or now < self._slow_start.closed_until:
             return 0.0
         return min(self._slow_start.width - in_air, self._burst.room(now, in_air, self._interval))
 
     def paused_until(self, now: float) -> float | None:
-        """Return until when everything is held back by a refusal, if it is."""
         return self._paused_until if self._paused_until > now else None
 
     def delay(self, now: float, ahead: int = 0) -> float:
-        """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
         limit = self._limit
         pause = max(self._slow_start.closed_until - now, 0.0)
         if limit is None:
@@ -136,7 +125,6 @@ class LocalWindow:
         return max(wait + rounds * limit.per, pause)
 
     def wakes_at(self, now: float) -> float | None:
-        """Return when time alone may change what is free, or None if only an answer can."""
         times = [self._slow_start.closed_until, self._review.ends_at]
         times.append(self._burst.opens_at(now, self._log.in_air, self._interval))
         if self._limit is not None:
@@ -148,22 +136,18 @@ class LocalWindow:
     # ----------------------------------------------------------------- noting
 
     def preload(self, now: float, ages: Iterable[float]) -> None:
-        """Count requests that were let in some seconds ago, before this window was there; the oldest first."""
         self._log.preload(now - age for age in ages)
 
     def take(self, now: float) -> None:
-        """Take a free slot."""
         self._log.in_air += 1
         if self._limit is not None and not self._given:
             self._scout.taken(now, self._log.used(now, self._limit.per), self._limit)
 
     def unused(self, now: float) -> None:
-        """Give back a slot of which the server knows nothing."""
         self._log.in_air -= 1
         self._keep_up(now)
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
-        """Note that the server let the request in, or its `sendings` repetitions."""
         self._log.in_air -= 1
         self._log.answered(now, sendings)
         self._burst.answered(now, self._interval)
@@ -177,18 +161,15 @@ class LocalWindow:
         self._keep_up(now)
 
     def lost(self, now: float) -> None:
-        """Note that the request left, and no answer came."""
         self._log.in_air -= 1
         self._log.lost(now)
         self._keep_up(now)
 
     def resent(self, now: float, times: int) -> None:
-        """Note that a request whose end is no answer left so many times before, and none came then either."""
         for _ in range(times):
             self._log.lost(now)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
-        """Note that the server turned the request away, and asked to wait so many seconds if it did."""
         self._log.in_air -= 1
         if self._review.refused(now, sent_at, retry_after or None):
             self._burst.begin_refusal(now, self._log.in_air, self._interval)
