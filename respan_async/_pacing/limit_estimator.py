@@ -21,6 +21,7 @@ from typing import Final
 
 import attrs
 
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async._pacing.retry_after import at_least, is_whole
 from respan_async._pacing.sliding_log import SlidingLog
@@ -75,6 +76,7 @@ class LimitEstimator:
         self._log = log
         self._samples: list[_Sample] = []
         self._first_sample_at = 0.0
+        self._longest_reset = 0.0
         self._unsaid: _Unsaid | None = None
 
     @property
@@ -120,6 +122,15 @@ class LimitEstimator:
         """Return the limit that the last second suggests, where requests are refused though they come one by one."""
         return RateLimit(max(self._log.admitted_within(now, 1.0), 1), per=1.0)
 
+    def told(self, hint: RateHint) -> RateLimit | None:
+        """Return the limit that an answer states, if it does; a period it leaves out is at least its longest reset."""
+        if hint.limit is None:
+            return None
+        per = hint.per
+        if per is None and hint.reset is not None:
+            per = self._longest_reset = max(self._longest_reset, _round_up(hint.reset))
+        return None if per is None else RateLimit(hint.limit, per=per)
+
     def forget(self) -> None:
         """Learn everything anew."""
         self._samples.clear()
@@ -149,6 +160,11 @@ def _round_period(age: float, retry_after: float) -> float:
     slack = (_SLACK - 1) * exact + 0.01
     low = max(age + at_least(retry_after) - slack, 1.0 if is_whole(retry_after) else 0.0)
     return next((float(value) for value in reversed(_ROUND) if low <= value <= exact + slack), exact)
+
+
+def _round_up(seconds: float) -> float:
+    """Return the shortest round period that is no shorter, but for a hair."""
+    return next((float(value) for value in _ROUND if value >= 0.99 * seconds), seconds)
 
 
 def _round_between(low: float, high: float) -> float:

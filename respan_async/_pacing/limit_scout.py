@@ -37,6 +37,11 @@ class LimitScout:
         self._patience = Patience()
         self._patience.restart(now)
 
+    def rest(self) -> None:
+        """Try nothing: the server states its limit."""
+        self._patience = Patience(math.inf)
+        self._patience.restart(0.0)
+
     def allowance(self, now: float, limit: RateLimit) -> int:
         """Return how many requests may go beyond the limit."""
         used_up = self._used_up_at >= self._patience.clean_since

@@ -10,7 +10,10 @@ fewer than the limit, which was given or learned (`limit_estimator.py`, `limit_s
 3. One that is over within the time that two requests are apart is chance, a burst, or a full window in which others
    come and go. It matters when such refusals are frequent, or when a smaller share for others was being tried.
 4. Any other refusal shows what others hold.
-5. After a pause one request goes first, and more as they are let in (`slow_start.py`).
+5. One that is met while none of our own requests count is an outage or an exhausted quota. It teaches nothing.
+6. After a pause one request goes first, and more as they are let in (`slow_start.py`).
+7. What answers state of the limit in their headers is a hypothesis: it replaces learning, never changes a limit that
+   was given, and tells what others hold until the count begins anew.
 """
 
 import math
@@ -23,6 +26,7 @@ from respan_async._pacing.burst_cap import BurstCap
 from respan_async._pacing.limit_estimator import LimitEstimator
 from respan_async._pacing.limit_scout import LimitScout
 from respan_async._pacing.others import Others
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.refusal_review import Observation, RefusalReview, Verdict
 from respan_async._pacing.retry_after import at_least
@@ -175,6 +179,17 @@ class LocalWindow:
             self._burst.begin_refusal(now, self._log.in_air, self._interval)
         self._keep_up(now)
 
+    def told(self, now: float, hint: RateHint) -> None:
+        if not self._given:
+            limit = self._estimator.told(hint)
+            if limit is not None and limit != self._limit:
+                self._adopt(now, limit)
+                self._scout.rest()
+        limit = self._limit
+        if limit is not None and hint.remaining is not None and hint.reset is not None:
+            unseen = limit.limit - self._log.used(now, limit.per) - hint.remaining
+            self._others.told(max(unseen, 0), now + min(hint.reset, limit.per))
+
     async def aclose(self) -> None:
         """Do nothing: nothing is open."""
 
@@ -253,8 +268,11 @@ class LocalWindow:
                 self._adopt(now, self._estimator.refused(now, retry_after))
             self._pause(now, retry_after)
             return
-        recent, self._believed_at = now - self._believed_at < 2 * limit.per, now
         ours = self._log.used(now, limit.per)
+        if not ours:
+            self._pause(now, retry_after)
+            return
+        recent, self._believed_at = now - self._believed_at < 2 * limit.per, now
         if self._is_soon_over(limit, retry_after):
             if ours < limit.limit and self._others.is_trying(now, limit.per):
                 self._others.found(now, ours, limit.limit, limit.per, retry_after)

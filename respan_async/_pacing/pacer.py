@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from respan_async._pacing.circuit_breaker import CircuitBreaker
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
 from respan_async._pacing.waiting_line import Waiter, WaitingLine
@@ -147,6 +148,7 @@ class Pacer:
         operation: object = None,
         retry_after: float | None = None,
         sendings: int = 1,
+        hint: RateHint | None = None,
     ) -> None:
         """Say how a granted slot ended.
 
@@ -157,6 +159,7 @@ class Pacer:
             operation: What was asked of the server.
             retry_after: Seconds that the server asked to wait.
             sendings: How often the request went out, where the transport repeated it.
+            hint: What the answer states of the limit.
         """
         now = asyncio.get_running_loop().time()
         window = self.window
@@ -187,6 +190,8 @@ class Pacer:
                 self._note_failure(now, slot)
             case _:  # UNUSED
                 window.unused(now)
+        if hint is not None and outcome is not SlotOutcome.REFUSED:
+            window.told(now, hint)
         self._dispatch()
 
     def let_in_since(self, time: float, operation: object) -> bool:

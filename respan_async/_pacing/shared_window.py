@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.reserved_slots import ReservedSlots
 from respan_async._pacing.retry_after import at_least
@@ -208,6 +209,11 @@ class SharedWindow:
         self._paused_until = max(self._paused_until, now + pause)
         self._reserved.pause(now + pause)
         self._reserved.give_back(now)
+
+    def told(self, now: float, hint: RateHint) -> None:
+        """Take what an answer states of the limit as a hypothesis, where this process keeps a count of its own."""
+        if self._local is not None:
+            self._local.told(now, hint)
 
     def _pause_for(self, retry_after: float | None) -> float:
         """Return how long a refusal holds everybody back.

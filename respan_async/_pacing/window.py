@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, runtime_checkable
 
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 
 GRACE: Final = 2.0
@@ -97,6 +98,10 @@ class Window(Protocol):
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
         """Note that the server turned the request away, and asked to wait so many seconds if it did."""
+        ...
+
+    def told(self, now: float, hint: RateHint) -> None:
+        """Take what an answer states of the limit as a hypothesis."""
         ...
 
     async def aclose(self) -> None:
