@@ -12,21 +12,33 @@ Rules:
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from respan_async._calls.lifecycle import Lifecycle, being_cancelled
-from respan_async._pacing.pacer import Pacer
+from respan_async._calls.context import ClientContext
+from respan_async._calls.lifecycle import Stage, being_cancelled
+from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import (
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    InvalidRequestError,
     PermissionDeniedError,
     RespanError,
 )
 from respan_async.models import CreatedKey
-from respan_async.outcomes import Failed, Issued, Progress, Work
+from respan_async.outcomes import Failed, Issued, Progress
 
 Item = TypeVar("Item")
 
@@ -49,20 +61,25 @@ class Batch(Generic[Item]):
     def __init__(
         self,
         items: Iterable[Item] | AsyncIterable[Item],
-        start: Callable[[Item], Work],
+        start: Callable[[Item], Job[CreatedKey]],
         discard: Callable[[CreatedKey], None],
+        context: ClientContext,
         *,
-        pacer: Pacer,
-        lifecycle: Lifecycle,
-        max_in_flight: int,
+        max_in_flight: int | None,
         ordered: bool,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
+            raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
+        if max_in_flight is None:
+            max_in_flight = context.pacer.max_in_flight
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         self._items = items
         self._start = start
         self._discard = discard
-        self._pacer = pacer
-        self._lifecycle = lifecycle
+        self._pacer = context.pacer
+        self._lifecycle = context.lifecycle
         self._max_in_flight = max_in_flight
         self._ordered = ordered
         self._prepare = prepare
@@ -71,7 +88,7 @@ class Batch(Generic[Item]):
         self._source: AsyncIterator[Item]
         self._pulling = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
-        self._working: dict[int, Work] = {}
+        self._working: dict[int, Job[CreatedKey]] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
         self._early: dict[int, Issued[Item] | Failed[Item]] = {}
         # No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
@@ -109,7 +126,7 @@ class Batch(Generic[Item]):
         self._refused_before = self._pacer.refused
         self._pending_work = self._pacer.announce()
         self._announce()
-        self._lifecycle.closers.add(self._client_closed)
+        self._lifecycle.register(Stage.STOP, self._client_closed)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
@@ -242,20 +259,25 @@ class Batch(Generic[Item]):
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
         try:
-            work = self._working[index] = self._start(item)
+            job = self._working[index] = self._start(item)
         except RespanError as error:
             return self._failure(item, index, error)
         try:
-            key = await work.run()
+            key = await self._key_of(job)
         except RespanError as error:
             return self._failure(item, index, error)
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
-            return Failed(item, index, work.abandoned_error())
+            return Failed(item, index, job.abandoned_error())
         finally:
             self._working.pop(index, None)
-        return Issued(item, index, key, work.replayed)
+        return Issued(item, index, key, job.replayed)
+
+    async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
+        if job.deadline is None:
+            return await job.run()  # the worker is a task of its own already
+        return await run_shielded(job, self._lifecycle, self._discard)
 
     def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
@@ -311,8 +333,8 @@ class Batch(Generic[Item]):
         """Take nothing more, and give up what has not been sent."""
         self._halted = True
         self._end_input()
-        for work in list(self._working.values()):
-            work.abandon()
+        for job in list(self._working.values()):
+            job.abandon()
         if self._puller is not None and (self._left or not self._awaited):
             # An awaited batch has an outcome for every item, so it goes on taking them.
             self._puller.cancel()
@@ -355,7 +377,7 @@ class Batch(Generic[Item]):
         """Note that no worker is left, and nothing more will come."""
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
-        self._lifecycle.closers.discard(self._client_closed)
+        self._lifecycle.unregister(Stage.STOP, self._client_closed)
         # In order, a gap is left by an item that never had an outcome; what came after it still counts.
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 

@@ -1,18 +1,20 @@
 """The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self, cast
 
 import aiohttp
 import attrs
 
+from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.context import ClientContext
-from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -66,7 +68,7 @@ class Pace:
     outage: bool
 
 
-class AsyncRespan:
+class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:
@@ -113,8 +115,8 @@ class AsyncRespan:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
         window = checked_window(pace)
-        self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
-        self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        options = options_of(timeout=timeout, deadline=deadline, retry=retry)
+        origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
@@ -123,20 +125,27 @@ class AsyncRespan:
             (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
         )
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
-        self._context = ClientContext(
-            transport=Transport(self._base_url, session),
+        context = ClientContext(
+            transport=Transport(origin, session),
             pacer=pacer,
             dispatcher=dispatcher,
             token=source,
             suspects=suspects,
+            attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
             lifecycle=lifecycle,
-            tag_names=tag_names,
+            base_url=origin,
         )
-        pacer.on_pause = self._context.paused
-        self.temporary_keys = TemporaryKeys(self._context, self._options)
-        lowest = TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-        self._auto_sweep = AutoSweep(lowest.sweep, suspects.pending, lifecycle)
+        pacer.on_pause = context.paused
+        self._service = Service(context, options)
+        self.temporary_keys = TemporaryKeys(self._service)
+        self._auto_sweep = AutoSweep(self.temporary_keys.sweep, suspects, lifecycle)
+        # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
+        lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
+        lifecycle.register(Stage.CUT, pacer.close)
+        lifecycle.register(Stage.RESOURCES, window.aclose)
+        lifecycle.register(Stage.RESOURCES, context.transport.aclose)
+        lifecycle.register(Stage.RESOURCES, self._last_word)
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, SuspectEvent):
@@ -166,8 +175,8 @@ class AsyncRespan:
         extra_headers = cast("Maybe[Mapping[str, str]]", headers_as_secrets(extra_headers))
         view = object.__new__(AsyncRespan)
         view.__dict__.update(self.__dict__)
-        old = self._options
-        view._options = options_of(
+        old = self._service.options
+        options = options_of(
             timeout=old.timeout if timeout is UNSET else timeout,
             deadline=old.deadline if deadline is UNSET else deadline,
             retry=old.retry if retry is UNSET else retry,
@@ -175,13 +184,14 @@ class AsyncRespan:
             extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
-        view.temporary_keys = TemporaryKeys(self._context, view._options)
+        view._service = Service(self._service.context, options)
+        view.temporary_keys = TemporaryKeys(view._service)
         return view
 
     @property
     def pace(self) -> Pace:
         """How the requests go at this moment; only to be asked on the event loop."""
-        pacer = self._context.pacer
+        pacer = self._service.context.pacer
         now = asyncio.get_running_loop().time()
         paused = pacer.paused_until(now)
         return Pace(
@@ -198,7 +208,7 @@ class AsyncRespan:
     @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
-        return tuple(self._context.suspects)
+        return tuple(self._service.context.suspects)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
@@ -208,34 +218,15 @@ class AsyncRespan:
         Args:
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
         """
-        if self._is_view:
-            return
-        if not self._context.lifecycle.close():
-            # Somebody else is closing it. What that one waits for must not wait for that one.
-            if not self._context.lifecycle.within:
-                await self._context.lifecycle.closed.wait()
-            return
-        context, lifecycle = self._context, self._context.lifecycle
-        end = asyncio.get_running_loop().time() + grace
-        # The lowest class stays open: it is where keys that nobody holds are revoked.
-        context.pacer.close(below=Priority.SWEEP)
-        # Each of these comes to its turn, also when one before it is cancelled.
-        async with contextlib.AsyncExitStack() as last:
-            last.callback(self._last_word)
-            last.callback(lifecycle.closed.set)
-            last.push_async_callback(context.transport.aclose)
-            last.push_async_callback(context.pacer.window.aclose)
-            last.push_async_callback(lifecycle.finish_others)
-            last.push_async_callback(lifecycle.cut)
-            last.callback(context.pacer.close)
-            await lifecycle.finish(max(end - asyncio.get_running_loop().time(), 0.0))
+        if not self._is_view:
+            await self._service.context.lifecycle.aclose(grace)
 
     def _last_word(self) -> None:
         if self.suspects:
             logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 
     async def __aenter__(self) -> Self:
-        self._context.lifecycle.check()
+        self._service.context.lifecycle.check()
         return self
 
     async def __aexit__(
@@ -244,10 +235,11 @@ class AsyncRespan:
         await self.aclose()
 
     def __repr__(self) -> str:
-        if "_context" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
+        if "_service" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
             return "<AsyncRespan not made>"
-        state = "closed" if self._context.lifecycle.closing else "open"
-        return f"<AsyncRespan {self._base_url} {state}, {self._context.pacer.in_air} in flight>"
+        context = self._service.context
+        state = "closed" if context.lifecycle.closing else "open"
+        return f"<AsyncRespan {context.base_url} {state}, {context.pacer.in_air} in flight>"
 
 
 def _now() -> datetime:

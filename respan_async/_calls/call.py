@@ -8,12 +8,12 @@ secret.
 """
 
 import asyncio
-from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar, cast
 
+from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import AttemptLog, Operation, PreparedRequest
 from respan_async._http import protocol
 from respan_async._http.transport import TrackedBody
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
@@ -25,7 +25,7 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
-from respan_async.models import CreatedKey
+from respan_async.models import CreatedKey, CreateKeyRequest
 from respan_async.retry import AttemptCounts, retry_after_of
 from respan_async.secret import Secret, as_secret, usable_token
 
@@ -37,11 +37,10 @@ class Call(Generic[T]):
 
     Args:
         context: What all calls share.
-        operation: The kind of call.
-        subject: What it is about, for the operation's `prepare`.
+        subject: The request to make; or what a key should be, for which each attempt is written afresh.
         options: How.
         priority: The class in which it waits, unless the options name another.
-        attempt_log: Where its attempts are noted; None for the client's memory of suspects.
+        attempt_log: Where its attempts are noted; None for the client's own log.
     """
 
     __slots__ = (
@@ -61,27 +60,24 @@ class Call(Generic[T]):
         "_tracked_body",
     )
 
-    @property
-    def replayed(self) -> bool:
-        """As an item of a batch: whether the key was made earlier, which it never was."""
-        return False
+    replayed: Final = False
+    """As a job: whether the result was there already, which it never was."""
 
     def __init__(
         self,
         context: ClientContext,
-        operation: Operation[T],
-        subject: Any,
+        subject: protocol.Request[T] | CreateKeyRequest,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         attempt_log: AttemptLog | None = None,
     ) -> None:
         self._context = context
-        self._operation = operation
+        self._operation = protocol.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
-        self._attempt_log = attempt_log
-        self._stats = CallStats(context, operation.name, attempt_log)
+        self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
+        self._stats = CallStats(context, self._operation.name, self._attempt_log)
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -89,6 +85,11 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds for the whole call, or None."""
+        return self._options.deadline
 
     def begin(self) -> None:
         """Let the time of the whole call begin, if it has not."""
@@ -168,15 +169,12 @@ class Call(Generic[T]):
         sendings = 1
         try:
             token = await self._token()
-            sent_at = context.clock()
-            prepared = self._operation.prepare(self._subject, sent_at)
+            prepared = self._prepare()
             request = prepared.request
-            permits = None
-            if attempt_log is not None:
-                await self._claim_attempt(attempt_log, prepared, sent_at)
-                permits = attempt_log.permits
+            await self._claim_attempt(prepared)
             departed = asyncio.get_running_loop().time() if context.dispatcher.listening else 0.0
-            tracked_body = self._tracked_body = TrackedBody(request.body, permits) if request.body is not None else None
+            tracked_body = TrackedBody(request.body, attempt_log.permits) if request.body is not None else None
+            self._tracked_body = tracked_body
             self._in_air = True
             self._stats.requests += 1
             try:
@@ -184,7 +182,7 @@ class Call(Generic[T]):
                     request, tracked_body, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
-                outcome = self._cut_off(cut, prepared, sent_at, tracked_body)
+                outcome = self._cut_off(cut, prepared, tracked_body)
                 self._stats.emit_attempt(request, None, cut, slot, departed)
                 raise
             finally:
@@ -192,42 +190,40 @@ class Call(Generic[T]):
             if result.resends:
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
-            answer = self._read(request, result, token)
+            answer = protocol.parse(request, result, token, context.clock())
             outcome = _outcome_of(result)
             if isinstance(answer, RespanError):
-                self._note_failure(answer, outcome, prepared, sent_at, result)
+                self._note_failure(answer, outcome, prepared, result)
         finally:
             retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
             context.pacer.release(slot, outcome, caller=self, retry_after=retry_after, sendings=sendings)
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
-        return answer  # type: ignore[return-value]  # an operation without a model is an Operation[None]
+        return answer
 
-    def _read(
-        self, request: protocol.Request, result: protocol.Response | protocol.TransportFailure, token: Secret
-    ) -> T | RespanError | None:
-        if not protocol.is_success(result):
-            return protocol.failure(request, result, token, self._context.clock())
-        return None if self._operation.model is None else protocol.read(request, result, self._operation.model, token)
+    def _prepare(self) -> PreparedRequest[T]:
+        now = self._context.clock()
+        if isinstance(self._subject, CreateKeyRequest):
+            prepared = prepare_create(self._subject, now, tag_name=self._attempt_log.tag_names)
+            return cast("PreparedRequest[T]", prepared)  # such a call is a Call[CreatedKey]
+        return PreparedRequest(request=self._subject, sent_at=now)
 
     def _cut_off(
-        self, cut: BaseException, prepared: PreparedRequest, sent_at: datetime, tracked_body: TrackedBody | None
+        self, cut: BaseException, prepared: PreparedRequest[T], tracked_body: TrackedBody | None
     ) -> SlotOutcome:
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Without proof that nothing left, something may have. What the transport raises, it raises before that.
         if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
-            self._stats.mark_suspect(prepared, sent_at, self._unconfirmed_effect, "the request was cut off")
+            self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST
-        if self._attempt_log is not None:
-            self._attempt_log.mark_void(prepared)
+        self._attempt_log.mark_void(prepared)
         return SlotOutcome.UNUSED
 
     def _note_failure(
         self,
         error: RespanError,
         outcome: SlotOutcome,
-        prepared: PreparedRequest,
-        sent_at: datetime,
+        prepared: PreparedRequest[T],
         result: protocol.Response | protocol.TransportFailure,
     ) -> None:
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
@@ -243,18 +239,18 @@ class Call(Generic[T]):
             counts.counted += 1
         if error.effect is not Effect.NONE:
             key_id = protocol.answered_id(result) if isinstance(result, protocol.Response) else None
-            self._stats.mark_suspect(prepared, sent_at, error.effect, _reason(error), key_id)
-        elif self._attempt_log is not None:
+            self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
+        else:
             self._attempt_log.mark_void(prepared)
 
-    async def _claim_attempt(self, attempt_log: AttemptLog, prepared: PreparedRequest, sent_at: datetime) -> None:
+    async def _claim_attempt(self, prepared: PreparedRequest[T]) -> None:
         try:
-            await attempt_log.claim_attempt(prepared, sent_at)
+            await self._attempt_log.claim_attempt(prepared)
         except RespanError:
             self._final = True  # nothing that trying again now would mend
             raise
         except BaseException:
-            attempt_log.mark_void(prepared)
+            self._attempt_log.mark_void(prepared)
             raise
 
     async def _token(self) -> Secret:
@@ -270,16 +266,14 @@ class Call(Generic[T]):
     # --------------------------------------------------------------- retrying
 
     @property
-    def _creates(self) -> bool:
-        return self._operation.name == "create"
-
-    @property
     def _unconfirmed_effect(self) -> Effect:
         """What an attempt may have done of which only the leaving is known."""
         return Effect.UNKNOWN if self._operation.changes else Effect.NONE
 
     def _wants(self, error: RespanError) -> bool:
-        return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)
+        return not (self._abandoned or self._final) and self._options.retry.wants(
+            error, creates=self._operation.creates
+        )
 
     async def _retry(self, first: RespanError, counts: AttemptCounts) -> T | RespanError:
         """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
@@ -294,7 +288,7 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            counts, creates=self._creates, sleep=self._sleep, before_sleep=self._stats.emit_retry
+            counts, creates=self._operation.creates, sleep=self._sleep, before_sleep=self._stats.emit_retry
         )
         try:
             return await retrying(attempt)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import attrs
 
+from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._http.transport import Timeout, Transport
@@ -44,9 +45,10 @@ class ClientContext:
         dispatcher: Tells the hooks.
         token: Gives the bearer token for each request.
         suspects: Where suspects are remembered.
+        attempt_log: Where attempts are noted, unless a call has a log of its own.
         clock: The wall clock, aware.
         lifecycle: Where and until when the client may be used.
-        tag_names: Every name that is sent carries a fresh random tag.
+        base_url: Scheme, host and port.
     """
 
     transport: Transport
@@ -54,9 +56,10 @@ class ClientContext:
     dispatcher: EventDispatcher
     token: Secret | TokenSource
     suspects: InMemorySuspectStore
+    attempt_log: AttemptLog
     clock: Callable[[], datetime]
     lifecycle: Lifecycle
-    tag_names: bool
+    base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
         """Tell that requests are held back."""

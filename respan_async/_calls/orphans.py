@@ -8,7 +8,6 @@ import attrs
 
 from respan_async._calls.call import Call
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import DELETE
 from respan_async._http import protocol
 from respan_async._pacing.slots import Priority
 from respan_async.errors import Effect, NotFoundError, Suspect
@@ -32,7 +31,7 @@ def revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
 
 async def _revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
     with contextlib.suppress(NotFoundError):
-        await Call(context, DELETE, protocol.delete(key.id), options).run()
+        await Call(context, protocol.delete(key.id), options).run()
 
 
 def _tell(context: ClientContext, key: CreatedKey, revoking: asyncio.Task[None]) -> None:

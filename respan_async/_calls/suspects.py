@@ -37,7 +37,11 @@ def tagged(name: str, tag: str) -> str:
 
 
 class SuspectStore(Protocol):
-    """Where suspects are kept, as the sweep sees it."""
+    """Where suspects are kept."""
+
+    def add(self, suspect: Suspect) -> None:
+        """Remember a suspect."""
+        ...
 
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""

@@ -13,17 +13,20 @@ Rules:
 """
 
 import asyncio
+import contextlib
 import contextvars
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
-from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.pagination import Listing
+from respan_async._calls.service import Service
 from respan_async._calls.suspects import SuspectStore, expires_at
-from respan_async._http import codec
+from respan_async._http import codec, protocol
 from respan_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -34,7 +37,7 @@ from respan_async.errors import (
     RespanError,
     Suspect,
 )
-from respan_async.events import EventDispatcher, RevokedEvent, SweepEvent, logger
+from respan_async.events import RevokedEvent, SweepEvent, logger
 from respan_async.models import TemporaryKey
 
 GRACE: Final = 60.0
@@ -50,20 +53,8 @@ LONG_AFTER_EXPIRY: Final = timedelta(days=7)
 """The same by a clock that may be set wrong: before that, nothing is given up that cannot be had again."""
 
 
-class Keys(Protocol):
-    """The operations that a sweep needs, at the lowest priority."""
-
-    def every(self) -> AsyncIterator[TemporaryKey]:
-        """Go through all keys on all pages."""
-        ...
-
-    async def retrieve(self, key_id: str) -> TemporaryKey:
-        """Read one key."""
-        ...
-
-    async def revoke(self, key_id: str) -> None:
-        """Revoke one key, if it is still there."""
-        ...
+_PAGE: Final = 100
+"""Keys on a page of the list."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,21 +72,34 @@ class SweepReport:
     left: tuple[Suspect, ...]
 
 
-async def sweep(
-    keys: Keys, store: SuspectStore, dispatcher: EventDispatcher, clock: Callable[[], datetime], grace: float = GRACE
-) -> SweepReport:
-    """Look for the keys of all suspects once, and revoke those that are proven.
+async def sweep(service: Service, store: SuspectStore, grace: float = GRACE) -> SweepReport:
+    """Look for the keys of all suspects once, and revoke those that are proven; until the client is closed.
 
     Args:
-        keys: Reads and revokes.
+        service: Reads and revokes, behind everything else.
         store: Where the suspects are kept.
-        dispatcher: Tells the hooks.
-        clock: The wall clock, aware.
         grace: Seconds to let pass after the last suspect's attempt, before the list is read.
 
     Raises:
+        ClientStateError: The client is closed, or was closed meanwhile.
         RespanError: The list could not be read, or a key not be revoked. The suspects stay.
     """
+    lifecycle = service.context.lifecycle
+    lifecycle.check()
+    task = lifecycle.spawn(_sweep(service.lowest(), store, grace))
+    lifecycle.release(task)  # its grace may be longer than that of a client which is being closed
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if task.cancelled():
+        raise ClientStateError("the client was closed during the sweep")
+    return task.result()
+
+
+async def _sweep(service: Service, store: SuspectStore, grace: float) -> SweepReport:
+    clock = service.context.clock
     # What cannot be looked for, or has long been dead by any clock, need not be looked for.
     gone, suspects = _parted(
         await store.pending(), lambda it: _has_died(it, clock(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
@@ -105,19 +109,19 @@ async def sweep(
     failure: RespanError | None = None
     for suspect in [suspect for suspect in suspects if suspect.id is not None]:
         try:
-            await _revoke(suspect.id or "", suspect, keys, store, dispatcher, revoked)
+            await _revoke(suspect.id or "", suspect, service, store, revoked)
         except (APIStatusError, InvalidRequestError) as error:
             failure = failure or error  # about this one key; the others are revoked all the same
     tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
     if tagged:
         dead, alive = _parted(tagged, lambda it: _has_died(it, clock(), AFTER_EXPIRY))
         await _wait_out(alive, grace, clock)
-        for key_id, suspect in await _proven(tagged, keys, store):
-            if await _still(key_id, suspect, keys):
-                await _revoke(key_id, suspect, keys, store, dispatcher, revoked)
+        for key_id, suspect in await _proven(tagged, service, store):
+            if await _still(key_id, suspect, service):
+                await _revoke(key_id, suspect, service, store, revoked)
         expired += [suspect for suspect in dead if await store.close_suspect(suspect, revoked=False)]
     report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
-    dispatcher.emit(SweepEvent, revoked=len(report.revoked), left=len(report.left))
+    service.context.dispatcher.emit(SweepEvent, revoked=len(report.revoked), left=len(report.left))
     if failure is not None:
         raise failure
     return report
@@ -146,39 +150,35 @@ async def _wait_out(suspects: Sequence[Suspect], grace: float, clock: Callable[[
     await asyncio.sleep(min(max(grace - (clock() - youngest).total_seconds(), 0.0), grace))
 
 
-async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[str, Suspect]]:
+async def _proven(suspects: Sequence[Suspect], service: Service, store: SuspectStore) -> list[tuple[str, Suspect]]:
     """Read the list to its end, and return the ids of the keys that are a suspect's."""
     by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
     found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
-    async for key in keys.every():
+    async for key in Listing(service, 1, _PAGE):
         suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
         if suspect is not None and is_left_by(suspect, key) and not await store.owns_key(key.id):
             found[key.id] = suspect
     return list(found.items())
 
 
-async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
+async def _still(key_id: str, suspect: Suspect, service: Service) -> bool:
     """Ask for a key again: what the list said may be old."""
     try:
-        return is_left_by(suspect, await keys.retrieve(key_id))
+        return is_left_by(suspect, await service.send(protocol.retrieve(key_id)))
     except NotFoundError:
         return False
 
 
 async def _revoke(
-    key_id: str,
-    suspect: Suspect,
-    keys: Keys,
-    store: SuspectStore,
-    dispatcher: EventDispatcher,
-    revoked: dict[str, Suspect],
+    key_id: str, suspect: Suspect, service: Service, store: SuspectStore, revoked: dict[str, Suspect]
 ) -> None:
-    await keys.revoke(key_id)
+    with contextlib.suppress(NotFoundError):
+        await service.send(protocol.delete(key_id))
     if not await store.close_suspect(suspect, revoked=True) and suspect not in revoked.values():
         return  # another sweep was faster; a suspect of this one may have left two keys
     revoked[key_id] = suspect
     logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
-    dispatcher.emit(RevokedEvent, id=key_id, reason=suspect.reason)
+    service.context.dispatcher.emit(RevokedEvent, id=key_id, reason=suspect.reason)
 
 
 def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:
@@ -216,7 +216,7 @@ class AutoSweep:
 
     Args:
         once: Sweeps once.
-        pending: Returns the suspects there are.
+        store: Where the suspects are kept.
         lifecycle: Where the task belongs.
         every: Seconds between two sweeps.
     """
@@ -224,18 +224,18 @@ class AutoSweep:
     def __init__(
         self,
         once: Callable[[], Awaitable[object]],
-        pending: Callable[[], Awaitable[Sequence[Suspect]]],
+        store: SuspectStore,
         lifecycle: Lifecycle,
         every: float = EVERY,
     ) -> None:
         self._once = once
-        self._pending = pending
+        self._store = store
         self._lifecycle = lifecycle
         self._every = every
         self._task: asyncio.Task[None] | None = None
         self._woken = self._refused = False
         self._last = -math.inf
-        lifecycle.closers.add(self._stop)
+        lifecycle.register(Stage.STOP, self._stop)
 
     def wake(self) -> None:
         """There may be a suspect."""
@@ -254,7 +254,7 @@ class AutoSweep:
         while self._woken:
             self._woken = False
             try:
-                if await self._pending():
+                if await self._store.pending():
                     self._woken = True  # until there are none, looked at after this sweep
                     await asyncio.sleep(max(self._last + self._every - loop.time(), 0.0))
                     self._last = loop.time()

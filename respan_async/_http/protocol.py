@@ -8,7 +8,7 @@ import email.utils
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, Generic, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -23,6 +23,7 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
+from respan_async.models import CreatedKey, KeyPage, TemporaryKey
 from respan_async.secret import Secret
 
 PATH: Final = "/api/temporary-keys/"
@@ -31,19 +32,43 @@ PATH: Final = "/api/temporary-keys/"
 T = TypeVar("T")
 
 
+@attrs.frozen(kw_only=True, eq=False)
+class Operation(Generic[T]):
+    """A kind of request.
+
+    Attributes:
+        name: As events and messages name it.
+        method: The HTTP method.
+        model: What a good answer is read as; None when its body does not matter.
+        changes: Whether the server is another than before once a request has reached it.
+        creates: Whether a request may leave a key.
+    """
+
+    name: str
+    method: str
+    model: type[T] | None
+    changes: bool
+    creates: bool = False
+
+
+CREATE: Final = Operation(name="create", method="POST", model=CreatedKey, changes=True, creates=True)
+LIST: Final = Operation(name="list", method="GET", model=KeyPage, changes=False)
+RETRIEVE: Final = Operation(name="retrieve", method="GET", model=TemporaryKey, changes=False)
+UPDATE: Final = Operation(name="update", method="PATCH", model=TemporaryKey, changes=True)
+DELETE: Final[Operation[None]] = Operation(name="delete", method="DELETE", model=None, changes=True)
+
+
 @attrs.define
-class Request:
+class Request(Generic[T]):
     """One request, as far as the protocol goes.
 
     Attributes:
-        operation: `"create"`, `"list"`, `"retrieve"`, `"update"` or `"delete"`.
-        method: The HTTP method.
+        operation: What it asks for.
         path: From the host's root, percent-encoded, with the query.
         body: JSON text, or None.
     """
 
-    operation: str
-    method: str
+    operation: Operation[T]
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
 
@@ -88,30 +113,30 @@ class TransportFailure:
     resends: int = 0
 
 
-def create(fields: Mapping[str, Any]) -> Request:
+def create(fields: Mapping[str, Any]) -> Request[CreatedKey]:
     """Make a key with these fields, in JSON types."""
-    return Request("create", "POST", PATH, codec.encode(fields))
+    return Request(CREATE, PATH, codec.encode(fields))
 
 
-def list_page(page: int, page_size: int | None) -> Request:
+def list_page(page: int, page_size: int | None) -> Request[KeyPage]:
     """Read one page of the list; pages count from 1."""
     query = {"page": page} if page_size is None else {"page": page, "page_size": page_size}
-    return Request("list", "GET", f"{PATH}?{urlencode(query)}")
+    return Request(LIST, f"{PATH}?{urlencode(query)}")
 
 
-def retrieve(key_id: str) -> Request:
+def retrieve(key_id: str) -> Request[TemporaryKey]:
     """Read one key."""
-    return Request("retrieve", "GET", _path_of(key_id))
+    return Request(RETRIEVE, _path_of(key_id))
 
 
-def update(key_id: str, fields: Mapping[str, Any]) -> Request:
+def update(key_id: str, fields: Mapping[str, Any]) -> Request[TemporaryKey]:
     """Change these fields of one key."""
-    return Request("update", "PATCH", _path_of(key_id), codec.encode(fields))
+    return Request(UPDATE, _path_of(key_id), codec.encode(fields))
 
 
-def delete(key_id: str) -> Request:
+def delete(key_id: str) -> Request[None]:
     """Revoke one key."""
-    return Request("delete", "DELETE", _path_of(key_id))
+    return Request(DELETE, _path_of(key_id))
 
 
 def _path_of(key_id: str) -> str:
@@ -127,7 +152,7 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
-def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
+def _meaning(operation: Operation[Any], result: Response | TransportFailure) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
         case TransportFailure(left=False):
@@ -149,9 +174,9 @@ def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Eff
         case _:
             meaning = Effect.UNKNOWN, True
     effect, retryable = meaning
-    if request.method == "GET":
+    if not operation.changes:
         effect = Effect.NONE
-    elif request.operation != "create" and effect is Effect.LOST:
+    elif not operation.creates and effect is Effect.LOST:
         effect = Effect.UNKNOWN if isinstance(result, TransportFailure) else Effect.NONE
     return effect, retryable
 
@@ -171,8 +196,10 @@ def is_over_limit(result: Response | TransportFailure) -> bool:
     return isinstance(result, Response) and result.status == 429
 
 
-def failure(request: Request, result: Response | TransportFailure, token: Secret | None, now: datetime) -> RespanError:
-    """Return the error that a result which is no success amounts to.
+def parse(
+    request: Request[T], result: Response | TransportFailure, token: Secret | None, now: datetime
+) -> T | RespanError:
+    """Return what a result means: the value that was asked for, or the error.
 
     Args:
         request: What was asked.
@@ -180,8 +207,17 @@ def failure(request: Request, result: Response | TransportFailure, token: Secret
         token: The bearer token, to be kept out of what a server may echo.
         now: The wall clock, aware; for a Retry-After date.
     """
-    effect, retryable = _meaning(request, result)
-    called = f"{request.method} {request.path}"
+    if is_success(result):
+        return read(request, result, token)
+    return failure(request, result, token, now)
+
+
+def failure(
+    request: Request[Any], result: Response | TransportFailure, token: Secret | None, now: datetime
+) -> RespanError:
+    """Return the error that a result which is no success amounts to; see `parse`."""
+    effect, retryable = _meaning(request.operation, result)
+    called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
@@ -207,16 +243,19 @@ def failure(request: Request, result: Response | TransportFailure, token: Secret
     return error
 
 
-def read(request: Request, answer: Response, model: type[T], token: Secret | None) -> T | InvalidResponseError:
-    """Read a 2xx answer as `model`, or return the error of an answer that is none."""
+def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
+    """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    model = request.operation.model
+    if model is None:
+        return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     try:
         return codec.decode(answer.body, model)
     except codec.DecodeError as error:
         problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
-    effect, retryable = _meaning(request, answer)
+    effect, retryable = _meaning(request.operation, answer)
     return InvalidResponseError(
-        f"{request.method} {request.path}: answered {answer.status}, but {problem}",
+        f"{request.operation.method} {request.path}: answered {answer.status}, but {problem}",
         effect=effect,
         retryable=retryable,
         status=answer.status,

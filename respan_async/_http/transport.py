@@ -88,7 +88,7 @@ class Transport:
 
     async def send(
         self,
-        request: Request,
+        request: Request[Any],
         tracked_body: TrackedBody | None,
         token: Secret,
         timeout: Timeout,
@@ -121,7 +121,7 @@ class Transport:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await session.request(
-                request.method,
+                request.operation.method,
                 self._url(request.path),
                 data=tracked_body,
                 headers=self._headers(token, extra_headers),

@@ -117,7 +117,7 @@ async def play(
     async with RawServer(*[good] * doing.before, misbehaviour.act, *then) as server:
         async with AsyncRespan("token", base_url=server.url, retry=retry, timeout=timeout) as respan:
             if sweeps:
-                respan._context.suspects.add(suspect())
+                respan._service.context.suspects.add(suspect())
             began = asyncio.get_running_loop().time()
             try:
                 result = await doing.run(respan.temporary_keys)

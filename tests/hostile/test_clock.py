@@ -19,6 +19,7 @@ from respan_async import (
     RateLimitError,
     RetryPolicy,
 )
+from respan_async._calls.service import Service
 from respan_async._http import protocol
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
@@ -63,8 +64,8 @@ class World:
     def keys(self, **options: Any) -> TemporaryKeys:
         """Give the operations by that wall clock."""
         respan = self.respan.with_options(**options)
-        context = respan._context
-        return TemporaryKeys(attrs.evolve(context, clock=self.wall), respan._options)
+        context = respan._service.context
+        return TemporaryKeys(Service(attrs.evolve(context, clock=self.wall), respan._service.options))
 
 
 @contextlib.asynccontextmanager

@@ -176,7 +176,7 @@ async def test_an_id_that_leads_elsewhere_revokes_nothing_and_is_in_nobodys_way(
     async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url, retry=ONCE) as respan:
         with pytest.raises(InvalidResponseError) as caught:
             await respan.temporary_keys.create()
-        respan._context.suspects.add(suspect())
+        respan._service.context.suspects.add(suspect())
         report = await respan.temporary_keys.sweep(grace=0)
 
         assert (caught.value.effect, caught.value.suspects[0].id) == (Effect.LOST, None)
@@ -215,7 +215,7 @@ async def test_a_list_that_shows_somebody_elses_key_has_it_left_alone() -> None:
             RawServer(answer(200, body)) as server,
             AsyncRespan("token", base_url=server.url, retry=ONCE) as respan,
         ):
-            respan._context.suspects.add(ours)
+            respan._service.context.suspects.add(ours)
             report = await respan.temporary_keys.sweep(grace=0)
         watch.check(report.left == (ours,), "the suspect is gone")
         watch.check(server.methods == ["GET"], f"it sent {server.methods}")
@@ -228,7 +228,7 @@ async def test_a_key_that_changes_between_the_list_and_the_second_look_is_left_a
     used = json.dumps({"id": "key-1", "name": NAME, "key_usage": 1}).encode()
     script = (answer(200, b'{"results":[%s],"next":null}' % KEY), answer(200, used))
     async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url, retry=ONCE) as respan:
-        respan._context.suspects.add(suspect())
+        respan._service.context.suspects.add(suspect())
         report = await respan.temporary_keys.sweep(grace=0)
 
     assert report.revoked == ()
@@ -251,7 +251,7 @@ async def test_a_list_that_never_ends_does_not_hold_interactive_calls() -> None:
         RawServer(Act("goes on", do)) as server,
         AsyncRespan("token", base_url=server.url, retry=ONCE) as respan,
     ):
-        respan._context.suspects.add(suspect())
+        respan._service.context.suspects.add(suspect())
         sweeping = asyncio.ensure_future(respan.temporary_keys.sweep(grace=0))
         await asyncio.sleep(5)
         began = asyncio.get_running_loop().time()

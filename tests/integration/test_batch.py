@@ -799,7 +799,7 @@ async def test_an_empty_batch_leaves_nothing_behind(respan: AsyncRespan) -> None
     for _ in range(5):
         assert await respan.temporary_keys.create_many([]) == []
 
-    assert not respan._context.pacer._pending_work
+    assert not respan._service.context.pacer._pending_work
 
 
 class Abort(BaseException):

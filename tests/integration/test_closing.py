@@ -404,7 +404,7 @@ async def test_a_batch_whose_consumer_is_slow_when_the_client_is_closed_hands_ou
     async def consume() -> None:
         async with respan.temporary_keys.create_many(CreateKeyRequest() for _ in range(100)) as batch:
             async for outcome in batch:
-                assert isinstance(outcome, Issued) or respan._context.lifecycle.closing
+                assert isinstance(outcome, Issued) or respan._service.context.lifecycle.closing
                 if isinstance(outcome, Issued):
                     handed_out.append(outcome.key.id)
                 await asyncio.sleep(20)
@@ -480,7 +480,7 @@ async def test_a_second_closing_waits_for_the_first() -> None:
             await asyncio.sleep(0)
             await respan.aclose()
 
-            assert respan._context.lifecycle.closed.is_set()
+            assert respan._service.context.lifecycle.closed.is_set()
         await first
 
         assert (fake.counts.created, fake.alive()) == (1, [])

@@ -657,7 +657,7 @@ async def test_a_failed_call_leaves_its_suspects_in_the_ledger(fake_respan: Fake
         with pytest.raises(APIConnectionError) as caught:
             await issuer.issue(ticket())
     async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
-        (suspect,) = await issuer.pending()
+        (suspect,) = await issuer._suspects.pending()
         issued = await issuer.issue(ticket())
         await issuer.sweep(grace=0)
 
@@ -675,7 +675,7 @@ async def test_a_key_whose_id_the_server_told_is_revoked_by_it(fake_respan: Fake
     async with issuing(fake_respan) as issuer:
         with pytest.raises(InvalidResponseError):
             await issuer.issue(ticket())
-        (suspect,) = await issuer.pending()
+        (suspect,) = await issuer._suspects.pending()
         report = await issuer.sweep(grace=60)
 
     assert suspect.effect is Effect.LOST
@@ -763,7 +763,7 @@ async def test_a_key_with_an_id_that_no_ledger_could_keep_is_revoked_by_its_tag(
     async with Odd() as fake, issuing(fake) as issuer:
         with pytest.raises(InvalidResponseError, match="printable characters as id") as caught:
             await issuer.issue(ticket())
-        (suspect,) = await issuer.pending()
+        (suspect,) = await issuer._suspects.pending()
         report = await issuer.sweep(grace=0)
 
     assert caught.value.effect is Effect.LOST

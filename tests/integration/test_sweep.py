@@ -26,6 +26,7 @@ from respan_async import (
     RetryPolicy,
     TemporaryKeys,
 )
+from respan_async._calls.service import Service
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from tests.virtual import VirtualLoop
@@ -81,8 +82,8 @@ class World:
 
     def with_clock(self) -> TemporaryKeys:
         """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
-        context = self.respan._context
-        return TemporaryKeys(attrs.evolve(context, clock=self.fake.now), self.respan._options)
+        context = self.respan._service.context
+        return TemporaryKeys(Service(attrs.evolve(context, clock=self.fake.now), self.respan._service.options))
 
 
 @contextlib.asynccontextmanager
@@ -353,7 +354,7 @@ async def test_a_key_that_is_used_at_the_last_moment_stays(world: World) -> None
 
     async with AsyncRespan(world.fake.api_key, base_url=world.fake.url, tag_names=True, hooks=[on_list]) as other:
         for suspect in world.respan.suspects:
-            other._context.suspects.add(suspect)
+            other._service.context.suspects.add(suspect)
         report = await other.temporary_keys.sweep(grace=0)
 
     assert report.revoked == ()
@@ -455,8 +456,8 @@ async def test_it_stops_when_it_may_not_list(world: World, fault: str, caplog: p
 async def test_it_ends_with_the_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A session of the user's own that was closed is not asked again and again."""
     await world.leave()
-    assert world.respan._context.transport._session is not None
-    await world.respan._context.transport._session.close()
+    assert world.respan._service.context.transport._session is not None
+    await world.respan._service.context.transport._session.close()
     with caplog.at_level(logging.INFO, "respan_async"):
         await asyncio.sleep(2 * HOUR)
 

@@ -193,7 +193,7 @@ class Service:
             AsyncRespan(self.fake.api_key, base_url=self.fake.url) as respan,
             Issuer(respan, SQLiteLedger(self.folder / "keys.db")) as issuer,
         ):
-            return [key_id for key_id in unheld if not await issuer.owns_key(key_id)]
+            return [key_id for key_id in unheld if not await issuer._suspects.owns_key(key_id)]
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,10 +14,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from respan_async import AsyncRespan, CreateKeyRequest, Issued, RespanError, RetryPolicy, TemporaryKey
+from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanError, RetryPolicy, TemporaryKey
+from respan_async._calls.lifecycle import Stage
+from respan_async._calls.service import Service
 from respan_async._calls.sweep import sweep
+from respan_async._http.protocol import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
-from respan_async.keys import SweepKeys
 from respan_async.testing import FakeRespan
 from tests.integration.test_issuing import TroubledLedger
 
@@ -54,21 +56,20 @@ class Worker:
 
 
 class OldList:
-    """A sweep's view of the server, with a list as it was some time ago."""
+    """A client's service, with a list as it was some time ago."""
 
-    def __init__(self, keys: SweepKeys, old: list[TemporaryKey]) -> None:
-        self._keys = keys
+    def __init__(self, service: Service, old: list[TemporaryKey]) -> None:
+        self.context = service.context
+        self._service = service
         self._old = old
 
-    async def every(self) -> AsyncIterator[TemporaryKey]:
-        for key in self._old:
-            yield key
+    def lowest(self) -> "OldList":
+        return self
 
-    async def retrieve(self, key_id: str) -> TemporaryKey:
-        return await self._keys.retrieve(key_id)
-
-    async def revoke(self, key_id: str) -> None:
-        await self._keys.revoke(key_id)
+    async def send(self, request: Request[Any]) -> Any:
+        if request.operation is LIST:
+            return KeyPage(results=tuple(self._old), count=len(self._old))
+        return await self._service.send(request)
 
 
 def ticket(number: int, **fields: Any) -> Ticket:
@@ -250,7 +251,7 @@ class Issuing(RuleBasedStateMachine):
 
         async def remembering() -> None:
             worker = await self._worker(name)
-            self._old = [key async for key in SweepKeys(worker.respan.temporary_keys).every()]
+            self._old = [key async for key in worker.respan.temporary_keys.list(page_size=100)]
 
         self._run(remembering())
 
@@ -261,9 +262,8 @@ class Issuing(RuleBasedStateMachine):
         async def sweeping() -> None:
             worker = await self._worker(name)
             await worker.issuer.counts()
-            context = worker.respan._context
-            keys = OldList(SweepKeys(worker.respan.temporary_keys), self._old)
-            await sweep(keys, worker.issuer, context.dispatcher, context.clock, 0)
+            service = cast("Service", OldList(worker.respan._service, self._old))
+            await sweep(service, worker.issuer._suspects, 0)
 
         self._run(sweeping())
 
@@ -275,7 +275,7 @@ class Issuing(RuleBasedStateMachine):
 
 async def die(worker: Worker) -> None:
     """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
-    ledger, context = worker.ledger, worker.respan._context
+    ledger, context = worker.ledger, worker.respan._service.context
     if ledger._lease_keeper is not None:
         ledger._lease_keeper.cancel()
     if ledger._writer is not None:
@@ -285,11 +285,9 @@ async def die(worker: Worker) -> None:
         os.close(lock._descriptor)
         lock._descriptor = -1
     ledger._owner = 0
-    context.lifecycle.close()
-    context.pacer.close()
+    context.lifecycle.unregister(Stage.DEPENDENTS, worker.issuer.aclose)
     with contextlib.suppress(LedgerError):
-        await context.lifecycle.cut()
-    await context.transport.aclose()
+        await context.lifecycle.aclose(0)
 
 
 def test_two_workers_and_a_bad_server_keep_to_the_model() -> None:

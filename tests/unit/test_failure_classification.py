@@ -1,6 +1,7 @@
 """What a failure means: the table of the design, status by status, for each operation."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,6 @@ from respan_async import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
-    CreatedKey,
     Effect,
     InvalidResponseError,
     RateLimitError,
@@ -56,7 +56,7 @@ def meant_by(status: int) -> tuple[Effect, bool]:
     return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
 
 
-def meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
+def meaning(request: Request[Any], result: Response | TransportFailure) -> tuple[Effect, bool]:
     """Give what the error says."""
     error = failure(request, result, TOKEN, NOW)
     return error.effect, error.retryable
@@ -144,7 +144,7 @@ def test_a_request_knows_its_operation() -> None:
     """What is told of it, and whether it makes a key, goes by that."""
     requests = (create({}), list_page(1, None), retrieve("i"), update("i", {}), delete("i"))
 
-    assert [request.operation for request in requests] == ["create", "list", "retrieve", "update", "delete"]
+    assert [request.operation.name for request in requests] == ["create", "list", "retrieve", "update", "delete"]
 
 
 # ------------------------------------------------------------------ what is said
@@ -157,7 +157,7 @@ def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
     """The token may come back in the id of the request and in the body, as JSON writes it or as itself."""
     answer = Response(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
 
-    error = read(CREATE, answer, CreatedKey, TOKEN)
+    error = read(CREATE, answer, TOKEN)
 
     assert isinstance(error, InvalidResponseError)
     assert str(error).startswith(f"POST {PATH}: answered 201, but ")

@@ -42,6 +42,7 @@ from respan_async._http.protocol import (
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 TOKEN = Secret("bearer-token")
+CREATION = create({})
 
 
 class Headers(dict[str, str]):
@@ -53,11 +54,16 @@ class Headers(dict[str, str]):
 
 
 def refused(
-    body: object = None, status: int = 429, headers: Mapping[str, str] | None = None, request: Request | None = None
+    body: object = None,
+    status: int = 429,
+    headers: Mapping[str, str] | None = None,
+    request: Request[Any] | None = None,
 ) -> APIStatusError:
     """Give the error of an answer."""
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    error = failure(request or create({}), Response(status, Headers(headers or {}), text), TOKEN, NOW)
+    error = failure(
+        create({}) if request is None else request, Response(status, Headers(headers or {}), text), TOKEN, NOW
+    )
     assert isinstance(error, APIStatusError)
     return error
 
@@ -67,12 +73,16 @@ def refused(
 
 def test_every_request_has_its_place() -> None:
     """Method, path with its slash, and body."""
-    assert (create({}).method, create({}).path, create({}).body) == ("POST", "/api/temporary-keys/", b"{}")
-    assert (list_page(2, None).method, list_page(2, None).path) == ("GET", "/api/temporary-keys/?page=2")
+    assert (create({}).operation.method, create({}).path, create({}).body) == ("POST", "/api/temporary-keys/", b"{}")
+    assert (list_page(2, None).operation.method, list_page(2, None).path) == ("GET", "/api/temporary-keys/?page=2")
     assert list_page(1, 50).path == "/api/temporary-keys/?page=1&page_size=50"
-    assert (retrieve("i").method, retrieve("i").path) == ("GET", "/api/temporary-keys/i/")
-    assert (delete("i").method, delete("i").path, delete("i").body) == ("DELETE", "/api/temporary-keys/i/", None)
-    assert (update("i", {"a": None}).method, update("i", {"a": None}).body) == ("PATCH", b'{"a":null}')
+    assert (retrieve("i").operation.method, retrieve("i").path) == ("GET", "/api/temporary-keys/i/")
+    assert (delete("i").operation.method, delete("i").path, delete("i").body) == (
+        "DELETE",
+        "/api/temporary-keys/i/",
+        None,
+    )
+    assert (update("i", {"a": None}).operation.method, update("i", {"a": None}).body) == ("PATCH", b'{"a":null}')
 
 
 @pytest.mark.parametrize(
@@ -322,7 +332,7 @@ def test_a_body_is_shown_without_secrets(body: bytes, shown: str) -> None:
 )
 def test_a_key_of_a_form_that_nobody_knows_is_not_shown(body: bytes) -> None:
     """A server that has changed made a key, and answered it in its own way; the error goes into a log."""
-    unread = read(create({}), Response(201, {}, body), CreatedKey, TOKEN)
+    unread = read(create({}), Response(201, {}, body), TOKEN)
     too_long = failure(create({}), Response(201, {}, body, oversize=True), TOKEN, NOW)
 
     for error in (unread, too_long):
@@ -357,7 +367,7 @@ def test_a_redirect_asks_whether_the_host_is_right() -> None:
 # ---------------------------------------------------------------- meanings
 
 
-@pytest.mark.parametrize("request_", [list_page(1, None), retrieve("i")], ids=lambda request: request.operation)
+@pytest.mark.parametrize("request_", [list_page(1, None), retrieve("i")], ids=lambda request: request.operation.name)
 @pytest.mark.parametrize(
     "result",
     [
@@ -368,7 +378,7 @@ def test_a_redirect_asks_whether_the_host_is_right() -> None:
     ],
     ids=repr,
 )
-def test_a_read_changes_nothing(request_: Request, result: Response | TransportFailure) -> None:
+def test_a_read_changes_nothing(request_: Request[Any], result: Response | TransportFailure) -> None:
     """Whatever happens to its answer."""
     error = failure(request_, result, TOKEN, NOW)
 
@@ -390,9 +400,10 @@ def test_a_good_answer_is_read() -> None:
     """As the model that was asked for."""
     text = b'{"id": "i", "api_key": "k"}'
 
-    assert isinstance(read(create({}), Response(201, {}, text), CreatedKey, TOKEN), CreatedKey)
-    assert read(retrieve("i"), Response(200, {}, text), TemporaryKey, TOKEN) == TemporaryKey(id="i")
-    assert read(list_page(1, None), Response(200, {}, b"[]"), KeyPage, TOKEN) == KeyPage()
+    key = read(create({}), Response(201, {}, text), TOKEN)
+    assert isinstance(key, CreatedKey)
+    assert read(retrieve("i"), Response(200, {}, text), TOKEN) == TemporaryKey(id="i")
+    assert read(list_page(1, None), Response(200, {}, b"[]"), TOKEN) == KeyPage()
 
 
 @pytest.mark.parametrize(
@@ -402,13 +413,14 @@ def test_a_good_answer_is_read() -> None:
 )
 def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     """Returned, not raised; LOST for a create; with nothing chained to it that holds the answer."""
-    for request, model, effect in (
-        (create({}), CreatedKey, Effect.LOST),
-        (retrieve("i"), TemporaryKey, Effect.NONE),
-        (update("i", {}), TemporaryKey, Effect.NONE),
-        (list_page(1, None), KeyPage, Effect.NONE),
-    ):
-        error = read(request, Response(200, {}, text), model, TOKEN)
+    requests: tuple[tuple[Request[Any], Effect], ...] = (
+        (create({}), Effect.LOST),
+        (retrieve("i"), Effect.NONE),
+        (update("i", {}), Effect.NONE),
+        (list_page(1, None), Effect.NONE),
+    )
+    for request, effect in requests:
+        error = read(request, Response(200, {}, text), TOKEN)
 
         assert isinstance(error, InvalidResponseError)
         assert (error.effect, error.retryable, error.status) == (effect, False, 200)
