@@ -4,10 +4,8 @@ The failure table of this library is `_meaning`: what each thing that can happen
 on the server. Nothing else in the library looks at a status code to decide that.
 """
 
-import email.utils
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -15,6 +13,7 @@ import attrs
 
 from respan_async import errors
 from respan_async._http import codec, error_body
+from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -54,7 +53,7 @@ class Response:
 
     Attributes:
         status: The HTTP status.
-        headers: With case-insensitive names.
+        headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
         body: What was read of it.
         oversize: The body went past the size bound and was not read to its end.
         resends: How often the request was sent again underneath us before this answer.
@@ -203,7 +202,7 @@ def failure(request: Request, result: Response | TransportFailure, token: Secret
         )
     said = error_body.said(result.body, shown, token)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
-    error.retry_after = retry_after(result, now)
+    error.retry_after = retry_after(result.headers, result.body, now)
     return error
 
 
@@ -233,41 +232,3 @@ def answered_id(answer: Response) -> str | None:
         return None
     key_id = data.get("id") if isinstance(data, dict) else None
     return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
-
-
-def retry_after(answer: Response, now: datetime) -> float | None:
-    """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
-
-    A negative, endless or unreadable value counts as none.
-    """
-    asked = [_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"), now)]
-    try:
-        data = codec.parse(answer.body) if b"retry_after" in answer.body else None
-    except codec.DecodeError:
-        data = None
-    if isinstance(data, dict):
-        inner = data.get("error")
-        asked += [_seconds(data.get("retry_after"), None, now)]
-        asked += [_seconds(inner.get("retry_after"), None, now)] if isinstance(inner, dict) else []
-    return max((seconds for seconds in asked if seconds is not None), default=None)
-
-
-def _seconds(value: Any, sent: str | None, now: datetime) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        until = _date(value)
-        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
-        seconds = (until - (_date(sent) or now)).total_seconds() if until else math.nan
-        seconds = max(seconds, 0.0)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _date(value: Any) -> datetime | None:
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -96,7 +96,7 @@ class Row:
 
 def status(number: int, error: type[RespanError], effect: Effect, retryable: bool, payload: object = None) -> Row:
     """Give the row of an answer that is whole, and no 2xx."""
-    headers = {"Retry-After": "0"} if number in (429, 425) else {}
+    headers = {"Retry-After": "0.001"} if number in (429, 425) else {}
     act = answer(number, payload or {"detail": "Because."}, headers)
     return Row(act, error, effect, effect, retryable, number)
 
@@ -152,7 +152,7 @@ CUT_REFUSALS = [
     # What a refusal says is in its status: that its body broke off changes nothing.
     Row(cut_body(400), BadRequestError, NONE, NONE, False, 400),
     Row(cut_body(401, "rst"), AuthenticationError, NONE, NONE, False, 401),
-    Row(cut_body(429, headers={"Retry-After": "0"}), RateLimitError, NONE, NONE, True, 429),
+    Row(cut_body(429, headers={"Retry-After": "0.001"}), RateLimitError, NONE, NONE, True, 429),
     Row(cut_body(503, "stall"), InternalServerError, UNKNOWN, UNKNOWN, True, 503, silent=True),
     Row(cut_chunk(500), InternalServerError, UNKNOWN, UNKNOWN, True, 500),
 ]
@@ -348,7 +348,7 @@ async def test_the_worst_effect_of_all_attempts_is_told() -> None:
 
 async def test_refusals_use_up_no_attempts() -> None:
     """Seven refusals, and a call of one attempt still gets its key."""
-    script = (*(answer(429, {"retry_after": 0}) for _ in range(7)), key())
+    script = (*(answer(429, {"retry_after": 0.001}) for _ in range(7)), key())
     async with world(None, *script, attempts=1) as (server, respan):
         await respan.temporary_keys.create()
 
@@ -358,12 +358,32 @@ async def test_refusals_use_up_no_attempts() -> None:
 async def test_an_endless_refusal_ends() -> None:
     """max_refusals=3: the fourth refusal is raised."""
     policy = RetryPolicy(max_refusals=3, initial=0.001, maximum=0.001)
-    async with world(None, answer(429, {"retry_after": 0}), retry=policy) as (server, respan):
+    async with world(None, answer(429, {"retry_after": 0.001}), retry=policy) as (server, respan):
         with pytest.raises(RateLimitError) as caught:
             await respan.temporary_keys.create()
 
     assert caught.value.attempts == len(server.requests) == 4
-    assert (caught.value.effect, caught.value.retryable, caught.value.retry_after) == (NONE, True, 0.0)
+    assert (caught.value.effect, caught.value.retryable, caught.value.retry_after) == (NONE, True, 0.001)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("payload", "headers"),
+    [({"retry_after": 0}, {}), ({}, {"Retry-After": "0"}), ({}, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})],
+    ids=["body", "header", "date"],
+)
+async def test_a_refusal_that_asks_for_no_wait_is_not_repeated_without_one(
+    payload: dict[str, int], headers: dict[str, str]
+) -> None:
+    """Fifty calls, always refused: obeyed literally, that would be thousands of requests in ten seconds."""
+    async with RawServer(answer(429, payload, headers)) as server, AsyncRespan("token", base_url=server.url) as respan:
+        calls = [asyncio.ensure_future(respan.temporary_keys.create()) for _ in range(50)]
+        await asyncio.sleep(10)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    assert 1 <= len(server.requests) < 60
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "121"}, {}], ids=["header", "body"])
@@ -697,7 +717,7 @@ async def test_not_found_is_success_for_a_repeated_delete(row: Row) -> None:
 
 
 @pytest.mark.parametrize(
-    "act", [answer(429, None, {"Retry-After": "0"}), answer(425, None, {"Retry-After": "0"})], ids=str
+    "act", [answer(429, None, {"Retry-After": "0.001"}), answer(425, None, {"Retry-After": "0.001"})], ids=str
 )
 async def test_not_found_is_no_success_for_a_delete_that_was_only_refused(act: Act) -> None:
     """A refusal did nothing, so the key was not there before."""

@@ -67,6 +67,7 @@ GROUPS: Mapping[str, Group] = {
             "respan_async/_http/protocol.py",
             "respan_async/_http/headers.py",
             "respan_async/_http/rate_headers.py",
+            "respan_async/_http/retry_after.py",
         ),
         (
             *unit("failure_classification", "protocol", "retry", "errors", "rate_headers"),
