@@ -193,7 +193,7 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             answer = self._read(request, result, token)
-            outcome = _outcome_of(result)
+            outcome = _outcome_of(result, self._refusals)
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, sent_at, result)
         finally:
@@ -207,7 +207,7 @@ class Call(Generic[T]):
         self, request: protocol.Request, result: protocol.Response | protocol.TransportFailure, token: Secret
     ) -> T | RespanError | None:
         if not protocol.is_success(result):
-            return protocol.failure(request, result, token, self._context.clock())
+            return protocol.failure(request, result, token, self._context.clock(), self._refusals)
         return None if self._operation.model is None else protocol.read(request, result, self._operation.model, token)
 
     def _cut_off(
@@ -231,7 +231,7 @@ class Call(Generic[T]):
         result: protocol.Response | protocol.TransportFailure,
     ) -> None:
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
-        if protocol.is_refusal(result):
+        if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
         elif (
             outcome is SlotOutcome.UNREACHED
@@ -272,6 +272,11 @@ class Call(Generic[T]):
     @property
     def _creates(self) -> bool:
         return self._operation.name == "create"
+
+    @property
+    def _refusals(self) -> frozenset[int]:
+        """The statuses by which a proxy refuses for the limit, besides 429."""
+        return self._options.retry.refusal_statuses
 
     @property
     def _unconfirmed_effect(self) -> Effect:
@@ -319,9 +324,9 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: protocol.Response | protocol.TransportFailure) -> SlotOutcome:
+def _outcome_of(result: protocol.Response | protocol.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if protocol.is_over_limit(result):
+    if protocol.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
     if isinstance(result, protocol.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED

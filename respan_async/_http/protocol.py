@@ -29,6 +29,8 @@ PATH: Final = "/api/temporary-keys/"
 
 T = TypeVar("T")
 
+_ONLY_429: Final[frozenset[int]] = frozenset()
+
 
 @attrs.define
 class Request:
@@ -56,6 +58,7 @@ class Response:
         headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
         body: What was read of it.
         oversize: The body went past the size bound and was not read to its end.
+        cut: The body broke off.
         resends: How often the request was sent again underneath us before this answer.
     """
 
@@ -64,6 +67,7 @@ class Response:
     body: bytes = attrs.field(repr=False)
     oversize: bool = False
     resends: int = 0
+    cut: bool = False
 
 
 @attrs.frozen
@@ -126,7 +130,9 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
-def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
+def _meaning(
+    request: Request, result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429
+) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
         case TransportFailure(left=False):
@@ -135,10 +141,10 @@ def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Eff
             meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
         case TransportFailure(status=status):
             meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
+        case Response() if is_refusal(result, refusals):
+            meaning = Effect.NONE, True  # before anything is made
         case Response(status=408):
             meaning = Effect.UNKNOWN, True
-        case Response(status=429 | 425):
-            meaning = Effect.NONE, True  # refused before anything is made
         case Response(status=status) if 200 <= status < 300:
             meaning = Effect.LOST, False  # a changed server must not cost five keys a call
         case Response(status=status) if status < 400:
@@ -160,17 +166,35 @@ def is_success(result: Response | TransportFailure) -> TypeGuard[Response]:
     return isinstance(result, Response) and 200 <= result.status < 300 and not result.oversize
 
 
-def is_refusal(result: Response | TransportFailure) -> bool:
-    """Whether the server turned the request away for now, before anything was made."""
-    return isinstance(result, Response) and result.status in (429, 425)
+def is_refusal(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether a request was turned away for now, before anything was made.
+
+    Args:
+        result: What came of it.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+    """
+    # 425 (RFC 8470): the server does not risk to process the request yet.
+    return is_over_limit(result, refusals) or (isinstance(result, Response) and result.status == 425)
 
 
-def is_over_limit(result: Response | TransportFailure) -> bool:
-    """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
-    return isinstance(result, Response) and result.status == 429
+def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether it was the account's limit that turned the request away; arguments as of `is_refusal`."""
+    if not isinstance(result, Response):
+        return False
+    if result.status == 429:
+        return True
+    # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
+    whole = not result.cut and not result.oversize
+    return result.status in refusals and whole and not error_body.is_of_the_api(result.body)
 
 
-def failure(request: Request, result: Response | TransportFailure, token: Secret | None, now: datetime) -> RespanError:
+def failure(
+    request: Request,
+    result: Response | TransportFailure,
+    token: Secret | None,
+    now: datetime,
+    refusals: frozenset[int] = _ONLY_429,
+) -> RespanError:
     """Return the error that a result which is no success amounts to.
 
     Args:
@@ -178,8 +202,9 @@ def failure(request: Request, result: Response | TransportFailure, token: Secret
         result: What came of it.
         token: The bearer token, to be kept out of what a server may echo.
         now: The wall clock, aware; for a Retry-After date.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
     """
-    effect, retryable = _meaning(request, result)
+    effect, retryable = _meaning(request, result, refusals)
     called = f"{request.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError

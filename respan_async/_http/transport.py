@@ -206,6 +206,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
         closed.add_done_callback(over)
     chunks: list[bytes] = []
     size = 0
+    cut = False
     try:
         while chunk := await content.read(_CHUNK):
             chunks.append(chunk)
@@ -215,10 +216,11 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
             raise _TruncatedResponse(response.status, error) from None
+        cut = True
     finally:
         if closed is not None:
             closed.remove_done_callback(over)
-    return Response(response.status, response.headers, b"".join(chunks), False, resends)
+    return Response(response.status, response.headers, b"".join(chunks), False, resends, cut)
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:

@@ -398,6 +398,49 @@ async def test_a_wait_that_is_too_long_is_told_at_once(headers: dict[str, str]) 
     assert len(server.requests) == 1
 
 
+NGINX = b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n</html>\r\n"
+BEHIND_NGINX = RetryPolicy(max_attempts=1, initial=0.001, maximum=0.001, refusal_statuses={503})
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("verb", VERBS)
+async def test_a_503_of_nginx_can_be_named_a_refusal(verb: str) -> None:
+    """It uses up no attempt, leaves no suspect, and is counted as what it is."""
+    refused = answer(503, NGINX)
+    async with world(None, refused, refused, key(), retry=BEHIND_NGINX) as (server, respan):
+        await VERBS[verb](respan.temporary_keys)
+
+        assert len(server.requests) == 3
+        assert respan.pace.refused == 2
+        assert respan.suspects == ()
+
+
+async def test_an_endless_503_of_nginx_ends_as_an_endless_429_does() -> None:
+    """After max_refusals, with what was seen, and nothing made."""
+    policy = attrs.evolve(BEHIND_NGINX, max_refusals=1)
+    refused = answer(503, NGINX, {"Retry-After": "0.001"})
+    async with world(None, refused, retry=policy) as (server, respan):
+        with pytest.raises(InternalServerError) as caught:
+            await respan.temporary_keys.create()
+
+    assert caught.value.attempts == len(server.requests) == 2
+    assert (caught.value.effect, caught.value.retryable, caught.value.retry_after) == (NONE, True, 0.001)
+
+
+@pytest.mark.parametrize(
+    "act", [answer(503, {"detail": "Down", "error_code": "DOWN"}), cut_body(503), cut_chunk(503)], ids=str
+)
+async def test_a_503_of_the_api_is_none_although_the_status_is_named(act: Act) -> None:
+    """The request came through, or nobody can know: the key may have been made, and the attempt counts."""
+    async with world(None, act, retry=BEHIND_NGINX) as (server, respan):
+        with pytest.raises(InternalServerError) as caught:
+            await respan.temporary_keys.create()
+
+        assert respan.pace.refused == 0
+    assert len(server.requests) == len(caught.value.suspects) == 1
+    assert caught.value.effect is UNKNOWN
+
+
 async def test_a_503_that_says_when_is_obeyed() -> None:
     """Retry-After counts on any failure, not only on a 429."""
     waits: list[float] = []

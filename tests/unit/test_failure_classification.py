@@ -140,6 +140,57 @@ def test_only_429_and_425_are_refusals_by_the_limit() -> None:
     assert not is_refusal(TransportFailure("", left=True, status=429))
 
 
+NGINX = b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n</html>\r\n"
+API = json.dumps({"detail": "Internal server error", "error_code": "INTERNAL_ERROR"}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [NGINX, b"", b"null", b'"detail"', b"[]", b"{}", b'{"message": "limited"}', b'["detail"]', b'{"detail": NaN}'],
+    ids=repr,
+)
+def test_a_status_that_is_named_is_a_refusal_by_a_proxy(body: bytes) -> None:
+    """Nothing was made, for the request did not come through; it counts as one by the limit."""
+    answer, refusals = Response(503, {}, body), frozenset({503})
+    error = failure(CREATE, answer, TOKEN, NOW, refusals)
+
+    assert (error.effect, error.retryable, error.status) == (*REFUSED, 503)
+    assert is_refusal(answer, refusals)
+    assert is_over_limit(answer, refusals)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(503, {}, API),
+        Response(503, {}, b'{"error": {"message": "no", "code": 5}}'),
+        Response(503, {}, b'{"errors": {}}'),
+        Response(503, {}, b'{"error_code": null}'),
+        Response(503, {}, b'{"detail": "Internal', cut=True),
+        Response(503, {}, NGINX, oversize=True),
+        Response(502, {}, NGINX),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:30]!r}",
+)
+def test_what_the_api_itself_answers_keeps_its_meaning(answer: Response) -> None:
+    """A key may have been made. So may it where the body is not whole, or the status was not named."""
+    refusals = frozenset({503})
+    error = failure(CREATE, answer, TOKEN, NOW, refusals)
+
+    assert (error.effect, error.retryable) == UNKNOWN
+    assert not is_refusal(answer, refusals)
+    assert not is_over_limit(answer, refusals)
+
+
+def test_a_429_counts_whoever_answers_it_and_whatever_is_named() -> None:
+    """Also with the API's own body, which is the documented one, and if it breaks off."""
+    for answer in (Response(429, {}, API), Response(429, {}, API[:9], cut=True), Response(429, {}, b"", oversize=True)):
+        for refusals in (frozenset[int](), frozenset({503})):
+            assert is_over_limit(answer, refusals)
+            error = failure(CREATE, answer, TOKEN, NOW, refusals)
+            assert (error.effect, error.retryable) == REFUSED
+
+
 def test_a_request_knows_its_operation() -> None:
     """What is told of it, and whether it makes a key, goes by that."""
     requests = (create({}), list_page(1, None), retrieve("i"), update("i", {}), delete("i"))
@@ -264,7 +315,7 @@ def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
 
 def test_what_is_not_told_of_an_answer_is_not_so() -> None:
     """It was read to its end, and what was asked went out once."""
-    assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0)
+    assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0, cut=False)
     assert TransportFailure("x", left=True) == TransportFailure(
         "x", left=True, status=None, timed_out=False, not_http=False, resends=0
     )
