@@ -80,6 +80,7 @@ class TransportFailure:
         status: The status of an answer that broke off, where one had begun.
         timed_out: The time for the attempt was up.
         not_http: What came back does not speak the protocol.
+        permanent: No connection can be made before somebody has changed a setting.
         resends: How often the request was sent again underneath us before that.
     """
 
@@ -88,6 +89,7 @@ class TransportFailure:
     status: int | None = None
     timed_out: bool = False
     not_http: bool = False
+    permanent: bool = False
     resends: int = 0
 
 
@@ -135,8 +137,8 @@ def _meaning(
 ) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
-        case TransportFailure(left=False):
-            meaning = Effect.NONE, True
+        case TransportFailure(left=False, permanent=permanent):
+            meaning = Effect.NONE, not permanent
         case TransportFailure(not_http=True):
             meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
         case TransportFailure(status=status):

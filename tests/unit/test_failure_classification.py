@@ -101,6 +101,12 @@ def test_what_never_left_has_done_nothing() -> None:
     assert meaning(CREATE, TransportFailure("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
 
 
+def test_what_needs_another_setting_is_not_tried_again() -> None:
+    """For nothing; what may have left keeps its meaning, whatever broke then."""
+    assert meaning(CREATE, TransportFailure("", left=False, permanent=True)) == NOTHING
+    assert meaning(CREATE, TransportFailure("", left=True, permanent=True)) == UNKNOWN
+
+
 def test_what_is_no_http_comes_from_the_wrong_host() -> None:
     """Trying again will not mend it, and the create may have been made."""
     assert meaning(CREATE, TransportFailure("", left=True, status=200, not_http=True)) == WRONG_HOST
@@ -317,7 +323,7 @@ def test_what_is_not_told_of_an_answer_is_not_so() -> None:
     """It was read to its end, and what was asked went out once."""
     assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0, cut=False)
     assert TransportFailure("x", left=True) == TransportFailure(
-        "x", left=True, status=None, timed_out=False, not_http=False, resends=0
+        "x", left=True, status=None, timed_out=False, not_http=False, permanent=False, resends=0
     )
 
 
