@@ -132,6 +132,33 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
+_NOT_PROCESSED: Final = frozenset({501, 505, 511})
+"""Nobody has begun with the request, and the next one like it would fare no better.
+
+    501   RFC 9110, 15.6.2   the server does not support what the request needs, for any resource
+    505   RFC 9110, 15.6.6   the server does not support this version of HTTP, or refuses to
+    511   RFC 6585, 6        who controls the access to the network wants a login first; an origin never answers it
+"""
+
+_ORIGIN_NOT_REACHED: Final = frozenset({521, 523, 525, 526, 530})
+"""Cloudflare has no connection to the API's server, as its documentation of 5xx errors says of each.
+
+    521   the origin refused the connection              525   the TLS handshake with it failed
+    523   there is no route to it                        526   its certificate does not verify
+    530   its name is not found
+
+All of them are tried again: they say that the API is down, which its people mend, and a batch waits for it.
+
+What leaves it open whether the request arrived stays UNKNOWN, as every other 5xx does:
+
+    520   the origin's answer was empty or none that can be read
+    522   no SYN+ACK of the origin came in time, *or* no ACK of the request
+    524   the origin was connected, and did not answer in time
+    527   the connection to Cloudflare's own Railgun, at the origin, was interrupted
+    508   RFC 5842, 7.2: an operation was ended in a loop, when it had begun; some hosters mean a lack of resources
+"""
+
+
 def _meaning(
     request: Request, result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429
 ) -> tuple[Effect, bool]:
@@ -153,6 +180,10 @@ def _meaning(
             meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
         case Response(status=status) if status < 500:
             meaning = Effect.NONE, False
+        case Response(status=status) if status in _NOT_PROCESSED:
+            meaning = Effect.NONE, False
+        case Response(status=status) if status in _ORIGIN_NOT_REACHED:
+            meaning = Effect.NONE, True
         case _:
             meaning = Effect.UNKNOWN, True
     effect, retryable = meaning

@@ -119,11 +119,20 @@ ERRORS = [
 FAILURES = [
     status(408, APIStatusError, UNKNOWN, True),
     status(500, InternalServerError, UNKNOWN, True),
-    status(501, InternalServerError, UNKNOWN, True),
     status(502, InternalServerError, UNKNOWN, True, b"<html><h1>502 Bad Gateway</h1></html>"),
     status(503, InternalServerError, UNKNOWN, True),
     status(504, InternalServerError, UNKNOWN, True),
+    status(508, InternalServerError, UNKNOWN, True),
+    status(520, InternalServerError, UNKNOWN, True),
+    status(522, InternalServerError, UNKNOWN, True, b"<title>522: Connection timed out</title>"),
+    status(524, InternalServerError, UNKNOWN, True),
+    status(527, InternalServerError, UNKNOWN, True),
     status(599, InternalServerError, UNKNOWN, True),
+]
+NOT_PROCESSED = [status(number, InternalServerError, NONE, False) for number in (501, 505, 511)]
+NOT_REACHED = [
+    status(number, InternalServerError, NONE, True, b"<title>Web server is down</title>")
+    for number in (521, 523, 525, 526, 530)
 ]
 REDIRECTS = [
     Row(
@@ -177,7 +186,8 @@ TOO_LARGE = [
     Row(oversize(400), BadRequestError, NONE, NONE, False, 400),
 ]
 TABLE = [
-    *REFUSALS, *ERRORS, *FAILURES, *REDIRECTS, *NO_ANSWERS, *CUT_SHORT, *CUT_REFUSALS, *NOT_HTTP, *TOO_LARGE,
+    *REFUSALS, *ERRORS, *FAILURES, *NOT_PROCESSED, *NOT_REACHED, *REDIRECTS,
+    *NO_ANSWERS, *CUT_SHORT, *CUT_REFUSALS, *NOT_HTTP, *TOO_LARGE,
 ]  # fmt: skip
 NO_KEYS = {
     "an empty object": {},
@@ -319,15 +329,15 @@ async def test_the_other_verbs_are_simply_repeated(row: Row, verb: str) -> None:
     assert suspects == ()
 
 
-@pytest.mark.parametrize("row", [*FAILURES, *NO_ANSWERS, *CUT_SHORT], ids=str)
+@pytest.mark.parametrize("row", [*FAILURES, *NOT_REACHED, *NO_ANSWERS, *CUT_SHORT], ids=str)
 async def test_a_call_gives_up_after_max_attempts(row: Row) -> None:
-    """Three attempts, three suspects, and the error of the last."""
+    """Three attempts, a suspect for each that may have made a key, and the error of the last."""
     async with world(row, attempts=3) as (server, respan):
         with pytest.raises(row.error) as caught:
             await respan.temporary_keys.create()
 
     assert caught.value.attempts == len(server.requests) == 3
-    assert [suspect.effect for suspect in caught.value.suspects] == [row.effect] * 3
+    assert [suspect.effect for suspect in caught.value.suspects] == [row.effect] * 3 * (row.effect is not NONE)
 
 
 async def test_the_worst_effect_of_all_attempts_is_told() -> None:
@@ -761,7 +771,14 @@ async def test_not_found_is_success_for_a_repeated_delete(row: Row) -> None:
 
 
 @pytest.mark.parametrize(
-    "act", [answer(429, None, {"Retry-After": "0.001"}), answer(425, None, {"Retry-After": "0.001"})], ids=str
+    "act",
+    [
+        answer(429, None, {"Retry-After": "0.001"}),
+        answer(425, None, {"Retry-After": "0.001"}),
+        answer(521),
+        answer(530),
+    ],
+    ids=str,
 )
 async def test_not_found_is_no_success_for_a_delete_that_was_only_refused(act: Act) -> None:
     """A refusal did nothing, so the key was not there before."""

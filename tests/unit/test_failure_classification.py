@@ -53,6 +53,10 @@ def meant_by(status: int) -> tuple[Effect, bool]:
         return REFUSED
     if status == 408:
         return UNKNOWN
+    if status in (501, 505, 511):
+        return NOTHING
+    if status in (521, 523, 525, 526, 530):
+        return REFUSED
     return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
 
 
@@ -82,7 +86,7 @@ def test_an_operation_that_makes_no_key_can_lose_none() -> None:
 def test_a_read_changes_nothing_whatever_is_answered() -> None:
     """Whether it is worth a second try is the same as for a create."""
     for request in READS:
-        for status in (200, 302, 404, 408, 429, 500):
+        for status in (200, 302, 404, 408, 429, 500, 501, 521, 522):
             oversize = status < 300
             assert meaning(request, Response(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
 
@@ -186,6 +190,12 @@ def test_what_the_api_itself_answers_keeps_its_meaning(answer: Response) -> None
     assert (error.effect, error.retryable) == UNKNOWN
     assert not is_refusal(answer, refusals)
     assert not is_over_limit(answer, refusals)
+
+
+def test_an_origin_that_was_not_reached_is_not_a_refusal() -> None:
+    """It speaks of no limit, and a failure that is repeated is to end some time."""
+    for status in (501, 505, 508, 511, *range(520, 528), 530):
+        assert not is_refusal(Response(status, {}, b""))
 
 
 def test_a_429_counts_whoever_answers_it_and_whatever_is_named() -> None:
