@@ -4,8 +4,9 @@ Rules:
 
 1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
-2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as does an input that
-   raises: what was taken is finished and yielded first, then the error is raised.
+2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
+   that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
+   raised.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
    never handed out are discarded.
 """
@@ -30,6 +31,7 @@ from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
@@ -284,7 +286,9 @@ class Batch(Generic[Item]):
         # A 403 after a success is about that one item; before any, about the API key.
         useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
         given_up = self._halted and isinstance(error, ClientStateError)
-        if useless or (isinstance(error, _FATAL) and not given_up):
+        # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
+        unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
+        if useless or unreachable or (isinstance(error, _FATAL) and not given_up):
             self._fatal = self._fatal or error
             self._stop()
         return Failed(item, index, error)

@@ -1,7 +1,7 @@
 """When a failed attempt is made again: a tenacity policy that reads what failures mean."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal
 
 import attrs
@@ -22,6 +22,24 @@ def _check_seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> Non
         raise ConfigurationError(f"{attribute.name}: expected a number of seconds, got {value!r:.100}")
 
 
+_TAKEN: Final = frozenset({401, 403, 404, 408, 409, 422})
+"""Statuses that mean something of their own, which no setting may change."""
+
+
+def _as_statuses(value: Iterable[int]) -> frozenset[int]:
+    try:
+        statuses = frozenset(value)
+    except TypeError:  # no iterable, or one of what cannot be hashed
+        statuses = frozenset({-1})
+    # By its type, because True is an int to Python.
+    if not all(type(status) is int and 400 <= status <= 599 and status not in _TAKEN for status in statuses):
+        raise ConfigurationError(
+            "refusal_statuses: expected whole numbers from 400 to 599, but for "
+            f"{', '.join(map(str, sorted(_TAKEN)))}, got {value!r:.100}"
+        )
+    return statuses
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How often, and after how long, a call is tried again.
@@ -37,6 +55,10 @@ class RetryPolicy:
         maximum: Seconds, `initial` or more.
         max_retry_after: Seconds; a server that asks for more fails the call at once.
         max_refusals: What does not count as an attempt may happen this often in one call.
+        refusal_statuses: Statuses by which a proxy in front of the API refuses for the limit, besides 429, which always
+            counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 unless it is set. Any iterable of
+            whole numbers from 400 to 599, but for 401, 403, 404, 408, 409 and 422. An answer whose body is the API's
+            own JSON came from behind the proxy, and keeps its meaning.
         on_unknown: When an attempt to create a key may have made one that cannot be known: `"replace"` makes another
             and remembers the first as a suspect; `"raise"` stops and tells.
 
@@ -49,6 +71,7 @@ class RetryPolicy:
     maximum: float = attrs.field(default=30.0, validator=_check_seconds)
     max_retry_after: float = attrs.field(default=120.0, validator=_check_seconds)
     max_refusals: int = attrs.field(default=20, validator=_check_whole)
+    refusal_statuses: frozenset[int] = attrs.field(default=frozenset(), converter=_as_statuses)
     on_unknown: Literal["replace", "raise"] = attrs.field(default="replace")
 
     def __attrs_post_init__(self) -> None:

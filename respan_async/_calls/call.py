@@ -190,8 +190,8 @@ class Call(Generic[T]):
             if result.resends:
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
-            answer = protocol.parse(request, result, token, context.clock())
-            outcome = _outcome_of(result)
+            answer = protocol.parse(request, result, token, context.clock(), self._refusals)
+            outcome = _outcome_of(result, self._refusals)
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, result)
         finally:
@@ -227,7 +227,7 @@ class Call(Generic[T]):
         result: protocol.Response | protocol.TransportFailure,
     ) -> None:
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
-        if protocol.is_refusal(result):
+        if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
         elif (
             outcome is SlotOutcome.UNREACHED
@@ -264,6 +264,11 @@ class Call(Generic[T]):
         return usable_token(token)
 
     # --------------------------------------------------------------- retrying
+
+    @property
+    def _refusals(self) -> frozenset[int]:
+        """The statuses by which a proxy refuses for the limit, besides 429."""
+        return self._options.retry.refusal_statuses
 
     @property
     def _unconfirmed_effect(self) -> Effect:
@@ -313,9 +318,9 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: protocol.Response | protocol.TransportFailure) -> SlotOutcome:
+def _outcome_of(result: protocol.Response | protocol.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if protocol.is_over_limit(result):
+    if protocol.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
     if isinstance(result, protocol.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED

@@ -1,6 +1,6 @@
 """What an error shows of an answer: of its body, of what the server says in it, and the id of the request.
 
-Always without secrets, and bounded; what the answer means is for `protocol`.
+Always without secrets, and bounded; what the answer means is for `protocol`, which is told here who wrote its body.
 """
 
 from collections.abc import Mapping
@@ -59,6 +59,18 @@ def said(body: bytes, shown: str, token: Secret | None) -> str:
     # not obey.
     text = printable(redacted(_gather(data), [] if token is None else [token]))
     return f": {text:.500}" if text else ""
+
+
+_OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})
+
+
+def is_of_the_api(body: bytes) -> bool:
+    """Whether a body is the API's own JSON for an error, and so not written by a proxy in front of it."""
+    try:
+        data = codec.parse(body)
+    except codec.DecodeError:
+        return False
+    return isinstance(data, dict) and not _OWN_FIELDS.isdisjoint(data)
 
 
 _DEEPEST: Final = 5

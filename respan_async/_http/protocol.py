@@ -4,10 +4,8 @@ The failure table of this library is `_meaning`: what each thing that can happen
 on the server. Nothing else in the library looks at a status code to decide that.
 """
 
-import email.utils
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Generic, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -15,6 +13,7 @@ import attrs
 
 from respan_async import errors
 from respan_async._http import codec, error_body
+from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -30,6 +29,8 @@ PATH: Final = "/api/temporary-keys/"
 """The trailing slash is part of it: without, Django redirects, and a redirected POST turns into a list."""
 
 T = TypeVar("T")
+
+_ONLY_429: Final[frozenset[int]] = frozenset()
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -79,9 +80,10 @@ class Response:
 
     Attributes:
         status: The HTTP status.
-        headers: With case-insensitive names.
+        headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
         body: What was read of it.
         oversize: The body went past the size bound and was not read to its end.
+        cut: The body broke off.
         resends: How often the request was sent again underneath us before this answer.
     """
 
@@ -90,6 +92,7 @@ class Response:
     body: bytes = attrs.field(repr=False)
     oversize: bool = False
     resends: int = 0
+    cut: bool = False
 
 
 @attrs.frozen
@@ -102,6 +105,7 @@ class TransportFailure:
         status: The status of an answer that broke off, where one had begun.
         timed_out: The time for the attempt was up.
         not_http: What came back does not speak the protocol.
+        permanent: No connection can be made before somebody has changed a setting.
         resends: How often the request was sent again underneath us before that.
     """
 
@@ -110,6 +114,7 @@ class TransportFailure:
     status: int | None = None
     timed_out: bool = False
     not_http: bool = False
+    permanent: bool = False
     resends: int = 0
 
 
@@ -152,25 +157,58 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
-def _meaning(operation: Operation[Any], result: Response | TransportFailure) -> tuple[Effect, bool]:
+_NOT_PROCESSED: Final = frozenset({501, 505, 511})
+"""Nobody has begun with the request, and the next one like it would fare no better.
+
+    501   RFC 9110, 15.6.2   the server does not support what the request needs, for any resource
+    505   RFC 9110, 15.6.6   the server does not support this version of HTTP, or refuses to
+    511   RFC 6585, 6        who controls the access to the network wants a login first; an origin never answers it
+"""
+
+_ORIGIN_NOT_REACHED: Final = frozenset({521, 523, 525, 526, 530})
+"""Cloudflare has no connection to the API's server, as its documentation of 5xx errors says of each.
+
+    521   the origin refused the connection              525   the TLS handshake with it failed
+    523   there is no route to it                        526   its certificate does not verify
+    530   its name is not found
+
+All of them are tried again: they say that the API is down, which its people mend, and a batch waits for it.
+
+What leaves it open whether the request arrived stays UNKNOWN, as every other 5xx does:
+
+    520   the origin's answer was empty or none that can be read
+    522   no SYN+ACK of the origin came in time, *or* no ACK of the request
+    524   the origin was connected, and did not answer in time
+    527   the connection to Cloudflare's own Railgun, at the origin, was interrupted
+    508   RFC 5842, 7.2: an operation was ended in a loop, when it had begun; some hosters mean a lack of resources
+"""
+
+
+def _meaning(
+    operation: Operation[Any], result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429
+) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
-        case TransportFailure(left=False):
-            meaning = Effect.NONE, True
+        case TransportFailure(left=False, permanent=permanent):
+            meaning = Effect.NONE, not permanent
         case TransportFailure(not_http=True):
             meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
         case TransportFailure(status=status):
             meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
+        case Response() if is_refusal(result, refusals):
+            meaning = Effect.NONE, True  # before anything is made
         case Response(status=408):
             meaning = Effect.UNKNOWN, True
-        case Response(status=429 | 425):
-            meaning = Effect.NONE, True  # refused before anything is made
         case Response(status=status) if 200 <= status < 300:
             meaning = Effect.LOST, False  # a changed server must not cost five keys a call
         case Response(status=status) if status < 400:
             meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
         case Response(status=status) if status < 500:
             meaning = Effect.NONE, False
+        case Response(status=status) if status in _NOT_PROCESSED:
+            meaning = Effect.NONE, False
+        case Response(status=status) if status in _ORIGIN_NOT_REACHED:
+            meaning = Effect.NONE, True
         case _:
             meaning = Effect.UNKNOWN, True
     effect, retryable = meaning
@@ -186,18 +224,34 @@ def is_success(result: Response | TransportFailure) -> TypeGuard[Response]:
     return isinstance(result, Response) and 200 <= result.status < 300 and not result.oversize
 
 
-def is_refusal(result: Response | TransportFailure) -> bool:
-    """Whether the server turned the request away for now, before anything was made."""
-    return isinstance(result, Response) and result.status in (429, 425)
+def is_refusal(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether a request was turned away for now, before anything was made.
+
+    Args:
+        result: What came of it.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+    """
+    # 425 (RFC 8470): the server does not risk to process the request yet.
+    return is_over_limit(result, refusals) or (isinstance(result, Response) and result.status == 425)
 
 
-def is_over_limit(result: Response | TransportFailure) -> bool:
-    """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
-    return isinstance(result, Response) and result.status == 429
+def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether it was the account's limit that turned the request away; arguments as of `is_refusal`."""
+    if not isinstance(result, Response):
+        return False
+    if result.status == 429:
+        return True
+    # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
+    whole = not result.cut and not result.oversize
+    return result.status in refusals and whole and not error_body.is_of_the_api(result.body)
 
 
 def parse(
-    request: Request[T], result: Response | TransportFailure, token: Secret | None, now: datetime
+    request: Request[T],
+    result: Response | TransportFailure,
+    token: Secret | None,
+    now: datetime,
+    refusals: frozenset[int] = _ONLY_429,
 ) -> T | RespanError:
     """Return what a result means: the value that was asked for, or the error.
 
@@ -206,17 +260,22 @@ def parse(
         result: What came of it.
         token: The bearer token, to be kept out of what a server may echo.
         now: The wall clock, aware; for a Retry-After date.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
     """
     if is_success(result):
         return read(request, result, token)
-    return failure(request, result, token, now)
+    return failure(request, result, token, now, refusals)
 
 
 def failure(
-    request: Request[Any], result: Response | TransportFailure, token: Secret | None, now: datetime
+    request: Request[Any],
+    result: Response | TransportFailure,
+    token: Secret | None,
+    now: datetime,
+    refusals: frozenset[int] = _ONLY_429,
 ) -> RespanError:
     """Return the error that a result which is no success amounts to; see `parse`."""
-    effect, retryable = _meaning(request.operation, result)
+    effect, retryable = _meaning(request.operation, result, refusals)
     called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
@@ -239,7 +298,7 @@ def failure(
         )
     said = error_body.said(result.body, shown, token)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
-    error.retry_after = retry_after(result, now)
+    error.retry_after = retry_after(result.headers, result.body, now)
     return error
 
 
@@ -272,41 +331,3 @@ def answered_id(answer: Response) -> str | None:
         return None
     key_id = data.get("id") if isinstance(data, dict) else None
     return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
-
-
-def retry_after(answer: Response, now: datetime) -> float | None:
-    """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
-
-    A negative, endless or unreadable value counts as none.
-    """
-    asked = [_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"), now)]
-    try:
-        data = codec.parse(answer.body) if b"retry_after" in answer.body else None
-    except codec.DecodeError:
-        data = None
-    if isinstance(data, dict):
-        inner = data.get("error")
-        asked += [_seconds(data.get("retry_after"), None, now)]
-        asked += [_seconds(inner.get("retry_after"), None, now)] if isinstance(inner, dict) else []
-    return max((seconds for seconds in asked if seconds is not None), default=None)
-
-
-def _seconds(value: Any, sent: str | None, now: datetime) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        until = _date(value)
-        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
-        seconds = (until - (_date(sent) or now)).total_seconds() if until else math.nan
-        seconds = max(seconds, 0.0)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _date(value: Any) -> datetime | None:
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

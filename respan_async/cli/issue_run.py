@@ -19,6 +19,7 @@ from respan_async.cli.summary import Summary
 from respan_async.cli.tenants import PendingTenants, Tenant
 from respan_async.client import AsyncRespan
 from respan_async.errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientStateError,
     Effect,
@@ -157,6 +158,8 @@ class IssueRun:
         succeeded = self._issued or self._replayed
         if isinstance(error, AuthenticationError) or (isinstance(error, PermissionDeniedError) and not succeeded):
             return  # the key's failure, said once when the batch ends with it
+        if isinstance(error, APIConnectionError) and not error.retryable and not stopped:
+            return  # the connection's, likewise: its certificate, or what a proxy asks for
         if isinstance(error, LedgerError) and not isinstance(error, TicketConflictError) and not error.retryable:
             self._break_off(error)  # the ledger's failure, and so everybody's
             if error.effect is Effect.NONE:

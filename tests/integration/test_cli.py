@@ -1,9 +1,12 @@
 """`respan-keys` from its arguments to its exit code, against a fake server in a thread of its own."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
+import socket
+import ssl
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -21,6 +24,7 @@ from tests.integration.cli_world import (
     tenants,
     until,
 )
+from tests.servers.certificate import certify
 
 HOSTILE = "\x1b]0;owned\x07"
 
@@ -176,6 +180,33 @@ def test_the_key_is_refused(server: Server, run: Run, monkeypatch: pytest.Monkey
     assert len([line for line in err.splitlines() if "answered 40" in line]) == 1
     assert "0 failed, 200 not sent" in err
     assert run("list")[0] == 3
+
+
+def test_a_certificate_that_does_not_verify(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is no tenant's failure: said once, with the host and the reason, and the run ends at once."""
+    context, _ = certify(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def shake_hands() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with contextlib.suppress(ssl.SSLError):
+                        context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=shake_hands)
+        thread.start()
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("RESPAN_API_KEY", "some-key")
+        monkeypatch.setenv("RESPAN_BASE_URL", f"https://{host}")
+        monkeypatch.chdir(tmp_path)
+        code, _, err = run("issue", tenants(200), "--out", "keys.jsonl", "--max-in-flight", "8")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    assert code == 1
+    assert err.count(f"no TLS connection to {host}: its certificate does not verify (self") == 1
+    assert "0 failed, 200 not sent" in err
 
 
 def test_no_key_no_file(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ def escaped(text: str) -> str:
 
 ECHOES = [
     *(echo(f"{status} in JSON", in_json(status, api_key=API_KEY)) for status in (400, 401, 403, 404, 409, 422, 500)),
-    echo("429 in JSON", in_json(429, retry_after=0)),
+    echo("429 in JSON", in_json(429, retry_after=0.001)),
     echo("2xx with another name for the key", in_json(201, id="key-1", key=API_KEY, secret={"value": API_KEY})),
     echo("2xx with null for the key", in_json(201, id="key-1", api_key=None, hashed_key=f"pbkdf2.{API_KEY}")),
     echo("2xx without an id", in_json(201, api_key=API_KEY)),

@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -36,7 +35,6 @@ from respan_async._http.protocol import (
     list_page,
     read,
     retrieve,
-    retry_after,
     update,
 )
 
@@ -142,101 +140,6 @@ def test_a_body_is_not_in_a_repr() -> None:
     """Requests and answers are locals of frames, and so in tracebacks."""
     assert "secret" not in repr(create({"name": "secret"}))
     assert "secret" not in repr(Response(200, {"X": "secret"}, b"secret"))
-
-
-# ------------------------------------------------------------- how long to wait
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("60", 60.0),
-        ("0", 0.0),
-        ("1.5", 1.5),
-        (" 7 ", 7.0),
-        ("-1", None),
-        ("-0.5", None),
-        ("", None),
-        ("soon", None),
-        ("nan", None),
-        ("inf", None),
-        ("-inf", None),
-        ("1e999", None),
-        ("9" * 5000, None),
-        ("5, 6", None),
-        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
-        ("Thu, 31 Jan 2030 12:00:30 -0000", 30.0),
-        ("Thu, 31 Jan 2030 13:00:30 +0100", 30.0),
-        ("Thursday, 31-Jan-30 12:00:30 GMT", 30.0),
-        ("Thu, 99 Jan 2030 12:00:30 GMT", None),
-        ("Thu, 31 Jan 99999 12:00:30 GMT", None),
-        ("Thu, 31 Jan 2030 12:00:30 +9999999", None),
-        (None, None),
-    ],
-)
-def test_a_header_says_when(header: str | None, seconds: float | None) -> None:
-    """In seconds or as a date; nonsense counts as nothing."""
-    headers = {} if header is None else {"retry-after": header}
-
-    assert retry_after(Response(429, Headers(headers), b""), NOW) == seconds
-
-
-def test_a_date_is_compared_with_the_servers_own_clock() -> None:
-    """Where the answer tells it: a wrong clock here does not matter."""
-    headers = Headers({"Retry-After": "Thu, 31 Jan 2030 12:00:30 GMT", "Date": "Thu, 31 Jan 2030 12:00:10 GMT"})
-
-    assert retry_after(Response(429, headers, b""), NOW - timedelta(days=1)) == 20.0
-
-
-NONSENSE: list[Any] = [None, True, False, -1, "", "soon", [], {}, [60], "nan", "inf"]
-
-
-@pytest.mark.parametrize(
-    ("body", "seconds"),
-    [
-        ({"retry_after": 60}, 60.0),
-        ({"retry_after": 0}, 0.0),
-        ({"retry_after": 0.25}, 0.25),
-        ({"retry_after": "60"}, 60.0),
-        ({"error": {"retry_after": 5}}, 5.0),
-        ({"retry_after": 2, "error": {"retry_after": 5}}, 5.0),
-        ({"retry_after": "Thu, 31 Jan 2030 12:00:30 GMT"}, 30.0),
-        *(({"retry_after": value}, None) for value in NONSENSE),
-        ({"detail": "Expected available in 60 seconds."}, None),
-        ({"error": "retry_after"}, None),
-        (["retry_after", 60], None),
-        ("retry_after", None),
-        (b'{"retry_after": 60', None),
-        (b'{"retry_after": NaN}', None),
-        (b'{"retry_after": 1e999}', None),
-        (b'{"retry_after": ' + b"9" * 5000 + b"}", None),
-        (b'{"retry_after": "' + b"9" * 5000 + b'"}', None),
-        (b'{"retry_after": "\xff"}', None),
-        (b'{"a":' * 2000 + b'{"retry_after": 60}' + b"}" * 2000, None),
-        (b"", None),
-    ],
-    ids=lambda value: repr(value)[:40],
-)
-def test_a_body_says_when(body: object, seconds: float | None) -> None:
-    """As documented, and in the other shape of an error; nonsense counts as nothing."""
-    assert refused(body).retry_after == seconds
-
-
-def test_the_longer_of_two_waits_counts() -> None:
-    """Header and body disagree: never earlier than the server asked."""
-    assert refused({"retry_after": 5}, headers={"Retry-After": "7"}).retry_after == 7.0
-    assert refused({"retry_after": 9}, headers={"Retry-After": "7"}).retry_after == 9.0
-    assert refused({"retry_after": "soon"}, headers={"Retry-After": "7"}).retry_after == 7.0
-    assert refused({"retry_after": 9}, headers={"Retry-After": "-7"}).retry_after == 9.0
-
-
-@given(st.text() | st.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [+-]?[A-Z0-9]+"), st.text())
-def test_no_header_breaks_anything(value: str, date: str) -> None:
-    """Whatever a proxy writes there: a finite number of seconds from 0, or None."""
-    for headers in ({"Retry-After": value}, {"Retry-After": value, "Date": date}):
-        asked = retry_after(Response(429, Headers(headers), json.dumps({"retry_after": date}).encode()), NOW)
-        assert asked is None or 0 <= asked < float("inf")
 
 
 # ------------------------------------------------------------------ messages
