@@ -15,7 +15,9 @@ from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_cre
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
 from respan_async._http import protocol
+from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from respan_async.errors import (
     ClientStateError,
@@ -53,6 +55,7 @@ class Call(Generic[T]):
         "_operation",
         "_options",
         "_priority",
+        "_refused_at",
         "_started",
         "_stats",
         "_subject",
@@ -85,6 +88,7 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
+        self._refused_at: float | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -117,6 +121,12 @@ class Call(Generic[T]):
         if isinstance(result, CreatedKey) and not self._abandoned:
             self._stats.emit_issued(result, self._started)
         return result
+
+    def promote(self, priority: Priority) -> None:
+        """Wait in a higher class from now on, because somebody in that class waits for this call."""
+        if priority < self._priority:
+            self._priority = priority
+            self._context.pacer.promote(self, priority)
 
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
@@ -154,7 +164,8 @@ class Call(Generic[T]):
 
     async def _attempt(self) -> T | RespanError:
         try:
-            slot = await self._context.pacer.acquire(self._priority, self._deadline)
+            since = None if self._refused_at is None else self._started
+            slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
             return await self._send(slot)
         except DeadlineUnreachable as late:
             wait = late.wait
@@ -167,6 +178,7 @@ class Call(Generic[T]):
         outcome = SlotOutcome.UNUSED
         answer: T | RespanError | None = None
         sendings = 1
+        hint: RateHint | None = None
         try:
             token = await self._token()
             prepared = self._prepare()
@@ -191,12 +203,23 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             answer = protocol.parse(request, result, token, context.clock(), self._refusals)
+            if isinstance(result, protocol.Response):
+                hint = rate_hint(result.headers, context.clock())
             outcome = _outcome_of(result, self._refusals)
             if isinstance(answer, RespanError):
-                self._note_failure(answer, outcome, prepared, result)
+                self._note_failure(answer, outcome, prepared, result, slot)
         finally:
-            retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
-            context.pacer.release(slot, outcome, caller=self, retry_after=retry_after, sendings=sendings)
+            error = answer if isinstance(answer, RespanError) else None
+            context.pacer.release(
+                slot,
+                outcome,
+                caller=self,
+                operation=self._operation,
+                retry_after=None if error is None else retry_after_of(error),
+                sendings=sendings,
+                hint=hint,
+                problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
+            )
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
         return answer
@@ -225,14 +248,18 @@ class Call(Generic[T]):
         outcome: SlotOutcome,
         prepared: PreparedRequest[T],
         result: protocol.Response | protocol.TransportFailure,
+        slot: Slot,
     ) -> None:
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
+        pacer = self._context.pacer
         if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
-        elif (
-            outcome is SlotOutcome.UNREACHED
-            and self._priority is not Priority.INTERACTIVE
-            and self._context.pacer.outage
+            if self._refused_at is None:
+                self._refused_at = slot.granted_at
+            counts.only_refused = not pacer.let_in_since(self._refused_at, self._operation)
+        elif self._is_patient and (
+            (outcome is SlotOutcome.UNREACHED and pacer.outage)
+            or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
         ):
             counts.held_back += 1
         else:
@@ -275,9 +302,14 @@ class Call(Generic[T]):
         """What an attempt may have done of which only the leaving is known."""
         return Effect.UNKNOWN if self._operation.changes else Effect.NONE
 
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the call waits for as long as it takes."""
+        return self._priority is not Priority.INTERACTIVE
+
     def _wants(self, error: RespanError) -> bool:
         return not (self._abandoned or self._final) and self._options.retry.wants(
-            error, creates=self._operation.creates
+            error, creates=self._operation.creates, patient=self._is_patient
         )
 
     async def _retry(self, first: RespanError, counts: AttemptCounts) -> T | RespanError:
@@ -293,7 +325,11 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            counts, creates=self._operation.creates, sleep=self._sleep, before_sleep=self._stats.emit_retry
+            counts,
+            creates=self._operation.creates,
+            patient=self._is_patient,
+            sleep=self._sleep,
+            before_sleep=self._stats.emit_retry,
         )
         try:
             return await retrying(attempt)

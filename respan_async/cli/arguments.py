@@ -176,6 +176,11 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         metavar="N/SECONDS",
         help=f"the account's limit, as in 100/1s, or auto to learn it; {DOCUMENTED_LIMIT} by default",
     )
+    parser.add_argument(
+        "--burst",
+        action="store_true",
+        help="take whatever the limit leaves free at once, for an account that nobody else uses",
+    )
     parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
