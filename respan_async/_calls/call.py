@@ -51,6 +51,7 @@ class Call(Generic[T]):
         "_deadline",
         "_final",
         "_in_air",
+        "_last_answer",
         "_operation",
         "_options",
         "_priority",
@@ -89,6 +90,7 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
+        self._last_answer: RespanError | None = None
 
     def begin(self) -> None:
         """Let the time of the whole call begin, if it has not."""
@@ -136,12 +138,26 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        error = DeadlineExceededError(
-            f"{self._operation.name}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=self._effect_if_sent,
-            retryable=True,
+        return self._stats.with_totals(
+            self._deadline_error(
+                f"no answer within the deadline of {self._options.deadline:g} s",
+                effect=self._effect_if_sent,
+                retryable=True,
+            )
         )
-        return self._stats.with_totals(error)
+
+    def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
+        """Return the error of a call that is too late, with the last answer that it had."""
+        answer = self._last_answer
+        after = f"; the last answer was {answer.status}" if answer else ""
+        return DeadlineExceededError(
+            f"{self._operation.name}: {what}{after}",
+            effect=effect,
+            retryable=retryable,
+            status=answer.status if answer else None,
+            request_id=answer.request_id if answer else None,
+            body=answer.body if answer else None,
+        )
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -230,6 +246,8 @@ class Call(Generic[T]):
         sent_at: datetime,
         result: protocol.Response | protocol.TransportFailure,
     ) -> None:
+        if error.status is not None:
+            self._last_answer = error
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
         if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
@@ -313,9 +331,8 @@ class Call(Generic[T]):
         await asyncio.sleep(seconds)
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
-        error = DeadlineExceededError(
-            f"{self._operation.name}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
-            retryable=False,
+        error = self._deadline_error(
+            f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
         error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error
