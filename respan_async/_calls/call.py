@@ -52,6 +52,7 @@ class Call(Generic[T]):
         "_deadline",
         "_final",
         "_in_air",
+        "_last_answer",
         "_operation",
         "_options",
         "_priority",
@@ -89,6 +90,7 @@ class Call(Generic[T]):
         self._deadline: float | None = None
         self._started = -1.0
         self._refused_at: float | None = None
+        self._last_answer: RespanError | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -147,12 +149,26 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        error = DeadlineExceededError(
-            f"{self._operation.name}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=self._effect_if_sent,
-            retryable=True,
+        return self._stats.with_totals(
+            self._deadline_error(
+                f"no answer within the deadline of {self._options.deadline:g} s",
+                effect=self._effect_if_sent,
+                retryable=True,
+            )
         )
-        return self._stats.with_totals(error)
+
+    def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
+        """Return the error of a call that is too late, with the last answer that it had."""
+        answer = self._last_answer
+        after = f"; the last answer was {answer.status}" if answer else ""
+        return DeadlineExceededError(
+            f"{self._operation.name}: {what}{after}",
+            effect=effect,
+            retryable=retryable,
+            status=answer.status if answer else None,
+            request_id=answer.request_id if answer else None,
+            body=answer.body if answer else None,
+        )
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -250,6 +266,8 @@ class Call(Generic[T]):
         result: protocol.Response | protocol.TransportFailure,
         slot: Slot,
     ) -> None:
+        if error.status is not None:
+            self._last_answer = error
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
         pacer = self._context.pacer
         if protocol.is_refusal(result, self._refusals):
@@ -343,9 +361,8 @@ class Call(Generic[T]):
         await asyncio.sleep(seconds)
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
-        error = DeadlineExceededError(
-            f"{self._operation.name}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
-            retryable=False,
+        error = self._deadline_error(
+            f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
         error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error
