@@ -85,13 +85,14 @@ _COLORS: Final = {clients.GIVEN: pictures.OURS, clients.AUTO: "tab:cyan", client
 
 def _draw(runs: Runs, _: Report, path: Path) -> None:
     """Show a row of marks for each limiter: time, refusals and the longest wait; runs beside calls are hollow."""
-    optima = {limiter.label: limiter for limiter in LIMITERS}
+    by_label = {limiter.label: limiter for limiter in LIMITERS}
+    rows = {name: 0.2 - 0.2 * row for row, name in enumerate(_MARKERS)}
     labels = list(runs)[::-1]
     with pictures.drawing(path, (11, 1.4 + 0.5 * len(labels)), 1, 3) as (times, refusals, waits):
         for place, label in enumerate(labels):
-            limiter = optima[label]
+            limiter = by_label[label]
             for (name, situation), one in runs[label].items():
-                mark = partial(_mark, name=name, place=place, hollow=situation == _BESIDE)
+                mark = partial(_mark, name=name, place=place + rows[name], hollow=situation == _BESIDE)
                 mark(times, value=one.took / limiter.optimum(limiter.limit, one.keys))
                 mark(refusals, value=100 * one.counts.refused / one.keys)
                 if one.waits:
@@ -99,27 +100,28 @@ def _draw(runs: Runs, _: Report, path: Path) -> None:
         for axes, title in (
             (times, f"time, {TIMES} optimum"),
             (refusals, "refused, % of n (log scale)"),
-            (waits, "longest wait of a single call, s (log scale)"),
+            (waits, "longest wait, s (log scale)"),
         ):
             axes.set_yticks(range(len(labels)), labels if axes is times else [""] * len(labels), fontsize=8)
             axes.grid(axis="y", linewidth=0.3)
             axes.set_xlabel(title)
         times.axvline(1.0, color="black", linewidth=0.6)
         refusals.set_xscale("symlog", linthresh=1)
-        refusals.set_xlim(left=-0.1)
+        refusals.set_xlim(-0.2, 120)
         waits.set_xscale("log")
         for name, marker in _MARKERS.items():
             times.plot([], [], linestyle="", marker=marker, color=_COLORS[name], label=name)
+        times.plot([], [], linestyle="", marker="s", color="black", markerfacecolor="none", label=f"hollow: {_BESIDE}")
         times.legend(frameon=False, fontsize=7)
 
 
-def _mark(axes: Any, *, name: str, place: int, value: float, hollow: bool) -> None:
+def _mark(axes: Any, *, name: str, place: float, value: float, hollow: bool) -> None:
     axes.plot(
         [value],
         [place],
         linestyle="",
         marker=_MARKERS[name],
-        markersize=8,
+        markersize=6,
         color=_COLORS[name],
         markerfacecolor="none" if hollow else None,
     )
