@@ -51,6 +51,7 @@ class AppendOnlyFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._place = Path(path).absolute()  # whatever the working directory is later on
         self._writing = threading.Lock()
         self._whole_until: int | None = None
         try:
@@ -113,10 +114,7 @@ class AppendOnlyFile:
             try:
                 if self._whole_until is not None:
                     self._take_back(self._whole_until)
-                status = os.fstat(self._fd)
-                if not status.st_nlink:
-                    raise FileNotFoundError(errno.ENOENT, "the file was removed while it was being written")
-                self._whole_until = status.st_size
+                self._whole_until = self._in_place().st_size
                 write_all(self._fd, data)
                 os.fsync(self._fd)
                 self._whole_until = None
@@ -126,6 +124,14 @@ class AppendOnlyFile:
                     with contextlib.suppress(OSError):
                         self._take_back(self._whole_until)
                 raise OSError(error.errno, error.strerror, self.path) from None
+
+    def _in_place(self) -> os.stat_result:
+        """Return what is known of the file, if its path still leads to it: elsewhere nobody would look for keys."""
+        status = os.fstat(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(status, os.stat(self._place)):  # noqa: PTH116  for each write
+                return status
+        raise FileNotFoundError(errno.ENOENT, "the file was removed, or moved away, while it was being written")
 
     def _take_back(self, size: int) -> None:
         os.ftruncate(self._fd, size)

@@ -18,6 +18,7 @@ from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
 from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
+from respan_async.issuing.sqlite._open_files import OpenFiles
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
@@ -63,6 +64,7 @@ class SQLiteLedger:
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
+        self._files: OpenFiles
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
@@ -78,9 +80,13 @@ class SQLiteLedger:
             if not self._memory:
                 make_private(self._path)
                 check_size(self._path)
+            self._files = OpenFiles(self._path)  # as the working directory is now
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
             writer = Writer(
-                partial(open_connection, self._path), self._truncate, asyncio.get_running_loop(), self._seal
+                partial(open_connection, self._path, self._files),
+                self._truncate,
+                asyncio.get_running_loop(),
+                self._seal,
             )
             self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
@@ -254,7 +260,7 @@ class SQLiteLedger:
         """Read beside the writer, what may take long."""
         if self._memory or self._writer is None:
             return await self._write(work)
-        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, work))
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, self._files, work))
         self._reading.add(reading)
         reading.add_done_callback(self._read_over)
         return await asyncio.shield(reading)
@@ -288,6 +294,7 @@ class SQLiteLedger:
                 connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
 
     def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
+        self._files.check("written")
         (commits,) = connection.execute(_SQL["count_commit"]).fetchone()
         return partial(self._lock.note, commits)
 
