@@ -50,9 +50,12 @@ the server may make its key late. Other keys are never touched.
 """
 
 _ROTATE: Final = """\
-Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY. Those
-it was encrypted with before are in RESPAN_LEDGER_OLD_KEYS, separated by commas.
-Give both to the processes that issue first: they go on while this is done.
+Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY, those
+in plain text too. Keys it was encrypted with before are in
+RESPAN_LEDGER_OLD_KEYS, separated by commas. While others issue: start each of
+them again with the new key among the old ones; then with the new one as the key
+and the former among the old; then rotate; then take the former key away. One
+that was left out sends nothing more after that.
 """
 
 _OPTIONS: Final = {

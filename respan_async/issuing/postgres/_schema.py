@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
+from respan_async.issuing._rotation import MARK
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.postgres._pool import ConnectionPool, PermissionDenied, SchemaMissing
 
@@ -23,6 +24,7 @@ class Schema:
         name: Its name, an identifier of ASCII characters.
 
     Attributes:
+        where: What it is called in messages.
         statements: Those of the ledger, by name.
 
     Raises:
@@ -33,6 +35,7 @@ class Schema:
         if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) < 64):
             raise ConfigurationError(f"schema: expected a name of letters, digits and _, got {name!r:.100}")
         self._name = name
+        self.where = f"schema {name!r}"
         self.statements = {
             key: statement.replace("{schema}", f'"{name}"') for key, statement in load("postgres/ledger.sql").items()
         }
@@ -53,8 +56,11 @@ class Schema:
         except PermissionDenied as error:
             raise self._error(f"{error}; whoever makes it needs: GRANT CREATE ON DATABASE ... TO ...") from None
 
-    async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> None:
+    async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> dict[str, Any]:
         """Bind the ledger to an account, or see that it is.
+
+        Returns:
+            What the ledger says of itself.
 
         Raises:
             LedgerError: There is no ledger, or it is of a newer version; or another account's, unless forced; or the
@@ -68,11 +74,15 @@ class Schema:
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")
             known = meta.get("account")
-            bound = _rows.bound(known, account, force=force, where=f"schema {self._name!r}", place="a schema")
+            bound = _rows.bound(known, account, force=force, where=self.where, place="a schema")
             if bound == known:
-                return
+                return meta
             # Unless another process was faster: so it is looked at again.
             await pool.ask(self.statements["bind"], {"account": bound, "before": known})
+
+    async def mark(self, pool: ConnectionPool) -> str | None:
+        """Return the mark that the last rotation has left; None when there was none."""
+        return (await self._meta(pool)).get(MARK)
 
     async def _meta(self, pool: ConnectionPool) -> dict[str, Any]:
         """Return what the ledger says of itself."""
@@ -93,4 +103,4 @@ class Schema:
             raise self._error(f"{error}; its user needs: {usage}; {tables}") from None
 
     def _error(self, message: str) -> LedgerError:
-        return LedgerError(f"schema {self._name!r}: {message}")
+        return LedgerError(f"{self.where}: {message}")

@@ -12,6 +12,7 @@ from respan_async.errors import ClientStateError, Effect, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
+from respan_async.issuing._rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
@@ -79,6 +80,7 @@ class PostgresLedger:
         self._sql = self._schema.statements
         self._pool: ConnectionPool | None = None
         self._owner = 0
+        self._mark = RotationMark()
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # -------------------------------------------------------------- lifecycle
@@ -108,7 +110,7 @@ class PostgresLedger:
         self._pool = pool = self._connect()
         try:
             with self._schema.explaining():
-                await self._schema.bind(pool, account, force=force)
+                self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
                 await self._lease_keeper.start()
         except BaseException:
             await self.aclose()
@@ -169,6 +171,7 @@ class PostgresLedger:
         values |= {"name": intent.name, "sent": codec.encode(intent.sent).decode(), "sent_at": intent.sent_at}
         # The clock of the machine that sends may be wrong; how long ago it was is not.
         values["ago"] = time.time() - intent.sent_at
+        values |= self._mark.accepted(self._cipher)
         try:
             noted = await self._ask("claim_attempt", about=about, **values)
         except DuplicateKey:
@@ -178,6 +181,8 @@ class PostgresLedger:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
                 raise LedgerError(message, retryable=True) from None  # the next attempt has another
         if not noted:
+            if self._pool is not None and self._mark.refuses(await self._schema.mark(self._pool), self._cipher):
+                raise outdated(self._schema.where, self._cipher)
             found = await self._ask("find", ticket=ticket.id)
             raise _rows.not_claimed(found[0], ticket.id, ticket.fields)
         return int(noted[0][0])
@@ -221,6 +226,8 @@ class PostgresLedger:
         """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
+        if (key_id := key_id_of(self._cipher)) is not None:
+            await self._ask("mark_rotated", key_id=key_id)  # first: what comes after is of this key
         after, rotated = "", 0
         while found := await self._ask("secrets", after=after, limit=_PAGE):
             if renewed := _rows.renewed(found, self._cipher):

@@ -67,6 +67,10 @@ SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting
 INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
 
+-- name: mark_rotated
+INSERT INTO {schema}.meta (name, value) VALUES ('cipher', %(key_id)s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
 -- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO {schema}.owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %(lease)s)) RETURNING id;
@@ -103,11 +107,16 @@ SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)
 -- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
--- that owner had in the air (rule 3). Whether its lease is over is as this statement saw it when it began; so it must not
+-- that owner had in the air (rule 3). Nobody claims one who would encrypt its secret with a key that was rotated away.
+-- Whether its lease is over is as this statement saw it when it began; so it must not
 -- have claimed the ticket, and thus prolonged its lease, since then.
 WITH claimed AS (
     INSERT INTO {schema}.tickets AS known (ticket, fields, state, owner, epoch, claimed_at)
-    VALUES (%(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp())
+    SELECT %(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp()
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {schema}.meta
+        WHERE name = 'cipher' AND value <> %(cipher)s::text AND value <> %(cipher_before)s::text
+    )
     ON CONFLICT (ticket) DO UPDATE SET
         state = excluded.state,
         epoch = known.epoch + (known.owner IS DISTINCT FROM excluded.owner)::int,

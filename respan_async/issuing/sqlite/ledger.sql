@@ -83,9 +83,11 @@ WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELEC
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
--- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch.
+-- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch; and
+-- none for who would encrypt its secret with a key that was rotated away.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
-VALUES (:ticket, :fields, :claimed, :owner, 1)
+SELECT :ticket, :fields, :claimed, :owner, 1
+WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
 ON CONFLICT (ticket) DO UPDATE SET
     state = :claimed,
     epoch = epoch + (owner IS NOT :owner),
