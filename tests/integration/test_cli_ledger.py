@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from respan_async import AsyncRespan, ConfigurationError
+from respan_async.cli import main
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from tests.integration.cli_world import (
@@ -508,3 +509,21 @@ def test_a_key_may_end_with_a_line_break(
     monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS", around.format(KEYS[1]))
 
     assert run("issue", tenants(1), "--out", "keys.jsonl")[0] == 0
+
+
+def test_the_schema_for_an_administrator(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The SQL is printed without a database, an API key or psycopg; a name that is none is refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESPAN_API_KEY", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    assert main(("ledger", "schema", "--schema", "respan_eu")) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert 'CREATE TABLE "respan_eu".tickets (' in out
+    assert out.index("BEGIN;") < out.index("CREATE SCHEMA") < out.index("COMMIT;") < out.index("-- GRANT USAGE")
+
+    assert main(("ledger", "schema", "--schema", 'a"b')) == 2
+    assert capfd.readouterr().err.startswith("respan-keys: schema: expected a name of letters, digits and _, got")

@@ -2,6 +2,31 @@
 -- Asked first, since IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
 SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
 
+-- name: find_columns
+-- Of tables that have the name of one of a ledger's: anybody may look.
+SELECT relname::text, attname::text FROM pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_attribute ON attrelid = pg_class.oid
+WHERE nspname = %(schema)s AND relname IN ('meta', 'owners', 'tickets', 'attempts') AND attnum > 0 AND NOT attisdropped;
+
+-- name: rights_to_make
+-- What this user lacks to make a ledger: the schema, or its tables in a schema that is there.
+SELECT format('GRANT CREATE ON DATABASE %%I TO %%I', current_database(), current_user)
+WHERE NOT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s)
+    AND NOT has_database_privilege(current_database(), 'CREATE')
+UNION ALL
+SELECT format('GRANT %%s ON SCHEMA %%I TO %%I', wanted, nspname, current_user)
+FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS wanted
+WHERE nspname = %(schema)s AND NOT has_schema_privilege(pg_namespace.oid, wanted);
+
+-- name: rights_to_use
+-- What the user of a ledger needs.
+SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %(schema)s::text, current_user)
+UNION ALL
+SELECT format(
+    'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %%I TO %%I', %(schema)s::text, current_user
+);
+
 -- name: namespace
 SELECT pg_advisory_xact_lock(1383297089, 1);
 CREATE SCHEMA IF NOT EXISTS {schema};
