@@ -208,7 +208,7 @@ class PostgresLedger:
         values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
         # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
-        until = max(self._lease_keeper.until, time.monotonic() + self._patience)
+        until = time.monotonic() + max(self._lease_keeper.seconds_left, self._patience)
         try:
             if await self._ask("record", about=(ticket_id, tag), until=until, **values):
                 return True

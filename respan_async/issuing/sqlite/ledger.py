@@ -141,6 +141,7 @@ class SQLiteLedger:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
         claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner, **self._mark.accepted(self._cipher)}
+        claim["others_may_wake"] = self._lease_keeper.others_may_wake()
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()
 
