@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import shlex
 import signal
@@ -13,14 +12,13 @@ import pytest
 
 from respan_async import errors
 from respan_async.testing import FakeRespan
+from tests.environment import environment
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 SCRIPTS = [block for block in BLOCKS if "asyncio.run(main())" in block]
 TESTS = [block for block in BLOCKS if "def test_" in block]
-SERVICES = [block for block in BLOCKS if "FastAPI(" in block or "web.Application(" in block]
-WORKERS = [block for block in BLOCKS if "procrastinate" in block]
 COMMANDS = re.findall(r"^```sh\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 SURVIVES = re.findall(
@@ -36,15 +34,6 @@ FIXTURES = {"REDIS_URL": "redis_url", "DATABASE_URL": "postgres_dsn"}
 def variables(block: str, request: pytest.FixtureRequest) -> dict[str, str]:
     """What a block finds in its environment, beside where Respan is."""
     return {name: request.getfixturevalue(fixture) for name, fixture in FIXTURES.items() if name in block}
-
-
-def environment(fake: FakeRespan | None, **variables: str) -> dict[str, str]:
-    """Give a process the commands of this environment, and Respan's settings if there is a server."""
-    env = {name: value for name, value in os.environ.items() if name not in FIXTURES and not name.startswith("RESPAN_")}
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    if fake is not None:
-        env |= {"RESPAN_API_KEY": fake.api_key, "RESPAN_BASE_URL": fake.url}
-    return env | variables
 
 
 async def _run(*command: str, cwd: Path, env: dict[str, str], stop: bool = False) -> tuple[int, str, str]:
@@ -70,8 +59,8 @@ def test_every_line_of_what_survives_names_its_proof() -> None:
 
 
 def test_every_python_block_has_its_test() -> None:
-    """No block is left out of what is run here, in test_web_services.py and in test_fleet.py."""
-    assert sorted(BLOCKS) == sorted([*SCRIPTS, *TESTS, *SERVICES, *WORKERS])
+    """No block is left out of what is run here."""
+    assert sorted(BLOCKS) == sorted([*SCRIPTS, *TESTS])
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=range(len(SCRIPTS)))

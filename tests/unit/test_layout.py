@@ -13,6 +13,7 @@ from respan_async import issuing
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+EXAMPLES = [path.read_text() for path in sorted((ROOT / "tests/examples").glob("*.py"))]
 AT_THE_ROOT = 12
 
 
@@ -25,9 +26,9 @@ def imported(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-@pytest.mark.parametrize("source", [*BLOCKS, (ROOT / "tests/typing/api.py").read_text()])
+@pytest.mark.parametrize("source", [*BLOCKS, *EXAMPLES, (ROOT / "tests/typing/api.py").read_text()])
 def test_what_users_are_shown_imports_nothing_internal(source: str) -> None:
-    """Every program of the README, and the typed example, gets along with public names."""
+    """Every program of the README, every example, and the typed one, gets along with public names."""
     ours = [name for name in imported(source) if name.split(".")[0] == "respan_async"]
 
     assert ours
