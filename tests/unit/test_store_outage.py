@@ -8,18 +8,24 @@ from respan_async._pacing.store_outage import StoreOutage
 MINUTE = RateLimit(60, per=60)
 
 
+def is_over(outage: StoreOutage, now: float = 101.0) -> bool:
+    """Reach the log; tell whether that ends a trouble that was worth a warning."""
+    outage.reached()
+    return outage.over(now)
+
+
 def test_only_an_absence_that_was_told_is_told_to_be_over() -> None:
     """One failed try is nobody's business; of more, the second is told, and the end."""
     outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
 
     for _ in range(2):  # each one is as if it were the first
-        assert not outage.ended()
+        assert not is_over(outage)
         assert not outage.failed(100.0, 101.0)
-        assert not outage.ended()
+        assert not is_over(outage)
         assert [outage.failed(100.0, 101.0) for _ in range(3)] == [False, True, False]
-        assert outage.ended()
+        assert is_over(outage)
         assert [outage.failed(100.0, 101.0) for _ in range(2)] == [False, True]
-        assert outage.ended()
+        assert is_over(outage)
 
 
 def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
@@ -29,7 +35,7 @@ def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
     for _ in range(7):
         outage.failed(100.0, 100.0)
         pauses.append(round(outage.retry_at - 100.0, 6))
-    outage.ended()
+    outage.reached()
     outage.failed(100.0, 100.0)
 
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
