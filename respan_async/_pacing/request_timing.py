@@ -6,8 +6,9 @@ Rules:
 2. A batch asks as late as it can, because an interactive call of any process waits behind the slots that the others
    hold ahead of their time. It asks so long after it used its last slot that it will hold the next one for a slot and
    a half, or for five round trips if these take longer.
-3. What a batch should have waited is learned from the slots that other processes held when it asked. How far ahead its
-   own slot lies says nothing: it lies far ahead too where a burst has left a gap, and then nobody is to be waited for.
+3. What a batch should have waited is learned from how far ahead its slot lies, but only as far as that comes from slots
+   that other processes held before it. A slot lies far ahead too where a burst has left a gap, and then nobody is to be
+   waited for.
 4. A slot that an interactive call took was not the batch's, whoever had asked for it, so it delays no batch.
 """
 
@@ -72,8 +73,8 @@ class RequestTiming:
         What is taken off each time makes processes that compete wait equally long, and so get equally much.
         """
         wanted = max(1.5 * self._limit.interval, 5 * trip, _LEAST_LEAD)
-        competing = min(lead, held * self._limit.interval)
-        self._delay = max(0.9 * self._delay + competing - wanted, 0.0) if lead else 0.0
+        in_turn = min(lead, (held + 1) * self._limit.interval)
+        self._delay = max(0.9 * self._delay + in_turn - wanted, 0.0) if lead else 0.0
 
     def taken(self, now: float) -> None:
         """Note that a slot was used."""

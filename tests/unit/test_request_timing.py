@@ -69,7 +69,7 @@ def test_no_more_than_a_hundred_are_asked_for(urgent: int, patient: int, amounts
 def test_a_batch_waits_as_long_as_others_hold_slots_and_not_as_long_as_its_own_lies_ahead() -> None:
     """A gap that a burst has left in the log is nobody's turn."""
     assert after_batch(wanting(patient=1), 100.0, lead=40.0, held=0) == 0
-    assert after_batch(wanting(patient=1), 100.0, lead=40.0, held=4) == pytest.approx(4 - 1.5)
+    assert after_batch(wanting(patient=1), 100.0, lead=40.0, held=4) == pytest.approx(5 - 1.5)
     assert after_batch(wanting(patient=1), 100.0, lead=2.0, held=4) == pytest.approx(2 - 1.5)
 
 
