@@ -78,7 +78,7 @@ class RedisWindow(SharedWindow):
 class _RedisLog:
     """The log under one key."""
 
-    loss_hint: Final = "Redis was restarted without its data, or evicted the key: see its maxmemory-policy"
+    loss_hint: str = "Redis was restarted without its data, or evicted the key: see its maxmemory-policy"
 
     def __init__(self, redis: Any, key: str, timeout: float) -> None:
         self._given = not isinstance(redis, Secret)

@@ -1,12 +1,10 @@
 """One limit for many processes, against a real Redis and what the server counts."""
 
 import asyncio
-import contextlib
-import itertools
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from respan_async import (
 )
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan, SlidingLog
-from tests.integration.fleet import fleet, made
+from tests.integration.fleet import batches, fleet, made
 from tests.servers.certificate import certify
 from tests.servers.redis import RedisServer
 from tests.servers.tcp_proxy import Wire
@@ -117,25 +115,6 @@ async def test_a_killed_process_takes_its_slots_with_it_only_for_a_while(redis_u
 
         assert fake.counts.refused == 0
         assert fake.max_in_window(0.5) <= 100
-
-
-@contextlib.asynccontextmanager
-async def batches(number: int, fake: FakeRespan, where: str, limit: RateLimit, **settings: Any) -> AsyncIterator[None]:
-    """Let so many replicas make keys without an end, each with a window of its own."""
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(number):
-            window = RedisWindow(where, limit, timeout=0.3, **settings)
-            client = await stack.enter_async_context(AsyncRespan(fake.api_key, base_url=fake.url, pace=window))
-            endless = client.temporary_keys.create_many(CreateKeyRequest() for _ in itertools.count())
-            batch = await stack.enter_async_context(endless)
-            task = asyncio.create_task(_drain(batch))
-            stack.callback(task.cancel)
-        yield
-
-
-async def _drain(batch: AsyncIterable[object]) -> None:
-    async for _ in batch:
-        pass
 
 
 @pytest.mark.parametrize(("goes", "comes"), [("stop", "start"), ("freeze", "thaw")])
@@ -454,141 +433,6 @@ async def test_a_cluster_that_is_down_is_an_outage_like_any_other(
 
     assert caplog.text.count("cannot be reached") == 1
     await cluster.aclose()
-
-
-@contextlib.asynccontextmanager
-async def calls_beside(client: AsyncRespan, pause: float) -> AsyncIterator[list[float]]:
-    """Make single keys meanwhile, a while after one another; give how long each took."""
-    waits = list[float]()
-
-    async def call() -> None:
-        while True:
-            await asyncio.sleep(pause)
-            began = asyncio.get_running_loop().time()
-            await client.temporary_keys.create()
-            waits.append(asyncio.get_running_loop().time() - began)
-
-    task = asyncio.create_task(call())
-    yield waits
-    task.cancel()
-    await asyncio.wait({task})
-
-
-async def timed(work: Awaitable[object]) -> float:
-    """Tell how long the work took."""
-    began = asyncio.get_running_loop().time()
-    async with asyncio.timeout(30):
-        await work
-    return asyncio.get_running_loop().time() - began
-
-
-def requests(number: int) -> list[CreateKeyRequest]:
-    """Give requests for so many keys."""
-    return [CreateKeyRequest() for _ in range(number)]
-
-
-async def test_a_batch_beside_interactive_calls_gets_all_that_they_leave(redis_url: str) -> None:
-    """The log is full at first, by a burst; more of these in virtual time in `test_shared_pace_recovery.py`."""
-    limit = RateLimit(40, per=1)
-    async with (
-        FakeRespan(limit=SlidingLog(40, per=1), latency=(0.001, 0.01)) as fake,
-        AsyncRespan(fake.api_key, base_url=fake.url, pace=RedisWindow(redis_url, limit)) as client,
-    ):
-        await client.temporary_keys.create_many(requests(40))
-        async with calls_beside(client, 0.2) as waits:
-            seconds = await timed(client.temporary_keys.create_many(requests(100)))
-
-        assert seconds <= 1.1 * (100 + len(waits)) * limit.interval + limit.per
-        assert fake.counts.refused == 0
-
-
-async def mishap(server: RedisServer, name: str) -> None:
-    """Let something happen to Redis that it recovers from."""
-    async with redis.asyncio.Redis.from_url(server.url) as connection:
-        match name:
-            case "restarted":
-                server.stop()
-                server.start()
-            case "away":
-                server.freeze()
-                await asyncio.sleep(1.5)
-                server.thaw()
-            case "a replica at first":
-                await connection.replicaof("127.0.0.1", "1")
-                await asyncio.sleep(1.5)
-                await connection.replicaof("NO", "ONE")
-            case "evicted":
-                await connection.config_set("maxmemory-policy", "allkeys-lru")
-                await connection.config_set("maxmemory", 1)
-                await connection.config_set("maxmemory", 0)
-            case _:
-                await set_back(server.url, 20)
-
-
-@pytest.mark.parametrize("name", ["restarted", "away", "a replica at first", "evicted", "set back"])
-async def test_a_mishap_of_redis_costs_a_period_at_most(redis_server: RedisServer, name: str) -> None:
-    """A batch and the calls beside it go on by themselves, and within the limit."""
-    limit = RateLimit(40, per=2)
-    window = RedisWindow(redis_server.url, limit, timeout=0.3)
-    async with (
-        FakeRespan(limit=SlidingLog(40, per=2), latency=(0.001, 0.01)) as fake,
-        AsyncRespan(fake.api_key, base_url=fake.url, pace=window) as client,
-    ):
-        async with calls_beside(client, 0.3) as waits:
-            work = asyncio.create_task(timed(client.temporary_keys.create_many(requests(80))))
-            await made(fake, 20)
-            await mishap(redis_server, name)
-            seconds = await work
-
-        assert seconds <= 1.3 * (80 + len(waits)) * limit.interval + limit.per
-        assert fake.counts.refused == 0
-        assert fake.max_in_window(limit.per) <= limit.limit
-
-
-async def test_a_redis_that_evicts_the_log_again_and_again_is_as_good_as_away(
-    redis_server: RedisServer, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The process goes on with its share, and one warning names the setting that may be the cause."""
-    limit = RateLimit(40, per=0.5)
-    async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
-        async with batches(1, fake, redis_server.url, limit, fallback_share=0.5):
-            await made(fake, 30)
-            for _ in range(20):
-                await mishap(redis_server, "evicted")
-                await asyncio.sleep(0.3)
-            share = fake.counts.created
-
-        assert share >= 30 + 0.8 * (20 * 0.3 - limit.per - 2.0) * 20 / limit.per
-        assert fake.counts.refused == 0
-        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(warnings) == 1
-        assert "maxmemory-policy" in warnings[0]
-
-
-async def set_back(url: str, seconds: float) -> None:
-    """Make the log look as if the server's clock had been set back: all its times lie so much further ahead."""
-    async with redis.asyncio.Redis.from_url(url) as connection:
-        members: Any = await connection.zrange("respan_async:pace", 0, -1, withscores=True)
-        for name, score in members:
-            if abs(score) > 1000:  # a time, which is negative where it is no slot's
-                await connection.zincrby("respan_async:pace", seconds * (1e6 if score > 0 else -1e6), name)
-
-
-@pytest.mark.parametrize("seconds", [3.0, 3600.0])
-async def test_a_clock_that_is_set_back_sets_the_log_back(
-    redis_url: str, replica: Make, fake_respan: FakeRespan, seconds: float
-) -> None:
-    """A slot comes back a period after its answer all the same, and what counts still counts."""
-    limit = RateLimit(1, per=0.7)
-    client = await replica(redis_url, limit)
-    await client.temporary_keys.create()
-    await until(lambda: answered_slots(redis_url))
-    await set_back(redis_url, seconds)
-
-    async with asyncio.timeout(3):
-        await client.temporary_keys.create()
-
-    assert fake_respan.admissions[1] - fake_respan.admissions[0] >= 0.7
 
 
 def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_url: str) -> None:

@@ -36,7 +36,7 @@ class VirtualRedis(redis.asyncio.Redis):
         self.trip = 0.001
         self._commands = _SortedSets()
         self._scripts: dict[str, Callable[..., Any]] = {}
-        lua = LuaRuntime()
+        lua: Any = LuaRuntime(unpack_returned_tuples=False)
         self._table = lua.table_from
         self._compile = lua.eval("function(text, call) redis = {call = call}; return loadstring(text) end")
         self._run = lua.eval("function(script, keys, argv) KEYS, ARGV = keys, argv; return script() end")
