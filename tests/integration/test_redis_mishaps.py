@@ -105,24 +105,45 @@ async def test_a_mishap_of_redis_costs_a_period_at_most(redis_server: RedisServe
         assert fake.max_in_window(limit.per) <= limit.limit
 
 
-async def test_a_redis_that_evicts_the_log_again_and_again_is_as_good_as_away(
+async def test_a_redis_that_is_full_and_evicts_the_log_again_and_again_is_as_good_as_away(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The process goes on with its share, and one warning names the setting that may be the cause."""
     limit = RateLimit(40, per=0.5)
     async with FakeRespan(limit=SlidingLog(40, per=0.5), latency=(0.001, 0.01)) as fake:
-        async with batches(1, fake, redis_server.url, limit, fallback_share=0.5):
+        async with (
+            batches(1, fake, redis_server.url, limit, fallback_share=0.5),
+            redis.asyncio.Redis.from_url(redis_server.url) as connection,
+        ):
             await made(fake, 30)
-            for _ in range(20):
-                await mishap(redis_server, "evicted")
-                await asyncio.sleep(0.3)
-            share = fake.counts.created
+            await connection.config_set("maxmemory-policy", "allkeys-lru")
+            await connection.config_set("maxmemory", 1)  # each request to the log evicts it first
+            await made(fake, 120)
 
-        assert share >= 30 + 0.8 * (20 * 0.3 - limit.per - 2.0) * 20 / limit.per
         assert fake.counts.refused == 0
-        warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-        assert len(warnings) == 1
-        assert "maxmemory-policy" in warnings[0]
+        assert fake.max_in_window(0.5) <= 40
+        (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+        assert "maxmemory-policy" in warning
+
+
+async def test_after_a_replica_has_answered_a_client_connects_anew(
+    redis_server: RedisServer, fake_respan: FakeRespan
+) -> None:
+    """Its address may lead to another server by now, and the connection that it has stays with the demoted one."""
+    window = RedisWindow(redis_server.url, RateLimit(100, per=5))
+    async with (
+        redis.asyncio.Redis.from_url(redis_server.url) as connection,
+        AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, pace=window) as client,
+    ):
+        await client.temporary_keys.create()
+        before = (await connection.info("stats"))["total_connections_received"]
+        await connection.replicaof("127.0.0.1", "1")
+        waiting = asyncio.create_task(client.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        await connection.replicaof("NO", "ONE")
+
+        assert (await waiting).id
+        assert (await connection.info("stats"))["total_connections_received"] > before
 
 
 async def set_back(url: str, seconds: float) -> None:
