@@ -3,8 +3,10 @@
 import errno
 import fcntl
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from respan_async import CreatedKey, Secret
 from respan_async.issuing import JSONLinesSink, LedgerError, SQLiteLedger
 from respan_async.issuing._append_only_file import AppendOnlyFile
+from respan_async.issuing.sqlite._inspect import read_snapshot
 
 ACCOUNT = "https://api.respan.ai 0123456789abcdef"
 
@@ -255,3 +258,36 @@ def test_a_file_that_another_run_has_just_made_is_left_to_it(tmp_path: Path) -> 
         ours.discard()
 
         assert path.exists()
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that went away, say."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "dup", refuse)
+
+    with pytest.raises(LedgerError, match=r"keys: cannot be read: Stale file handle$"):
+        JSONLinesSink(tmp_path / "keys")
+
+
+async def test_a_ledger_that_others_keep_locked_may_be_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person with a tool has it for themselves: it is worth another try, for whoever looks and whoever opens."""
+    path = tmp_path / "keys.db"
+    await open_ledger(path)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *found, **named: connect(*found, **{**named, "timeout": 0.0}))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("CREATE TABLE theirs (n INTEGER)")
+
+        with pytest.raises(
+            LedgerError, match=r"keys\.db: the ledger could not be read: another program keeps it"
+        ) as seen:
+            read_snapshot(path)
+
+    assert seen.value.retryable

@@ -146,7 +146,7 @@ async def test_a_call_that_fails_is_no_issue(fake_respan: FakeRespan, heard: Hea
 
 
 async def test_a_refusal_pauses_and_is_retried(heard: Heard) -> None:
-    """A refused attempt, that it will be tried again, and, as two were refused and none let in, a pause of everybody."""
+    """A refused attempt is told, that it is tried again, and a pause, as two were refused and none let in."""
     async with (
         FakeRespan(limit=SlidingLog(2, per=60)) as fake,
         AsyncRespan(fake.api_key, base_url=fake.url, hooks=[heard]) as respan,
