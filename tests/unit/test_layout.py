@@ -2,19 +2,18 @@
 
 import ast
 import pkgutil
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import respan_async
 from respan_async import issuing
+from tests.documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [block.code for block in blocks("python")]
 EXAMPLES = [path.read_text() for path in sorted((ROOT / "tests/examples").glob("*.py"))]
 AT_THE_ROOT = 12
+README_LINES = 280
 
 
 def imported(source: str) -> Iterator[str]:
@@ -28,7 +27,7 @@ def imported(source: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("source", [*BLOCKS, *EXAMPLES, (ROOT / "tests/typing/api.py").read_text()])
 def test_what_users_are_shown_imports_nothing_internal(source: str) -> None:
-    """Every program of the README, every example, and the typed one, gets along with public names."""
+    """Every program of a README, every example, and the typed one, gets along with public names."""
     ours = [name for name in imported(source) if name.split(".")[0] == "respan_async"]
 
     assert ours
@@ -52,3 +51,8 @@ def test_the_root_is_seen_at_a_glance() -> None:
     modules = [module.name for module in pkgutil.iter_modules(respan_async.__path__) if not module.ispkg]
 
     assert len(modules) <= AT_THE_ROOT
+
+
+def test_the_readme_does_not_grow() -> None:
+    """A reader sees where it ends: what is about one folder is in the README of that folder."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
