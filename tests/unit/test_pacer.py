@@ -57,6 +57,12 @@ async def answered(pacer: Pacer, number: int, priority: Priority = INTERACTIVE) 
         pacer.release(await pacer.acquire(priority), SlotOutcome.ANSWERED, caller=object())
 
 
+async def refused(pacer: Pacer, retry_after: float | None, times: int = 2) -> None:
+    """Let a request be refused, and the probe after it."""
+    for _ in range(times):
+        pacer.release(await pacer.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller=object(), retry_after=retry_after)
+
+
 # ------------------------------------------------------------------------------------------------------------- the line
 
 
@@ -199,17 +205,27 @@ async def test_a_batch_feels_its_way_while_the_limit_is_unknown() -> None:
     assert 4 < widths[-1] <= 50
 
 
-async def test_six_answers_let_one_more_of_a_batch_be_in_the_air() -> None:
-    """Beside the two of the beginning, while the limit is unknown."""
+async def test_sixteen_answers_let_one_more_of_a_batch_be_in_the_air() -> None:
+    """Beside the two of the beginning, while the limit is unknown; after a refusal it begins anew."""
     paced = pacer()
-    await answered(paced, 33, BATCH)
+    await answered(paced, 32, BATCH)
 
-    flying = [asyncio.create_task(paced.acquire(BATCH)) for _ in range(20)]
-    await asyncio.sleep(0.01)
+    async def at_once() -> int:
+        flying = [asyncio.create_task(paced.acquire(BATCH)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        granted = [task for task in flying if task.done()]
+        for task in flying:
+            if task in granted:
+                paced.release(await task, SlotOutcome.UNUSED)
+            task.cancel()
+        await asyncio.sleep(0)
+        return len(granted)
 
-    assert sum(task.done() for task in flying) == 8
-    for task in flying:
-        task.cancel()
+    assert await at_once() == 4
+    await refused(paced, None, times=1)
+    await asyncio.sleep(1)
+    await answered(paced, 2, INTERACTIVE)
+    assert await at_once() == 3
 
 
 async def test_interactive_calls_take_any_free_slot() -> None:
@@ -278,6 +294,47 @@ async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> 
     assert len(line.order) - before <= 12
     for task in line.tasks.values():
         task.cancel()
+
+
+async def test_a_call_that_was_refused_goes_before_newcomers() -> None:
+    """It asked for its first slot before they did."""
+    paced = pacer(RateLimit(1, per=10))
+    await answered(paced, 1)
+    order = list[str]()
+
+    async def wait(name: str, since: float | None) -> None:
+        slot = await paced.acquire(INTERACTIVE, since=since)
+        order.append(name)
+        paced.release(slot, SlotOutcome.ANSWERED)
+
+    tasks = [asyncio.create_task(wait(name, since)) for name, since in (("new", None), ("second", 2.0), ("first", 1.0))]
+    await asyncio.gather(*tasks)
+
+    assert order == ["first", "second", "new"]
+
+
+async def test_a_call_that_is_promoted_waits_on_in_a_higher_class() -> None:
+    """Behind those who were there; one that does not wait, or not lower, stays as it is."""
+    paced = pacer(RateLimit(1, per=10))
+    await answered(paced, 1)
+    order = list[str]()
+
+    async def wait(name: str, priority: Priority) -> None:
+        slot = await paced.acquire(priority, caller=name)
+        order.append(name)
+        paced.release(slot, SlotOutcome.ANSWERED)
+
+    waiting = (("sweep", SWEEP), ("batch", BATCH), ("other", BATCH), ("single", INTERACTIVE))
+    tasks = [asyncio.create_task(wait(*each)) for each in waiting]
+    await asyncio.sleep(1)
+
+    for caller in ("other", "single", "nobody"):
+        paced.promote(caller, INTERACTIVE)
+    paced.promote("batch", SWEEP)
+    assert [paced.waiting(priority) for priority in Priority] == [2, 1, 1]
+    await asyncio.gather(*tasks)
+
+    assert order == ["single", "other", "batch", "sweep"]
 
 
 # --------------------------------------------------------------------------------------------------------- giving up
@@ -445,10 +502,10 @@ async def test_a_slot_that_comes_in_the_moment_of_the_deadline_is_granted() -> N
 async def test_a_pause_counts_for_a_deadline() -> None:
     """While everybody is held back, nobody can be served earlier than that."""
     paced = pacer()
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=50.0)
+    await refused(paced, 50.0)
 
     with pytest.raises(DeadlineUnreachable) as caught:
-        await paced.acquire(INTERACTIVE, deadline=40.0)
+        await paced.acquire(INTERACTIVE, deadline=now() + 40.0)
 
     assert caught.value.wait == pytest.approx(50)
 
@@ -456,13 +513,14 @@ async def test_a_pause_counts_for_a_deadline() -> None:
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
-async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
+async def test_a_refusal_that_a_probe_confirms_holds_everybody_back() -> None:
     """For as long as it said; then one goes first."""
     line = Line(pacer())
-    line.pacer.release(await line.pacer.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    await refused(line.pacer, 30.0)
+    began = now()
     for index in range(10):
         line.join(f"{index}", hold=1)
-    assert line.pacer.paused_until(now()) == 30
+    assert line.pacer.paused_until(now()) == began + 30
 
     await asyncio.sleep(29.9)
     assert line.order == []
@@ -472,16 +530,29 @@ async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
 
     assert line.pacer.paused_until(now()) is None
     # One by one at first: nobody stampedes.
-    assert sorted(line.times.values())[:3] == pytest.approx([30, 31, 31], abs=0.01)
+    assert [time - began for time in sorted(line.times.values())[:3]] == pytest.approx([30, 31, 31], abs=0.01)
+
+
+async def test_a_refusal_that_a_probe_disproves_holds_nobody_back() -> None:
+    """A tenth of a second after it one request goes, and all others when that is let in."""
+    line = Line(pacer())
+    await refused(line.pacer, 30.0, times=1)
+    for index in range(10):
+        line.join(f"{index}", hold=0.2)
+    await line.all_served()
+
+    times = sorted(line.times.values())
+    assert times[:2] == pytest.approx([0.1, 0.3], abs=0.01)
+    assert times[-1] <= 1.0
 
 
 async def test_refusals_without_a_wait_pause_longer_and_longer() -> None:
-    """Half a second, then twice as long each time, and never more than half a minute."""
+    """Half a second, then twice as long each time that a probe confirms one, and never more than half a minute."""
     paced = pacer()
     pauses = list[float]()
     paced.on_pause = lambda reason, seconds, lower_only: pauses.append(seconds)
-    for _ in range(9):
-        paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=None)
+
+    await refused(paced, None, times=18)
 
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert paced.window.limit is None
@@ -503,12 +574,16 @@ async def test_the_refusals_of_one_flight_make_one_pause() -> None:
 
 async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
     """It may be nonsense: a probe finds out, again and again."""
-    paced = pacer()
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=1e9)
+    paced = Pacer(LocalWindow(None, longest_pause=50.0), max_in_flight=64)
+    told = list[tuple[str, float, bool]]()
+    paced.on_pause = lambda *event: told.append(event)
+    await refused(paced, 1e9)
+    began = now()
 
     await paced.acquire(INTERACTIVE)
 
-    assert now() == pytest.approx(120, abs=0.001)
+    assert now() - began == pytest.approx(50, abs=0.001)
+    assert told == [("refused", 50.0, False)]
     assert paced.window.limit is None
 
 
@@ -573,6 +648,28 @@ async def test_an_outage_is_probed_by_one_at_a_time_and_ends_with_a_success() ->
     assert not paced.outage
     rounds = [sum(1 for time in line.times.values() if int(time - line.times["0"]) == n) for n in range(4)]
     assert rounds == [1, 2, 4, 8]
+
+
+async def test_a_server_that_fails_and_asks_to_wait_is_left_alone_by_all() -> None:
+    """For so long; it is no outage, and is told as what it is."""
+    paced = pacer(RateLimit(1000, per=1))
+    told = list[tuple[str, float, bool]]()
+    paced.on_pause = lambda *event: told.append(event)
+    slots = [await paced.acquire(INTERACTIVE) for _ in range(2)]
+    for slot in slots:
+        paced.release(slot, SlotOutcome.FAILED, caller=slot, retry_after=20.0)
+    assert paced.paused_until(now()) == 20
+
+    assert told == [("asked", 20.0, False)]
+    assert not paced.outage
+    with pytest.raises(DeadlineUnreachable) as caught:
+        await paced.acquire(INTERACTIVE, deadline=now() + 19)
+    assert caught.value.wait == pytest.approx(20)
+    line = Line(paced)
+    for index in range(3):
+        line.join(f"{index}", hold=1)
+    await line.all_served()
+    assert sorted(line.times.values()) == pytest.approx([20, 21, 21], abs=0.01)
 
 
 # ------------------------------------------------------------------------------------------------------------ closing
