@@ -31,18 +31,39 @@ async def flight(paced: Pacer, number: int) -> list[Slot]:
 
 
 async def test_nothing_is_sent_until_the_flight_of_a_refusal_has_come_back() -> None:
-    """What was sent with it tells what it means; no longer than a second is waited for that."""
-    for comes_back, goes_on in ((0.4, 0.5), (5.0, 1.1)):
-        paced = pacer()
-        first, second = await flight(paced, 2)
-        paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=30.0)
-        began = now()
-        back = asyncio.get_running_loop().call_later(comes_back, paced.release, second, SlotOutcome.LOST)
+    """What was sent with it tells what it means; then a probe goes."""
+    paced = pacer()
+    first, second = await flight(paced, 2)
+    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    asyncio.get_running_loop().call_later(0.4, paced.release, second, SlotOutcome.LOST)
+    began = now()
 
-        await paced.acquire(INTERACTIVE)
+    await paced.acquire(INTERACTIVE)
 
-        assert now() - began == pytest.approx(goes_on, abs=0.01)
-        await asyncio.sleep(max(back.when() - now(), 0) + 0.01)
+    assert now() - began == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("end", [SlotOutcome.ANSWERED, SlotOutcome.REFUSED, SlotOutcome.LOST, SlotOutcome.UNUSED])
+async def test_requests_that_stall_hold_no_probe_up(end: SlotOutcome) -> None:
+    """No longer than a second is waited for them, and they leave the probe's place to it, now and later."""
+    paced = pacer()
+    refused_one, *stalled = await flight(paced, 4)
+    paced.release(refused_one, SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    began = now()
+
+    probe = await paced.acquire(INTERACTIVE)
+    assert now() - began == pytest.approx(1.1, abs=0.01)
+    for slot in stalled[:2]:
+        paced.release(slot, end, caller=slot, retry_after=30.0 if end is SlotOutcome.REFUSED else None)
+    paced.release(probe, SlotOutcome.ANSWERED)
+    line = Line(paced)
+    for index in range(4):
+        line.join(f"{index}", hold=1)
+    await asyncio.sleep(0.5)
+
+    # The probe's success lets two be in the air, beside what stalls still.
+    assert len(line.order) == 2
+    await line.all_served()
 
 
 async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_calls_own() -> None:
