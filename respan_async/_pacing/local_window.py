@@ -124,7 +124,7 @@ class LocalWindow:
         if missing < 0:
             return pause
         rounds, nth = divmod(missing, max(capacity - self._others.share, 1))
-        ends = sorted(self._log.expiries(nth + 1, limit.per) + self._others.expiries(nth + 1))
+        ends = sorted(self._log.expiries(now, nth + 1, limit.per) + self._others.expiries(nth + 1))
         # A slot that is still in the air comes back one period after its answer, which is yet to come.
         wait = max(ends[nth] - now, 0.0) if nth < len(ends) else limit.per
         return max(wait + rounds * limit.per, pause)
@@ -133,7 +133,7 @@ class LocalWindow:
         times = [self._slow_start.closed_until, self._review.ends_at]
         times.append(self._burst.opens_at(now, self._log.in_air, self._interval))
         if self._limit is not None:
-            times += self._log.expiries(1, self._limit.per)
+            times += self._log.expiries(now, 1, self._limit.per)
             times += self._others.expiries(1)
             times.append(self._others.relaxes_at(self._limit.per))
         return min((time for time in times if time is not None and time > now), default=None)
@@ -296,7 +296,7 @@ class LocalWindow:
         assert retry_after is not None
         if ours < limit.limit:
             self._others.found(now, ours, limit.limit, limit.per, retry_after)
-        soonest = self._log.expiries(1, limit.per)
+        soonest = self._log.expiries(now, 1, limit.per)
         if recent and soonest:
             retry_after = max(min(soonest[0] - now, retry_after), limit.interval)
         self._pause(now, retry_after)
@@ -306,7 +306,7 @@ class LocalWindow:
         if retry_after is None:
             return False
         least = at_least(retry_after) - _SLACK * limit.per
-        soonest = self._log.expiries(1, limit.per)
+        soonest = self._log.expiries(now, 1, limit.per)
         return least > limit.per or bool(soonest and least > soonest[0] - now)
 
     def _is_soon_over(self, limit: RateLimit, retry_after: float | None) -> bool:
