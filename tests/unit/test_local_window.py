@@ -393,6 +393,19 @@ def test_frequent_refusals_of_single_requests_are_others_who_come_and_go() -> No
     assert window.room(100.0, 0) == 1
 
 
+def test_frequent_refusals_under_a_limit_that_we_use_up_ourselves_change_nothing() -> None:
+    """Neither a burst nor others can be to blame."""
+    window = LocalWindow(RateLimit(10, per=60))
+    window.preload(50.0, range(20, 10, -1))
+
+    for nth in range(8):
+        refuse(window, 50.0 + nth, None)
+
+    assert window.others(57.0) == 0
+    let_in(window, *(100 + nth for nth in range(5)))
+    assert window.room(105.0, 0) == 6  # the slow start
+
+
 def test_frequent_refusals_that_were_disproved_cap_bursts_too() -> None:
     """At the level of the last one."""
     window = LocalWindow(MINUTE)

@@ -9,6 +9,7 @@ import pytest
 from respan_async import ClientStateError
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from tests.waiting import now
@@ -275,6 +276,33 @@ async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
     line.join("one too many", BATCH)
     await line.all_served()
     assert line.times["one too many"] == pytest.approx(60, abs=0.01)
+
+
+async def test_a_batch_that_is_not_to_be_spread_takes_what_is_free_until_an_interactive_call_comes() -> None:
+    """From a period after that call it does so again, if nothing else is to be spread."""
+    line = Line(pacer(RateLimit(20, per=60)))
+    line.pacer.announce(spread=False)
+    for index in range(60):
+        line.join(f"{index}", BATCH)
+    await asyncio.sleep(0.1)
+    assert len(line.order) == 20
+
+    await asyncio.sleep(40)
+    line.join("single")
+    await asyncio.sleep(20)
+    assert line.order[20] == "single"
+    assert len(line.order) == 22
+    await asyncio.sleep(30.5)
+    assert len(line.order) == 32
+    await asyncio.sleep(13)
+    assert len(line.order) == 40
+
+    pending = line.pacer.announce()
+    await asyncio.sleep(21)
+    assert len(line.order) < 50
+    line.pacer.withdraw(pending)
+    for task in line.tasks.values():
+        task.cancel()
 
 
 async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> None:
@@ -587,6 +615,39 @@ async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
     assert paced.window.limit is None
 
 
+async def test_what_was_let_in_is_known_for_each_operation() -> None:
+    """A refusal of one says nothing of another."""
+    paced = pacer()
+    assert not paced.let_in_since(0.0, "create")
+    await asyncio.sleep(5)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED, operation="create")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, operation="list")
+
+    assert paced.let_in_since(5.0, "create")
+    assert not paced.let_in_since(5.1, "create")
+    assert not paced.let_in_since(0.0, "list")
+
+
+@pytest.mark.parametrize(("end", "told"), [(SlotOutcome.ANSWERED, 20), (SlotOutcome.REFUSED, 0)])
+async def test_what_an_answer_states_of_the_limit_is_heard(end: SlotOutcome, told: int) -> None:
+    """Of a refusal it is not: that there is nothing left, it says itself."""
+    paced = pacer(RateLimit(60, per=60))
+
+    paced.release(await paced.acquire(INTERACTIVE), end, hint=RateHint(remaining=39, reset=30.0))
+
+    assert paced.window.others(now()) == told
+
+
+async def test_the_last_problem_is_remembered() -> None:
+    """An answer does not make it undone."""
+    paced = pacer()
+    assert paced.last_problem is None
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.UNREACHED, problem="no route to host")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED)
+
+    assert paced.last_problem == "no route to host"
+
+
 # ------------------------------------------------------------------------------------------------------------ outages
 
 
@@ -692,6 +753,20 @@ async def test_closing_fails_those_who_wait_and_those_who_come() -> None:
         await line.pacer.acquire(INTERACTIVE)
     await in_the_air
     assert now() == pytest.approx(5)
+
+
+async def test_closing_leaves_alone_who_has_just_given_up() -> None:
+    """It still stands in line, and is cancelled already."""
+    line = Line(pacer(max_in_flight=1))
+    line.join("a", hold=5)
+    waiting = line.join("b")
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    line.pacer.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_closing_can_leave_the_lowest_class_open() -> None:
