@@ -36,6 +36,14 @@ def tagged(name: str, tag: str) -> str:
     return f"{name}{_MARK}{tag}" if name else f"{_MARK}{tag}".lstrip()
 
 
+def tag_in(name: str | None) -> str:
+    """Return what would be the tag at the end of a key's name, which the server may have normalised.
+
+    Sixty random bits in letters of one case: white space after them and their case say nothing.
+    """
+    return (name or "").rstrip()[-_TAG:].lower()
+
+
 class SuspectStore(Protocol):
     """Where suspects are kept."""
 

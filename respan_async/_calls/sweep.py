@@ -2,9 +2,10 @@
 
 Rules:
 
-1. Only a key that carries our own random tag is ever looked for, and only a key of which everything agrees is revoked:
-   the name with the tag, every field that was sent, never used, never handed out. It is asked for once more right
-   before it is revoked. A key whose id the server told us, in the answer to our own POST, needs no further proof.
+1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it is:
+   a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used or
+   handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
+   server told us, in the answer to our own POST, needs no further proof.
 2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
 3. Absence proves nothing. A key may be made long after we gave up, and pages shift under other processes: a suspect
    ends by being revoked, or by its expiry.
@@ -17,15 +18,15 @@ import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import datetime, timedelta
+from typing import Final
 
 import attrs
 
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.pagination import Listing
 from respan_async._calls.service import Service
-from respan_async._calls.suspects import SuspectStore, expires_at
+from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
 from respan_async._http import codec, protocol
 from respan_async.errors import (
     APIStatusError,
@@ -152,10 +153,10 @@ async def _wait_out(suspects: Sequence[Suspect], grace: float, clock: Callable[[
 
 async def _proven(suspects: Sequence[Suspect], service: Service, store: SuspectStore) -> list[tuple[str, Suspect]]:
     """Read the list to its end, and return the ids of the keys that are a suspect's."""
-    by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
+    by_tag = {suspect.tag: suspect for suspect in suspects}
     found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
     async for key in Listing(service, 1, _PAGE):
-        suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
+        suspect = by_tag.get(tag_in(key.name)) if codec.is_usable_id(key.id) else None
         if suspect is not None and is_left_by(suspect, key) and not await store.owns_key(key.id):
             found[key.id] = suspect
     return list(found.items())
@@ -183,32 +184,7 @@ async def _revoke(
 
 def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:
     """Whether this key is the one that a suspect's attempt made, and nobody has used it."""
-    if suspect.tag is None or not (key.name or "").endswith(suspect.tag) or key.name != (suspect.name or "").strip():
-        return False
-    if key.revoked or key.key_usage or key.last_used is not None:
-        return False
-    return all(_agrees(value, _field(key, name)) for name, value in suspect.sent.items() if name != "name")
-
-
-def _field(key: TemporaryKey, name: str) -> Any:
-    return key.extra.get(name) if name in key.extra else getattr(key, name, None)
-
-
-def _agrees(sent: Any, shown: Any) -> bool:
-    """Compare as instants and numbers. What an answer leaves out contradicts nothing."""
-    if shown is None or sent is None:
-        return shown is None or sent is None
-    if isinstance(shown, datetime):
-        return isinstance(sent, str) and abs(datetime.fromisoformat(sent) - shown.astimezone(UTC)) < timedelta(
-            seconds=1
-        )
-    if isinstance(sent, bool) or isinstance(shown, bool):
-        return bool(sent == shown)
-    if isinstance(sent, int | float) and isinstance(shown, int | float):
-        return math.isclose(sent, shown, rel_tol=1e-9)
-    if isinstance(sent, list | dict):
-        return True  # the server tells its policies in a shape of its own
-    return bool(sent == shown)
+    return bool(suspect.tag) and suspect.tag == tag_in(key.name) and not (key.revoked or key.used)
 
 
 class AutoSweep:
