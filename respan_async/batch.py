@@ -37,6 +37,7 @@ from respan_async.errors import (
     ConfigurationError,
     InvalidRequestError,
     PermissionDeniedError,
+    RateLimitError,
     RespanError,
 )
 from respan_async.models import CreatedKey
@@ -69,6 +70,7 @@ class Batch(Generic[Item]):
         *,
         max_in_flight: int | None,
         ordered: bool,
+        spread: bool,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
@@ -77,6 +79,8 @@ class Batch(Generic[Item]):
             max_in_flight = context.pacer.max_in_flight
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        if not isinstance(spread, bool):
+            raise InvalidRequestError(f"spread: expected True or False, got {spread!r:.100}")
         self._items = items
         self._start = start
         self._discard = discard
@@ -84,6 +88,7 @@ class Batch(Generic[Item]):
         self._lifecycle = context.lifecycle
         self._max_in_flight = max_in_flight
         self._ordered = ordered
+        self._spread = spread
         self._prepare = prepare
         self._total = len(items) if isinstance(items, Sized) else None
         self._plain: Iterator[Item] | None = None
@@ -126,7 +131,7 @@ class Batch(Generic[Item]):
             self._plain = iter(self._items)
         self._began = asyncio.get_running_loop().time()
         self._refused_before = self._pacer.refused
-        self._pending_work = self._pacer.announce()
+        self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
@@ -199,10 +204,11 @@ class Batch(Generic[Item]):
         if self._total is None:
             return None
         left = max(self._total - self._done, 0)
-        limit = self._pacer.window.limit
-        if limit is not None:
+        window = self._pacer.window
+        if window.limit is not None:
             # Once the limit is what holds the batch back, it tells the future better than the past does.
-            rate = min(rate, limit.limit / limit.per) if rate else limit.limit / limit.per
+            allowed = 1.0 / window.spread_interval(asyncio.get_running_loop().time())
+            rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 
     # ----------------------------------------------------------------- inside
@@ -288,9 +294,13 @@ class Batch(Generic[Item]):
         given_up = self._halted and isinstance(error, ClientStateError)
         # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
         unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
-        if useless or unreachable or (isinstance(error, _FATAL) and not given_up):
+        # A call of a batch is refused for good only when its quota is exhausted.
+        refused = isinstance(error, RateLimitError)
+        if useless or unreachable or refused or (isinstance(error, _FATAL) and not given_up):
             self._fatal = self._fatal or error
             self._stop()
+        elif given_up and isinstance(self._fatal, RespanError) and not error.suspects:
+            error = self._fatal
         return Failed(item, index, error)
 
     async def _pull(self) -> Item:

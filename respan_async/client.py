@@ -50,21 +50,25 @@ class Pace:
     Attributes:
         limit: The account's limit, as it is known; None while nothing is.
         learned: `limit` comes from the server's refusals rather than from a setting.
-        used: Requests that count against the limit now.
+        used: Requests of ours that count against the limit now.
+        others: Requests of others that are believed to count against it, as refusals and answers tell.
         in_flight: Requests in the air.
         waiting: How many wait for their turn, by class: `"interactive"`, `"batch"`, `"sweep"`.
         refused: Requests that the limit has turned away so far.
         paused_until: Until when everybody is held back, aware; None when nobody is.
+        problem: What went wrong last, in a sentence; None while nothing has.
         outage: Batches and sweeps are held back, because one call after the other fails.
     """
 
     limit: RateLimit | None
     learned: bool
     used: int
+    others: int
     in_flight: int
     waiting: Mapping[str, int]
     refused: int
     paused_until: datetime | None
+    problem: str | None
     outage: bool
 
 
@@ -198,10 +202,12 @@ class AsyncRespan(ServiceOwner):
             limit=pacer.window.limit,
             learned=pacer.window.learned,
             used=pacer.window.used(now),
+            others=pacer.window.others(now),
             in_flight=pacer.in_air,
             waiting={priority.name.lower(): pacer.waiting(priority) for priority in Priority},
             refused=pacer.refused,
             paused_until=None if paused is None else _now() + timedelta(seconds=paused - now),
+            problem=pacer.last_problem,
             outage=pacer.outage,
         )
 

@@ -137,6 +137,8 @@ class InvalidResponseError(RespanError):
 class DeadlineExceededError(RespanError, TimeoutError):
     """The time for the whole call is up.
 
+    `status`, `body` and `request_id` are those of the last answer that the call had before, if it had one.
+
     Attributes:
         retry_at: When the call could be made at the earliest, aware, by the local clock; None when unknown.
     """

@@ -15,7 +15,9 @@ from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_cre
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
 from respan_async._http import protocol
+from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from respan_async.errors import (
     ClientStateError,
@@ -50,9 +52,11 @@ class Call(Generic[T]):
         "_deadline",
         "_final",
         "_in_air",
+        "_last_answer",
         "_operation",
         "_options",
         "_priority",
+        "_refused_at",
         "_started",
         "_stats",
         "_subject",
@@ -85,6 +89,8 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
+        self._refused_at: float | None = None
+        self._last_answer: RespanError | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -118,6 +124,12 @@ class Call(Generic[T]):
             self._stats.emit_issued(result, self._started)
         return result
 
+    def promote(self, priority: Priority) -> None:
+        """Wait in a higher class from now on, because somebody in that class waits for this call."""
+        if priority < self._priority:
+            self._priority = priority
+            self._context.pacer.promote(self, priority)
+
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._effect_if_sent)
@@ -137,12 +149,26 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        error = DeadlineExceededError(
-            f"{self._operation.name}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=self._effect_if_sent,
-            retryable=True,
+        return self._stats.with_totals(
+            self._deadline_error(
+                f"no answer within the deadline of {self._options.deadline:g} s",
+                effect=self._effect_if_sent,
+                retryable=True,
+            )
         )
-        return self._stats.with_totals(error)
+
+    def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
+        """Return the error of a call that is too late, with the last answer that it had."""
+        answer = self._last_answer
+        after = f"; the last answer was {answer.status}" if answer else ""
+        return DeadlineExceededError(
+            f"{self._operation.name}: {what}{after}",
+            effect=effect,
+            retryable=retryable,
+            status=answer.status if answer else None,
+            request_id=answer.request_id if answer else None,
+            body=answer.body if answer else None,
+        )
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -154,7 +180,8 @@ class Call(Generic[T]):
 
     async def _attempt(self) -> T | RespanError:
         try:
-            slot = await self._context.pacer.acquire(self._priority, self._deadline)
+            since = None if self._refused_at is None else self._started
+            slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
             return await self._send(slot)
         except DeadlineUnreachable as late:
             wait = late.wait
@@ -167,6 +194,7 @@ class Call(Generic[T]):
         outcome = SlotOutcome.UNUSED
         answer: T | RespanError | None = None
         sendings = 1
+        hint: RateHint | None = None
         try:
             token = await self._token()
             prepared = self._prepare()
@@ -191,12 +219,23 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             answer = protocol.parse(request, result, token, context.clock(), self._refusals)
+            if isinstance(result, protocol.Response):
+                hint = rate_hint(result.headers, context.clock())
             outcome = _outcome_of(result, self._refusals)
             if isinstance(answer, RespanError):
-                self._note_failure(answer, outcome, prepared, result)
+                self._note_failure(answer, outcome, prepared, result, slot)
         finally:
-            retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
-            context.pacer.release(slot, outcome, caller=self, retry_after=retry_after, sendings=sendings)
+            error = answer if isinstance(answer, RespanError) else None
+            context.pacer.release(
+                slot,
+                outcome,
+                caller=self,
+                operation=self._operation,
+                retry_after=None if error is None else retry_after_of(error),
+                sendings=sendings,
+                hint=hint,
+                problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
+            )
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
         return answer
@@ -225,14 +264,20 @@ class Call(Generic[T]):
         outcome: SlotOutcome,
         prepared: PreparedRequest[T],
         result: protocol.Response | protocol.TransportFailure,
+        slot: Slot,
     ) -> None:
+        if error.status is not None:
+            self._last_answer = error
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
+        pacer = self._context.pacer
         if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
-        elif (
-            outcome is SlotOutcome.UNREACHED
-            and self._priority is not Priority.INTERACTIVE
-            and self._context.pacer.outage
+            if self._refused_at is None:
+                self._refused_at = slot.granted_at
+            counts.only_refused = not pacer.let_in_since(self._refused_at, self._operation)
+        elif self._is_patient and (
+            (outcome is SlotOutcome.UNREACHED and pacer.outage)
+            or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
         ):
             counts.held_back += 1
         else:
@@ -275,9 +320,14 @@ class Call(Generic[T]):
         """What an attempt may have done of which only the leaving is known."""
         return Effect.UNKNOWN if self._operation.changes else Effect.NONE
 
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the call waits for as long as it takes."""
+        return self._priority is not Priority.INTERACTIVE
+
     def _wants(self, error: RespanError) -> bool:
         return not (self._abandoned or self._final) and self._options.retry.wants(
-            error, creates=self._operation.creates
+            error, creates=self._operation.creates, patient=self._is_patient
         )
 
     async def _retry(self, first: RespanError, counts: AttemptCounts) -> T | RespanError:
@@ -293,7 +343,11 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            counts, creates=self._operation.creates, sleep=self._sleep, before_sleep=self._stats.emit_retry
+            counts,
+            creates=self._operation.creates,
+            patient=self._is_patient,
+            sleep=self._sleep,
+            before_sleep=self._stats.emit_retry,
         )
         try:
             return await retrying(attempt)
@@ -307,9 +361,8 @@ class Call(Generic[T]):
         await asyncio.sleep(seconds)
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
-        error = DeadlineExceededError(
-            f"{self._operation.name}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
-            retryable=False,
+        error = self._deadline_error(
+            f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
         error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error

@@ -1,5 +1,6 @@
 """What calls share, and how they are made: the options of a call, and the parts of a client."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
@@ -65,5 +66,10 @@ class ClientContext:
         """Tell that requests are held back."""
         limit = self.pacer.window.limit
         said = str(limit) if limit else None
-        logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
-        self.dispatcher.emit(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+        problem = self.pacer.last_problem
+        level = logging.INFO if reason == "refused" else logging.WARNING
+        message = "requests are held back for %.1f s: %s; the limit is %s; last seen: %s"
+        logger.log(level, message, seconds, reason, said or "unknown", problem or "nothing")
+        self.dispatcher.emit(
+            PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said, problem=problem
+        )

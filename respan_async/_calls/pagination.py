@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from respan_async._calls.service import Service
 from respan_async._http import protocol
+from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
 
@@ -27,21 +28,33 @@ class Listing:
         return self._read(self._first).__await__()
 
     async def __aiter__(self) -> AsyncIterator[TemporaryKey]:
-        number: int | None = self._first
-        pages = 0
-        while number is not None:
-            try:
-                page = await self._read(number)
-            except NotFoundError:
-                if pages:
-                    return  # keys were revoked meanwhile, and the page with them
-                raise
-            for key in page.results:
-                yield key
-            pages += 1
-            if page.next_page is not None and (page.next_page <= number or pages >= MAX_PAGES):
-                raise InvalidResponseError(f"list: page {number} of the list names page {page.next_page} as the next")
-            number = page.next_page
+        first = await self._read(self._first)
+        for key in first.results:
+            yield key
+        if first.next_page is None:
+            return
+        # Announced, or each page would be a small batch of its own, which takes what is free at once.
+        pacer = self._service.context.pacer
+        pending = pacer.announce()
+        try:
+            async for page in self._further_pages(first):
+                for key in page.results:
+                    yield key
+        finally:
+            pacer.withdraw(pending)
 
-    async def _read(self, page: int) -> KeyPage:
-        return await self._service.send(protocol.list_page(page, self._page_size))
+    async def _further_pages(self, page: KeyPage) -> AsyncIterator[KeyPage]:
+        """Read the pages after this one, the first of all."""
+        number, pages = self._first, 1
+        while (following := page.next_page) is not None:
+            if following <= number or pages >= MAX_PAGES:
+                raise InvalidResponseError(f"list: page {number} of the list names page {following} as the next")
+            number, pages = following, pages + 1
+            try:
+                page = await self._read(number, Priority.BATCH)
+            except NotFoundError:
+                return  # keys were revoked meanwhile, and the page with them
+            yield page
+
+    async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:
+        return await self._service.send(protocol.list_page(page, self._page_size), priority)

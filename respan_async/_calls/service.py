@@ -34,14 +34,18 @@ class Service:
         """Return the service whose calls wait behind everything else, however long."""
         return attrs.evolve(self, options=attrs.evolve(self.options, priority=Priority.SWEEP, deadline=None))
 
-    async def send(self, request: protocol.Request[T]) -> T:
+    async def send(self, request: protocol.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
         """Make a call that may be repeated without harm.
+
+        Args:
+            request: What is asked.
+            priority: The class in which it waits, unless the options name another.
 
         Raises:
             RespanError: It did not succeed.
         """
         self.context.lifecycle.check()
-        call = Call(self.context, request, self.options)
+        call = Call(self.context, request, self.options, priority)
         return await run_shielded(call, self.context.lifecycle, lambda _: None, needed=request.operation.changes)
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from respan_async._calls.lifecycle import Lifecycle
+from respan_async._pacing.slots import Priority
 from respan_async.errors import RespanError
 
 T = TypeVar("T")
@@ -36,6 +37,10 @@ class Job(Protocol[T_co]):
 
     async def run(self) -> T_co:
         """Do it."""
+        ...
+
+    def promote(self, priority: Priority) -> None:
+        """Wait in a higher class from now on."""
         ...
 
     def abandon(self) -> bool:

@@ -55,6 +55,7 @@ class Pacer:
     Attributes:
         in_air: Requests in the air.
         refused: Requests turned away so far.
+        last_problem: What went wrong last, in a sentence.
         on_pause: Told the reason, the seconds, and whether only the lower classes are held.
     """
 
@@ -68,6 +69,7 @@ class Pacer:
         self.max_in_flight = max_in_flight
         self.in_air = 0
         self.refused = 0
+        self.last_problem: str | None = None
         self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
         self._max_below = max_in_flight - (max(1, max_in_flight // _RESERVED) if max_in_flight > 1 else 0)
         self._lines: tuple[WaitingLine, ...] = tuple(WaitingLine() for _ in Priority)
@@ -149,6 +151,7 @@ class Pacer:
         retry_after: float | None = None,
         sendings: int = 1,
         hint: RateHint | None = None,
+        problem: str | None = None,
     ) -> None:
         """Say how a granted slot ended.
 
@@ -160,9 +163,12 @@ class Pacer:
             retry_after: Seconds that the server asked to wait.
             sendings: How often the request went out, where the transport repeated it.
             hint: What the answer states of the limit.
+            problem: What went wrong, in a sentence.
         """
         now = asyncio.get_running_loop().time()
         window = self.window
+        if problem is not None:
+            self.last_problem = problem
         self.in_air -= 1
         if slot.priority is not Priority.INTERACTIVE:
             self._in_air_below -= 1

@@ -9,6 +9,7 @@ from respan_async._calls.sweep import GRACE
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.cli import commands, fields, issue, maintenance, sandbox, status
 from respan_async.errors import InvalidRequestError
+from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.models import UNSET
 
 _EPILOG: Final = """\
@@ -50,9 +51,17 @@ the server may make its key late. Other keys are never touched.
 """
 
 _ROTATE: Final = """\
-Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY. Those
-it was encrypted with before are in RESPAN_LEDGER_OLD_KEYS, separated by commas.
-Give both to the processes that issue first: they go on while this is done.
+Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY, those
+in plain text too. Keys it was encrypted with before are in
+RESPAN_LEDGER_OLD_KEYS, separated by commas. While others issue: start each of
+them again with the new key among the old ones; then with the new one as the key
+and the former among the old; then rotate; then take the former key away. One
+that was left out sends nothing more after that.
+"""
+
+_SCHEMA: Final = """\
+Print what `PostgresLedger.create_schema()` does, as SQL for psql: for a database
+in which the workers may not make tables. The rights that they need are at its end.
 """
 
 _OPTIONS: Final = {
@@ -143,6 +152,15 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     _ledger(rotating).set_defaults(run=maintenance.rotate)
+    schema = keepers.add_parser(
+        "schema",
+        help="print the SQL that makes a ledger in Postgres, for whoever may",
+        description=_SCHEMA,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    schema.add_argument("--schema", default=SCHEMA, metavar="NAME", help=f"the schema; {SCHEMA} by default")
+    schema.set_defaults(run=maintenance.schema)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
     arguments = parser.parse_args(argv)
     arguments.argv = tuple(argv)
@@ -175,6 +193,11 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         type=_pace,
         metavar="N/SECONDS",
         help=f"the account's limit, as in 100/1s, or auto to learn it; {DOCUMENTED_LIMIT} by default",
+    )
+    parser.add_argument(
+        "--burst",
+        action="store_true",
+        help="take whatever the limit leaves free at once, for an account that nobody else uses",
     )
     parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")

@@ -74,7 +74,7 @@ class IssueRun:
         self._tenants = tenants
         self._display = shown
         self._suspects = suspects
-        self._batch: Batch[Ticket] = issuer.issue_many(tenants)
+        self._batch: Batch[Ticket] = issuer.issue_many(tenants, spread=not arguments.burst)
         self._total = len(tenants) + tenants.already
         self._issued = self._failed = self._replayed = self._absent = 0
         self._interrupts = 0
@@ -225,7 +225,7 @@ class IssueRun:
         elif pace.paused_until is not None:
             held = f"paused for {clock((pace.paused_until - datetime.now(UTC)).total_seconds())}"
         elif pace.outage:
-            held = "paused, the server fails"
+            held = f"paused, the server fails: {pace.problem}"
         return ProgressState(
             total=self._total,
             issued=self._issued + self._already,

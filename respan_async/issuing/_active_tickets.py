@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from respan_async._calls.shielding import Job
+from respan_async._pacing.slots import Priority
 from respan_async.errors import ClientStateError
 
 
@@ -17,13 +18,14 @@ class ActiveTickets:
         self._idle.set()
         self._closed = False
 
-    async def begin(self, ticket_id: str, job: Job[Any]) -> None:
-        """Note that the running task works on a ticket, once no other does.
+    async def begin(self, ticket_id: str, job: Job[Any], priority: Priority) -> None:
+        """Note that the running task works on a ticket, once no other does; until then, that one has our priority.
 
         Raises:
             ClientStateError: The issuer is closed.
         """
         while (waiting := self._turns.get(ticket_id)) is not None:
+            self._promote(ticket_id, priority)
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiting.append(turn)
             await turn
@@ -59,6 +61,11 @@ class ActiveTickets:
     async def finished(self) -> None:
         """Wait until no ticket is worked on."""
         await self._idle.wait()
+
+    def _promote(self, ticket_id: str, priority: Priority) -> None:
+        for job, (known, _) in self._jobs.items():
+            if known == ticket_id:
+                job.promote(priority)
 
     def _forget(self, job: Job[Any]) -> None:
         self._jobs.pop(job, None)

@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import select
-import shlex
 import stat
 import threading
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Final
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
+from respan_async.issuing._private_file import problem_at_birth, readable_by_others
 from respan_async.secret import SecretBytes
 
 _BEGINNING: Final = b'{"ticket":'
@@ -51,21 +51,24 @@ class AppendOnlyFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._place = Path(path).absolute()  # whatever the working directory is later on
         self._writing = threading.Lock()
         self._whole_until: int | None = None
-        # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, flags, 0o600)
+            self._fd, new = _opened(path)
         except OSError as error:
             link = error.errno == errno.ELOOP
             reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
             raise LedgerError(f"{path}: {reason}") from None
         except ValueError as error:
             raise LedgerError(f"{path!r}: {error}") from None
-        if (problem := self._problem()) is not None:
-            os.close(self._fd)
-            raise LedgerError(f"{path}: {problem}")
+        problem = problem_at_birth(self._fd) if new else None
+        if problem is not None:
+            os.unlink(path)  # noqa: PTH108  by the very text that it was made by
+        elif (problem := self._problem()) is None:
+            return
+        os.close(self._fd)
+        raise LedgerError(f"{path}: {problem}")
 
     def _problem(self) -> str | None:
         """Say why this is no place for secrets."""
@@ -77,7 +80,7 @@ class AppendOnlyFile:
         if status.st_uid != os.geteuid():
             return "expected a file of your own; its owner could read the keys"
         if status.st_mode & 0o077:
-            return f"other users could read the keys; chmod 600 {shlex.quote(self.path)}"
+            return readable_by_others(Path(self.path))
         return None
 
     def lock(self) -> None:
@@ -111,10 +114,7 @@ class AppendOnlyFile:
             try:
                 if self._whole_until is not None:
                     self._take_back(self._whole_until)
-                status = os.fstat(self._fd)
-                if not status.st_nlink:
-                    raise FileNotFoundError(errno.ENOENT, "the file was removed while it was being written")
-                self._whole_until = status.st_size
+                self._whole_until = self._in_place().st_size
                 write_all(self._fd, data)
                 os.fsync(self._fd)
                 self._whole_until = None
@@ -124,6 +124,14 @@ class AppendOnlyFile:
                     with contextlib.suppress(OSError):
                         self._take_back(self._whole_until)
                 raise OSError(error.errno, error.strerror, self.path) from None
+
+    def _in_place(self) -> os.stat_result:
+        """Return what is known of the file, if its path still leads to it: elsewhere nobody would look for keys."""
+        status = os.fstat(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(status, os.stat(self._place)):  # noqa: PTH116  for each write
+                return status
+        raise FileNotFoundError(errno.ENOENT, "the file was removed, or moved away, while it was being written")
 
     def _take_back(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -182,6 +190,17 @@ class AppendOnlyFile:
         match = _TORN.match(begun)
         ticket = f", of ticket {match[1].decode(errors='replace'):.100}," if match else ""
         return f"{self.path}:{number}: the last line{ticket} had been cut off by a crash, and was removed"
+
+
+def _opened(path: str) -> tuple[int, bool]:
+    """Open a file for more lines; return its descriptor, and whether it is new."""
+    # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        with contextlib.suppress(FileNotFoundError):  # removed since; a link that leads nowhere is a link (ELOOP)
+            return os.open(path, flags), False
 
 
 def _sync_directory(directory: Path) -> None:

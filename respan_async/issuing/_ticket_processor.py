@@ -67,6 +67,7 @@ class TicketProcessor:
         self._ledger = context.ledger
         self._ticket = ticket
         self._service = service
+        self._priority = priority
         self._log = TicketAttemptLog(ticket, context.ledger, context.writes, context.suspects)
         self._call: Call[CreatedKey] = service.creation(ticket.request, priority, self._log)
         self._task: asyncio.Task[object] | None = None
@@ -82,6 +83,10 @@ class TicketProcessor:
     def begin(self) -> None:
         """Let the time of the whole call begin."""
         self._call.begin()
+
+    def promote(self, priority: Priority) -> None:
+        """Wait in a higher class from now on."""
+        self._call.promote(priority)
 
     def abandon(self) -> bool:
         """Give up whoever awaits this; return whether it goes on."""
@@ -110,7 +115,7 @@ class TicketProcessor:
         self._task = asyncio.current_task()
         if self._abandoned:
             raise self.abandoned_error()
-        await self._context.active.begin(self._ticket.id, self)
+        await self._context.active.begin(self._ticket.id, self, self._priority)
         try:
             return await self._recorded() or await self._made()
         finally:

@@ -124,6 +124,7 @@ class Issuer:
         *,
         max_in_flight: int | None = None,
         ordered: bool = False,
+        spread: bool = True,
     ) -> Batch[Ticket]:
         """Give every ticket its key, with bounded parallelism; see `TemporaryKeys.create_many` for what a batch does.
 
@@ -136,6 +137,7 @@ class Issuer:
             self._service.context,
             max_in_flight=max_in_flight,
             ordered=ordered,
+            spread=spread,
             prepare=self._open,
         )
 

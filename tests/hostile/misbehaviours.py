@@ -160,9 +160,11 @@ def heads(operation: str) -> Iterator[Misbehaviour]:
 
 def statuses() -> Iterator[Misbehaviour]:
     """Give whole answers of every kind of status that is no success."""
-    for status in (*range(300, 309), *range(400, 432), 451, 499, *range(500, 512), 520, 598, 599, 600, 777, 999):
+    others = (*range(500, 512), *range(520, 528), 530, 598, 599, 600, 777, 999)
+    none = (501, 505, 511, 521, 523, 525, 526, 530)
+    for status in (*range(300, 309), *range(400, 432), 451, 499, *others):
         # A 304 has no body, so that what comes after its head is no HTTP.
-        odd = {304: Means.GARBAGE, 404: Means.ABSENT, 408: Means.FAILED}
+        odd = {304: Means.GARBAGE, 404: Means.ABSENT, 408: Means.FAILED, **dict.fromkeys(none, Means.REFUSED)}
         usual = {3: Means.REDIRECTED, 4: Means.REFUSED}.get(status // 100, Means.FAILED)
         means = odd.get(status, usual)
         headers = {"Location": "http://elsewhere.invalid/api/temporary-keys/", "Retry-After": "-1"}

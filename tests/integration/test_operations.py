@@ -28,6 +28,7 @@ from respan_async import (
     Listing,
     NotFoundError,
     RateLimit,
+    RespanError,
     RetryPolicy,
     TemporaryKey,
     TemporaryKeys,
@@ -36,7 +37,7 @@ from respan_async import (
 from respan_async._calls.service import Service
 from respan_async._http.protocol import Request
 from respan_async.testing import FakeRespan
-from tests.integration.raw_server import Act, Connection, RawServer, Seen, answer, key, message
+from tests.integration.raw_server import FIN, STALL, Act, Connection, RawServer, Seen, answer, key, message
 
 SOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -560,6 +561,46 @@ async def test_a_deadline_counts_the_waiting_between_attempts() -> None:
         assert loop.time() - began < 5
         assert (caught.value.effect, caught.value.attempts, len(caught.value.suspects)) == (Effect.UNKNOWN, 2, 1)
         assert caught.value.retry_at is not None
+
+
+def last_answer(error: RespanError) -> tuple[int | None, str | None, str | None]:
+    """What an error says of the last answer."""
+    return error.status, error.body, error.request_id
+
+
+@pytest.mark.virtual
+async def test_a_deadline_between_attempts_tells_the_last_answer() -> None:
+    """Why the call was not done in time: the server's status, body and request id, also where it broke off since."""
+    down = answer(503, {"detail": "Down."}, {"Retry-After": "60", "X-Request-ID": "r-1"})
+    async with RawServer(down) as server, AsyncRespan("token", base_url=server.url, deadline=30) as respan:
+        with pytest.raises(DeadlineExceededError, match="deadline of 30 s; the last answer was 503") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (503, '{"detail": "Down."}', "r-1")
+    assert len(server.requests) == caught.value.attempts == 1
+
+
+@pytest.mark.virtual
+async def test_a_deadline_in_the_air_tells_the_answer_before() -> None:
+    """A 503, an attempt that is reset, and one that nobody answers; an attempt without an answer hides none."""
+    down = answer(503, {"detail": "Down."}, {"X-Request-ID": "r-1"})
+    async with RawServer(down, FIN, STALL) as server, AsyncRespan("token", base_url=server.url, deadline=10) as respan:
+        with pytest.raises(DeadlineExceededError, match=r"no answer within .* 10 s; the last answer was 503") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (503, '{"detail": "Down."}', "r-1")
+    assert len(server.requests) == caught.value.attempts == 3
+
+
+@pytest.mark.virtual
+async def test_a_deadline_before_any_answer_tells_none() -> None:
+    """There was none."""
+    async with RawServer(FIN, STALL) as server, AsyncRespan("token", base_url=server.url, deadline=10) as respan:
+        with pytest.raises(DeadlineExceededError, match=r"deadline of 10 s$") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (None, None, None)
+    assert len(server.requests) == 2
 
 
 @pytest.mark.virtual

@@ -76,11 +76,14 @@ async def test_an_exhausted_quota_ends_a_batch_within_minutes() -> None:
         fake.chance("refuse:5", 1.0)
         issued, began = list[str](), now()
 
-        with pytest.raises(RateLimitError):
+        async def run() -> None:
             async with respan.temporary_keys.create_many(requests(1_000)) as batch:
                 async for outcome in batch:
                     if isinstance(outcome, Issued):
                         issued.append(outcome.key.id)
+
+        with pytest.raises(RateLimitError):
+            await run()
 
         assert sorted(issued) == sorted(record.id for record in fake.alive())
         assert len(issued) == 20

@@ -2,6 +2,31 @@
 -- Asked first, since IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
 SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
 
+-- name: find_columns
+-- Of tables that have the name of one of a ledger's: anybody may look.
+SELECT relname::text, attname::text FROM pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_attribute ON attrelid = pg_class.oid
+WHERE nspname = %(schema)s AND relname IN ('meta', 'owners', 'tickets', 'attempts') AND attnum > 0 AND NOT attisdropped;
+
+-- name: rights_to_make
+-- What this user lacks to make a ledger: the schema, or its tables in a schema that is there.
+SELECT format('GRANT CREATE ON DATABASE %%I TO %%I', current_database(), current_user)
+WHERE NOT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s)
+    AND NOT has_database_privilege(current_database(), 'CREATE')
+UNION ALL
+SELECT format('GRANT %%s ON SCHEMA %%I TO %%I', wanted, nspname, current_user)
+FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS wanted
+WHERE nspname = %(schema)s AND NOT has_schema_privilege(pg_namespace.oid, wanted);
+
+-- name: rights_to_use
+-- What the user of a ledger needs.
+SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %(schema)s::text, current_user)
+UNION ALL
+SELECT format(
+    'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %%I TO %%I', %(schema)s::text, current_user
+);
+
 -- name: namespace
 SELECT pg_advisory_xact_lock(1383297089, 1);
 CREATE SCHEMA IF NOT EXISTS {schema};
@@ -67,6 +92,10 @@ SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting
 INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
 
+-- name: mark_rotated
+INSERT INTO {schema}.meta (name, value) VALUES ('cipher', %(key_id)s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
 -- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO {schema}.owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %(lease)s)) RETURNING id;
@@ -103,11 +132,16 @@ SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)
 -- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
--- that owner had in the air (rule 3). Whether its lease is over is as this statement saw it when it began; so it must not
+-- that owner had in the air (rule 3). Nobody claims one who would encrypt its secret with a key that was rotated away.
+-- Whether its lease is over is as this statement saw it when it began; so it must not
 -- have claimed the ticket, and thus prolonged its lease, since then.
 WITH claimed AS (
     INSERT INTO {schema}.tickets AS known (ticket, fields, state, owner, epoch, claimed_at)
-    VALUES (%(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp())
+    SELECT %(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp()
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {schema}.meta
+        WHERE name = 'cipher' AND value <> %(cipher)s::text AND value <> %(cipher_before)s::text
+    )
     ON CONFLICT (ticket) DO UPDATE SET
         state = excluded.state,
         epoch = known.epoch + (known.owner IS DISTINCT FROM excluded.owner)::int,

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
+from respan_async.issuing.sqlite._open_files import OpenFiles
 
 T = TypeVar("T")
 
@@ -47,18 +48,28 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
-def open_connection(path: Path) -> sqlite3.Connection:
+def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
+
+    Args:
+        path: Where it is.
+        files: Remembers which files are open then, for whoever wants to know.
 
     Raises:
         LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
     """
+    files = OpenFiles(path) if files is None else files
     until = time.monotonic() + _PATIENCE
     while True:
+        before = files.found()
         connection = _connected(path)
         try:
             _make_ready(path, connection)
-            return connection
+            files.note()
+            if files.noted == before or time.monotonic() > until:
+                return connection
+            # It was replaced just now; or it has another number since it was opened, as one of a container's image.
+            connection.close()
         except sqlite3.Error as error:
             connection.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
@@ -112,11 +123,11 @@ def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
     return not things
 
 
-def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+def read_beside(path: Path, files: OpenFiles, work: Callable[[sqlite3.Connection], T]) -> T:
     """Read something from a ledger that is there already, with a connection of its own.
 
     Raises:
-        LedgerError: It cannot be read.
+        LedgerError: It cannot be read, or is not the one that is open any more.
     """
     try:
         # Read and write, for the log's sake; but a file that was removed is not made anew.
@@ -125,7 +136,9 @@ def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
     except sqlite3.Error as error:
-        raise LedgerError(f"the ledger could not be read: {error}") from None
+        raise LedgerError(f"{path}: the ledger could not be read: {error}") from None
+    finally:
+        files.check("read")  # after the reading, so that nothing that was read is another ledger's
 
 
 def _connected(path: Path | str) -> sqlite3.Connection:

@@ -46,7 +46,8 @@ class Writer:
         connect: Opens the connection, in that thread.
         idle: Called in that thread when nothing is left to do after a commit.
         loop: Where results go.
-        seal: Called in that thread before a commit that changes something; what it returns is called after it.
+        seal: Called in that thread before a commit that changes something; what it returns is called after it, and
+            a `LedgerError` that it raises undoes everything.
     """
 
     def __init__(
@@ -154,7 +155,7 @@ def _commit(connection: sqlite3.Connection, operations: list[WriteRequest[Any]],
             _do_each(connection, operations)
         if seal is not None and connection.total_changes != changes:
             sealed = seal(connection)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, LedgerError) as error:
         _fail(connection, operations, _ledger_error(error, "written"))
         return
     try:

@@ -83,9 +83,12 @@ WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELEC
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
--- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch.
+-- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch: not
+-- right after this machine has slept, when every lease is. And none for who would encrypt its secret with a key that was
+-- rotated away.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
-VALUES (:ticket, :fields, :claimed, :owner, 1)
+SELECT :ticket, :fields, :claimed, :owner, 1
+WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
 ON CONFLICT (ticket) DO UPDATE SET
     state = :claimed,
     epoch = epoch + (owner IS NOT :owner),
@@ -96,7 +99,8 @@ WHERE fields = :fields AND (
         owner = :owner
         OR NOT EXISTS (
             SELECT 1 FROM owners
-            WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+            WHERE owners.id = tickets.owner
+                AND (lease_until > (julianday('now') - 2440587.5) * 86400.0 OR :others_may_wake)
         )
     ))
 )
