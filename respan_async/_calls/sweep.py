@@ -2,9 +2,9 @@
 
 Rules:
 
-1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it is:
-   a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used or
-   handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
+1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it
+   is: a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used
+   or handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
    server told us, in the answer to our own POST, needs no further proof.
 2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
 3. Absence proves nothing. A key may be made long after we gave up, and pages shift under other processes: a suspect
