@@ -74,7 +74,7 @@ class Suspect:
     sent_at: datetime
     sent: Mapping[str, Any] = attrs.field(repr=False)
     reason: str
-    taken_over_at: datetime | None = None
+    taken_over_at: datetime | None = attrs.field(default=None, eq=False)  # by whichever clock it was told
 
 
 class RespanError(Exception):
