@@ -12,6 +12,7 @@ import aiohttp
 import attrs
 
 from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.service import Service, ServiceOwner
@@ -28,7 +29,7 @@ from respan_async._calls.settings import (
     token_source,
 )
 from respan_async._calls.suspects import InMemorySuspectStore
-from respan_async._calls.sweep import AutoSweep
+from respan_async._calls.sweep import SweepPolicy
 from respan_async._http.session import check_session
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
@@ -36,7 +37,7 @@ from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, Suspect
-from respan_async.events import Event, EventDispatcher, Hook, SuspectEvent, logger
+from respan_async.events import EventDispatcher, Hook, logger
 from respan_async.keys import TemporaryKeys
 from respan_async.models import UNSET, Maybe
 from respan_async.retry import RetryPolicy
@@ -124,10 +125,7 @@ class AsyncRespan(ServiceOwner):
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
-        # The sweep hears of suspects as any hook does.
-        dispatcher = EventDispatcher(
-            (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
-        )
+        dispatcher = EventDispatcher(checked_hooks(hooks), _now)
         pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
         context = ClientContext(
             transport=Transport(origin, session),
@@ -143,7 +141,10 @@ class AsyncRespan(ServiceOwner):
         pacer.on_pause = context.paused
         self._service = Service(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
-        self._auto_sweep = AutoSweep(self.temporary_keys.sweep, suspects, lifecycle)
+        self._auto_sweep = AutoSweep(
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock
+        )
+        suspects.added = partial(self._on_suspect, tag_names)
         # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
         lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
         lifecycle.register(Stage.CUT, pacer.close)
@@ -151,9 +152,10 @@ class AsyncRespan(ServiceOwner):
         lifecycle.register(Stage.RESOURCES, context.transport.aclose)
         lifecycle.register(Stage.RESOURCES, self._last_word)
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, SuspectEvent):
-            self._auto_sweep.wake()
+    def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
+        # Without tags, nothing but a key that is known by its id could be found.
+        if tag_names or suspect.id is not None:
+            self._auto_sweep.added()
 
     def with_options(
         self,
@@ -215,6 +217,17 @@ class AsyncRespan(ServiceOwner):
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
         return tuple(self._service.context.suspects)
+
+    def dismiss(self, suspect: Suspect) -> bool:
+        """Let go of a suspect: it is no longer reported, nor looked for.
+
+        Args:
+            suspect: One of `suspects`.
+
+        Returns:
+            Whether it was one still.
+        """
+        return self._service.context.suspects.dismiss(suspect)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.

@@ -8,7 +8,7 @@ from typing import Any
 from respan_async._calls import sweep
 from respan_async._calls.pagination import Listing
 from respan_async._calls.service import Service
-from respan_async._calls.sweep import SweepReport
+from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
@@ -183,27 +183,29 @@ class TemporaryKeys:
             missing_ok: Do not mind a key that is not there.
 
         Raises:
-            NotFoundError: There is no such key, and `missing_ok` is False.
+            NotFoundError: There is no such key, and `missing_ok` is False; or the server has no such route.
         """
         try:
             await self._service.send(protocol.delete(id))
         except NotFoundError as error:
-            # After a lost answer, "not found" is what success looks like.
-            if not missing_ok and error.effect is Effect.NONE:
+            # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
+            if not protocol.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
                 raise
 
-    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+    async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:
         """Revoke the keys that lost answers left behind, as far as they are proven to be ours.
 
         Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.
 
         Args:
             grace: Seconds to let pass after the last lost answer before looking: the server may make the key late.
+            dry_run: Look as ever, but revoke nothing.
 
         Returns:
-            What was revoked, and which suspects are left.
+            What was revoked, or would have been, and which suspects are left.
         """
-        return await sweep.sweep(self._service, self._service.context.suspects, grace)
+        policy = SweepPolicy(grace=grace, dry_run=dry_run)
+        return await sweep.sweep(self._service, self._service.context.suspects, policy)
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

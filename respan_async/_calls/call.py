@@ -286,7 +286,8 @@ class Call(Generic[T]):
             key_id = protocol.answered_id(result) if isinstance(result, protocol.Response) else None
             self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
         else:
-            self._attempt_log.mark_void(prepared)
+            unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
+            self._attempt_log.mark_void(prepared, answered=not unused)
 
     async def _claim_attempt(self, prepared: PreparedRequest[T]) -> None:
         try:

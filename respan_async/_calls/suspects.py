@@ -2,11 +2,13 @@
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
 from respan_async.errors import Suspect
+from respan_async.events import logger
 from respan_async.models import MAX_NAME
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -15,6 +17,10 @@ _TAG: Final = 12
 MAX_TAGGED_NAME: Final = MAX_NAME - len(_MARK) - _TAG
 """Characters left for a name that is to carry a tag."""
 
+
+MOST: Final = 10_000
+MOST_UNTRACEABLE: Final = 1_000
+"""Suspects that are kept in memory, and those among them that have neither a tag nor an id."""
 
 _random = bytearray()
 # Asked of the system for many tags at once. Two processes must not share what is left.
@@ -34,6 +40,14 @@ def new_tag() -> str:
 def tagged(name: str, tag: str) -> str:
     """Return a name with its tag."""
     return f"{name}{_MARK}{tag}" if name else f"{_MARK}{tag}".lstrip()
+
+
+def tag_in(name: str | None) -> str:
+    """Return what would be the tag at the end of a key's name, which the server may have normalised.
+
+    Sixty random bits in letters of one case: white space after them and their case say nothing.
+    """
+    return (name or "").rstrip()[-_TAG:].lower()
 
 
 class SuspectStore(Protocol):
@@ -57,24 +71,47 @@ class SuspectStore(Protocol):
 
 
 class InMemorySuspectStore:
-    """Suspects in this process's memory."""
+    """Suspects in this process's memory, a bounded number of them: of those that cannot be found, fewer.
+
+    Attributes:
+        added: Called with each suspect that is added.
+    """
 
     def __init__(self) -> None:
-        self._suspects: list[Suspect] = []
+        self._findable: deque[Suspect] = deque()  # by their tags or ids
+        self._untraceable: deque[Suspect] = deque()
+        self._overflown = False
+        self.added: Callable[[Suspect], object] = lambda _: None
 
     def __iter__(self) -> Iterator[Suspect]:
-        return iter(tuple(self._suspects))
+        return iter(sorted((*self._findable, *self._untraceable), key=lambda suspect: suspect.sent_at))
 
     def __len__(self) -> int:
-        return len(self._suspects)
+        return len(self._findable) + len(self._untraceable)
 
     def add(self, suspect: Suspect) -> None:
         """Remember a suspect."""
-        self._suspects.append(suspect)
+        kept, most = self._kept(suspect)
+        kept.append(suspect)
+        if len(kept) > most:
+            kept.popleft()
+            if not self._overflown:
+                self._overflown = True
+                logger.warning("more than %d suspects: from now on the oldest are forgotten", most)
+        self.added(suspect)
+
+    def dismiss(self, suspect: Suspect) -> bool:
+        """Forget a suspect; return whether it was one still."""
+        kept, _ = self._kept(suspect)
+        # Two sweeps at once, or two keys with one tag, may let go of the same one.
+        if suspect not in kept:
+            return False
+        kept.remove(suspect)
+        return True
 
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""
-        return tuple(self._suspects)
+        return tuple(self)
 
     async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
@@ -83,11 +120,11 @@ class InMemorySuspectStore:
 
     async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
         """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
-        # Two sweeps at once, or two keys with one tag, may let go of the same one.
-        if suspect not in self._suspects:
-            return False
-        self._suspects.remove(suspect)
-        return True
+        return self.dismiss(suspect)
+
+    def _kept(self, suspect: Suspect) -> tuple[deque[Suspect], int]:
+        """Return where a suspect is kept, and how many at most."""
+        return (self._findable, MOST) if suspect.tag or suspect.id else (self._untraceable, MOST_UNTRACEABLE)
 
 
 def expires_at(suspect: Suspect) -> datetime | None:

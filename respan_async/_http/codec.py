@@ -133,8 +133,19 @@ def _key_fields(data: Any) -> dict[str, Any]:
             values[attribute] = value
     if not values.get("id"):
         raise DecodeError("expected a non-empty string as id")
+    values["used"] = _used(data)
     values["extra"] = extra
     return values
+
+
+def _used(data: Mapping[str, Any]) -> bool | None:
+    """Tell whether a key was ever used; None where an answer leaves it open: what it lacks says nothing."""
+    last = data.get("last_used", _UNREADABLE)
+    last = last if last is None else _last_used(last)
+    usage, spent = _whole(data.get("key_usage")), _number(data.get("spending_in_period"))
+    if isinstance(last, datetime) or any(amount is not _UNREADABLE and amount != 0 for amount in (usage, spent)):
+        return True
+    return False if last is None and usage == 0 else None
 
 
 def _structure_key(data: Any, _: Any = None) -> TemporaryKey:

@@ -323,6 +323,15 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
     )
 
 
+def states_absence(error: errors.NotFoundError) -> bool:
+    """Whether a 404 says that there is no such key: in the API's own words, and not as a page for a missing route."""
+    try:
+        data = codec.parse((error.body or "").encode())
+    except codec.DecodeError:
+        return False
+    return isinstance(data, dict) and isinstance(data.get("detail"), str)
+
+
 def answered_id(answer: Response) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
     try:

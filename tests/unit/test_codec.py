@@ -545,3 +545,32 @@ def test_a_number_of_many_digits_can_be_kept(number: float) -> None:
     read = key(max_usage=number, key_usage=number)
 
     assert decode(encode_key(read).encode(), TemporaryKey) == read
+
+
+NEVER = {"key_usage": 0, "last_used": None}
+
+
+@pytest.mark.parametrize(
+    ("said", "used"),
+    [
+        (NEVER, False),
+        ({"key_usage": 0, "last_used": "1970-01-01T00:00:00Z"}, False),
+        (NEVER | {"spending_in_period": 0.0}, False),
+        ({}, None),
+        ({"key_usage": 0}, None),
+        ({"last_used": None}, None),
+        ({"key_usage": None, "last_used": None}, None),
+        ({"key_usage": "0", "last_used": None}, None),
+        ({"key_usage": 0, "last_used": "never"}, None),
+        ({"key_usage": 0, "last_used": 0}, None),
+        ({"key_usage": 1}, True),
+        ({"key_usage": 1, "last_used": None}, True),
+        ({"last_used": "2026-01-31T12:00:00Z"}, True),
+        ({"key_usage": 0, "last_used": "2026-01-31T12:00:00Z"}, True),
+        (NEVER | {"spending_in_period": 0.01}, True),
+    ],
+    ids=str,
+)
+def test_a_key_was_never_used_only_where_the_answer_states_it(said: dict[str, object], used: bool | None) -> None:
+    """What an answer lacks, or holds in a form that cannot be read, leaves it open."""
+    assert decode(json.dumps({"id": "key-1", **said}).encode(), TemporaryKey).used is used
