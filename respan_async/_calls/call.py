@@ -64,8 +64,10 @@ class Call(Generic[T]):
         "_tracked_body",
     )
 
-    replayed: Final = False
-    """As a job: whether the result was there already, which it never was."""
+    @property
+    def replayed(self) -> bool:
+        """Whether the result was there already, which it never was."""
+        return False
 
     def __init__(
         self,
@@ -192,7 +194,7 @@ class Call(Generic[T]):
     async def _send(self, slot: Slot) -> T | RespanError:
         context, attempt_log = self._context, self._attempt_log
         outcome = SlotOutcome.UNUSED
-        answer: T | RespanError | None = None
+        answer: Any = None
         sendings = 1
         hint: RateHint | None = None
         try:
@@ -238,7 +240,7 @@ class Call(Generic[T]):
             )
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
-        return answer
+        return cast("T | RespanError", answer)
 
     def _prepare(self) -> PreparedRequest[T]:
         now = self._context.clock()

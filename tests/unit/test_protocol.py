@@ -316,12 +316,12 @@ def test_a_good_answer_is_read() -> None:
 )
 def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     """Returned, not raised; LOST for a create; with nothing chained to it that holds the answer."""
-    requests: tuple[tuple[Request[Any], Effect], ...] = (
+    requests: list[tuple[Any, Effect]] = [
         (create({}), Effect.LOST),
         (retrieve("i"), Effect.NONE),
         (update("i", {}), Effect.NONE),
         (list_page(1, None), Effect.NONE),
-    )
+    ]
     for request, effect in requests:
         error = read(request, Response(200, {}, text), TOKEN)
 
