@@ -115,6 +115,10 @@ class TemporaryKeys:
     def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
 
+        To revoke what is listed, take `await keys.list().all()`, which reads to the end first: revoking a key while the
+        list is read moves the pages under the reader, and about half of the keys would be left out. Creating one
+        meanwhile makes keys come twice, but not in `all()`.
+
         Pages after the first are read in the batch class, so that a long list does not hold single calls up.
 
         Args:

@@ -181,7 +181,7 @@ def _without(secret: str, raw: Any) -> Any:
 
 def _page_number(url: Any) -> int | None:
     """Take the page number out of a `next` link, and nothing else of it."""
-    if url is None:
+    if url is None or url == "":
         return None
     try:
         if isinstance(url, str) and len(url) <= _LONGEST_LINK:

@@ -73,6 +73,16 @@ def is_of_the_api(body: bytes) -> bool:
     return isinstance(data, dict) and not _OWN_FIELDS.isdisjoint(data)
 
 
+def is_past_the_end(shown: str) -> bool:
+    """Whether a 404 is the API's own, to a page after the last one (read in Django REST Framework)."""
+    try:
+        data = codec.parse(shown.encode(errors="replace"))
+    except codec.DecodeError:
+        return False
+    detail = data.get("detail") if isinstance(data, dict) else None
+    return isinstance(detail, str) and detail.startswith("Invalid page")
+
+
 _DEEPEST: Final = 5
 
 
