@@ -164,6 +164,11 @@ class TemporaryKeys:
             rate_limit: Requests a minute, or None.
             spending_limit: US dollars, or None.
 
+        Returns:
+            The key as the server shows it. Where it answers without a key (204, or 200 with nothing to tell which), the
+            change was made all the same: then only the id and what was sent are known, every other attribute is None,
+            and `retrieve` tells the rest.
+
         Raises:
             InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
             NotFoundError: There is no such key.

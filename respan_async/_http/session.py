@@ -53,12 +53,10 @@ def own_session() -> aiohttp.ClientSession:
 
 
 def check_session(session: object) -> None:
-    """Refuse a session that would change what an answer is.
+    """Refuse what is no session.
 
     Raises:
-        ConfigurationError: It is no session, or hands out compressed bytes.
+        ConfigurationError: It is none.
     """
     if not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
-    if not session.auto_decompress:
-        raise ConfigurationError("session: expected one with auto_decompress=True, so that answers can be read")

@@ -262,13 +262,6 @@ def test_a_single_hook_without_a_list_is_taken() -> None:
     assert AsyncRespan("k", hooks=print)  # type: ignore[arg-type]
 
 
-async def test_a_session_that_hands_out_compressed_bytes_is_refused() -> None:
-    """Nothing could be read."""
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        with pytest.raises(ConfigurationError, match="session: expected one with auto_decompress=True"):
-            AsyncRespan("k", session=session)
-
-
 # ----------------------------------------------------------- limit and policy
 
 
