@@ -29,6 +29,7 @@ from respan_async._calls.settings import (
 )
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import AutoSweep
+from respan_async._calls.token_provider import TokenProvider
 from respan_async._http.session import check_session
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
@@ -76,8 +77,10 @@ class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:
-        api_key: The organisation's API key: text, a `Secret`, or an async callable asked before each request. From
-            `RESPAN_API_KEY` when left out.
+        api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
+            asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
+            everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -133,7 +136,7 @@ class AsyncRespan(ServiceOwner):
             transport=Transport(origin, session),
             pacer=pacer,
             dispatcher=dispatcher,
-            token=source,
+            tokens=TokenProvider(source, lifecycle),
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,

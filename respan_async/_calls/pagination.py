@@ -16,10 +16,11 @@ MAX_PAGES: Final = 10_000
 class Listing:
     """A list of keys that is still to be read.
 
-    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on, as the pages come; `await` its
-    `all()` for a list of them. The server counts its pages anew for each request. So a key that is revoked while pages
-    are still to be read moves others to a page that was read already: who revokes keys *while* iterating over them
-    leaves about half of them alive. A key that is created meanwhile makes others come twice. `all()` is the safe way.
+    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on, as the pages come; `await`
+    its `all()` for a list of them. The server counts its pages anew for each request. So a key that is revoked while
+    pages are still to be read moves others to a page that was read already: who revokes keys *while* iterating over
+    them leaves about half of them alive. A key that is created meanwhile makes others come twice. `all()` is the safe
+    way.
     """
 
     def __init__(self, service: Service, page: int, page_size: int | None) -> None:

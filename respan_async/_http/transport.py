@@ -266,3 +266,8 @@ def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
 def timeout_of(value: float | Timeout) -> Timeout:
     """Return aiohttp's form of a number of seconds for one attempt."""
     return value if isinstance(value, Timeout) else Timeout(total=value)
+
+
+def bound_of(timeout: Timeout) -> float | None:
+    """Return the seconds that an attempt may take, as far as its phases are bounded; None where none is."""
+    return timeout.total or timeout.sock_read or timeout.connect or timeout.sock_connect

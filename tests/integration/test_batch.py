@@ -726,10 +726,8 @@ async def test_a_deadline_that_passes_in_the_air_leaves_no_key() -> None:
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_cancellation_that_nobody_asked_for_fails_an_item_and_no_more(
-    fake_respan: FakeRespan, *, ordered: bool
-) -> None:
-    """A token callable that awaits something cancelled costs that item its key, and drops none silently."""
+async def test_a_cancellation_that_nobody_asked_for_fails_no_item(fake_respan: FakeRespan, *, ordered: bool) -> None:
+    """A token callable that awaits something cancelled has failed, as one that raises has, and is asked again."""
     asked = 0
 
     async def token() -> str:
@@ -745,7 +743,7 @@ async def test_a_cancellation_that_nobody_asked_for_fails_an_item_and_no_more(
             outcomes = [outcome async for outcome in batch]
 
     assert len(outcomes) == 20
-    assert sum(isinstance(outcome, Failed) for outcome in outcomes) == 1
+    assert all(isinstance(outcome, Issued) for outcome in outcomes)
 
 
 async def test_an_input_that_was_cancelled_from_within_is_told(respan: AsyncRespan) -> None:
@@ -830,7 +828,7 @@ async def test_what_ends_a_worker_ends_the_batch_and_is_told(*, ordered: bool) -
             await take()
 
         assert held(outcomes) == alive(fake)
-        assert len(outcomes) == fake.counts.requests == 3
+        assert 3 <= len(outcomes) == fake.counts.requests < 20
 
 
 async def test_a_loop_that_ends_takes_a_batch_with_it_wherever_its_workers_are() -> None:

@@ -330,7 +330,7 @@ async def test_the_source_of_the_token_may_close_the_client() -> None:
     async with FakeRespan(latency=1.0) as fake:
         respan = AsyncRespan(token, base_url=fake.url)
 
-        with pytest.raises(ClientStateError, match="the client is closed"):
+        with pytest.raises(ClientStateError, match="given up before it was sent"):
             await respan.temporary_keys.create()
 
         assert now() <= 5
