@@ -6,7 +6,8 @@ Rules:
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
 2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
    that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
-   raised.
+   raised. By a 403 the server says either, that a key is not accepted or that one thing is not allowed: it is the
+   item's own, until several come in a row with nothing made in between, or nothing but that was answered at all.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
    never handed out are discarded.
 """
@@ -47,6 +48,9 @@ Item = TypeVar("Item")
 
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
+
+_SEVERAL: Final = 5
+"""Items refused with a 403 in a row that are about the API key."""
 
 
 class Batch(Generic[Item]):
@@ -108,6 +112,7 @@ class Batch(Generic[Item]):
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
+        self._forbidden: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row
         self._broken = False  # the input raised
         self._entered = self._awaited = False
         self._began = self._ended = 0.0
@@ -277,9 +282,12 @@ class Batch(Generic[Item]):
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
-            return Failed(item, index, job.abandoned_error())
+            error = job.abandoned_error()
+            return self._failure(item, index, error) if self._halted else Failed(item, index, error)
         finally:
             self._working.pop(index, None)
+        if not job.replayed:
+            self._forbidden.clear()
         return Issued(item, index, key, job.replayed)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
@@ -289,8 +297,10 @@ class Batch(Generic[Item]):
 
     def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
-        # A 403 after a success is about that one item; before any, about the API key.
-        useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
+        useless = False
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden.append(error)
+            useless = len(self._forbidden) >= _SEVERAL
         given_up = self._halted and isinstance(error, ClientStateError)
         # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
         unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
@@ -389,6 +399,8 @@ class Batch(Generic[Item]):
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
+        if self._forbidden and len(self._forbidden) == self._done - self._replayed:
+            self._fatal = self._fatal or self._forbidden[-1]  # every item; there were fewer than several
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)

@@ -299,7 +299,7 @@ def failure(
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = error_body.said(result.body, shown, token)
+    said = error_body.said(result.body, shown, token) or error_body.stranger(result.status, shown)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     error.retry_after = retry_after(result.headers, result.body, now)
     return error

@@ -416,15 +416,67 @@ async def test_keys_are_not_lost_to_an_input_that_raises_after_a_fatal_error() -
         assert held(outcomes) == alive(fake)
 
 
-async def test_a_forbidden_key_ends_a_batch_of_which_nothing_has_succeeded() -> None:
-    """403 to the very first is about the API key."""
+async def test_a_forbidden_key_ends_a_batch() -> None:
+    """403 to several in a row is about the API key."""
     async with world() as (fake, respan):
         fake.script(*["forbidden_403"] * 1000)
         batch = respan.temporary_keys.create_many(tenants(1000))
         with pytest.raises(PermissionDeniedError):
             await batch
 
-        assert fake.counts.requests <= 2
+        assert fake.counts.requests <= 8
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_key_that_is_revoked_in_the_middle_of_a_batch_ends_it(awaited: bool) -> None:
+    """By 403, as by 401: what was made comes out, and the allowance is not burnt on the rest."""
+    async with world(pace=RateLimit(60, per=60)) as (fake, respan):
+        fake.script(*["ok"] * 10, *["forbidden_403"] * 1000)
+        outcomes = list[Outcome]()
+        if awaited:
+            outcomes = await respan.temporary_keys.create_many(tenants(1000), max_in_flight=32)
+            assert len(outcomes) == 1000
+        else:
+            async with respan.temporary_keys.create_many(tenants(1000), max_in_flight=32) as batch:
+                with pytest.raises(PermissionDeniedError):  # noqa: PT012
+                    async for outcome in batch:
+                        outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose what came before
+
+        assert len(issued(outcomes)) == fake.counts.created == 10
+        assert {type(outcome.error) for outcome in failed(outcomes)} == {PermissionDeniedError}
+        assert fake.counts.requests <= 20
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_a_403_before_anything_was_made_may_be_the_items_own(others: int) -> None:
+    """As it is when the first tenant of all wants what this account may not have."""
+    async with world() as (fake, respan):
+        fake.script(*["forbidden_403"] * 2, *["conflict_409"] * others)
+
+        outcomes = await respan.temporary_keys.create_many(tenants(50), max_in_flight=1)
+
+        assert [type(outcome.error) for outcome in failed(outcomes)][:2] == [PermissionDeniedError] * 2
+        assert len(issued(outcomes)) == 48 - others
+
+
+async def test_failures_of_other_kinds_prove_nothing_about_a_forbidden_key() -> None:
+    """Only a key that is made does."""
+    async with world() as (fake, respan):
+        fake.script(*["ok", *["forbidden_403", "conflict_409"] * 500])
+
+        outcomes = await respan.temporary_keys.create_many(tenants(500), max_in_flight=1)
+
+        assert fake.counts.requests == 10
+        assert len(issued(outcomes)) == 1
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_small_batch_of_which_all_was_forbidden_is_about_the_key(number: int) -> None:
+    """There were not several; but nothing else was answered."""
+    async with world() as (fake, respan):
+        fake.script(*["forbidden_403"] * number)
+        with pytest.raises(PermissionDeniedError):
+            await respan.temporary_keys.create_many(tenants(number))
 
 
 async def test_a_forbidden_item_is_its_own_failure_once_others_have_succeeded() -> None:

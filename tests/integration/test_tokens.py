@@ -84,7 +84,7 @@ async def test_a_call_whose_token_was_replaced_in_the_air_is_made_again(attempts
     """Nothing was made; the function has another token; the second request counts as no attempt."""
     vault = Vault("token-1")
     events: list[Any] = []
-    settings = {"retry": RetryPolicy(max_attempts=attempts), "hooks": [events.append]}
+    settings: dict[str, Any] = {"retry": RetryPolicy(max_attempts=attempts), "hooks": [events.append]}
     async with world(vault, **settings) as (fake, respan):
         call = asyncio.create_task(respan.temporary_keys.create())
         await asyncio.sleep(0.01)
@@ -241,7 +241,11 @@ async def test_a_function_that_hangs_is_given_up_after_the_timeout_and_holds_no_
     """Each attempt waits for as long as an attempt may take; what it needs is free for others meanwhile."""
     vault = Vault("token-1")
     vault.slow = 1e6
-    settings = {"timeout": 5.0, "retry": RetryPolicy(max_attempts=2, initial=0.01), "pace": RateLimit(10, per=60)}
+    settings: dict[str, Any] = {
+        "timeout": 5.0,
+        "retry": RetryPolicy(max_attempts=2, initial=0.01),
+        "pace": RateLimit(10, per=60),
+    }
     async with world(vault, max_in_flight=1, **settings) as (fake, respan):
         calls = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(5)]
         await asyncio.sleep(2)

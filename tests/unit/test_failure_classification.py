@@ -262,6 +262,50 @@ def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
     assert error.retry_after == 7.0
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (
+            403,
+            b"<!DOCTYPE html>\n<title>Access denied |\n api.respan.ai used Cloudflare</title><body>Error 1020",
+            " with a page, not in the API's own JSON ('Access denied | api.respan.ai used Cloudflare'): "
+            "the answer of a firewall or proxy in front of the API",
+        ),
+        (
+            403,
+            b"error code: 1020\n",
+            " with a page, not in the API's own JSON (error code 1020): "
+            "the answer of a firewall or proxy in front of the API",
+        ),
+        (
+            404,
+            b"  <html><h1>Not Found</h1></html>",
+            " with a page, not in the API's own JSON (without a title): "
+            "the answer of a server without this route; is base_url right?",
+        ),
+        (403, b'{"detail": "No."}', ": No."),
+        (403, b"", ""),
+        (403, b"forbidden", ""),
+        (400, b"<html><title>Bad</title></html>", ""),
+    ],
+)
+def test_a_page_in_place_of_the_apis_json_is_told_as_such(status: int, body: bytes, said: str) -> None:
+    """Whoever reads it looks at the firewall or the address, and not at the API key."""
+    error = failure(CREATE, Response(status, {}, body), TOKEN, NOW)
+
+    assert str(error) == f"POST /api/temporary-keys/: answered {status}{said}"
+
+
+def test_the_title_of_a_page_shows_no_token_and_is_one_line() -> None:
+    """It is the server's word, as any body is."""
+    body = b"<html><title>\x1b[2J denied: bearer-token/1</title></html>"
+
+    said = str(failure(CREATE, Response(403, {}, body), TOKEN, NOW))
+    assert "bearer-token" not in said
+    assert said.isprintable()
+    assert "denied: ***" in said
+
+
 @pytest.mark.parametrize(("length", "said"), [(2_000, True), (2_001, False)])
 def test_a_long_body_is_not_searched_for_a_message(length: int, said: bool) -> None:
     """What is shown of it is no longer whole JSON."""
