@@ -282,8 +282,7 @@ class Batch(Generic[Item]):
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
-            error = job.abandoned_error()
-            return self._failure(item, index, error) if self._halted else Failed(item, index, error)
+            return Failed(item, index, self._why_given_up(job.abandoned_error()))
         finally:
             self._working.pop(index, None)
         if not job.replayed:
@@ -309,9 +308,11 @@ class Batch(Generic[Item]):
         if useless or unreachable or refused or (isinstance(error, _FATAL) and not given_up):
             self._fatal = self._fatal or error
             self._stop()
-        elif given_up and isinstance(self._fatal, RespanError) and not error.suspects:
-            error = self._fatal
-        return Failed(item, index, error)
+        return Failed(item, index, self._why_given_up(error) if given_up else error)
+
+    def _why_given_up(self, error: RespanError) -> RespanError:
+        """Return what ended the batch, in place of an error that says no more than that the item was given up."""
+        return self._fatal if isinstance(self._fatal, RespanError) and not error.suspects else error
 
     async def _pull(self) -> Item:
         """Take an item from an asynchronous input, one worker at a time."""

@@ -121,8 +121,8 @@ class AsyncRespan(ServiceOwner):
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
-        window = checked_window(pace)
         options = options_of(timeout=timeout, deadline=deadline, retry=retry)
+        window = checked_window(pace, retry.max_retry_after)
         origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
         suspects = InMemorySuspectStore()

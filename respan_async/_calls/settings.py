@@ -134,11 +134,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def checked_window(pace: object) -> Window:
+def checked_window(pace: object, longest_pause: float) -> Window:
     if pace == "auto":
-        return LocalWindow(None)
+        return LocalWindow(None, longest_pause)
     if isinstance(pace, RateLimit):
-        return LocalWindow(pace)
+        return LocalWindow(pace, longest_pause)
     if isinstance(pace, Window) and not isinstance(pace, type):
         return pace
     # Its type alone: it may be the URL of a Redis, with the password.

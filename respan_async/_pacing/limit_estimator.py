@@ -35,6 +35,7 @@ _OUTRUN: Final = 3.0
 _SHORTEST_PAUSE: Final = 0.25
 """Seconds: what was let in without such a gap is one burst."""
 _SLACK: Final = 1.02
+_RESET_SLACK: Final = 2.1
 
 
 @attrs.frozen
@@ -162,9 +163,13 @@ def _round_period(age: float, retry_after: float) -> float:
     return next((float(value) for value in reversed(_ROUND) if low <= value <= exact + slack), exact)
 
 
-def _round_up(seconds: float) -> float:
-    """Return the shortest round period that is no shorter, but for a hair."""
-    return next((float(value) for value in _ROUND if value >= 0.99 * seconds), seconds)
+def _round_up(reset: float) -> float:
+    """Return the shortest round period that a reset in so many seconds fits into.
+
+    Servers round it up, some add a second, and one told as an epoch is read against a date in whole seconds. A period
+    too short does no harm: what remains until the reset is told as well.
+    """
+    return next((float(value) for value in _ROUND if value >= reset - _RESET_SLACK and value >= 0.5 * reset), reset)
 
 
 def _round_between(low: float, high: float) -> float:

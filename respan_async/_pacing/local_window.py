@@ -226,8 +226,8 @@ class LocalWindow:
             self._slow_start.close(now, min(self._probe_after(now, retry_after), retry_after or math.inf))
         elif limit is None:
             self._review.explained()
-            self._pause(now, None if retry_after is None or not at_least(retry_after) else retry_after)
             self._adopt(now, self._estimator.refused(now, retry_after))
+            self._pause(now, None if retry_after is None or not at_least(retry_after) else retry_after)
         else:
             self._review.decided()
             self._believed(now, limit, retry_after, let_in)

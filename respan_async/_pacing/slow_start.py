@@ -25,6 +25,7 @@ class SlowStart:
         self._first = first
         self._longest = longest
         self._failures = 0
+        self._unsaid = 0  # of these, those of which nobody said how long to pause
 
     @property
     def troubled(self) -> bool:
@@ -34,7 +35,8 @@ class SlowStart:
     def close(self, now: float, seconds: float | None = None) -> float:
         """Pause for `seconds`, or for as long as the failures in a row suggest; return how long that is."""
         if seconds is None:
-            seconds = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
+            seconds = min(self._first * 2.0 ** min(self._unsaid, 30), self._longest)
+            self._unsaid += 1
         self._failures += 1
         self._closed_at = now
         self.closed_until = max(self.closed_until, now + seconds)
@@ -45,7 +47,7 @@ class SlowStart:
         """Note a success. One that was sent before the pause began says nothing about the time after."""
         if sent_at < self._closed_at:
             return
-        self._failures = 0
+        self._failures = self._unsaid = 0
         self.width = self.width + 1.0 if self.width < _WIDE else math.inf
 
     def admits(self, now: float, in_air: int) -> bool:

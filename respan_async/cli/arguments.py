@@ -3,11 +3,12 @@
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from respan_async._calls.sweep import GRACE
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.cli import commands, fields, issue, maintenance, sandbox, status
+from respan_async.cli.console import printable
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.models import UNSET
@@ -75,6 +76,14 @@ _OPTIONS: Final = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that shows nothing a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, which may be any bytes, and end with 2."""
+        super().error(printable(message))
+
+
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments.
 
@@ -85,7 +94,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: They are wrong, or ask for help or the version.
     """
     common = _common()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="respan-keys",
         description="Issue and manage Respan's temporary API keys.",
         epilog=_EPILOG,
@@ -167,8 +176,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def _common() -> _Parser:
+    common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
     common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
     return common

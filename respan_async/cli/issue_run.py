@@ -3,14 +3,13 @@
 import argparse
 import asyncio
 import os
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from respan_async.batch import Batch
 from respan_async.cli import exit_codes
-from respan_async.cli.console import MOST_LINES, say
+from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledger_file import IN_MEMORY
 from respan_async.cli.output import OutputTarget
@@ -77,6 +76,7 @@ class IssueRun:
         self._batch: Batch[Ticket] = issuer.issue_many(tenants, spread=not arguments.burst)
         self._total = len(tenants) + tenants.already
         self._issued = self._failed = self._replayed = self._absent = 0
+        self._conflicting = self._foreign = 0
         self._interrupts = 0
         self._broken: Exception | None = None
         self._fatal: Exception | None = None
@@ -107,6 +107,7 @@ class IssueRun:
                 if isinstance(outcome, Failed):
                     self._note_failure(tenant, outcome)
                 elif (refusal := self._output.refused.pop(tenant.ticket.id, None)) is not None:
+                    self._foreign += 1
                     self._say_failure(tenant, refusal)
                 elif tenant.ticket.id in self._output.kept_back:
                     await self._note_kept_back(tenant, outcome.key.id)
@@ -139,7 +140,7 @@ class IssueRun:
         try:
             await self._respan.temporary_keys.delete(key_id, missing_ok=True)
         except RespanError as error:
-            command = f"respan-keys delete -- {shlex.quote(key_id)}"
+            command = f"respan-keys delete -- {command_line(key_id)}"
             self._display.say(
                 f"{what} nor revoked ({exit_codes.sentence(error)}); it is alive, and nobody's: {command}"
             )
@@ -180,6 +181,7 @@ class IssueRun:
 
     def _say_failure(self, tenant: Tenant, error: RespanError) -> None:
         self._failed += 1
+        self._conflicting += isinstance(error, TicketConflictError)
         if self._failed <= MOST_LINES:
             self._display.say(f"{self._place(tenant)}: {exit_codes.sentence(error)}")
 
@@ -265,4 +267,6 @@ class IssueRun:
             elapsed=progress.elapsed,
             rate=self._rate,
             fatal=self._fatal,
+            conflicting=self._conflicting,
+            foreign=self._foreign,
         ).say()

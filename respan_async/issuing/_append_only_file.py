@@ -14,11 +14,14 @@ from typing import Final
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
-from respan_async.issuing._private_file import problem_at_birth, readable_by_others
+from respan_async.issuing._private_file import cannot_be_locked, problem_at_birth, readable_by_others
 from respan_async.secret import SecretBytes
 
 _BEGINNING: Final = b'{"ticket":'
 _TORN: Final = re.compile(rb'\{"ticket":("(?:[^"\\]|\\.)*")')
+_CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What network shares say that keep directories in their own way: nothing can be done, and nothing is wrong."""
+
 _LONGEST: Final = 4 * 1024 * 1024
 
 
@@ -55,14 +58,14 @@ class AppendOnlyFile:
         self._writing = threading.Lock()
         self._whole_until: int | None = None
         try:
-            self._fd, new = _opened(path)
+            self._fd, self._new = _opened(path)
         except OSError as error:
             link = error.errno == errno.ELOOP
             reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
             raise LedgerError(f"{path}: {reason}") from None
         except ValueError as error:
             raise LedgerError(f"{path!r}: {error}") from None
-        problem = problem_at_birth(self._fd) if new else None
+        problem = problem_at_birth(self._fd) if self._new else None
         if problem is not None:
             os.unlink(path)  # noqa: PTH108  by the very text that it was made by
         elif (problem := self._problem()) is None:
@@ -87,12 +90,22 @@ class AppendOnlyFile:
         """Keep other processes from it, until it is closed.
 
         Raises:
-            LedgerError: Another process has it.
+            LedgerError: Another process has it, or its file system has no locks.
         """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._new = False  # it is the other run's, however it came about
             raise LedgerError(f"{self.path}: another run is writing to it") from None
+        except OSError as error:
+            raise cannot_be_locked(self.path, error) from None
+
+    def discard(self) -> None:
+        """Close it without having used it; what was made for nothing is removed."""
+        with contextlib.suppress(OSError):
+            if self._new and not self._in_place().st_size:
+                self._place.unlink()
+        self.close()
 
     def close(self) -> None:
         """Let go of it, once what is being written is written. May be called more than once."""
@@ -161,12 +174,20 @@ class AppendOnlyFile:
                     size += len(line)
                     if line.strip():
                         self._hand_over(line, number, take)
-            # Lines of a run that was killed may not be on the disk yet, nor the file in its directory.
-            os.fsync(self._fd)
-            _sync_directory(Path(self.path).parent)
         except OSError as error:
-            raise LedgerError(f"{self.path}: {error.strerror}") from None
+            raise LedgerError(f"{self.path}: cannot be read: {error.strerror}") from None
+        self._sync()
         return mended
+
+    def _sync(self) -> None:
+        """Have it survive a power cut: lines of a run that was killed, and the file itself in its directory."""
+        try:
+            os.fsync(self._fd)
+            _sync_directory(self._place.parent)
+        except OSError as error:
+            raise LedgerError(
+                f"{self.path}: {error.strerror}: keys in it might not survive a power cut; give a path on a local disk"
+            ) from None
 
     def _hand_over(self, line: bytes, number: int, take: Callable[[bytes], str | None]) -> None:
         if (problem := take(line)) is not None:
@@ -207,5 +228,8 @@ def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)

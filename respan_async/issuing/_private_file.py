@@ -69,6 +69,13 @@ def problem_at_birth(descriptor: int) -> str | None:
     return _NO_MODES if stat.S_IMODE(status.st_mode) & _OTHERS else None
 
 
+def cannot_be_locked(path: str | Path, error: OSError) -> LedgerError:
+    """Return the error of a file that cannot be kept from other processes."""
+    return LedgerError(
+        f"{path}: cannot be locked: {error.strerror}; some network shares have no locks: give a path on a local disk"
+    )
+
+
 def readable_by_others(path: Path) -> str:
     """Say what to do about a file that others can read: what that is depends on its file system."""
     probe = path.with_name(f".{secrets.token_hex(8)}.probe")

@@ -106,7 +106,7 @@ class JSONLinesSink:
             self._file.lock()
             self.mended = self._file.read(self._take)
         except BaseException:
-            self._file.close()
+            self._file.discard()
             raise
 
     async def __call__(self, ticket_id: str, key: CreatedKey) -> None:

@@ -77,7 +77,7 @@ async def test_who_does_not_wake_is_taken_for_gone_soon(tmp_path: Path, monkeypa
 
     machine.sleep()
     async with asyncio.timeout(20):
-        while not (await first.counts()).attempts[AttemptState.SUSPECT]:
+        while not (await first.counts()).attempts[AttemptState.SUSPECT]:  # noqa: ASYNC110  it is the ledger that counts
             await asyncio.sleep(0.05)
 
     assert await first.claim_attempt(TICKET, intent()) == 2

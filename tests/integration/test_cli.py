@@ -296,7 +296,7 @@ def test_one_key_from_birth_to_death(server: Server, run: Run) -> None:
     code, out, err = run("delete", key["id"])
     assert (code, out, err) == (0, [], f"key {key['id']} is revoked\n")
     assert run("delete", key["id"])[0] == 1
-    assert run("delete", key["id"], "--missing-ok")[0] == 0
+    assert run("delete", key["id"], "--missing-ok") == (0, [], f"key {key['id']} is not there\n")
     assert run("show", key["id"])[0] == 1
 
 
@@ -445,3 +445,23 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("respan-keys ")
+
+
+def test_wrong_arguments_show_nothing_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be any bytes; what is wrong with them is shown escaped."""
+    for argv in (("status", "--no\x1b[2J\udce9"), ("status\x1b[2J",), ("sandbox", "--port", "\x1b[2J")):
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        err = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert "\x1b" not in err
+        assert "\\x1b[2J" in err
+
+
+def test_nothing_is_null_on_the_command_line(server: Server, run: Run) -> None:
+    """And so it is said."""
+    for argv in (("create", "--rate-limit", "None"), ("update", "key-1", "--rate-limit", "None")):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert "rate_limit: expected a whole number of requests a minute, 0 or more, or null, got 'None'" in err
+    assert run("create", "--rate-limit", "null")[0] == 0

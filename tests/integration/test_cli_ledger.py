@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -72,6 +73,8 @@ def test_other_fields_for_a_known_ticket(server: Server, run: Run) -> None:
     assert "t.csv:3: t1: ticket 't1': issued before with another name; a new issuance is a new ticket" in err
     assert "1 issued in " in err
     assert "2 already issued, 1 failed, 0 not sent" in err
+    assert "1 of the lines that failed will fail again as long as their fields are others than before" in err
+    assert "to go on" not in err, "the same command cannot succeed"
     assert len(held()) == 4
 
 
@@ -527,3 +530,18 @@ def test_the_schema_for_an_administrator(
 
     assert main(("ledger", "schema", "--schema", 'a"b')) == 2
     assert capfd.readouterr().err.startswith("respan-keys: schema: expected a name of letters, digits and _, got")
+
+
+@pytest.mark.parametrize("name", [b"k\xe9.jsonl", b"k[eu].jsonl", b"k\x1b[2J.jsonl", b"a[/b]k.jsonl"])
+def test_status_of_a_ledger_with_any_name(world: World, name: bytes) -> None:
+    """With bytes that are no UTF-8, with square brackets, or with what a terminal would obey; also as JSON."""
+    world.tenants(1)
+    out = os.fsdecode(name.replace(b"/", b""))
+
+    assert world.run("issue", "t.csv", "--sandbox", "--out", out)[0] == 0
+    table, described = world.run("status", "--out", out), world.run("status", "--out", out, "--json")
+
+    shown = name.replace(b"/", b"").decode(errors="backslashreplace").replace("\x1b", "\\x1b")
+    assert (table[0], described[0]) == (0, 0)
+    assert table[1].splitlines()[0] == f"{shown}.ledger"
+    assert json.loads(described[1])["ledger"] == f"{shown}.ledger"

@@ -1,14 +1,21 @@
 """Ledgers and files of keys on file systems that lack something: modes, owners, locks, or a sync of directories."""
 
+import errno
+import fcntl
 import os
+import sqlite3
 import stat
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from respan_async import CreatedKey, Secret
 from respan_async.issuing import JSONLinesSink, LedgerError, SQLiteLedger
+from respan_async.issuing._append_only_file import AppendOnlyFile
+from respan_async.issuing.sqlite._inspect import read_snapshot
 
 ACCOUNT = "https://api.respan.ai 0123456789abcdef"
 
@@ -175,3 +182,112 @@ async def test_a_file_whose_file_system_cannot_be_tried_is_told_to_be_made_priva
 
     with pytest.raises(LedgerError, match="others can read it; make it private with: chmod 600"):
         await open_place(path)
+
+
+NO_LOCKS = [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL]
+
+
+@PLACES
+@pytest.mark.parametrize("number", NO_LOCKS, ids=errno.errorcode.get)
+async def test_a_file_system_without_locks_is_refused_by_the_name_of_the_file(
+    open_place: Any, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an NFS is without its lock service; what was made for nothing is removed."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(LedgerError) as caught:
+        await open_place(tmp_path / "keys")
+
+    assert str(caught.value).startswith(f"{tmp_path / 'keys'}")
+    assert f"cannot be locked: {os.strerror(number)}; some network shares have no locks" in str(caught.value)
+    left = {path.name for path in tmp_path.iterdir()}  # noqa: ASYNC240  nothing else runs here
+    assert left <= ({"keys"} if open_place is open_ledger else set()), "an empty ledger alone may be left"
+
+
+def refuse_to_sync(monkeypatch: pytest.MonkeyPatch, number: int, *, directories: bool) -> None:
+    """Let directories, or else plain files, have no fsync."""
+    fsync = os.fsync
+
+    def sync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) is directories:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+async def test_a_directory_that_cannot_be_synced_keeps_keys_all_the_same(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A share keeps its directories in its own way, and says so to whoever asks."""
+    refuse_to_sync(monkeypatch, number, directories=True)
+    path = tmp_path / "keys"
+
+    with JSONLinesSink(path) as sink:
+        await sink("t", CreatedKey(id="key-1", api_key=Secret("prefix12.abc")))
+
+    with JSONLinesSink(path) as again:
+        assert "t" in again
+
+
+@pytest.mark.parametrize(("number", "directories"), [(errno.EIO, True), (errno.EIO, False), (errno.EINVAL, False)])
+def test_a_file_that_cannot_be_synced_is_refused_by_its_name(
+    number: int, directories: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is broken, or a file system on which no line is safe."""
+    refuse_to_sync(monkeypatch, number, directories=directories)
+
+    with pytest.raises(LedgerError, match=r"keys: .*: keys in it might not survive a power cut; give a path"):
+        JSONLinesSink(tmp_path / "keys")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_another_run_has_just_made_is_left_to_it(tmp_path: Path) -> None:
+    """It was made here, and the other run was faster to lock it."""
+    path = tmp_path / "keys"
+    ours = AppendOnlyFile(str(path))
+    with JSONLinesSink(path):
+        with pytest.raises(LedgerError, match="another run is writing to it"):
+            ours.lock()
+        ours.discard()
+
+        assert path.exists()
+
+
+def test_a_file_that_cannot_be_read_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that went away, say."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "dup", refuse)
+
+    with pytest.raises(LedgerError, match=r"keys: cannot be read: Stale file handle$"):
+        JSONLinesSink(tmp_path / "keys")
+
+
+async def test_a_ledger_that_others_keep_locked_may_be_looked_at_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person with a tool has it for themselves: it is worth another try, for whoever looks and whoever opens."""
+    path = tmp_path / "keys.db"
+    await open_ledger(path)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *found, **named: connect(*found, **{**named, "timeout": 0.0}))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("CREATE TABLE theirs (n INTEGER)")
+
+        with pytest.raises(
+            LedgerError, match=r"keys\.db: the ledger could not be read: another program keeps it"
+        ) as seen:
+            read_snapshot(path)
+
+    assert seen.value.retryable

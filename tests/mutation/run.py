@@ -80,10 +80,8 @@ GROUPS: Mapping[str, Group] = {
         tuple(f"respan_async/_pacing/{path.name}" for path in sorted((ROOT / "respan_async/_pacing").glob("[!_]*.py"))),
         (
             *unit("circuit_breaker", "configuration", "limit_estimator", "limit_estimator_corrections", "local_window"),
-            *unit(
-                "pacer", "pacer_refusals", "refusal_filter", "reserved_slots", "shared_window", "shared_window_states"
-            ),
-            *unit("sliding_log", "slow_start", "store_outage"),
+            *unit("pacer", "pacer_refusals", "refusal_filter", "request_timing", "reserved_slots"),
+            *unit("shared_window", "shared_window_states", "sliding_log", "slow_start", "store_outage"),
         ),
         ("tests/properties/test_pace.py",),
     ),

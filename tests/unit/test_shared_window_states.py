@@ -11,8 +11,9 @@ import pytest
 from respan_async import ConfigurationError
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.shared_log_client import LEASE
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
-from respan_async._pacing.shared_window import LEASE, SharedWindow
+from respan_async._pacing.shared_window import SharedWindow
 from respan_async._pacing.slots import Priority, SlotOutcome
 from tests.waiting import now
 
@@ -20,7 +21,7 @@ pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is l
 
 INTERACTIVE, BATCH, _ = Priority
 LIMIT = RateLimit(10, per=60)
-ANSWER = ReserveReply(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=0.0, begins=())
+ANSWER = ReserveReply(epoch="e", used=1, held=0, at=1.0, soonest=0.0, again=0.0, full=0.0, begins=())
 
 
 class Log:
@@ -35,6 +36,8 @@ class Log:
         away: Whether it cannot be reached.
         closed: Whether it was closed.
     """
+
+    loss_hint = "it was switched off"
 
     def __init__(self) -> None:
         self.says = list[ReserveReply]()
@@ -226,7 +229,7 @@ async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
     window = SharedWindow(log, limit, 0.5, timeout=10.0)
     pacer = Pacer(window, max_in_flight=64)
     log.trip = trip
-    log.says = [attrs.evolve(ANSWER, begins=(begins,)) for begins in (lead / 2, lead + 2, lead + 0.5, 0.0)]
+    log.says = [attrs.evolve(ANSWER, held=10_000, begins=(begins,)) for begins in (lead / 2, lead + 2, lead + 0.5, 0.0)]
     used = list[float]()
 
     async def use() -> None:

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
-from respan_async.issuing._rotation import MARK
 from respan_async.issuing.postgres._failures import PermissionDenied, SchemaMissing
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._statements import checked_name, statements
@@ -83,10 +82,6 @@ class Schema:
                 return meta
             # Unless another process was faster: so it is looked at again.
             await pool.ask(self.statements["bind"], {"account": bound, "before": known})
-
-    async def mark(self, pool: ConnectionPool) -> str | None:
-        """Return the mark that the last rotation has left; None when there was none."""
-        return (await self._meta(pool)).get(MARK)
 
     async def _meta(self, pool: ConnectionPool) -> dict[str, Any]:
         """Return what the ledger says of itself."""

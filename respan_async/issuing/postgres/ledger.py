@@ -192,7 +192,7 @@ class PostgresLedger:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
                 raise LedgerError(message, retryable=True) from None  # the next attempt has another
         if not noted:
-            if self._pool is not None and self._mark.refuses(await self._schema.mark(self._pool), self._cipher):
+            if self._mark.refuses(dict(await self._ask("get_meta")).get(MARK), self._cipher):
                 raise outdated(self._schema.where, self._cipher)
             found = await self._ask("find", ticket=ticket.id)
             raise _rows.not_claimed(found[0], ticket.id, ticket.fields)

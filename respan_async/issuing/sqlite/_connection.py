@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
+from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._open_files import OpenFiles
 
 T = TypeVar("T")
@@ -75,9 +76,8 @@ def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Conne
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise _no_ledger(path) from None
             # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not busy or time.monotonic() > until:
-                raise LedgerError(f"{path}: the ledger could not be opened: {error}") from None
+            if not is_locked(error) or time.monotonic() > until:
+                raise ledger_error(error, "opened", str(path)) from None
         except LedgerError:
             connection.close()
             raise
@@ -136,7 +136,7 @@ def read_beside(path: Path, files: OpenFiles, work: Callable[[sqlite3.Connection
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
     except sqlite3.Error as error:
-        raise LedgerError(f"{path}: the ledger could not be read: {error}") from None
+        raise ledger_error(error, "read", str(path)) from None
     finally:
         files.check("read")  # after the reading, so that nothing that was read is another ledger's
 

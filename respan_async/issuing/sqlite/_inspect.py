@@ -13,6 +13,7 @@ from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Counts
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
+from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.states import AttemptState, TicketState
 
@@ -67,6 +68,8 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
             connection.execute("BEGIN")
             return _read(connection, Path(path), noted)
     except sqlite3.Error as error:
+        if is_locked(error):
+            raise ledger_error(error, "read", str(path)) from None
         raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from None
 
 

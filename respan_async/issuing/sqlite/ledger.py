@@ -103,6 +103,8 @@ class SQLiteLedger:
         """Finish what is to be written, and close the file; see `Ledger`."""
         self._lease_keeper.stop()
         writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.hasten()
         # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
         try:
             try:
