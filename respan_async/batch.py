@@ -9,10 +9,11 @@ Rules:
    raised. By a 403 the server says either, that a key is not accepted or that one thing is not allowed: it is the
    item's own, until several come in a row with nothing made in between, or nothing but that was answered at all.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded.
+   never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
 """
 
 import asyncio
+import warnings
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -41,6 +42,7 @@ from respan_async.errors import (
     RateLimitError,
     RespanError,
 )
+from respan_async.events import logger
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress
 
@@ -96,7 +98,7 @@ class Batch(Generic[Item]):
         self._prepare = prepare
         self._total = len(items) if isinstance(items, Sized) else None
         self._plain: Iterator[Item] | None = None
-        self._source: AsyncIterator[Item]
+        self._source: AsyncIterator[Item] | None = None
         self._pulling = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._working: dict[int, Job[CreatedKey]] = {}
@@ -114,16 +116,22 @@ class Batch(Generic[Item]):
         self._fatal: BaseException | None = None
         self._forbidden: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row
         self._broken = False  # the input raised
-        self._entered = self._awaited = False
+        self._entered = self._awaited = self._begun = False
         self._began = self._ended = 0.0
         self._refused_before = 0
 
     # ---------------------------------------------------------------- outside
 
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # Without the attribute where the arguments were wrong.
+        if not getattr(self, "_begun", True):
+            warn("a batch was neither awaited nor entered, and so has done nothing", ResourceWarning, source=self)
+
     def __await__(self) -> Generator[Any, None, list[Issued[Item] | Failed[Item]]]:
         return self._collect().__await__()
 
     async def __aenter__(self) -> Self:
+        self._begun = True
         if self._entered:
             raise ClientStateError("a batch runs once; make another for another run")
         self._lifecycle.check()
@@ -154,9 +162,12 @@ class Batch(Generic[Item]):
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
-        if self._workers:
-            # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
-            await asyncio.wait(self._workers)
+        # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
+        left: set[asyncio.Task[None]] = set(self._workers)
+        if not self._awaited:  # or what is left of the input is still to be counted
+            left |= self._closing_input()
+        if left:
+            await asyncio.wait(left)
 
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
@@ -320,10 +331,27 @@ class Batch(Generic[Item]):
             if self._stopped:
                 raise StopAsyncIteration
             self._puller = asyncio.current_task()
+            assert self._source is not None  # an input is plain or not
             try:
                 return await anext(self._source)
             finally:
                 self._puller = None
+
+    def _closing_input(self) -> set[asyncio.Task[None]]:
+        """Close an asynchronous input once nobody takes from it any more; return the task that does, if any."""
+        aclose = getattr(self._source, "aclose", None)
+        if aclose is None:
+            return set()
+
+        async def close() -> None:
+            if self._workers:
+                await asyncio.wait(self._workers)
+            try:
+                await aclose()
+            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+                logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+
+        return {self._lifecycle.spawn(close())}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -432,6 +460,10 @@ class Batch(Generic[Item]):
                     raise
                 # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
+            finally:
+                closing = self._closing_input()
+            if closing:
+                await asyncio.wait(closing)
         except BaseException:
             for outcome in outcomes:
                 self._throw_away(outcome)
@@ -442,7 +474,8 @@ class Batch(Generic[Item]):
         """Take what is left of the input, as far as it goes."""
         while True:
             try:
-                item = next(self._plain) if self._plain is not None else await anext(self._source)
+                # An input is plain, or else there is a source.
+                item = next(self._plain) if self._source is None else await anext(self._source)  # type: ignore[arg-type]
             except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
                 return
             yield self._taken, item

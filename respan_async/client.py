@@ -30,7 +30,7 @@ from respan_async._calls.settings import (
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import AutoSweep
 from respan_async._calls.token_provider import TokenProvider
-from respan_async._http.session import check_session
+from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
@@ -89,7 +89,8 @@ class AsyncRespan(ServiceOwner):
         pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
             the server refuses, and its refusals teach the limit; or a window that processes share, such as
             `respan_async.redis.RedisWindow`.
-        max_in_flight: Requests in the air at the same time, of all calls and batches together.
+        max_in_flight: Requests in the air at the same time, of all calls and batches together. No more than the
+            connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
         session: An `aiohttp.ClientSession` of one's own; it is never closed here.
@@ -131,7 +132,7 @@ class AsyncRespan(ServiceOwner):
         dispatcher = EventDispatcher(
             (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
         )
-        pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
+        pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
             transport=Transport(origin, session),
             pacer=pacer,

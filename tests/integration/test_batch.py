@@ -445,7 +445,7 @@ async def test_a_key_that_is_revoked_in_the_middle_of_a_batch_ends_it(awaited: b
             async with respan.temporary_keys.create_many(tenants(1000), max_in_flight=32) as batch:
                 with pytest.raises(PermissionDeniedError):  # noqa: PT012
                     async for outcome in batch:
-                        outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose what came before
+                        outcomes.append(outcome)
 
         assert len(issued(outcomes)) == fake.counts.created == 10
         assert {type(outcome.error) for outcome in failed(outcomes)} == {PermissionDeniedError}
@@ -597,7 +597,7 @@ async def test_a_batch_runs_once() -> None:
 
 
 async def test_a_batch_that_was_never_run_does_nothing() -> None:
-    """Making one takes nothing from the input, and needs no closing."""
+    """Making one takes nothing from the input; what was forgotten is told when it is collected."""
     items = iter(tenants(3))
     async with world() as (fake, respan):
         batch = respan.temporary_keys.create_many(items)
@@ -607,6 +607,99 @@ async def test_a_batch_that_was_never_run_does_nothing() -> None:
         assert batch.progress.eta is None
         assert len(list(items)) == 3
         assert fake.counts.requests == 0
+        with pytest.warns(ResourceWarning, match="a batch was neither awaited nor entered"):
+            del batch
+
+
+async def test_a_batch_that_was_run_or_could_not_be_made_or_entered_is_no_forgotten_one() -> None:
+    """Nothing is warned of."""
+    async with world() as (_, respan):
+        await respan.temporary_keys.create_many(tenants(1))
+        async with respan.temporary_keys.create_many(tenants(1)):
+            pass
+        with pytest.raises(InvalidRequestError):
+            respan.temporary_keys.create_many(5)  # type: ignore[arg-type]
+        await respan.aclose()
+        with pytest.raises(ClientStateError):
+            await respan.temporary_keys.create_many(tenants(1))
+
+
+class Rows:
+    """Rows of a database, with a cursor to be closed; it may fail at that."""
+
+    def __init__(self, number: int, failing: bool = False) -> None:
+        self.number, self.failing = number, failing
+        self.taken = 0
+        self.closed = False
+
+    async def __aiter__(self) -> AsyncGenerator[CreateKeyRequest, None]:
+        """Give the rows."""
+        try:
+            for request in tenants(self.number):
+                self.taken += 1
+                await asyncio.sleep(0.01)
+                yield request
+        finally:
+            await asyncio.sleep(0.01)
+            self.closed = True
+            if self.failing:
+                raise SourceError
+
+
+@pytest.mark.parametrize("way", ["break", "raise", "cancel"])
+async def test_an_async_input_is_closed_when_the_batch_is_left(way: str) -> None:
+    """By the time the batch is left, or soon after, where the one who leaves does not wait."""
+    rows = Rows(1000)
+
+    async def consume() -> None:
+        async with respan.temporary_keys.create_many(rows, max_in_flight=4) as batch:
+            async for outcome in batch:
+                if outcome.index == 20:
+                    match way:
+                        case "break":
+                            break
+                        case "raise":
+                            raise SourceError
+                        case _:
+                            asyncio.current_task().cancel()  # type: ignore[union-attr]  # there is one
+
+    async with world() as (fake, respan):
+        consuming = asyncio.create_task(consume())
+        await asyncio.wait({consuming})
+        if way == "cancel":
+            await asyncio.sleep(1)
+        assert rows.closed
+        assert consuming.cancelled() or isinstance(consuming.exception(), SourceError | None)
+        assert rows.taken < 60
+
+    assert len(alive(fake)) < 30
+
+
+async def test_an_input_that_is_closed_badly_costs_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told in the log."""
+    rows = Rows(1000, failing=True)
+    async with world() as (fake, respan):
+        async with respan.temporary_keys.create_many(rows, max_in_flight=4) as batch:
+            first = await anext(batch)
+
+        await respan.aclose()
+        assert isinstance(first, Issued)
+        assert alive(fake) == [first.key.id]
+    assert "the input of a batch raised SourceError when it was closed" in caplog.messages
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+async def test_an_awaited_batch_counts_its_whole_input_before_it_closes_it(fatal: bool) -> None:
+    """Also where an API key that was refused ended it: each item has its outcome."""
+    rows = Rows(100)
+    async with world() as (fake, respan):
+        if fatal:
+            fake.script(*["ok"] * 10, "unauthorized_401")
+        outcomes = await respan.temporary_keys.create_many(rows, max_in_flight=4)
+
+        assert len(outcomes) == 100
+        assert bool(failed(outcomes)) is fatal
+        assert rows.closed
 
 
 async def test_closing_the_client_ends_a_batch_and_loses_no_key() -> None:

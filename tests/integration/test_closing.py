@@ -484,3 +484,33 @@ async def test_a_second_closing_waits_for_the_first() -> None:
         await first
 
         assert (fake.counts.created, fake.alive()) == (1, [])
+
+
+# ------------------------------------------------------- a session of one's own
+
+
+@pytest.mark.parametrize(
+    "limits", [{"limit": 3}, {"limit": 0, "limit_per_host": 3}, {"limit": 50, "limit_per_host": 3}]
+)
+async def test_no_more_is_in_the_air_than_a_session_has_connections_for(limits: dict[str, int]) -> None:
+    """A request that waited for a connection would be taken for one whose answer is lost."""
+    async with (
+        FakeRespan(latency=1.0) as fake,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits)) as session,
+        AsyncRespan(fake.api_key, base_url=fake.url, session=session, timeout=1.5) as respan,
+    ):
+        await asyncio.gather(*(respan.temporary_keys.create() for _ in range(12)))
+        assert respan.suspects == ()
+        assert (fake.counts.created, fake.counts.max_in_flight) == (12, 3)
+
+
+@pytest.mark.parametrize("limits", [{"limit": 0}, {"limit": 100}])
+async def test_a_wide_session_bounds_nothing(limits: dict[str, int]) -> None:
+    """Then it is `max_in_flight` that counts."""
+    async with (
+        FakeRespan(latency=1.0) as fake,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits)) as session,
+        AsyncRespan(fake.api_key, base_url=fake.url, session=session, max_in_flight=8) as respan,
+    ):
+        await asyncio.gather(*(respan.temporary_keys.create() for _ in range(12)))
+        assert fake.counts.max_in_flight == 8

@@ -26,7 +26,7 @@ from respan_async import (
 from respan_async.events import AttemptEvent, RetryEvent
 from respan_async.testing import FakeRespan
 from tests.leftovers import nothing_left
-from tests.waiting import now
+from tests.waiting import now, until
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -149,8 +149,7 @@ async def test_a_token_may_be_replaced_twice_in_one_call() -> None:
         rotate(fake, vault)
         await asyncio.sleep(1)
         assert fake.counts.by_status == {401: 1}
-        while fake.counts.requests < 3:
-            await asyncio.sleep(0.1)
+        await until(lambda: fake.counts.requests == 3)
         rotate(fake, vault)
 
         assert isinstance(await call, CreatedKey)

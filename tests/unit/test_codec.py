@@ -385,7 +385,7 @@ def test_a_field_that_nobody_needs_does_not_cost_a_key(text: bytes, charset: str
 )
 def test_half_a_character_in_what_matters_makes_no_key(text: bytes) -> None:
     """A guess at a secret, or at the id by which it is revoked, is none."""
-    with pytest.raises(DecodeError, match="as (id|api_key)|as id"):
+    with pytest.raises(DecodeError, match=r"as (id|api_key)"):
         decode(text, CreatedKey)
 
 

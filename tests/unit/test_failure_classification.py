@@ -268,20 +268,26 @@ def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
         (
             403,
             b"<!DOCTYPE html>\n<title>Access denied |\n api.respan.ai used Cloudflare</title><body>Error 1020",
-            " with a page, not in the API's own JSON ('Access denied | api.respan.ai used Cloudflare'): "
-            "the answer of a firewall or proxy in front of the API",
+            (
+                " with a page, not in the API's own JSON ('Access denied | api.respan.ai used Cloudflare'): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
         ),
         (
             403,
             b"error code: 1020\n",
-            " with a page, not in the API's own JSON (error code 1020): "
-            "the answer of a firewall or proxy in front of the API",
+            (
+                " with a page, not in the API's own JSON (error code 1020): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
         ),
         (
             404,
             b"  <html><h1>Not Found</h1></html>",
-            " with a page, not in the API's own JSON (without a title): "
-            "the answer of a server without this route; is base_url right?",
+            (
+                " with a page, not in the API's own JSON (without a title): "
+                "the answer of a server without this route; is base_url right?"
+            ),
         ),
         (403, b'{"detail": "No."}', ": No."),
         (403, b"", ""),
