@@ -37,6 +37,7 @@ from respan_async.errors import (
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    Effect,
     InvalidRequestError,
     PermissionDeniedError,
     RateLimitError,
@@ -323,7 +324,8 @@ class Batch(Generic[Item]):
 
     def _why_given_up(self, error: RespanError) -> RespanError:
         """Return what ended the batch, in place of an error that says no more than that the item was given up."""
-        return self._fatal if isinstance(self._fatal, RespanError) and not error.suspects else error
+        said = bool(error.suspects) or error.effect is not Effect.NONE
+        return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
     async def _pull(self) -> Item:
         """Take an item from an asynchronous input, one worker at a time."""
