@@ -14,6 +14,7 @@ import attrs
 from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
@@ -142,6 +143,7 @@ class AsyncRespan(ServiceOwner):
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
             lifecycle=lifecycle,
+            refused_deletes=RefusedDeletes(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused

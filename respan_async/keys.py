@@ -12,7 +12,7 @@ from respan_async._calls.sweep import SweepReport
 from respan_async._http import codec, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
-from respan_async.errors import Effect, InvalidRequestError, NotFoundError
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
     UNSET,
     CreatedKey,
@@ -196,6 +196,9 @@ class TemporaryKeys:
         """
         try:
             await self._service.send(protocol.delete(id))
+        except ClientStateError:
+            self._service.context.refused_deletes.add(id)
+            raise
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like.
             if not missing_ok and error.effect is Effect.NONE:

@@ -8,6 +8,7 @@ import attrs
 
 from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._http.transport import Timeout, Transport
@@ -50,6 +51,7 @@ class ClientContext:
         attempt_log: Where attempts are noted, unless a call has a log of its own.
         clock: The wall clock, aware.
         lifecycle: Where and until when the client may be used.
+        refused_deletes: What was to be revoked after that.
         base_url: Scheme, host and port.
     """
 
@@ -61,6 +63,7 @@ class ClientContext:
     attempt_log: AttemptLog
     clock: Callable[[], datetime]
     lifecycle: Lifecycle
+    refused_deletes: RefusedDeletes
     base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:

@@ -486,6 +486,74 @@ async def test_a_second_closing_waits_for_the_first() -> None:
         assert (fake.counts.created, fake.alive()) == (1, [])
 
 
+# ----------------------------------------------------------- what comes too late
+
+
+def not_revoked(caplog: pytest.LogCaptureFixture) -> list[set[str]]:
+    """Give the ids that each warning about keys that were not revoked names."""
+    told = [record.getMessage() for record in caplog.records if "were not revoked" in record.getMessage()]
+    return [set(message.partition("may be alive: ")[2].split(", ")) for message in told]
+
+
+async def test_keys_whose_jobs_end_after_the_client_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Fifty jobs that were cancelled and not awaited want to revoke their keys: one warning names all of them."""
+
+    async def job() -> None:
+        key = await respan.temporary_keys.create()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await respan.temporary_keys.delete(key.id)
+
+    async with FakeRespan(latency=0.1) as fake:
+        async with AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+            jobs = [asyncio.create_task(job()) for _ in range(50)]
+            await asyncio.sleep(1)
+            for task in jobs:
+                task.cancel()
+        errors = await asyncio.gather(*jobs, return_exceptions=True)
+        alive = {record.id for record in fake.alive()}
+
+    assert {type(error) for error in errors} == {ClientStateError}
+    assert len(alive) == 50
+    assert not_revoked(caplog) == [alive]
+
+
+async def test_keys_that_are_to_be_revoked_long_after_are_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    """All of one turn in one warning."""
+    async with world() as (_, respan):
+        await respan.aclose()
+        await asyncio.gather(*(respan.temporary_keys.delete(key) for key in "abc"), return_exceptions=True)
+        await asyncio.sleep(1)
+        with pytest.raises(ClientStateError):
+            await respan.temporary_keys.delete("d\n")
+        await asyncio.sleep(1)
+
+    assert not_revoked(caplog) == [{"a", "b", "c"}, {"d\\n"}]
+
+
+async def test_a_delete_that_waited_when_the_client_was_closed_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """One that was in the air is finished, and is not."""
+    async with world(pace=RateLimit(1, per=60)) as (fake, respan):
+        sent, waiting = (asyncio.create_task(respan.temporary_keys.delete(key, missing_ok=True)) for key in "ab")
+        await asyncio.sleep(0.1)
+        await respan.aclose()
+        await asyncio.gather(sent, waiting, return_exceptions=True)
+
+        assert fake.counts.requests == 1
+    assert not_revoked(caplog) == [{"b"}]
+
+
+async def test_a_delete_that_was_refused_for_another_reason_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller knows."""
+    async with world() as (_, respan):
+        with pytest.raises(RespanError):
+            await respan.temporary_keys.delete("a")
+        await respan.aclose()
+
+    assert not_revoked(caplog) == []
+
+
 # ------------------------------------------------------- a session of one's own
 
 
