@@ -12,8 +12,10 @@ import aiohttp
 import attrs
 
 from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
@@ -28,15 +30,16 @@ from respan_async._calls.settings import (
     token_source,
 )
 from respan_async._calls.suspects import InMemorySuspectStore
-from respan_async._calls.sweep import AutoSweep
-from respan_async._http.session import check_session
+from respan_async._calls.sweep import SweepPolicy
+from respan_async._calls.token_provider import TokenProvider
+from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, Suspect
-from respan_async.events import Event, EventDispatcher, Hook, SuspectEvent, logger
+from respan_async.events import EventDispatcher, Hook, logger
 from respan_async.keys import TemporaryKeys
 from respan_async.models import UNSET, Maybe
 from respan_async.retry import RetryPolicy
@@ -76,8 +79,10 @@ class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:
-        api_key: The organisation's API key: text, a `Secret`, or an async callable asked before each request. From
-            `RESPAN_API_KEY` when left out.
+        api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
+            asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
+            everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -86,7 +91,8 @@ class AsyncRespan(ServiceOwner):
         pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
             the server refuses, and its refusals teach the limit; or a window that processes share, such as
             `respan_async.redis.RedisWindow`.
-        max_in_flight: Requests in the air at the same time, of all calls and batches together.
+        max_in_flight: Requests in the air at the same time, of all calls and batches together. No more than the
+            connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
         session: An `aiohttp.ClientSession` of one's own; it is never closed here.
@@ -124,26 +130,27 @@ class AsyncRespan(ServiceOwner):
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
-        # The sweep hears of suspects as any hook does.
-        dispatcher = EventDispatcher(
-            (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
-        )
-        pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
+        dispatcher = EventDispatcher(checked_hooks(hooks), _now)
+        pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
             transport=Transport(origin, session),
             pacer=pacer,
             dispatcher=dispatcher,
-            token=source,
+            tokens=TokenProvider(source, lifecycle),
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
             lifecycle=lifecycle,
+            refused_deletes=RefusedDeletes(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused
         self._service = Service(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
-        self._auto_sweep = AutoSweep(self.temporary_keys.sweep, suspects, lifecycle)
+        self._auto_sweep = AutoSweep(
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock
+        )
+        suspects.added = partial(self._on_suspect, tag_names)
         # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
         lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
         lifecycle.register(Stage.CUT, pacer.close)
@@ -151,9 +158,10 @@ class AsyncRespan(ServiceOwner):
         lifecycle.register(Stage.RESOURCES, context.transport.aclose)
         lifecycle.register(Stage.RESOURCES, self._last_word)
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, SuspectEvent):
-            self._auto_sweep.wake()
+    def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
+        # Without tags, nothing but a key that is known by its id could be found.
+        if tag_names or suspect.id is not None:
+            self._auto_sweep.added()
 
     def with_options(
         self,
@@ -215,6 +223,17 @@ class AsyncRespan(ServiceOwner):
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
         return tuple(self._service.context.suspects)
+
+    def dismiss(self, suspect: Suspect) -> bool:
+        """Let go of a suspect: it is no longer reported, nor looked for.
+
+        Args:
+            suspect: One of `suspects`.
+
+        Returns:
+            Whether it was one still.
+        """
+        return self._service.context.suspects.dismiss(suspect)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.

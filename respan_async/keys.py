@@ -8,11 +8,11 @@ from typing import Any
 from respan_async._calls import sweep
 from respan_async._calls.pagination import Listing
 from respan_async._calls.service import Service
-from respan_async._calls.sweep import SweepReport
+from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
-from respan_async.errors import Effect, InvalidRequestError, NotFoundError
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
     UNSET,
     CreatedKey,
@@ -115,6 +115,10 @@ class TemporaryKeys:
     def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
 
+        To revoke what is listed, take `await keys.list().all()`, which reads to the end first: revoking a key while the
+        list is read moves the pages under the reader, and about half of the keys would be left out. Creating one
+        meanwhile makes keys come twice, but not in `all()`.
+
         Pages after the first are read in the batch class, so that a long list does not hold single calls up.
 
         Args:
@@ -160,6 +164,11 @@ class TemporaryKeys:
             rate_limit: Requests a minute, or None.
             spending_limit: US dollars, or None.
 
+        Returns:
+            The key as the server shows it. Where it answers without a key (204, or 200 with nothing to tell which), the
+            change was made all the same: then only the id and what was sent are known, every other attribute is None,
+            and `retrieve` tells the rest.
+
         Raises:
             InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
             NotFoundError: There is no such key.
@@ -183,27 +192,32 @@ class TemporaryKeys:
             missing_ok: Do not mind a key that is not there.
 
         Raises:
-            NotFoundError: There is no such key, and `missing_ok` is False.
+            NotFoundError: There is no such key, and `missing_ok` is False; or the server has no such route.
         """
         try:
             await self._service.send(protocol.delete(id))
+        except ClientStateError:
+            self._service.context.refused_deletes.add(id)
+            raise
         except NotFoundError as error:
-            # After a lost answer, "not found" is what success looks like.
-            if not missing_ok and error.effect is Effect.NONE:
+            # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
+            if not protocol.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
                 raise
 
-    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+    async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:
         """Revoke the keys that lost answers left behind, as far as they are proven to be ours.
 
         Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.
 
         Args:
             grace: Seconds to let pass after the last lost answer before looking: the server may make the key late.
+            dry_run: Look as ever, but revoke nothing.
 
         Returns:
-            What was revoked, and which suspects are left.
+            What was revoked, or would have been, and which suspects are left.
         """
-        return await sweep.sweep(self._service, self._service.context.suspects, grace)
+        policy = SweepPolicy(grace=grace, dry_run=dry_run)
+        return await sweep.sweep(self._service, self._service.context.suspects, policy)
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -64,8 +64,13 @@ class AttemptLog:
         """Whether the attempt may still be sent, asked when its first byte is about to leave."""
         return True
 
-    def mark_void(self, prepared: PreparedRequest[Any]) -> None:
-        """Note that an attempt is proven to have left nothing."""
+    def mark_void(self, prepared: PreparedRequest[Any], *, answered: bool = False) -> None:
+        """Note that an attempt is proven to have left nothing.
+
+        Args:
+            prepared: The attempt.
+            answered: It used its slot of the limit all the same; without, it was refused for now, or never sent.
+        """
 
     def mark_suspect(self, suspect: Suspect) -> None:
         """Note that an attempt may have left a key."""

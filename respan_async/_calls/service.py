@@ -1,5 +1,6 @@
 """What the operations, the sweep and the issuer stand on: calls of one client, made with certain options."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import attrs
@@ -82,9 +83,9 @@ class Service:
             )
         return Call(self.context, request, self.options, priority, log)
 
-    def discard(self, key: CreatedKey) -> None:
-        """Revoke a key that nobody holds, in the background."""
-        orphans.revoke(self.context, self.options, key)
+    def discard(self, key: CreatedKey, revoked: Callable[[], object] | None = None) -> None:
+        """Revoke a key that nobody holds, in the background; then call `revoked`."""
+        orphans.revoke(self.context, self.options, key, revoked)
 
 
 class ServiceOwner:

@@ -49,6 +49,12 @@ _SWEEP: Final = """\
 Read the account's list of keys, and revoke those that attempts of this ledger
 made, and that no ticket has. What is not found stays a suspect until it expires:
 the server may make its key late. Other keys are never touched.
+
+What a run that was killed had in the air is taken over by the next run, and left
+alone for a day: this ledger may be a copy, such as a backup that was restored,
+and a later one may have handed the key out. --taken-over says that there is no
+such copy. Then, as a day later, a key that was never used is revoked, also one
+that was handed out from a copy and lies idle. --dry-run lists it first.
 """
 
 _ROTATE: Final = """\
@@ -149,6 +155,12 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         default=GRACE,
         metavar="SECONDS",
         help=f"to let pass after the last such attempt, as the server may make its key late; {GRACE:g} by default",
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="tell what would be revoked, and revoke nothing")
+    sweep.add_argument(
+        "--taken-over",
+        action="store_true",
+        help="revoke at once what killed runs have left, because no other copy of the ledger is or was in use",
     )
     sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)

@@ -33,11 +33,23 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
         await ledger_file.enter(issuer, path)
         if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
-        report = await issuer.sweep(grace=arguments.grace)
+        report = await issuer.sweep(grace=arguments.grace, taken_over=arguments.taken_over, dry_run=arguments.dry_run)
+    would = ""
+    if report.dry_run:
+        would = "a dry run: would be "
+        for key_id in report.revoked:
+            say(f"key {key_id} would be revoked")
     say_suspects(report.left)
-    say(f"{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, {len(report.left)} suspects left")
+    say(
+        f"{would}{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, "
+        f"{len(report.left)} suspects left"
+    )
     if report.left:
         say(how_they_end(report.left))
+    if not arguments.taken_over and (taken_over := sum(each.taken_over_at is not None for each in report.left)):
+        say(
+            f"{taken_over} of them are those of runs that were killed, and left alone; see --taken-over in sweep --help"
+        )
     return exit_codes.OK
 
 

@@ -42,6 +42,7 @@ def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:
                 "sent_at": suspect.sent_at.isoformat(),
                 "effect": str(suspect.effect.value),
                 "reason": suspect.reason,
+                "taken_over_at": suspect.taken_over_at and suspect.taken_over_at.isoformat(),
             }
             for suspect in snapshot.suspects
         ],

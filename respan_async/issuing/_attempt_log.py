@@ -55,9 +55,10 @@ class TicketAttemptLog(AttemptLog):
         """Whether the claim still holds, asked when the first byte is about to leave."""
         return self._ledger.lease_held_since(self._intended_at)
 
-    def mark_void(self, prepared: PreparedRequest[Any]) -> None:
-        """Note that an attempt is proven to have left nothing."""
-        self._writes.add(partial(self._ledger.mark_void, prepared.tag or ""))
+    def mark_void(self, prepared: PreparedRequest[Any], *, answered: bool = False) -> None:
+        """Note that an attempt is proven to have left nothing; forget it, if it used no slot of the limit either."""
+        note = self._ledger.mark_void if answered else self._ledger.forget_attempt
+        self._writes.add(partial(note, prepared.tag or ""))
 
     def mark_suspect(self, suspect: Suspect) -> None:
         """Note that an attempt may have left a key."""

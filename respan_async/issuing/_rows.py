@@ -119,7 +119,7 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
 
 def suspect_of(row: tuple[Any, ...]) -> Suspect:
     """Return a suspect."""
-    tag, _, name, sent, sent_at, effect, reason, key_id = row
+    tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
     with _readable(f"attempt {tag!r:.100}"):
         return Suspect(
             name=name,
@@ -129,6 +129,7 @@ def suspect_of(row: tuple[Any, ...]) -> Suspect:
             sent_at=datetime.fromtimestamp(sent_at, UTC),
             sent=codec.parse(sent.encode()),
             reason=reason,
+            taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
         )
 
 

@@ -1,6 +1,7 @@
 """One ticket's work: look it up, make its key if it has none, keep the key, deliver it."""
 
 import asyncio
+from functools import partial
 
 import attrs
 
@@ -185,10 +186,10 @@ class TicketProcessor:
                 retryable=True,
             )
         # Known not to be ours: nobody will ever hold this key.
-        self._log.mark_suspect(
-            self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem))
-        )
-        self._service.discard(key)
+        suspect = self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem))
+        self._log.mark_suspect(suspect)
+        close = partial(self._context.suspects.close_suspect, suspect, revoked=True)
+        self._service.discard(key, partial(self._context.writes.add, close))
         if problem is not None:
             raise LedgerError(
                 f"ticket {self._ticket.id!r:.100}: {problem}; its key is being revoked",

@@ -5,14 +5,18 @@ import contextvars
 import hashlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
+import attrs
+
 from respan_async._calls import sweep
+from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.lifecycle import Stage, being_cancelled
 from respan_async._calls.service import service_of
 from respan_async._calls.shielding import run_shielded
-from respan_async._calls.sweep import AutoSweep, SweepReport
+from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
@@ -27,12 +31,14 @@ from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
-from respan_async.secret import Secret
 
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
 
 _ROUND: Final = 10.0
 """Seconds from one look at what others have left, and at what could not be written, to the next."""
+
+_LAST_MOMENT: Final = 1.0
+"""Seconds that closing waits for what was left to be written when the grace was over."""
 
 
 class Issuer:
@@ -47,7 +53,12 @@ class Issuer:
             succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
         force: Use a ledger that belongs to another account or base URL.
         account: One word that the ledger is bound to in place of the base URL, for a server whose address changes.
-        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes.
+        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes at
+            first, and ever more rarely while nothing is found.
+        takeover_age: How long a suspect is left alone that this copy of the ledger has taken over from a process that
+            is gone; then its key is revoked, if the server states that it was never used. If the ledger is a copy, such
+            as a backup that was restored, the key may be somebody's: one that was delivered and lay idle for so long
+            is lost. None is the answer to that: then only `sweep(taken_over=True)` revokes it.
 
     Raises:
         ConfigurationError: An argument is not that; the message names it.
@@ -62,6 +73,7 @@ class Issuer:
         force: bool = False,
         account: str | None = None,
         auto_sweep: bool = True,
+        takeover_age: timedelta | None = sweep.TAKEOVER_AGE,
     ) -> None:
         if not isinstance(respan, AsyncRespan):
             raise ConfigurationError(f"respan: expected an AsyncRespan, got {type(respan).__name__}")
@@ -71,6 +83,10 @@ class Issuer:
             raise ConfigurationError(f"deliver: expected an async function, got {type(deliver).__name__}")
         if account is not None and not (isinstance(account, str) and account.split() == [account]):
             raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
+        if takeover_age is not None and not (isinstance(takeover_age, timedelta) and takeover_age >= timedelta(0)):
+            raise ConfigurationError(
+                f"takeover_age: expected a timedelta, 0 or more, or None, got {takeover_age!r:.100}"
+            )
         self._respan = respan
         self._service = service_of(respan)
         self._ledger = ledger
@@ -80,7 +96,7 @@ class Issuer:
         self._force = force
         self._active = ActiveTickets()
         self._background_writes = BackgroundWrites(lifecycle)
-        suspects = LedgerSuspectStore(ledger, self._background_writes, self._wake_sweeper)
+        suspects = LedgerSuspectStore(ledger, self._background_writes, self._suspect_added)
         self._suspects = suspects
         self._context = IssuerContext(
             ledger=ledger,
@@ -94,7 +110,10 @@ class Issuer:
         self._opened = self._closed = False
         self._over = asyncio.Event()
         self._place = account
-        self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, lifecycle) if auto_sweep else None
+        self._policy = SweepPolicy(takeover_age=takeover_age)
+        self._auto_sweep: AutoSweep | None = None
+        if auto_sweep:
+            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock)
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -141,14 +160,25 @@ class Issuer:
             prepare=self._open,
         )
 
-    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+    async def sweep(
+        self, *, grace: float = sweep.GRACE, taken_over: bool = False, dry_run: bool = False
+    ) -> SweepReport:
         """Revoke the keys that lost answers and crashes left behind, as far as they are proven to be this ledger's.
+
+        Suspects that were taken over from a process that is gone are left alone for `takeover_age`.
 
         Args:
             grace: Seconds to let pass after the last such attempt before looking: the server may make the key late.
+            taken_over: Treat suspects that were taken over as any other. To be said by a person who knows that no other
+                copy of this ledger is or was in use, such as one that this copy is a backup of.
+            dry_run: Look as ever, but revoke nothing.
+
+        Returns:
+            What was revoked, or would have been, and which suspects are left.
         """
         await self._open()
-        return await sweep.sweep(self._service, self._suspects, grace)
+        policy = attrs.evolve(self._policy, grace=grace, taken_over=taken_over, dry_run=dry_run)
+        return await sweep.sweep(self._service, self._suspects, policy)
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states."""
@@ -191,7 +221,16 @@ class Issuer:
                     await self._delivery.aclose()
             finally:
                 if self._opened:  # or it is another issuer's
-                    await self._ledger.aclose()
+                    await self._close_ledger()
+
+    async def _close_ledger(self) -> None:
+        try:
+            # What this process knows of an attempt that was cut off, nobody knows after it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_MOMENT):
+                    await self._background_writes.repeat()
+        finally:
+            await self._ledger.aclose()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -262,14 +301,17 @@ class Issuer:
         if self._delivery is not None:
             self._delivery.deliver_left()
 
-    async def _sweep_in_turn(self) -> None:
-        if await self._ledger.acquire_sweep_turn(sweep.EVERY):
-            await self.sweep()
+    async def _sweep_in_turn(self, pause: float) -> SweepReport | None:
+        return await self.sweep() if await self._ledger.acquire_sweep_turn(pause) else None
 
     def _account(self) -> str:
-        token = self._service.context.token
-        known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
+        token = self._service.context.tokens.fixed
+        known = "?" if token is None else hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
         return f"{self._place or self._service.context.base_url} {known}"
+
+    def _suspect_added(self) -> None:
+        if self._auto_sweep is not None:
+            self._auto_sweep.added()
 
     def _wake_sweeper(self) -> None:
         if self._auto_sweep is not None:

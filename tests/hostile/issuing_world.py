@@ -204,7 +204,7 @@ class World:
             assert all(isinstance(outcome, Issued) for outcome in outcomes), f"a ticket is stuck: {outcomes}"
             after.take(outcomes)
             assert await self._held(after, tickets) | held == await self._held(after, tickets), "a key was replaced"
-            await after.issuer.sweep(grace=0)
+            await after.issuer.sweep(grace=0, taken_over=True)
             await self._delivered(after, len(numbers))
             held = await self._held(after, tickets)
             counts = await after.issuer.counts()

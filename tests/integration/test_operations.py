@@ -37,7 +37,7 @@ from respan_async import (
 from respan_async._calls.service import Service
 from respan_async._http.protocol import Request
 from respan_async.testing import FakeRespan
-from tests.integration.raw_server import FIN, STALL, Act, Connection, RawServer, Seen, answer, key, message
+from tests.integration.raw_server import FIN, RST, STALL, Act, Connection, RawServer, Seen, answer, key, message
 
 SOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -251,6 +251,18 @@ async def test_a_deleted_key_is_gone(keys: TemporaryKeys, fake_respan: FakeRespa
         with pytest.raises(NotFoundError, match="Not found"):
             await call
     await keys.delete(made.id, missing_ok=True)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_page_for_a_missing_route_does_not_say_that_a_key_is_gone(lost: bool) -> None:
+    """Not even where a missing key would be all right, or where the first DELETE may have arrived."""
+    page = answer(404, b"<h1>deploying</h1>", headers={"Content-Type": "text/html"})
+    async with (
+        RawServer(*[RST] * lost, page) as server,
+        AsyncRespan("token", base_url=server.url, retry=RetryPolicy(initial=0.001)) as respan,
+    ):
+        with pytest.raises(NotFoundError):
+            await respan.temporary_keys.delete("key-1", missing_ok=True)
 
 
 IDS = [

@@ -14,7 +14,10 @@ from respan_async.issuing.postgres._statements import checked_name, statements
 _FIRST_PATIENCE: Final = 2.0
 """Seconds to try to reach the database at first: a wrong address or password looks like a server that restarts."""
 
-_VERSION: Final = 1
+_LONG: Final = 600.0
+"""Seconds that the server may take to migrate every row there is."""
+
+_VERSION: Final = 2
 
 _COLUMNS: Final = {
     "meta": {"name", "value"},
@@ -45,14 +48,16 @@ class Schema:
         self.statements = statements(name)
 
     async def make(self, pool: ConnectionPool) -> None:
-        """Make it and its tables, where they are missing.
+        """Make it and its tables, where they are missing; migrate them, where they are of an older version.
 
         Raises:
-            LedgerError: It is of a newer version, or another program's, or cannot be made.
+            LedgerError: It is of a newer version, or another program's, or cannot be made; or workers of an older
+                version are at work.
         """
         with contextlib.suppress(SchemaMissing):
             async with self.explaining(pool):
-                await self._meta(pool)
+                if int((await self._meta(pool))["version"]) < _VERSION:
+                    await pool.ask(self.statements["migrate_1"], {}, attempt=_LONG)
                 return
         async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
             if not await self._ask(pool, "has_namespace"):
@@ -74,6 +79,10 @@ class Schema:
                 meta = await self._meta(pool)
             except SchemaMissing:
                 raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
+            if int(meta["version"]) < _VERSION:
+                raise self._error(
+                    "made by an older version of respan-async; migrate it once, with PostgresLedger.create_schema()"
+                )
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")
             known = meta.get("account")

@@ -253,6 +253,10 @@ class PostgresLedger:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
         await self._transition("mark_void", tag)
 
+    async def forget_attempt(self, tag: str) -> None:
+        """Forget an attempt that was refused for now, or never sent; see `Ledger`."""
+        await self._transition("forget", tag, "forget_attempt")
+
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
         learned = {"effect": effect.value, "reason": reason, "key_id": key_id}
@@ -260,7 +264,7 @@ class PostgresLedger:
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
-        return [_rows.suspect_of(row) for row in await self._ask("suspects")]
+        return [_rows.suspect_of(row) for row in await self._ask("suspects", now=time.time())]
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""

@@ -12,10 +12,11 @@ from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._open_files import OpenFiles
+from respan_async.issuing.sqlite._owner_lock import OwnerLock
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION: Final = 0x52737041
 """Marks a database as a ledger; both numbers are in the schema."""
 
@@ -100,27 +101,56 @@ def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
 
 
 def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
-    new = _is_new(path, connection)
+    version = _version_of(path, connection)
     _configure(connection)
-    if not new:
+    if version == VERSION:
         return
+    buried: list[str] = []
     connection.execute("BEGIN EXCLUSIVE")
     # Another process may have made it meanwhile.
-    if _is_new(path, connection):
-        for statement in load("sqlite/ledger.sql")["schema"].split(";"):
-            connection.execute(statement)
+    match _version_of(path, connection):
+        case 0:
+            _run(connection, "schema")
+        case 1:
+            buried = _dead_owners(path, connection)
+            _run(connection, "migrate_1")
     connection.execute("COMMIT")
+    for token in buried:
+        OwnerLock(path).forget(token)
 
 
-def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
+def _run(connection: sqlite3.Connection, name: str) -> None:
+    """Run several statements within the transaction that has begun."""
+    for statement in load("sqlite/ledger.sql")[name].split(";"):
+        connection.execute(statement)
+
+
+def _version_of(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the version of a ledger, 0 where nothing has been made yet; refuse what this code cannot read."""
     # In one statement: another process may be making it at this moment.
     application, version, things = connection.execute(_SIGNS).fetchone()
     if application != APPLICATION and (application or version or things):
         raise _no_ledger(path)
     if version > VERSION:
         raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
-    return not things
+    return int(version) if things else 0
+
+
+def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
+    """Return the owners of a ledger of an older version, none of which lives; or refuse to migrate it.
+
+    Raises:
+        LedgerError: A process of that version has it open, or what was written last is gone.
+    """
+    lock = OwnerLock(path)
+    check_whole(path, connection, lock.most_noted())
+    tokens = [token for (token,) in connection.execute(load("sqlite/ledger.sql")["owner_tokens"])]
+    if not all(map(lock.is_dead, tokens)):
+        raise LedgerError(
+            f"{path}: a process with an older version of this library has this ledger open; end it first, and the next "
+            "one that opens the ledger migrates it"
+        )
+    return tokens
 
 
 def read_beside(path: Path, files: OpenFiles, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -88,14 +88,15 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
     tickets = dict(connection.execute(_SQL["count_tickets"]).fetchall())
     attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
-    suspects = [_rows.suspect_of(row) for row in connection.execute(_SQL["suspects"])]
+    # One of an older version is read as it is: to look at a ledger migrates nothing.
+    suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
     return Snapshot(
         account=account[0] if account is not None else "",
         counts=Counts(
             tickets={state: tickets.get(str(state), 0) for state in TicketState},
             attempts={state: attempts.get(str(state), 0) for state in AttemptState},
         ),
-        suspects=tuple(sorted(suspects, key=lambda suspect: suspect.sent_at)),
+        suspects=tuple(sorted(map(_rows.suspect_of, suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
             Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
             for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])

@@ -231,6 +231,10 @@ class SQLiteLedger:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
         await self._transition("mark_void", tag)
 
+    async def forget_attempt(self, tag: str) -> None:
+        """Forget an attempt that was refused for now, or never sent; see `Ledger`."""
+        await self._execute("forget_attempt", tag=tag)
+
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
         await self._transition("mark_suspect", tag, effect=effect.value, reason=reason, key_id=key_id)
