@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from benchmarks import cpu, durable, fleet, memory, outage, pacing, priority, results, startup, trouble
+from benchmarks import cpu, durable, fleet, limiters, memory, outage, pacing, priority, results, startup, trouble
 from benchmarks.figures import Report, number
 
 _BENCHMARKS: Final[dict[str, Callable[[bool], Report]]] = {
     "cpu": cpu.run,
     "pacing": pacing.run,
+    "limiters": limiters.run,
     "priority": priority.run,
     "trouble": trouble.run,
     "outage": outage.run,

@@ -13,7 +13,7 @@ from typing import Literal
 
 import attrs
 
-from benchmarks.processes import Server
+from benchmarks.processes import Server, python
 from benchmarks.virtual import virtually
 from respan_async.testing import Bucket, FakeRespan, FixedWindow, Limit, SlidingLog
 
@@ -144,7 +144,7 @@ def in_virtual_time(scenario: Scenario, strategy: Strategy, count: int) -> Outco
 
 def in_real_time(scenario: Scenario, strategy: Strategy, count: int) -> Outcome:
     """Run a strategy against a server in another process."""
-    server = Server("limited", json.dumps(attrs.asdict(scenario)), count)
+    server = Server(python("limited", json.dumps(attrs.asdict(scenario)), count))
     try:
 
         async def work() -> tuple[float, int]:

@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +19,15 @@ PINNED: Final = {
 buffer of 256 KiB: 14 to 25 µs a request that say nothing about a client."""
 
 
+def python(module: str, *arguments: object) -> list[str]:
+    """Return the command that runs a module of this package in a fresh interpreter."""
+    return [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+
+
 def sample(module: str, *arguments: object, environment: Mapping[str, str] = PINNED) -> Any:
     """Run a module of this package in a fresh interpreter, and return the JSON it prints."""
     process = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)],
+        python(module, *arguments),
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         text=True,
@@ -34,9 +39,9 @@ def sample(module: str, *arguments: object, environment: Mapping[str, str] = PIN
 class Server:
     """A server in a process of its own, which prints its port when it listens, and its counts when it is ended."""
 
-    def __init__(self, module: str, *arguments: object) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)], stdout=subprocess.PIPE, text=True
+            command, env={**os.environ, **(environment or {})}, stdout=subprocess.PIPE, text=True
         )
         assert self._process.stdout is not None
         self._said = self._process.stdout
@@ -54,7 +59,7 @@ class Server:
 @contextmanager
 def canned_server() -> Iterator[str]:
     """Run the server of canned answers; give its base URL."""
-    server = Server("server")
+    server = Server(python("server"))
     try:
         yield server.url
     finally:

@@ -1,6 +1,7 @@
 """A server that answers every POST with the same documented 201, and costs as little as asyncio lets it.
 
-It runs in a process of its own, so that its work is not counted as a client's.
+It runs in a process of its own, so that its work is not counted as a client's; it prints its port when it listens, and
+how many answers it gave when it is ended.
 """
 
 import asyncio
@@ -39,6 +40,8 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 class _Canned(asyncio.Protocol):
     """One connection: an answer for each whole request."""
 
+    answered = 0  # on all connections
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
@@ -56,6 +59,7 @@ class _Canned(asyncio.Protocol):
             answers += 1
         self._unread = unread
         if answers:
+            _Canned.answered += answers
             self._transport.write(ANSWER * answers)
 
 
@@ -67,6 +71,7 @@ async def _serve() -> None:
     print(server.sockets[0].getsockname()[1], flush=True)
     await stopped.wait()
     server.close()
+    print(_Canned.answered, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,34 +4,56 @@ Rules:
 
 1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
-2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as does an input that
-   raises: what was taken is finished and yielded first, then the error is raised.
+2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
+   that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
+   raised. By a 403 the server says either, that a key is not accepted or that one thing is not allowed: it is the
+   item's own, until several come in a row with nothing made in between, or nothing but that was answered at all.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded.
+   never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
 """
 
 import asyncio
+import warnings
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from respan_async._calls.lifecycle import Lifecycle, being_cancelled
-from respan_async._pacing.pacer import Pacer
+from respan_async._calls.context import ClientContext
+from respan_async._calls.lifecycle import Stage, being_cancelled
+from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    Effect,
+    InvalidRequestError,
     PermissionDeniedError,
+    RateLimitError,
     RespanError,
 )
+from respan_async.events import logger
 from respan_async.models import CreatedKey
-from respan_async.outcomes import Failed, Issued, Progress, Work
+from respan_async.outcomes import Failed, Issued, Progress
 
 Item = TypeVar("Item")
 
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
+
+_SEVERAL: Final = 5
+"""Items refused with a 403 in a row that are about the API key."""
 
 
 class Batch(Generic[Item]):
@@ -49,29 +71,38 @@ class Batch(Generic[Item]):
     def __init__(
         self,
         items: Iterable[Item] | AsyncIterable[Item],
-        start: Callable[[Item], Work],
+        start: Callable[[Item], Job[CreatedKey]],
         discard: Callable[[CreatedKey], None],
+        context: ClientContext,
         *,
-        pacer: Pacer,
-        lifecycle: Lifecycle,
-        max_in_flight: int,
+        max_in_flight: int | None,
         ordered: bool,
+        spread: bool,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
+            raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
+        if max_in_flight is None:
+            max_in_flight = context.pacer.max_in_flight
+        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+        if not isinstance(spread, bool):
+            raise InvalidRequestError(f"spread: expected True or False, got {spread!r:.100}")
         self._items = items
         self._start = start
         self._discard = discard
-        self._pacer = pacer
-        self._lifecycle = lifecycle
+        self._pacer = context.pacer
+        self._lifecycle = context.lifecycle
         self._max_in_flight = max_in_flight
         self._ordered = ordered
+        self._spread = spread
         self._prepare = prepare
         self._total = len(items) if isinstance(items, Sized) else None
         self._plain: Iterator[Item] | None = None
-        self._source: AsyncIterator[Item]
+        self._source: AsyncIterator[Item] | None = None
         self._pulling = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
-        self._working: dict[int, Work] = {}
+        self._working: dict[int, Job[CreatedKey]] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
         self._early: dict[int, Issued[Item] | Failed[Item]] = {}
         # No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
@@ -84,17 +115,24 @@ class Batch(Generic[Item]):
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
+        self._forbidden: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row
         self._broken = False  # the input raised
-        self._entered = self._awaited = False
+        self._entered = self._awaited = self._begun = False
         self._began = self._ended = 0.0
         self._refused_before = 0
 
     # ---------------------------------------------------------------- outside
 
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # Without the attribute where the arguments were wrong.
+        if not getattr(self, "_begun", True):
+            warn("a batch was neither awaited nor entered, and so has done nothing", ResourceWarning, source=self)
+
     def __await__(self) -> Generator[Any, None, list[Issued[Item] | Failed[Item]]]:
         return self._collect().__await__()
 
     async def __aenter__(self) -> Self:
+        self._begun = True
         if self._entered:
             raise ClientStateError("a batch runs once; make another for another run")
         self._lifecycle.check()
@@ -107,9 +145,9 @@ class Batch(Generic[Item]):
             self._plain = iter(self._items)
         self._began = asyncio.get_running_loop().time()
         self._refused_before = self._pacer.refused
-        self._pending_work = self._pacer.announce()
+        self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
-        self._lifecycle.closers.add(self._client_closed)
+        self._lifecycle.register(Stage.STOP, self._client_closed)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
@@ -125,9 +163,12 @@ class Batch(Generic[Item]):
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
-        if self._workers:
-            # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
-            await asyncio.wait(self._workers)
+        # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
+        left: set[asyncio.Task[None]] = set(self._workers)
+        if not self._awaited:  # or what is left of the input is still to be counted
+            left |= self._closing_input()
+        if left:
+            await asyncio.wait(left)
 
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
@@ -180,10 +221,11 @@ class Batch(Generic[Item]):
         if self._total is None:
             return None
         left = max(self._total - self._done, 0)
-        limit = self._pacer.window.limit
-        if limit is not None:
+        window = self._pacer.window
+        if window.limit is not None:
             # Once the limit is what holds the batch back, it tells the future better than the past does.
-            rate = min(rate, limit.limit / limit.per) if rate else limit.limit / limit.per
+            allowed = 1.0 / window.spread_interval(asyncio.get_running_loop().time())
+            rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 
     # ----------------------------------------------------------------- inside
@@ -242,30 +284,48 @@ class Batch(Generic[Item]):
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
         try:
-            work = self._working[index] = self._start(item)
+            job = self._working[index] = self._start(item)
         except RespanError as error:
             return self._failure(item, index, error)
         try:
-            key = await work.run()
+            key = await self._key_of(job)
         except RespanError as error:
             return self._failure(item, index, error)
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
-            return Failed(item, index, work.abandoned_error())
+            return Failed(item, index, self._why_given_up(job.abandoned_error()))
         finally:
             self._working.pop(index, None)
-        return Issued(item, index, key, work.replayed)
+        if not job.replayed:
+            self._forbidden.clear()
+        return Issued(item, index, key, job.replayed)
+
+    async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
+        if job.deadline is None:
+            return await job.run()  # the worker is a task of its own already
+        return await run_shielded(job, self._lifecycle, self._discard)
 
     def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
-        # A 403 after a success is about that one item; before any, about the API key.
-        useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
+        useless = False
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden.append(error)
+            useless = len(self._forbidden) >= _SEVERAL
         given_up = self._halted and isinstance(error, ClientStateError)
-        if useless or (isinstance(error, _FATAL) and not given_up):
+        # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
+        unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
+        # A call of a batch is refused for good only when its quota is exhausted.
+        refused = isinstance(error, RateLimitError)
+        if useless or unreachable or refused or (isinstance(error, _FATAL) and not given_up):
             self._fatal = self._fatal or error
             self._stop()
-        return Failed(item, index, error)
+        return Failed(item, index, self._why_given_up(error) if given_up else error)
+
+    def _why_given_up(self, error: RespanError) -> RespanError:
+        """Return what ended the batch, in place of an error that says no more than that the item was given up."""
+        said = bool(error.suspects) or error.effect is not Effect.NONE
+        return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
     async def _pull(self) -> Item:
         """Take an item from an asynchronous input, one worker at a time."""
@@ -273,10 +333,27 @@ class Batch(Generic[Item]):
             if self._stopped:
                 raise StopAsyncIteration
             self._puller = asyncio.current_task()
+            assert self._source is not None  # an input is plain or not
             try:
                 return await anext(self._source)
             finally:
                 self._puller = None
+
+    def _closing_input(self) -> set[asyncio.Task[None]]:
+        """Close an asynchronous input once nobody takes from it any more; return the task that does, if any."""
+        aclose = getattr(self._source, "aclose", None)
+        if aclose is None:
+            return set()
+
+        async def close() -> None:
+            if self._workers:
+                await asyncio.wait(self._workers)
+            try:
+                await aclose()
+            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+                logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+
+        return {self._lifecycle.spawn(close())}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -311,8 +388,8 @@ class Batch(Generic[Item]):
         """Take nothing more, and give up what has not been sent."""
         self._halted = True
         self._end_input()
-        for work in list(self._working.values()):
-            work.abandon()
+        for job in list(self._working.values()):
+            job.abandon()
         if self._puller is not None and (self._left or not self._awaited):
             # An awaited batch has an outcome for every item, so it goes on taking them.
             self._puller.cancel()
@@ -353,9 +430,11 @@ class Batch(Generic[Item]):
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
+        if self._forbidden and len(self._forbidden) == self._done - self._replayed:
+            self._fatal = self._fatal or self._forbidden[-1]  # every item; there were fewer than several
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
-        self._lifecycle.closers.discard(self._client_closed)
+        self._lifecycle.unregister(Stage.STOP, self._client_closed)
         # In order, a gap is left by an item that never had an outcome; what came after it still counts.
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 
@@ -383,6 +462,10 @@ class Batch(Generic[Item]):
                     raise
                 # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
+            finally:
+                closing = self._closing_input()
+            if closing:
+                await asyncio.wait(closing)
         except BaseException:
             for outcome in outcomes:
                 self._throw_away(outcome)
@@ -393,7 +476,8 @@ class Batch(Generic[Item]):
         """Take what is left of the input, as far as it goes."""
         while True:
             try:
-                item = next(self._plain) if self._plain is not None else await anext(self._source)
+                # An input is plain, or else there is a source.
+                item = next(self._plain) if self._source is None else await anext(self._source)  # type: ignore[arg-type]
             except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
                 return
             yield self._taken, item

@@ -1,18 +1,22 @@
 """The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self, cast
 
 import aiohttp
 import attrs
 
+from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.context import ClientContext
-from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.refused_deletes import RefusedDeletes
+from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -26,15 +30,16 @@ from respan_async._calls.settings import (
     token_source,
 )
 from respan_async._calls.suspects import InMemorySuspectStore
-from respan_async._calls.sweep import AutoSweep
-from respan_async._http.session import check_session
+from respan_async._calls.sweep import SweepPolicy
+from respan_async._calls.token_provider import TokenProvider
+from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
-from respan_async._pacing.local_window import Window
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
+from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, Suspect
-from respan_async.events import Event, EventDispatcher, Hook, SuspectEvent, logger
+from respan_async.events import EventDispatcher, Hook, logger
 from respan_async.keys import TemporaryKeys
 from respan_async.models import UNSET, Maybe
 from respan_async.retry import RetryPolicy
@@ -48,30 +53,36 @@ class Pace:
     Attributes:
         limit: The account's limit, as it is known; None while nothing is.
         learned: `limit` comes from the server's refusals rather than from a setting.
-        used: Requests that count against the limit now.
+        used: Requests of ours that count against the limit now.
+        others: Requests of others that are believed to count against it, as refusals and answers tell.
         in_flight: Requests in the air.
         waiting: How many wait for their turn, by class: `"interactive"`, `"batch"`, `"sweep"`.
         refused: Requests that the limit has turned away so far.
         paused_until: Until when everybody is held back, aware; None when nobody is.
+        problem: What went wrong last, in a sentence; None while nothing has.
         outage: Batches and sweeps are held back, because one call after the other fails.
     """
 
     limit: RateLimit | None
     learned: bool
     used: int
+    others: int
     in_flight: int
     waiting: Mapping[str, int]
     refused: int
     paused_until: datetime | None
+    problem: str | None
     outage: bool
 
 
-class AsyncRespan:
+class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:
-        api_key: The organisation's API key: text, a `Secret`, or an async callable asked before each request. From
-            `RESPAN_API_KEY` when left out.
+        api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
+            asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
+            everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -80,7 +91,8 @@ class AsyncRespan:
         pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
             the server refuses, and its refusals teach the limit; or a window that processes share, such as
             `respan_async.redis.RedisWindow`.
-        max_in_flight: Requests in the air at the same time, of all calls and batches together.
+        max_in_flight: Requests in the air at the same time, of all calls and batches together. No more than the
+            connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
         session: An `aiohttp.ClientSession` of one's own; it is never closed here.
@@ -112,35 +124,44 @@ class AsyncRespan:
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
-        window = checked_window(pace)
-        self._options = options_of(timeout=timeout, deadline=deadline, retry=retry)
-        self._base_url = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        options = options_of(timeout=timeout, deadline=deadline, retry=retry)
+        window = checked_window(pace, retry.max_retry_after)
+        origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
-        # The sweep hears of suspects as any hook does.
-        dispatcher = EventDispatcher(
-            (*checked_hooks(hooks), self._on_event) if tag_names else checked_hooks(hooks), _now
-        )
-        pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
-        self._context = ClientContext(
-            transport=Transport(self._base_url, session),
+        dispatcher = EventDispatcher(checked_hooks(hooks), _now)
+        pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
+        context = ClientContext(
+            transport=Transport(origin, session),
             pacer=pacer,
             dispatcher=dispatcher,
-            token=source,
+            tokens=TokenProvider(source, lifecycle),
             suspects=suspects,
+            attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
             lifecycle=lifecycle,
-            tag_names=tag_names,
+            refused_deletes=RefusedDeletes(lifecycle),
+            base_url=origin,
         )
-        pacer.on_pause = self._context.paused
-        self.temporary_keys = TemporaryKeys(self._context, self._options)
-        lowest = TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-        self._auto_sweep = AutoSweep(lowest.sweep, suspects.pending, lifecycle)
+        pacer.on_pause = context.paused
+        self._service = Service(context, options)
+        self.temporary_keys = TemporaryKeys(self._service)
+        self._auto_sweep = AutoSweep(
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock
+        )
+        suspects.added = partial(self._on_suspect, tag_names)
+        # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
+        lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
+        lifecycle.register(Stage.CUT, pacer.close)
+        lifecycle.register(Stage.RESOURCES, window.aclose)
+        lifecycle.register(Stage.RESOURCES, context.transport.aclose)
+        lifecycle.register(Stage.RESOURCES, self._last_word)
 
-    def _on_event(self, event: Event) -> None:
-        if isinstance(event, SuspectEvent):
-            self._auto_sweep.wake()
+    def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
+        # Without tags, nothing but a key that is known by its id could be found.
+        if tag_names or suspect.id is not None:
+            self._auto_sweep.added()
 
     def with_options(
         self,
@@ -166,8 +187,8 @@ class AsyncRespan:
         extra_headers = cast("Maybe[Mapping[str, str]]", headers_as_secrets(extra_headers))
         view = object.__new__(AsyncRespan)
         view.__dict__.update(self.__dict__)
-        old = self._options
-        view._options = options_of(
+        old = self._service.options
+        options = options_of(
             timeout=old.timeout if timeout is UNSET else timeout,
             deadline=old.deadline if deadline is UNSET else deadline,
             retry=old.retry if retry is UNSET else retry,
@@ -175,30 +196,44 @@ class AsyncRespan:
             extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
-        view.temporary_keys = TemporaryKeys(self._context, view._options)
+        view._service = Service(self._service.context, options)
+        view.temporary_keys = TemporaryKeys(view._service)
         return view
 
     @property
     def pace(self) -> Pace:
         """How the requests go at this moment; only to be asked on the event loop."""
-        pacer = self._context.pacer
+        pacer = self._service.context.pacer
         now = asyncio.get_running_loop().time()
         paused = pacer.paused_until(now)
         return Pace(
             limit=pacer.window.limit,
             learned=pacer.window.learned,
             used=pacer.window.used(now),
+            others=pacer.window.others(now),
             in_flight=pacer.in_air,
             waiting={priority.name.lower(): pacer.waiting(priority) for priority in Priority},
             refused=pacer.refused,
             paused_until=None if paused is None else _now() + timedelta(seconds=paused - now),
+            problem=pacer.last_problem,
             outage=pacer.outage,
         )
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
         """The attempts that may have left a key which nobody holds."""
-        return tuple(self._context.suspects)
+        return tuple(self._service.context.suspects)
+
+    def dismiss(self, suspect: Suspect) -> bool:
+        """Let go of a suspect: it is no longer reported, nor looked for.
+
+        Args:
+            suspect: One of `suspects`.
+
+        Returns:
+            Whether it was one still.
+        """
+        return self._service.context.suspects.dismiss(suspect)
 
     async def aclose(self, grace: float = 10.0) -> None:
         """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
@@ -208,34 +243,15 @@ class AsyncRespan:
         Args:
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
         """
-        if self._is_view:
-            return
-        if not self._context.lifecycle.close():
-            # Somebody else is closing it. What that one waits for must not wait for that one.
-            if not self._context.lifecycle.within:
-                await self._context.lifecycle.closed.wait()
-            return
-        context, lifecycle = self._context, self._context.lifecycle
-        end = asyncio.get_running_loop().time() + grace
-        # The lowest class stays open: it is where keys that nobody holds are revoked.
-        context.pacer.close(below=Priority.SWEEP)
-        # Each of these comes to its turn, also when one before it is cancelled.
-        async with contextlib.AsyncExitStack() as last:
-            last.callback(self._last_word)
-            last.callback(lifecycle.closed.set)
-            last.push_async_callback(context.transport.aclose)
-            last.push_async_callback(context.pacer.window.aclose)
-            last.push_async_callback(lifecycle.finish_others)
-            last.push_async_callback(lifecycle.cut)
-            last.callback(context.pacer.close)
-            await lifecycle.finish(max(end - asyncio.get_running_loop().time(), 0.0))
+        if not self._is_view:
+            await self._service.context.lifecycle.aclose(grace)
 
     def _last_word(self) -> None:
         if self.suspects:
             logger.warning("closed with %d suspects left, which may be live keys nobody holds", len(self.suspects))
 
     async def __aenter__(self) -> Self:
-        self._context.lifecycle.check()
+        self._service.context.lifecycle.check()
         return self
 
     async def __aexit__(
@@ -244,10 +260,11 @@ class AsyncRespan:
         await self.aclose()
 
     def __repr__(self) -> str:
-        if "_context" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
+        if "_service" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
             return "<AsyncRespan not made>"
-        state = "closed" if self._context.lifecycle.closing else "open"
-        return f"<AsyncRespan {self._base_url} {state}, {self._context.pacer.in_air} in flight>"
+        context = self._service.context
+        state = "closed" if context.lifecycle.closing else "open"
+        return f"<AsyncRespan {context.base_url} {state}, {context.pacer.in_air} in flight>"
 
 
 def _now() -> datetime:

@@ -62,6 +62,9 @@ class Suspect:
         sent_at: When the attempt began, aware, by the local clock.
         sent: The fields of the POST as they went out, in JSON types.
         reason: What happened to the answer, in a few words.
+        taken_over_at: When this copy of a ledger took the attempt over from a process that is gone, aware, by the local
+            clock: whether an answer came is not known then. None: the process that made the attempt knows that none
+            did.
     """
 
     name: str | None
@@ -71,6 +74,7 @@ class Suspect:
     sent_at: datetime
     sent: Mapping[str, Any] = attrs.field(repr=False)
     reason: str
+    taken_over_at: datetime | None = attrs.field(default=None, eq=False)  # by whichever clock it was told
 
 
 class RespanError(Exception):
@@ -136,6 +140,8 @@ class InvalidResponseError(RespanError):
 
 class DeadlineExceededError(RespanError, TimeoutError):
     """The time for the whole call is up.
+
+    `status`, `body` and `request_id` are those of the last answer that the call had before, if it had one.
 
     Attributes:
         retry_at: When the call could be made at the earliest, aware, by the local clock; None when unknown.

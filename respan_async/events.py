@@ -79,16 +79,19 @@ class PauseEvent(Event):
     """Requests are held back.
 
     Attributes:
-        reason: `"refused"` by the limit, `"outage"`, or `"unreachable"`: the pace that processes share.
+        reason: `"refused"` by the limit; `"outage"`: one call after the other fails; `"asked"`: the server fails, and
+            asked to wait; or `"unreachable"`: the pace that processes share.
         seconds: For how long, at first.
         lower_only: Whether only batches and sweeps are held back.
         limit: The limit as it is known by now, as in `"60/60s"`, or None.
+        problem: What went wrong last, in a sentence, or None.
     """
 
     reason: str
     seconds: float
     lower_only: bool
     limit: str | None
+    problem: str | None
 
 
 @attrs.frozen(kw_only=True)

@@ -1,39 +1,27 @@
 """The operations on temporary keys."""
 
-import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-import attrs
-
-from respan_async._calls import orphans, sweep
-from respan_async._calls.call import Call
-from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import CREATE, CREATE_TAGGED, DELETE, LIST, RETRIEVE, UPDATE, AttemptLog, Operation
+from respan_async._calls import sweep
 from respan_async._calls.pagination import Listing
-from respan_async._calls.shielding import Timed, run_shielded
-from respan_async._calls.suspects import MAX_TAGGED_NAME, SuspectStore
-from respan_async._calls.sweep import SweepReport
+from respan_async._calls.service import Service
+from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
-    MAX_NAME,
     UNSET,
     CreatedKey,
     CreateKeyRequest,
-    KeyPage,
     LimitPolicy,
     Maybe,
     TemporaryKey,
     UpdateKeyRequest,
 )
-from respan_async.outcomes import Work
-
-T = TypeVar("T")
-Item = TypeVar("Item")
 
 
 class TemporaryKeys:
@@ -43,9 +31,8 @@ class TemporaryKeys:
     means, and `ClientStateError` that the client is closed or used in the wrong place.
     """
 
-    def __init__(self, context: ClientContext, options: Options) -> None:
-        self._context = context
-        self._options = options
+    def __init__(self, service: Service) -> None:
+        self._service = service
 
     async def create(
         self,
@@ -87,9 +74,8 @@ class TemporaryKeys:
         given = _given(locals())
         if request is not None and given:
             raise InvalidRequestError(f"request: expected either a request or keywords, got also {', '.join(given)}")
-        self._context.lifecycle.check()
-        call = self._creation(CreateKeyRequest(**given) if request is None else request, Priority.INTERACTIVE)
-        return await run_shielded(call, self._options.deadline, self._context.lifecycle, self._discard)
+        self._service.context.lifecycle.check()
+        return await self._service.create(CreateKeyRequest(**given) if request is None else request)
 
     def create_many(
         self,
@@ -97,6 +83,7 @@ class TemporaryKeys:
         *,
         max_in_flight: int | None = None,
         ordered: bool = False,
+        spread: bool = True,
     ) -> Batch[CreateKeyRequest]:
         """Create a key for each request, with bounded parallelism, as fast as the account's limit lets anyone.
 
@@ -104,17 +91,35 @@ class TemporaryKeys:
             items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on.
             max_in_flight: Items in the air or waiting to be taken, 1 or more; as many as the client has by default.
             ordered: Yield outcomes in the order of the input rather than as they come.
+            spread: Leave room for others: requests are spread evenly over the limit's period, unless all that is left
+                fits into half of what is free. False takes whatever is free at once, for an account that nobody else
+                uses, until a single call comes; it is faster by one period at most.
 
         Returns:
             A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes.
 
         Raises:
-            InvalidRequestError: `items` cannot be iterated over, or `max_in_flight` is not such a number.
+            InvalidRequestError: `items` cannot be iterated over, or another argument is not what it should be.
         """
-        return self._batch(items, self._work, self._discard, max_in_flight, ordered)
+        service = self._service
+        return Batch(
+            items,
+            partial(service.creation, priority=Priority.BATCH),
+            service.discard,
+            service.context,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            spread=spread,
+        )
 
     def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
+
+        To revoke what is listed, take `await keys.list().all()`, which reads to the end first: revoking a key while the
+        list is read moves the pages under the reader, and about half of the keys would be left out. Creating one
+        meanwhile makes keys come twice, but not in `all()`.
+
+        Pages after the first are read in the batch class, so that a long list does not hold single calls up.
 
         Args:
             page: The (first) page, from 1.
@@ -126,7 +131,7 @@ class TemporaryKeys:
         for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {value!r:.100}")
-        return Listing(self._page, page, page_size)
+        return Listing(self._service, page, page_size)
 
     async def retrieve(self, id: str) -> TemporaryKey:  # noqa: A002  the API's own name for it
         """Read one key; its secret is not shown.
@@ -134,7 +139,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._simple(RETRIEVE, protocol.retrieve(id))
+        return await self._service.send(protocol.retrieve(id))
 
     async def update(
         self,
@@ -159,6 +164,11 @@ class TemporaryKeys:
             rate_limit: Requests a minute, or None.
             spending_limit: US dollars, or None.
 
+        Returns:
+            The key as the server shows it. Where it answers without a key (204, or 200 with nothing to tell which), the
+            change was made all the same: then only the id and what was sent are known, every other attribute is None,
+            and `retrieve` tells the rest.
+
         Raises:
             InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
             NotFoundError: There is no such key.
@@ -169,10 +179,10 @@ class TemporaryKeys:
         changes = UpdateKeyRequest(**given) if request is None else request
         if not isinstance(changes, UpdateKeyRequest):
             raise InvalidRequestError(f"request: expected an UpdateKeyRequest, got {type(changes).__name__}")
-        fields = codec.fields_of(changes, self._context.clock())
+        fields = codec.fields_of(changes, self._service.context.clock())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._simple(UPDATE, protocol.update(id, fields))
+        return await self._service.send(protocol.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -182,126 +192,32 @@ class TemporaryKeys:
             missing_ok: Do not mind a key that is not there.
 
         Raises:
-            NotFoundError: There is no such key, and `missing_ok` is False.
+            NotFoundError: There is no such key, and `missing_ok` is False; or the server has no such route.
         """
         try:
-            await self._simple(DELETE, protocol.delete(id))
+            await self._service.send(protocol.delete(id))
+        except ClientStateError:
+            self._service.context.refused_deletes.add(id)
+            raise
         except NotFoundError as error:
-            # After a lost answer, "not found" is what success looks like.
-            if not missing_ok and error.effect is Effect.NONE:
+            # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
+            if not protocol.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
                 raise
 
-    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+    async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:
         """Revoke the keys that lost answers left behind, as far as they are proven to be ours.
 
         Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.
 
         Args:
             grace: Seconds to let pass after the last lost answer before looking: the server may make the key late.
+            dry_run: Look as ever, but revoke nothing.
 
         Returns:
-            What was revoked, and which suspects are left.
+            What was revoked, or would have been, and which suspects are left.
         """
-        return await self._sweep(self._context.suspects, grace)
-
-    # ----------------------------------------------------------------- inside
-
-    async def _sweep(self, store: SuspectStore, grace: float) -> SweepReport:
-        """Sweep over these suspects, until the client is closed."""
-        context, lifecycle = self._context, self._context.lifecycle
-        lifecycle.check()
-        task = lifecycle.spawn(sweep.sweep(SweepKeys(self._lowest()), store, context.dispatcher, context.clock, grace))
-        # Its grace may be longer than that of a client which is being closed.
-        lifecycle.closers.add(task.cancel)
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError:
-            task.cancel()
-            raise
-        finally:
-            lifecycle.closers.discard(task.cancel)
-        if task.cancelled():
-            raise ClientStateError("the client was closed during the sweep")
-        return task.result()
-
-    def _batch(
-        self,
-        items: Iterable[Item] | AsyncIterable[Item],
-        start: Callable[[Item], Work],
-        discard: Callable[[CreatedKey], None],
-        max_in_flight: int | None,
-        ordered: bool,
-        prepare: Callable[[], Awaitable[None]] | None = None,
-    ) -> Batch[Item]:
-        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
-            raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
-        pacer = self._context.pacer
-        if max_in_flight is None:
-            max_in_flight = pacer.max_in_flight
-        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
-        return Batch(
-            items,
-            start,
-            discard,
-            pacer=pacer,
-            lifecycle=self._context.lifecycle,
-            max_in_flight=max_in_flight,
-            ordered=ordered,
-            prepare=prepare,
-        )
-
-    def _lowest(self) -> "TemporaryKeys":
-        return TemporaryKeys(self._context, attrs.evolve(self._options, priority=Priority.SWEEP, deadline=None))
-
-    async def _page(self, page: int, page_size: int | None) -> KeyPage:
-        return await self._simple(LIST, protocol.list_page(page, page_size))
-
-    async def _simple(self, operation: Operation[T], request: protocol.Request) -> T:
-        """Make a call that may be repeated without harm."""
-        self._context.lifecycle.check()
-        call = Call(self._context, operation, request, self._options)
-        return await run_shielded(
-            call, self._options.deadline, self._context.lifecycle, lambda _: None, needed=operation.changes
-        )
-
-    def _work(self, request: CreateKeyRequest) -> Work:
-        call = self._creation(request, Priority.BATCH)
-        deadline = self._options.deadline
-        return call if deadline is None else Timed(call, deadline, self._context.lifecycle, self._discard)
-
-    def _creation(
-        self, request: CreateKeyRequest, priority: Priority, attempt_log: AttemptLog | None = None
-    ) -> Call[CreatedKey]:
-        if not isinstance(request, CreateKeyRequest):
-            raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
-        tag_names = self._context.tag_names or attempt_log is not None
-        if tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
-            raise InvalidRequestError(
-                f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
-                f"got {len(request.name)}"
-            )
-        operation = CREATE_TAGGED if tag_names else CREATE
-        return Call(self._context, operation, request, self._options, priority, attempt_log)
-
-    def _discard(self, key: CreatedKey) -> None:
-        orphans.revoke(self._context, self._options, key)
-
-
-class SweepKeys:
-    """The operations of a sweep."""
-
-    def __init__(self, keys: TemporaryKeys) -> None:
-        self._keys = keys
-
-    def every(self) -> AsyncIterator[TemporaryKey]:
-        return aiter(self._keys.list(page_size=100))
-
-    async def retrieve(self, key_id: str) -> TemporaryKey:
-        return await self._keys.retrieve(key_id)
-
-    async def revoke(self, key_id: str) -> None:
-        await self._keys.delete(key_id, missing_ok=True)
+        policy = SweepPolicy(grace=grace, dry_run=dry_run)
+        return await sweep.sweep(self._service, self._service.context.suspects, policy)
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -269,6 +269,8 @@ class TemporaryKey:
         last_used: None when it was never used (the server says 1970 then).
         rate_limit: Requests a minute.
         spending_limit, spending_in_period: US dollars.
+        used: Whether it was ever used. None where the answer leaves that open, as one does that lacks `key_usage` or
+            `last_used`; outside repr and equality.
         extra: Every field this class does not name, as it came; outside repr and equality.
     """
 
@@ -287,6 +289,7 @@ class TemporaryKey:
     spending_in_period: float | None = None
     is_test: bool | None = None
     is_temporary: bool | None = None
+    used: bool | None = attrs.field(default=None, repr=False, eq=False)
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
     @property

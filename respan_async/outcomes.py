@@ -1,6 +1,6 @@
 """What becomes of the items of a batch."""
 
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import attrs
 
@@ -67,24 +67,3 @@ class Progress:
     elapsed: float
     rate: float
     eta: float | None
-
-
-class Work(Protocol):
-    """One item's work, as the engine sees it."""
-
-    @property
-    def replayed(self) -> bool:
-        """Whether the key was made earlier; known once the work is done."""
-        ...
-
-    async def run(self) -> CreatedKey:
-        """Do it."""
-        ...
-
-    def abandon(self) -> bool:
-        """Give up waiting for it; return whether it goes on, because something may have left already."""
-        ...
-
-    def abandoned_error(self) -> RespanError:
-        """Return the error of work that was abandoned and did not go on."""
-        ...

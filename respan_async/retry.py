@@ -1,7 +1,7 @@
 """When a failed attempt is made again: a tenacity policy that reads what failures mean."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Literal
 
 import attrs
@@ -22,21 +22,47 @@ def _check_seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> Non
         raise ConfigurationError(f"{attribute.name}: expected a number of seconds, got {value!r:.100}")
 
 
+_TAKEN: Final = frozenset({401, 403, 404, 408, 409, 422})
+"""Statuses that mean something of their own, which no setting may change."""
+
+
+def _as_statuses(value: Iterable[int]) -> frozenset[int]:
+    try:
+        statuses = frozenset(value)
+    except TypeError:  # no iterable, or one of what cannot be hashed
+        statuses = frozenset({-1})
+    # By its type, because True is an int to Python.
+    if not all(type(status) is int and 400 <= status <= 599 and status not in _TAKEN for status in statuses):
+        raise ConfigurationError(
+            "refusal_statuses: expected whole numbers from 400 to 599, but for "
+            f"{', '.join(map(str, sorted(_TAKEN)))}, got {value!r:.100}"
+        )
+    return statuses
+
+
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
     """How often, and after how long, a call is tried again.
 
     Before the n-th retry it waits a random time between 0 and `min(maximum, initial * 2**(n - 1))` seconds (full
-    jitter). After a refusal by the rate limit it waits as long as the server asked, plus at most `initial` seconds;
-    never less. Cancellation is never retried.
+    jitter). Where the server asked to wait it waits so long, and a little more: at most a twentieth of that, or
+    `initial` seconds. It never waits less, but for an item of a batch, which asks again after `max_retry_after`.
+    Cancellation is never retried.
 
     Args:
         max_attempts: Requests that count, 1 or more; refusals and connections that an outage kept from being made do
             not.
         initial: Seconds, more than 0.
         maximum: Seconds, `initial` or more.
-        max_retry_after: Seconds; a server that asks for more fails the call at once.
-        max_refusals: What does not count as an attempt may happen this often in one call.
+        max_retry_after: Seconds; a server that asks for more fails a single call at once.
+        max_refusals: Refusals do not count as attempts. A call fails once it was refused more often than this, and
+            nothing that the client asked for in the same way was let in since its first refusal: then the quota is
+            exhausted, and a batch ends with it. So often, too, may an outage keep the request of one item from being
+            served.
+        refusal_statuses: Statuses by which a proxy in front of the API refuses for the limit, besides 429, which always
+            counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 unless it is set. Any iterable of
+            whole numbers from 400 to 599, but for 401, 403, 404, 408, 409 and 422. An answer whose body is the API's
+            own JSON came from behind the proxy, and keeps its meaning.
         on_unknown: When an attempt to create a key may have made one that cannot be known: `"replace"` makes another
             and remembers the first as a suspect; `"raise"` stops and tells.
 
@@ -49,6 +75,7 @@ class RetryPolicy:
     maximum: float = attrs.field(default=30.0, validator=_check_seconds)
     max_retry_after: float = attrs.field(default=120.0, validator=_check_seconds)
     max_refusals: int = attrs.field(default=20, validator=_check_whole)
+    refusal_statuses: frozenset[int] = attrs.field(default=frozenset(), converter=_as_statuses)
     on_unknown: Literal["replace", "raise"] = attrs.field(default="replace")
 
     def __attrs_post_init__(self) -> None:
@@ -64,26 +91,29 @@ class RetryPolicy:
         if self.on_unknown not in ("replace", "raise"):
             raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {self.on_unknown!r:.100}")
 
-    def wants(self, error: RespanError, *, creates: bool) -> bool:
+    def wants(self, error: RespanError, *, creates: bool, patient: bool = False) -> bool:
         """Whether this failure is one to try again after.
 
         Args:
             error: The failed attempt.
             creates: The call makes a key, so that trying again may make a second one.
+            patient: The call waits longer than `max_retry_after`, as an item of a batch does.
         """
-        if not error.retryable or (retry_after_of(error) or 0.0) > self.max_retry_after:
+        if not error.retryable or (not patient and (retry_after_of(error) or 0.0) > self.max_retry_after):
             return False
         return not creates or error.effect is Effect.NONE or self.on_unknown == "replace"
 
     def exhausted(self, counts: "AttemptCounts") -> bool:
         """Whether a call has been tried often enough."""
-        return counts.counted >= self.max_attempts or counts.refused + counts.held_back > self.max_refusals
+        refused = counts.refused if counts.only_refused else 0
+        return counts.counted >= self.max_attempts or refused + counts.held_back > self.max_refusals
 
     def wait(self, error: RespanError, counts: "AttemptCounts") -> float:
         """Return the seconds to wait before trying again."""
         asked = retry_after_of(error)
         if asked is not None:
-            return asked + random.uniform(0.0, self.initial)  # noqa: S311  jitter is no secret
+            jitter = random.uniform(0.0, min(self.initial, asked / 20))  # noqa: S311  jitter is no secret
+            return min(asked, self.max_retry_after) + jitter
         # A float power: a whole one of a large exponent would be computed digit by digit.
         doublings = float(min(max(counts.counted + counts.refused - 1, 0), 60))
         return random.uniform(0.0, min(self.maximum, self.initial * 2.0**doublings))  # noqa: S311  as above
@@ -93,6 +123,7 @@ class RetryPolicy:
         counts: "AttemptCounts",
         *,
         creates: bool,
+        patient: bool = False,
         sleep: Callable[[float], Awaitable[None]],
         before_sleep: Callable[[RespanError, float], None],
     ) -> _t.AsyncRetrying:
@@ -101,6 +132,7 @@ class RetryPolicy:
         Args:
             counts: What the attempts add themselves to.
             creates: The call makes a key.
+            patient: As for `wants`.
             sleep: Waits.
             before_sleep: Told the failure and the seconds, before each wait.
         """
@@ -111,7 +143,9 @@ class RetryPolicy:
             return error
 
         return _t.AsyncRetrying(
-            retry=_t.retry_if_result(lambda r: isinstance(r, RespanError) and self.wants(r, creates=creates)),
+            retry=_t.retry_if_result(
+                lambda r: isinstance(r, RespanError) and self.wants(r, creates=creates, patient=patient)
+            ),
             stop=lambda _: self.exhausted(counts),
             wait=lambda state: self.wait(failure(state), counts),
             sleep=sleep,
@@ -127,11 +161,13 @@ class AttemptCounts:
     Attributes:
         counted: Requests that count as attempts.
         refused: Requests that were turned away for now, by the limit or by a 425.
+        only_refused: Nothing of the client was let in since the first of them, of the same operation.
         held_back: Connections that an outage kept from being made; the pace spaces these, and no back-off grows.
     """
 
     counted: int = 0
     refused: int = 0
+    only_refused: bool = False
     held_back: int = 0
 
 

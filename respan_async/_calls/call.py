@@ -8,26 +8,31 @@ secret.
 """
 
 import asyncio
-from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar
+from datetime import timedelta
+from typing import Any, Final, Generic, TypeVar, cast
 
+from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import AttemptLog, Operation, PreparedRequest
+from respan_async._calls.token_provider import CallToken
 from respan_async._http import protocol
-from respan_async._http.transport import TrackedBody
+from respan_async._http.rate_headers import rate_hint
+from respan_async._http.transport import TrackedBody, bound_of
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from respan_async.errors import (
+    APIConnectionError,
+    AuthenticationError,
     ClientStateError,
-    ConfigurationError,
     DeadlineExceededError,
     Effect,
     InvalidResponseError,
+    PermissionDeniedError,
     RespanError,
 )
-from respan_async.models import CreatedKey
+from respan_async.models import CreatedKey, CreateKeyRequest
 from respan_async.retry import AttemptCounts, retry_after_of
-from respan_async.secret import Secret, as_secret, usable_token
+from respan_async.secret import Secret
 
 T = TypeVar("T")
 
@@ -37,11 +42,10 @@ class Call(Generic[T]):
 
     Args:
         context: What all calls share.
-        operation: The kind of call.
-        subject: What it is about, for the operation's `prepare`.
+        subject: The request to make; or what a key should be, for which each attempt is written afresh.
         options: How.
         priority: The class in which it waits, unless the options name another.
-        attempt_log: Where its attempts are noted; None for the client's memory of suspects.
+        attempt_log: Where its attempts are noted; None for the client's own log.
     """
 
     __slots__ = (
@@ -51,37 +55,40 @@ class Call(Generic[T]):
         "_deadline",
         "_final",
         "_in_air",
+        "_last_answer",
         "_operation",
         "_options",
         "_priority",
+        "_refused_at",
         "_started",
         "_stats",
         "_subject",
         "_task",
+        "_token",
         "_tracked_body",
     )
 
     @property
     def replayed(self) -> bool:
-        """As an item of a batch: whether the key was made earlier, which it never was."""
+        """Whether the result was there already, which it never was."""
         return False
 
     def __init__(
         self,
         context: ClientContext,
-        operation: Operation[T],
-        subject: Any,
+        subject: protocol.Request[T] | CreateKeyRequest,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         attempt_log: AttemptLog | None = None,
     ) -> None:
         self._context = context
-        self._operation = operation
+        self._operation = protocol.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
-        self._attempt_log = attempt_log
-        self._stats = CallStats(context, operation.name, attempt_log)
+        self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
+        self._stats = CallStats(context, self._operation.name, self._attempt_log)
+        self._token = CallToken(context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -89,6 +96,13 @@ class Call(Generic[T]):
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
         self._started = -1.0
+        self._refused_at: float | None = None
+        self._last_answer: RespanError | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds for the whole call, or None."""
+        return self._options.deadline
 
     def begin(self) -> None:
         """Let the time of the whole call begin, if it has not."""
@@ -117,6 +131,12 @@ class Call(Generic[T]):
             self._stats.emit_issued(result, self._started)
         return result
 
+    def promote(self, priority: Priority) -> None:
+        """Wait in a higher class from now on, because somebody in that class waits for this call."""
+        if priority < self._priority:
+            self._priority = priority
+            self._context.pacer.promote(self, priority)
+
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._effect_if_sent)
@@ -136,12 +156,26 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while an attempt was in the air."""
-        error = DeadlineExceededError(
-            f"{self._operation.name}: no answer within the deadline of {self._options.deadline:g} s",
-            effect=self._effect_if_sent,
-            retryable=True,
+        return self._stats.with_totals(
+            self._deadline_error(
+                f"no answer within the deadline of {self._options.deadline:g} s",
+                effect=self._effect_if_sent,
+                retryable=True,
+            )
         )
-        return self._stats.with_totals(error)
+
+    def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
+        """Return the error of a call that is too late, with the last answer that it had."""
+        answer = self._last_answer
+        after = f"; the last answer was {answer.status}" if answer else ""
+        return DeadlineExceededError(
+            f"{self._operation.name}: {what}{after}",
+            effect=effect,
+            retryable=retryable,
+            status=answer.status if answer else None,
+            request_id=answer.request_id if answer else None,
+            body=answer.body if answer else None,
+        )
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -152,31 +186,81 @@ class Call(Generic[T]):
     # ------------------------------------------------------------- an attempt
 
     async def _attempt(self) -> T | RespanError:
+        """Make one attempt, or two, where the token that was refused has been replaced meanwhile."""
+        while True:
+            result = await self._attempt_in_turn()
+            if not isinstance(result, AuthenticationError | PermissionDeniedError):
+                self._token.accepted()
+                return result
+            try:
+                if self._abandoned or not await self._token.renew():
+                    return result
+            except APIConnectionError as error:
+                self._context.pacer.unreachable(str(error))
+                return error
+            except RespanError as error:
+                return error
+            if self._stats.counts is not None:
+                self._stats.counts.counted -= 1
+            self._stats.emit_retry(result, 0.0)
+
+    async def _attempt_in_turn(self) -> T | RespanError:
+        """Make an attempt when its turn has come."""
         try:
-            slot = await self._context.pacer.acquire(self._priority, self._deadline)
-            return await self._send(slot)
+            while True:
+                kept = self._refused_at is not None or self._token.waited_for
+                since = self._started if kept else None
+                slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
+                if (token := await self._token_for(slot)) is not None:
+                    return await self._send(slot, token)
         except DeadlineUnreachable as late:
             wait = late.wait
         except RespanError as error:
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
 
-    async def _send(self, slot: Slot) -> T | RespanError:
+    async def _token_for(self, slot: Slot) -> Secret | None:
+        """Return the token, with the slot in hand; None where it took so long that the slot was given back."""
+        pacer = self._context.pacer
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            held = False
+            pacer.release(slot, SlotOutcome.UNUSED, caller=self)
+
+        try:
+            token = await self._token.get(give_back)
+        except BaseException as error:
+            failed = isinstance(error, APIConnectionError)
+            problem = f"{type(error).__name__}: {error!s:.300}" if failed else None
+            if held:
+                outcome = SlotOutcome.UNREACHED if failed else SlotOutcome.UNUSED
+                pacer.release(slot, outcome, caller=self, problem=problem)
+            elif problem is not None:
+                pacer.unreachable(problem)
+            if failed:
+                counts = self._stats.counts = self._stats.counts or AttemptCounts()
+                if self._is_patient and pacer.outage:
+                    counts.held_back += 1
+                else:
+                    counts.counted += 1
+            raise
+        return token if held else None
+
+    async def _send(self, slot: Slot, token: Secret) -> T | RespanError:
         context, attempt_log = self._context, self._attempt_log
         outcome = SlotOutcome.UNUSED
-        answer: T | RespanError | None = None
+        answer: Any = None
         sendings = 1
+        hint: RateHint | None = None
         try:
-            token = await self._token()
-            sent_at = context.clock()
-            prepared = self._operation.prepare(self._subject, sent_at)
+            prepared = self._prepare()
             request = prepared.request
-            permits = None
-            if attempt_log is not None:
-                await self._claim_attempt(attempt_log, prepared, sent_at)
-                permits = attempt_log.permits
+            await self._claim_attempt(prepared)
             departed = asyncio.get_running_loop().time() if context.dispatcher.listening else 0.0
-            tracked_body = self._tracked_body = TrackedBody(request.body, permits) if request.body is not None else None
+            tracked_body = TrackedBody(request.body, attempt_log.permits) if request.body is not None else None
+            self._tracked_body = tracked_body
             self._in_air = True
             self._stats.requests += 1
             try:
@@ -184,7 +268,7 @@ class Call(Generic[T]):
                     request, tracked_body, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
-                outcome = self._cut_off(cut, prepared, sent_at, tracked_body)
+                outcome = self._cut_off(cut, prepared, tracked_body)
                 self._stats.emit_attempt(request, None, cut, slot, departed)
                 raise
             finally:
@@ -192,94 +276,108 @@ class Call(Generic[T]):
             if result.resends:
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
-            answer = self._read(request, result, token)
-            outcome = _outcome_of(result)
+            answer = protocol.parse(request, result, token, context.clock(), self._refusals)
+            if isinstance(result, protocol.Response):
+                hint = rate_hint(result.headers, context.clock())
+            outcome = _outcome_of(result, self._refusals)
             if isinstance(answer, RespanError):
-                self._note_failure(answer, outcome, prepared, sent_at, result)
+                self._note_failure(answer, outcome, prepared, result, slot)
         finally:
-            retry_after = retry_after_of(answer) if isinstance(answer, RespanError) else None
-            context.pacer.release(slot, outcome, caller=self, retry_after=retry_after, sendings=sendings)
+            error = answer if isinstance(answer, RespanError) else None
+            context.pacer.release(
+                slot,
+                outcome,
+                caller=self,
+                operation=self._operation,
+                retry_after=None if error is None else retry_after_of(error),
+                sendings=sendings,
+                hint=hint,
+                problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
+            )
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
-        return answer  # type: ignore[return-value]  # an operation without a model is an Operation[None]
+        return cast("T | RespanError", answer)
 
-    def _read(
-        self, request: protocol.Request, result: protocol.Response | protocol.TransportFailure, token: Secret
-    ) -> T | RespanError | None:
-        if not protocol.is_success(result):
-            return protocol.failure(request, result, token, self._context.clock())
-        return None if self._operation.model is None else protocol.read(request, result, self._operation.model, token)
+    def _prepare(self) -> PreparedRequest[T]:
+        now = self._context.clock()
+        if isinstance(self._subject, CreateKeyRequest):
+            prepared = prepare_create(self._subject, now, tag_name=self._attempt_log.tag_names)
+            return cast("PreparedRequest[T]", prepared)  # such a call is a Call[CreatedKey]
+        return PreparedRequest(request=self._subject, sent_at=now)
 
     def _cut_off(
-        self, cut: BaseException, prepared: PreparedRequest, sent_at: datetime, tracked_body: TrackedBody | None
+        self, cut: BaseException, prepared: PreparedRequest[T], tracked_body: TrackedBody | None
     ) -> SlotOutcome:
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Without proof that nothing left, something may have. What the transport raises, it raises before that.
         if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
-            self._stats.mark_suspect(prepared, sent_at, self._unconfirmed_effect, "the request was cut off")
+            self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST
-        if self._attempt_log is not None:
-            self._attempt_log.mark_void(prepared)
+        self._attempt_log.mark_void(prepared)
         return SlotOutcome.UNUSED
 
     def _note_failure(
         self,
         error: RespanError,
         outcome: SlotOutcome,
-        prepared: PreparedRequest,
-        sent_at: datetime,
+        prepared: PreparedRequest[T],
         result: protocol.Response | protocol.TransportFailure,
+        slot: Slot,
     ) -> None:
+        if error.status is not None:
+            self._last_answer = error
         counts = self._stats.counts = self._stats.counts or AttemptCounts()
-        if protocol.is_refusal(result):
+        pacer = self._context.pacer
+        if protocol.is_refusal(result, self._refusals):
             counts.refused += 1
-        elif (
-            outcome is SlotOutcome.UNREACHED
-            and self._priority is not Priority.INTERACTIVE
-            and self._context.pacer.outage
+            if self._refused_at is None:
+                self._refused_at = slot.granted_at
+            counts.only_refused = not pacer.let_in_since(self._refused_at, self._operation)
+        elif self._is_patient and (
+            (outcome is SlotOutcome.UNREACHED and pacer.outage)
+            or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
         ):
             counts.held_back += 1
         else:
             counts.counted += 1
         if error.effect is not Effect.NONE:
             key_id = protocol.answered_id(result) if isinstance(result, protocol.Response) else None
-            self._stats.mark_suspect(prepared, sent_at, error.effect, _reason(error), key_id)
-        elif self._attempt_log is not None:
-            self._attempt_log.mark_void(prepared)
+            self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
+        else:
+            unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
+            self._attempt_log.mark_void(prepared, answered=not unused)
 
-    async def _claim_attempt(self, attempt_log: AttemptLog, prepared: PreparedRequest, sent_at: datetime) -> None:
+    async def _claim_attempt(self, prepared: PreparedRequest[T]) -> None:
         try:
-            await attempt_log.claim_attempt(prepared, sent_at)
+            await self._attempt_log.claim_attempt(prepared)
         except RespanError:
             self._final = True  # nothing that trying again now would mend
             raise
         except BaseException:
-            attempt_log.mark_void(prepared)
+            self._attempt_log.mark_void(prepared)
             raise
-
-    async def _token(self) -> Secret:
-        source = self._context.token
-        if isinstance(source, Secret):
-            return source
-        try:
-            token = as_secret(await source())
-        except Exception as error:
-            raise ConfigurationError(f"api_key: the callable raised {type(error).__name__}") from error
-        return usable_token(token)
 
     # --------------------------------------------------------------- retrying
 
     @property
-    def _creates(self) -> bool:
-        return self._operation.name == "create"
+    def _refusals(self) -> frozenset[int]:
+        """The statuses by which a proxy refuses for the limit, besides 429."""
+        return self._options.retry.refusal_statuses
 
     @property
     def _unconfirmed_effect(self) -> Effect:
         """What an attempt may have done of which only the leaving is known."""
         return Effect.UNKNOWN if self._operation.changes else Effect.NONE
 
+    @property
+    def _is_patient(self) -> bool:
+        """Whether the call waits for as long as it takes."""
+        return self._priority is not Priority.INTERACTIVE
+
     def _wants(self, error: RespanError) -> bool:
-        return not (self._abandoned or self._final) and self._options.retry.wants(error, creates=self._creates)
+        return not (self._abandoned or self._final) and self._options.retry.wants(
+            error, creates=self._operation.creates, patient=self._is_patient
+        )
 
     async def _retry(self, first: RespanError, counts: AttemptCounts) -> T | RespanError:
         """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
@@ -294,7 +392,11 @@ class Call(Generic[T]):
             return result
 
         retrying = self._options.retry.retrying(
-            counts, creates=self._creates, sleep=self._sleep, before_sleep=self._stats.emit_retry
+            counts,
+            creates=self._operation.creates,
+            patient=self._is_patient,
+            sleep=self._sleep,
+            before_sleep=self._stats.emit_retry,
         )
         try:
             return await retrying(attempt)
@@ -308,9 +410,8 @@ class Call(Generic[T]):
         await asyncio.sleep(seconds)
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
-        error = DeadlineExceededError(
-            f"{self._operation.name}: {why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s",
-            retryable=False,
+        error = self._deadline_error(
+            f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
         error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error
@@ -319,9 +420,9 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: protocol.Response | protocol.TransportFailure) -> SlotOutcome:
+def _outcome_of(result: protocol.Response | protocol.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if protocol.is_over_limit(result):
+    if protocol.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
     if isinstance(result, protocol.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED

@@ -1,11 +1,10 @@
-"""What the attempts of one call have come to: counted, remembered, and told to the hooks."""
+"""The counters, suspects and events of one call."""
 
 import asyncio
-from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from respan_async._calls.attempt import AttemptLog, PreparedRequest
 from respan_async._calls.context import ClientContext
-from respan_async._calls.operation import AttemptLog, PreparedRequest
 from respan_async._http import protocol
 from respan_async._pacing.slots import Slot
 from respan_async.errors import Effect, RespanError, Suspect
@@ -22,7 +21,7 @@ class CallStats:
     Args:
         context: What all calls share.
         operation: The name of the operation.
-        attempt_log: Where suspects are noted; None for the client's memory of them.
+        attempt_log: Where suspects are noted.
 
     Attributes:
         requests: How many were sent.
@@ -33,7 +32,7 @@ class CallStats:
 
     __slots__ = ("_attempt_log", "_context", "_operation", "counts", "effect", "requests", "suspects")
 
-    def __init__(self, context: ClientContext, operation: str, attempt_log: AttemptLog | None) -> None:
+    def __init__(self, context: ClientContext, operation: str, attempt_log: AttemptLog) -> None:
         self._context = context
         self._operation = operation
         self._attempt_log = attempt_log
@@ -55,13 +54,12 @@ class CallStats:
         return error
 
     def mark_suspect(
-        self, prepared: PreparedRequest, sent_at: datetime, effect: Effect, reason: str, key_id: str | None = None
+        self, prepared: PreparedRequest[Any], effect: Effect, reason: str, key_id: str | None = None
     ) -> None:
         """Note that an attempt may have had an effect, and if it was a create, remember it as a suspect.
 
         Args:
             prepared: The attempt.
-            sent_at: When it was sent, aware.
             effect: What it may have done.
             reason: Why that is not known.
             key_id: The key's id, where the server has told it.
@@ -74,15 +72,12 @@ class CallStats:
             tag=prepared.tag,
             id=key_id,
             effect=effect,
-            sent_at=sent_at,
+            sent_at=prepared.sent_at,
             sent=prepared.fields,
             reason=reason,
         )
         self.suspects += (suspect,)
-        if self._attempt_log is None:
-            self._context.suspects.add(suspect)
-        else:
-            self._attempt_log.mark_suspect(suspect)
+        self._attempt_log.mark_suspect(suspect)
         logger.warning("a key may have been made that nobody holds: name %r, %s", suspect.name, reason)
         self._context.dispatcher.emit(SuspectEvent, suspect=suspect)
 
@@ -96,7 +91,7 @@ class CallStats:
 
     def emit_attempt(
         self,
-        request: protocol.Request,
+        request: protocol.Request[Any],
         result: protocol.Response | protocol.TransportFailure | None,
         answer: object,
         slot: Slot,
@@ -116,7 +111,7 @@ class CallStats:
         self._context.dispatcher.emit(
             AttemptEvent,
             operation=self._operation,
-            method=request.method,
+            method=request.operation.method,
             number=self.requests,
             waited=slot.granted_at - slot.asked_at,
             elapsed=asyncio.get_running_loop().time() - departed,

@@ -1,18 +1,22 @@
 """What calls share, and how they are made: the options of a call, and the parts of a client."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
 import attrs
 
+from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.token_provider import TokenProvider
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority
 from respan_async.events import EventDispatcher, PauseEvent, logger
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource
+from respan_async.secret import Secret
 
 
 @attrs.frozen(kw_only=True)
@@ -42,25 +46,34 @@ class ClientContext:
         transport: Sends.
         pacer: Says when.
         dispatcher: Tells the hooks.
-        token: Gives the bearer token for each request.
+        tokens: Gives the bearer token for each request.
         suspects: Where suspects are remembered.
+        attempt_log: Where attempts are noted, unless a call has a log of its own.
         clock: The wall clock, aware.
         lifecycle: Where and until when the client may be used.
-        tag_names: Every name that is sent carries a fresh random tag.
+        refused_deletes: What was to be revoked after that.
+        base_url: Scheme, host and port.
     """
 
     transport: Transport
     pacer: Pacer
     dispatcher: EventDispatcher
-    token: Secret | TokenSource
+    tokens: TokenProvider
     suspects: InMemorySuspectStore
+    attempt_log: AttemptLog
     clock: Callable[[], datetime]
     lifecycle: Lifecycle
-    tag_names: bool
+    refused_deletes: RefusedDeletes
+    base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
         """Tell that requests are held back."""
         limit = self.pacer.window.limit
         said = str(limit) if limit else None
-        logger.info("requests are held back for %.1f s: %s; the limit is %s", seconds, reason, said or "unknown")
-        self.dispatcher.emit(PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said)
+        problem = self.pacer.last_problem
+        level = logging.INFO if reason == "refused" else logging.WARNING
+        message = "requests are held back for %.1f s: %s; the limit is %s; last seen: %s"
+        logger.log(level, message, seconds, reason, said or "unknown", problem or "nothing")
+        self.dispatcher.emit(
+            PauseEvent, reason=reason, seconds=seconds, lower_only=lower_only, limit=said, problem=problem
+        )

@@ -1,9 +1,12 @@
 """From a client's first call to its closing: one event loop, one process, and what goes on in the background."""
 
 import asyncio
+import contextlib
 import contextvars
+import enum
+import inspect
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from respan_async.errors import ClientStateError
@@ -17,29 +20,67 @@ def being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
+class Stage(enum.Enum):
+    """A stage of closing, at which something may ask to be called. They come in this order."""
+
+    STOP = enum.auto()
+    """What goes on by itself ends: batches take nothing more, sweeps and deliveries stop. Nothing is awaited here."""
+    REFUSE = enum.auto()
+    """Those who wait for a slot are refused. Then the background is waited for, within the grace."""
+    CUT = enum.auto()
+    """The grace is over: nobody may begin anything. Then what is left of the background is cancelled."""
+    DEPENDENTS = enum.auto()
+    """Those who use the client close: an issuer, with its ledger."""
+    RESOURCES = enum.auto()
+    """What the client holds is closed: the shared window, the session."""
+
+
 class Lifecycle:
-    """Know where a client may be used, and what it still has under way by itself."""
+    """Know where a client may be used, and what it still has under way by itself; close it in order.
+
+    Attributes:
+        closing: Whether closing has begun.
+        closed: Set when it is over.
+    """
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._released: set[asyncio.Task[Any]] = set()
+        self._steps: dict[Stage, dict[Callable[[], object], None]] = {stage: {} for stage in Stage}
         self.closing = False
         self.closed = asyncio.Event()
-        self.closers: set[Callable[[], object]] = set()
-        self.finishers: set[Callable[[], Awaitable[None]]] = set()
 
-    def close(self) -> bool:
-        """Refuse what is new, and end what would go on by itself; return whether this is the first time."""
+    def register(self, stage: Stage, step: Callable[[], object]) -> None:
+        """Call something, and await what it returns, at a stage of closing; in the order of registration."""
+        self._steps[stage][step] = None
+
+    def unregister(self, stage: Stage, step: Callable[[], object]) -> None:
+        """Forget what was registered, if it still is."""
+        self._steps[stage].pop(step, None)
+
+    async def aclose(self, grace: float) -> None:
+        """Close: take each `Stage` in turn. When it is closed or being closed already, wait for the end of that.
+
+        Args:
+            grace: Seconds for what is in the background.
+        """
         if self.closing:
-            return False
+            # What the one who closes waits for must not wait for that one.
+            if not self.within:
+                await self.closed.wait()
+            return
         self.closing = True
-        for closer in list(self.closers):
-            closer()
-        for task in self._released:
-            task.cancel()
-        return True
+        # Each stage comes to its turn, also when one before it is cancelled.
+        async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self.closed.set)
+            stages.push_async_callback(self._take, Stage.RESOURCES)
+            stages.push_async_callback(self._take, Stage.DEPENDENTS)
+            stages.push_async_callback(self._cut)
+            stages.push_async_callback(self._take, Stage.CUT)
+            await self._take(Stage.STOP)
+            await self._take(Stage.REFUSE)
+            await self._finish(grace)
 
     def check(self) -> None:
         """Refuse a call that could not work.
@@ -49,14 +90,6 @@ class Lifecycle:
         """
         if self.closing:
             raise ClientStateError("the client is closed")
-        self.check_place()
-
-    def check_place(self) -> None:
-        """Refuse another event loop and another process.
-
-        Raises:
-            ClientStateError: It is one of them.
-        """
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -83,38 +116,45 @@ class Lifecycle:
         if self.closing:
             task.cancel()
         else:
-            self._released.add(task)
-
-    def _over(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        self._released.discard(task)
-        if not task.cancelled():
-            task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
-
-    async def finish(self, seconds: float) -> None:
-        """Wait for what is in the background, and for what that starts in turn, but not longer than `seconds`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while (tasks := self._others()) and (left := end - loop.time()) > 0:
-            await asyncio.wait(tasks, timeout=left)
+            self.register(Stage.STOP, task.cancel)
+            task.add_done_callback(lambda task: self.unregister(Stage.STOP, task.cancel))
 
     @property
     def within(self) -> bool:
         """Whether whoever asks runs in the background of this client itself."""
         return asyncio.current_task() in self._tasks
 
-    async def cut(self) -> None:
+    async def _take(self, stage: Stage) -> None:
+        """Call what is registered for a stage; each comes to its turn, also when one before it is cancelled."""
+        async with contextlib.AsyncExitStack() as steps:
+            for step in reversed(self._steps[stage]):
+                steps.push_async_callback(_call, step)
+
+    async def _finish(self, seconds: float) -> None:
+        """Wait for what is in the background, and for what that starts in turn, but not longer than `seconds`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (tasks := self._others()) and (left := end - loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+
+    async def _cut(self) -> None:
         """Cancel what is still in the background, and what that starts in turn."""
         while tasks := self._others():
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def finish_others(self) -> None:
-        """Let those who use the client end what they have under way."""
-        for finish in list(self.finishers):
-            await finish()
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
 
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.
         return self._tasks - {asyncio.current_task()}
+
+
+async def _call(step: Callable[[], object]) -> None:
+    result = step()
+    if inspect.isawaitable(result):
+        await result

@@ -1,45 +1,47 @@
 """Keys that were made, and that nobody is left to hold: revoked by their ids, or else remembered."""
 
 import asyncio
-import contextlib
+from collections.abc import Callable
 from functools import partial
 
 import attrs
 
 from respan_async._calls.call import Call
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.operation import DELETE
 from respan_async._http import protocol
 from respan_async._pacing.slots import Priority
-from respan_async.errors import Effect, NotFoundError, Suspect
+from respan_async.errors import Effect, Suspect
 from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
 
 
-def revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
+def revoke(
+    context: ClientContext, options: Options, key: CreatedKey, revoked: Callable[[], object] | None = None
+) -> None:
     """Revoke a key in the background, behind everything else.
 
     Args:
         context: The client's.
         options: Those of the call that made it.
         key: The key.
+        revoked: Called once it is revoked.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
-    revoking = context.lifecycle.spawn(_revoke(context, options, key))
+    # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
+    revoking = context.lifecycle.spawn(Call(context, protocol.delete(key.id), options).run())
     # Told here, because a task that is cancelled before its first step has no chance to.
-    revoking.add_done_callback(partial(_tell, context, key))
+    revoking.add_done_callback(partial(_tell, context, key, revoked))
 
 
-async def _revoke(context: ClientContext, options: Options, key: CreatedKey) -> None:
-    with contextlib.suppress(NotFoundError):
-        await Call(context, DELETE, protocol.delete(key.id), options).run()
-
-
-def _tell(context: ClientContext, key: CreatedKey, revoking: asyncio.Task[None]) -> None:
+def _tell(
+    context: ClientContext, key: CreatedKey, revoked: Callable[[], object] | None, revoking: asyncio.Task[None]
+) -> None:
     reason = "its caller was gone when it arrived"
     if not revoking.cancelled() and revoking.exception() is None:
         logger.info("revoked key %s: %s", key.id, reason)
         context.dispatcher.emit(RevokedEvent, id=key.id, reason=reason)
+        if revoked is not None:
+            revoked()
         return
     suspect = Suspect(
         name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=context.clock(), sent={}, reason=reason

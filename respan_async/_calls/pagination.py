@@ -1,8 +1,11 @@
 """A list of keys, page by page."""
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
+from respan_async._calls.service import Service
+from respan_async._http import error_body, protocol
+from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
 
@@ -13,31 +16,59 @@ MAX_PAGES: Final = 10_000
 class Listing:
     """A list of keys that is still to be read.
 
-    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on.
+    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on, as the pages come; `await`
+    its `all()` for a list of them. The server counts its pages anew for each request. So a key that is revoked while
+    pages are still to be read moves others to a page that was read already: who revokes keys *while* iterating over
+    them leaves about half of them alive. A key that is created meanwhile makes others come twice. `all()` is the safe
+    way.
     """
 
-    def __init__(self, read: Callable[[int, int | None], Any], page: int, page_size: int | None) -> None:
-        self._read = read
+    def __init__(self, service: Service, page: int, page_size: int | None) -> None:
+        self._service = service
         self._first = page
         self._page_size = page_size
 
     def __await__(self) -> Generator[Any, None, KeyPage]:
-        result: Generator[Any, None, KeyPage] = self._read(self._first, self._page_size).__await__()
-        return result
+        return self._read(self._first).__await__()
 
     async def __aiter__(self) -> AsyncIterator[TemporaryKey]:
-        number: int | None = self._first
-        pages = 0
-        while number is not None:
+        first = await self._read(self._first)
+        for key in first.results:
+            yield key
+        if first.next_page is None:
+            return
+        # Announced, or each page would be a small batch of its own, which takes what is free at once.
+        pacer = self._service.context.pacer
+        pending = pacer.announce()
+        try:
+            async for page in self._further_pages(first):
+                for key in page.results:
+                    yield key
+        finally:
+            pacer.withdraw(pending)
+
+    async def all(self) -> list[TemporaryKey]:
+        """Read the list to its end, and return every key once: what may then be revoked one after the other.
+
+        Where others revoke keys at the same time, keys may still be missing, as the pages move for everybody.
+        """
+        keys = {key.id: key async for key in self}
+        return list(keys.values())
+
+    async def _further_pages(self, page: KeyPage) -> AsyncIterator[KeyPage]:
+        """Read the pages after this one, the first of all."""
+        number, pages = self._first, 1
+        while (following := page.next_page) is not None:
+            if following <= number or pages >= MAX_PAGES:
+                raise InvalidResponseError(f"list: page {number} of the list names page {following} as the next")
+            number, pages = following, pages + 1
             try:
-                page: KeyPage = await self._read(number, self._page_size)
-            except NotFoundError:
-                if pages:
+                page = await self._read(number, Priority.BATCH)
+            except NotFoundError as error:
+                if error_body.is_past_the_end(error.body or ""):
                     return  # keys were revoked meanwhile, and the page with them
-                raise
-            for key in page.results:
-                yield key
-            pages += 1
-            if page.next_page is not None and (page.next_page <= number or pages >= MAX_PAGES):
-                raise InvalidResponseError(f"list: page {number} of the list names page {page.next_page} as the next")
-            number = page.next_page
+                raise  # a missing route, during a deployment for one, says nothing of the list
+            yield page
+
+    async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:
+        return await self._service.send(protocol.list_page(page, self._page_size), priority)

@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 
@@ -12,9 +13,10 @@ from yarl import URL
 from respan_async._calls.context import Options
 from respan_async._http.redaction import redacted
 from respan_async._http.transport import Timeout, timeout_of
-from respan_async._pacing.local_window import LocalWindow, Window
+from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
+from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
 from respan_async.retry import RetryPolicy
@@ -133,11 +135,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def checked_window(pace: object) -> Window:
+def checked_window(pace: object, longest_pause: float) -> Window:
     if pace == "auto":
-        return LocalWindow(None)
+        return LocalWindow(None, longest_pause)
     if isinstance(pace, RateLimit):
-        return LocalWindow(pace)
+        return LocalWindow(pace, longest_pause)
     if isinstance(pace, Window) and not isinstance(pace, type):
         return pace
     # Its type alone: it may be the URL of a Redis, with the password.
@@ -147,9 +149,17 @@ def checked_window(pace: object) -> Window:
 def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
-        if not callable(hook) or inspect.iscoroutinefunction(hook):
+        if not callable(hook) or _is_async(hook):
             raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
     return checked
+
+
+def _is_async(hook: object) -> bool:
+    """Whether calling it gives something to be awaited: a function, a method, an object, or a part of one of these."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    functions = (hook, getattr(hook, "__call__", None))  # noqa: B004  looked at, not called
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in functions)
 
 
 def checked_priority(name: str) -> Priority:

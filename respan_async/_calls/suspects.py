@@ -2,11 +2,13 @@
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
 from respan_async.errors import Suspect
+from respan_async.events import logger
 from respan_async.models import MAX_NAME
 
 _ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz234567"
@@ -16,19 +18,26 @@ MAX_TAGGED_NAME: Final = MAX_NAME - len(_MARK) - _TAG
 """Characters left for a name that is to carry a tag."""
 
 
-_random = bytearray()
-# Asked of the system for many tags at once. Two processes must not share what is left.
-os.register_at_fork(after_in_child=_random.clear)
+MOST: Final = 10_000
+MOST_UNTRACEABLE: Final = 1_000
+"""Suspects that are kept in memory, and those among them that have neither a tag nor an id."""
+
 _TO_ALPHABET: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+_AT_ONCE: Final = 256
+
+_tags: list[str] = []
+# Made many at a time, because the system is slow to ask. Two processes must not share what is left.
+os.register_at_fork(after_in_child=_tags.clear)
 
 
 def new_tag() -> str:
     """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
-    if len(_random) < _TAG:
-        _random.extend(secrets.token_bytes(256 * _TAG))
-    tag = _random[-_TAG:].translate(_TO_ALPHABET).decode("ascii")
-    del _random[-_TAG:]
-    return tag
+    while True:
+        try:
+            return _tags.pop()  # one step, so that no two threads get the same
+        except IndexError:
+            letters = secrets.token_bytes(_AT_ONCE * _TAG).translate(_TO_ALPHABET).decode("ascii")
+            _tags.extend(letters[start : start + _TAG] for start in range(0, len(letters), _TAG))
 
 
 def tagged(name: str, tag: str) -> str:
@@ -36,8 +45,20 @@ def tagged(name: str, tag: str) -> str:
     return f"{name}{_MARK}{tag}" if name else f"{_MARK}{tag}".lstrip()
 
 
+def tag_in(name: str | None) -> str:
+    """Return what would be the tag at the end of a key's name, which the server may have normalised.
+
+    Sixty random bits in letters of one case: white space after them and their case say nothing.
+    """
+    return (name or "").rstrip()[-_TAG:].lower()
+
+
 class SuspectStore(Protocol):
-    """Where suspects are kept, as the sweep sees it."""
+    """Where suspects are kept."""
+
+    def add(self, suspect: Suspect) -> None:
+        """Remember a suspect."""
+        ...
 
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""
@@ -53,24 +74,47 @@ class SuspectStore(Protocol):
 
 
 class InMemorySuspectStore:
-    """Suspects in this process's memory."""
+    """Suspects in this process's memory, a bounded number of them: of those that cannot be found, fewer.
+
+    Attributes:
+        added: Called with each suspect that is added.
+    """
 
     def __init__(self) -> None:
-        self._suspects: list[Suspect] = []
+        self._findable: deque[Suspect] = deque()  # by their tags or ids
+        self._untraceable: deque[Suspect] = deque()
+        self._overflown = False
+        self.added: Callable[[Suspect], object] = lambda _: None
 
     def __iter__(self) -> Iterator[Suspect]:
-        return iter(tuple(self._suspects))
+        return iter(sorted((*self._findable, *self._untraceable), key=lambda suspect: suspect.sent_at))
 
     def __len__(self) -> int:
-        return len(self._suspects)
+        return len(self._findable) + len(self._untraceable)
 
     def add(self, suspect: Suspect) -> None:
         """Remember a suspect."""
-        self._suspects.append(suspect)
+        kept, most = self._kept(suspect)
+        kept.append(suspect)
+        if len(kept) > most:
+            kept.popleft()
+            if not self._overflown:
+                self._overflown = True
+                logger.warning("more than %d suspects: from now on the oldest are forgotten", most)
+        self.added(suspect)
+
+    def dismiss(self, suspect: Suspect) -> bool:
+        """Forget a suspect; return whether it was one still."""
+        kept, _ = self._kept(suspect)
+        # Two sweeps at once, or two keys with one tag, may let go of the same one.
+        if suspect not in kept:
+            return False
+        kept.remove(suspect)
+        return True
 
     async def pending(self) -> Sequence[Suspect]:
         """Return all suspects."""
-        return tuple(self._suspects)
+        return tuple(self)
 
     async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id was handed out, and so is somebody's."""
@@ -79,11 +123,11 @@ class InMemorySuspectStore:
 
     async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
         """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
-        # Two sweeps at once, or two keys with one tag, may let go of the same one.
-        if suspect not in self._suspects:
-            return False
-        self._suspects.remove(suspect)
-        return True
+        return self.dismiss(suspect)
+
+    def _kept(self, suspect: Suspect) -> tuple[deque[Suspect], int]:
+        """Return where a suspect is kept, and how many at most."""
+        return (self._findable, MOST) if suspect.tag or suspect.id else (self._untraceable, MOST_UNTRACEABLE)
 
 
 def expires_at(suspect: Suspect) -> datetime | None:

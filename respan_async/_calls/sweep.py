@@ -1,47 +1,53 @@
 """Revoking the keys that lost answers left behind, and nothing else.
 
-Rules:
+An orphan is harmless, because nobody has ever seen its secret; a key that somebody holds and that is revoked is an
+outage. So when in doubt, a key is left alive. Rules:
 
-1. Only a key that carries our own random tag is ever looked for, and only a key of which everything agrees is revoked:
-   the name with the tag, every field that was sent, never used, never handed out. It is asked for once more right
-   before it is revoked. A key whose id the server told us, in the answer to our own POST, needs no further proof.
+1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it
+   is: a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used
+   or handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
+   server told us, in the answer to our own POST, needs no further proof.
 2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
-3. Absence proves nothing. A key may be made long after we gave up, and pages shift under other processes: a suspect
-   ends by being revoked, or by its expiry.
+3. Absence from the list proves nothing. A key may be made long after we gave up, and pages shift under other processes:
+   a suspect ends by being revoked, or by its expiry.
 4. An expiry is the server's, and this machine's clock may be set wrong: a key that should have died by itself is looked
    for once more before its suspect ends.
+5. A suspect that was *taken over* may be another's key: in a copy of a ledger, the answer may have been recorded since,
+   elsewhere. By itself a sweep revokes it only a day after the takeover, only if the server states that the key was
+   never used, and only if no other key has its tag. A person may say that there is no such copy.
+6. A 404 to a DELETE proves that there is no such key only in the API's own JSON, and not for a key that was made just
+   now: a replica of the server's database may lag.
 """
 
 import asyncio
-import contextvars
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
 import attrs
 
-from respan_async._calls.lifecycle import Lifecycle
-from respan_async._calls.suspects import SuspectStore, expires_at
-from respan_async._http import codec
+from respan_async._calls.pagination import Listing
+from respan_async._calls.service import Service
+from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
+from respan_async._http import codec, protocol
 from respan_async.errors import (
     APIStatusError,
-    AuthenticationError,
     ClientStateError,
     InvalidRequestError,
     NotFoundError,
-    PermissionDeniedError,
     RespanError,
     Suspect,
 )
-from respan_async.events import EventDispatcher, RevokedEvent, SweepEvent, logger
+from respan_async.events import RevokedEvent, SweepEvent, logger
 from respan_async.models import TemporaryKey
 
 GRACE: Final = 60.0
 """Seconds to wait after an attempt before its key is looked for: a server may make it after we gave up."""
 
-EVERY: Final = 600.0
-"""Seconds from one sweep to the next, when nobody asks for them."""
+TAKEOVER_AGE: Final = timedelta(days=1)
+"""How long a suspect that was taken over is left alone, unless a person says otherwise."""
 
 AFTER_EXPIRY: Final = timedelta(hours=1)
 """How long past its expiry a key may be alive, by a local clock that may be fast."""
@@ -49,78 +55,222 @@ AFTER_EXPIRY: Final = timedelta(hours=1)
 LONG_AFTER_EXPIRY: Final = timedelta(days=7)
 """The same by a clock that may be set wrong: before that, nothing is given up that cannot be had again."""
 
+_JUST_MADE: Final = timedelta(seconds=60)
+"""How long after its attempt a key may be missing in a database that lags."""
 
-class Keys(Protocol):
-    """The operations that a sweep needs, at the lowest priority."""
+_PAGE: Final = 100
+"""Keys on a page of the list."""
 
-    def every(self) -> AsyncIterator[TemporaryKey]:
-        """Go through all keys on all pages."""
-        ...
 
-    async def retrieve(self, key_id: str) -> TemporaryKey:
-        """Read one key."""
-        ...
+@attrs.frozen(kw_only=True)
+class SweepPolicy:
+    """What a sweep may do.
 
-    async def revoke(self, key_id: str) -> None:
-        """Revoke one key, if it is still there."""
-        ...
+    Attributes:
+        grace: Seconds to let pass after the last suspect's attempt, before the list is read.
+        takeover_age: How long ago a suspect must have been taken over; None: such a suspect is left alone.
+        taken_over: A person says that no other copy of the ledger is or was in use: suspects that were taken over are
+            treated as any other.
+        dry_run: Only tell what would be done.
+    """
+
+    grace: float = GRACE
+    takeover_age: timedelta | None = TAKEOVER_AGE
+    taken_over: bool = False
+    dry_run: bool = False
+
+    def is_doubtful(self, suspect: Suspect) -> bool:
+        """Whether a suspect's key may be somebody's, so that it has to be proven that it was never used."""
+        return suspect.taken_over_at is not None and not self.taken_over
+
+    def seconds_to_wait(self, suspect: Suspect, now: datetime) -> float:
+        """Return how long a suspect's key has still to be left alone; infinity for ever."""
+        if suspect.taken_over_at is None or self.taken_over:
+            return 0.0
+        if self.takeover_age is None:
+            return math.inf
+        return max((suspect.taken_over_at + self.takeover_age - now).total_seconds(), 0.0)
 
 
 @attrs.frozen(kw_only=True)
 class SweepReport:
-    """What a sweep did, and not what another did at the same time.
+    """What a sweep did, and not what another did at the same time; after a dry run, what it would have done.
 
     Attributes:
         revoked: The ids of the keys it revoked.
         expired: The suspects whose key has died by itself.
         left: The suspects that are left, those without a tag among them.
+        dry_run: Whether nothing of that was done.
     """
 
     revoked: tuple[str, ...]
     expired: tuple[Suspect, ...]
     left: tuple[Suspect, ...]
+    dry_run: bool = False
 
 
-async def sweep(
-    keys: Keys, store: SuspectStore, dispatcher: EventDispatcher, clock: Callable[[], datetime], grace: float = GRACE
-) -> SweepReport:
-    """Look for the keys of all suspects once, and revoke those that are proven.
+async def sweep(service: Service, store: SuspectStore, policy: SweepPolicy) -> SweepReport:
+    """Look for the keys of all suspects once, and revoke those that are proven; until the client is closed.
 
     Args:
-        keys: Reads and revokes.
+        service: Reads and revokes, behind everything else.
         store: Where the suspects are kept.
-        dispatcher: Tells the hooks.
-        clock: The wall clock, aware.
-        grace: Seconds to let pass after the last suspect's attempt, before the list is read.
+        policy: What may be done.
 
     Raises:
+        ClientStateError: The client is closed, or was closed meanwhile.
         RespanError: The list could not be read, or a key not be revoked. The suspects stay.
     """
-    # What cannot be looked for, or has long been dead by any clock, need not be looked for.
-    gone, suspects = _parted(
-        await store.pending(), lambda it: _has_died(it, clock(), LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
-    )
-    expired = [suspect for suspect in gone if await store.close_suspect(suspect, revoked=False)]
-    revoked: dict[str, Suspect] = {}
-    failure: RespanError | None = None
-    for suspect in [suspect for suspect in suspects if suspect.id is not None]:
+    lifecycle = service.context.lifecycle
+    lifecycle.check()
+    task = lifecycle.spawn(_Sweep(service.lowest(), store, policy).run())
+    lifecycle.release(task)  # its grace may be longer than that of a client which is being closed
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if task.cancelled():
+        raise ClientStateError("the client was closed during the sweep")
+    return task.result()
+
+
+class _Sweep:
+    """One sweep; see `sweep`."""
+
+    def __init__(self, service: Service, store: SuspectStore, policy: SweepPolicy) -> None:
+        self._service = service
+        self._store = store
+        self._policy = policy
+        self._clock = service.context.clock
+        self._revoked: dict[str, Suspect] = {}
+        self._expired: list[Suspect] = []
+        self._failure: RespanError | None = None
+
+    async def run(self) -> SweepReport:
+        """Sweep."""
+        # What cannot be looked for, or has long been dead by any clock, need not be looked for.
+        gone, suspects = _parted(
+            await self._store.pending(), lambda it: self._has_died(it, LONG_AFTER_EXPIRY if it.tag else AFTER_EXPIRY)
+        )
+        await self._expire(gone)
+        due = [suspect for suspect in suspects if not self._policy.seconds_to_wait(suspect, self._clock())]
+        for suspect in due:
+            if suspect.id is not None:
+                await self._revoke_known(suspect.id, suspect)
+        await self._look_for([it for it in due if it.id is None and it.tag], [it for it in suspects if it.id is None])
+        report = await self._report()
+        if not self._policy.dry_run:
+            self._service.context.dispatcher.emit(SweepEvent, revoked=len(report.revoked), left=len(report.left))
+        if self._failure is not None:
+            raise self._failure
+        return report
+
+    async def _look_for(self, due: Sequence[Suspect], suspects: Sequence[Suspect]) -> None:
+        """Look for the keys of those that are due, and of those that should have died by themselves."""
+        dead = [suspect for suspect in suspects if suspect.tag and self._has_died(suspect, AFTER_EXPIRY)]
+        if not due and not dead:
+            return
+        dead_tags, due_tags = {suspect.tag for suspect in dead}, {suspect.tag for suspect in due}
+        await self._wait_out([suspect for suspect in due if suspect.tag not in dead_tags])
+        left = {suspect.tag for suspect in await self._store.pending()}  # but for those that were dismissed meanwhile
+        due, dead = [it for it in due if it.tag in left], [it for it in dead if it.tag in left]
+        if not due and not dead:
+            return
+        found = await self._keys_of([*due, *dead])
+        for suspect in due:
+            for key_id in found.get(suspect.tag or "", ()):
+                if await self._is_still(key_id, suspect):
+                    await self._revoke(key_id, suspect)
+        # One that must not be revoked yet, and whose key is there after all, has not died: this clock is wrong.
+        await self._expire([it for it in dead if it.tag in due_tags or it.tag not in found])
+
+    def _has_died(self, suspect: Suspect, since: timedelta) -> bool:
+        """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
+        end = expires_at(suspect)
+        return end is not None and end + since < self._clock()
+
+    async def _wait_out(self, suspects: Sequence[Suspect]) -> None:
+        if not suspects:
+            return
+        grace = self._policy.grace
+        youngest = max(suspect.sent_at for suspect in suspects)
+        # Bounded by the grace itself: a wall clock that was set back must not make it longer.
+        await asyncio.sleep(min(max(grace - (self._clock() - youngest).total_seconds(), 0.0), grace))
+
+    async def _keys_of(self, suspects: Sequence[Suspect]) -> dict[str, set[str]]:
+        """Read the list to its end, and return the ids of the keys that may be a suspect's, by its tag."""
+        by_tag = {suspect.tag: suspect for suspect in suspects}
+        # Without what else the keys hold, which may be a lot; and as sets, because a key may be on two pages.
+        found: defaultdict[str, set[str]] = defaultdict(set)
+        alive: defaultdict[str, set[str]] = defaultdict(set)
+        async for key in Listing(self._service, 1, _PAGE):
+            tag = tag_in(key.name)
+            suspect = by_tag.get(tag) if codec.is_usable_id(key.id) else None
+            if suspect is None or key.revoked:
+                continue
+            alive[tag].add(key.id)
+            if is_left_by(suspect, key) and not await self._store.owns_key(key.id):
+                found[tag].add(key.id)
+        for tag, keys in alive.items():
+            # Of two keys of one attempt, one may be somebody's; and nobody knows which.
+            if len(keys) > 1 and self._policy.is_doubtful(by_tag[tag]):
+                found[tag].clear()
+        return found
+
+    async def _is_still(self, key_id: str, suspect: Suspect) -> bool:
+        """Ask for a key again: what the list said may be old."""
         try:
-            await _revoke(suspect.id or "", suspect, keys, store, dispatcher, revoked)
+            key = await self._service.send(protocol.retrieve(key_id))
+        except NotFoundError as error:
+            if protocol.states_absence(error):
+                return False
+            raise
+        return is_left_by(suspect, key) and (key.used is False or not self._policy.is_doubtful(suspect))
+
+    async def _revoke_known(self, key_id: str, suspect: Suspect) -> None:
+        """Revoke a key whose id the server told."""
+        try:
+            if not self._policy.is_doubtful(suspect) or await self._is_still(key_id, suspect):
+                await self._revoke(key_id, suspect)
         except (APIStatusError, InvalidRequestError) as error:
-            failure = failure or error  # about this one key; the others are revoked all the same
-    tagged = [suspect for suspect in suspects if suspect.id is None and suspect.tag is not None]
-    if tagged:
-        dead, alive = _parted(tagged, lambda it: _has_died(it, clock(), AFTER_EXPIRY))
-        await _wait_out(alive, grace, clock)
-        for key_id, suspect in await _proven(tagged, keys, store):
-            if await _still(key_id, suspect, keys):
-                await _revoke(key_id, suspect, keys, store, dispatcher, revoked)
-        expired += [suspect for suspect in dead if await store.close_suspect(suspect, revoked=False)]
-    report = SweepReport(revoked=tuple(revoked), expired=tuple(expired), left=tuple(await store.pending()))
-    dispatcher.emit(SweepEvent, revoked=len(report.revoked), left=len(report.left))
-    if failure is not None:
-        raise failure
-    return report
+            self._failure = self._failure or error  # about this one key; the others are revoked all the same
+
+    async def _revoke(self, key_id: str, suspect: Suspect) -> None:
+        if self._policy.dry_run:
+            self._revoked[key_id] = suspect
+            return
+        try:
+            await self._service.send(protocol.delete(key_id))
+        except NotFoundError as error:
+            if not protocol.states_absence(error):
+                raise
+            if self._clock() - suspect.sent_at < _JUST_MADE:
+                return
+        closed = await self._store.close_suspect(suspect, revoked=True)
+        if not closed and suspect not in self._revoked.values():
+            return  # another sweep was faster; a suspect of this one may have left two keys
+        self._revoked[key_id] = suspect
+        logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
+        self._service.context.dispatcher.emit(RevokedEvent, id=key_id, reason=suspect.reason)
+
+    async def _expire(self, suspects: Sequence[Suspect]) -> None:
+        """Let go of suspects whose keys have died by themselves."""
+        for suspect in suspects:
+            if self._policy.dry_run or await self._store.close_suspect(suspect, revoked=False):
+                self._expired.append(suspect)
+
+    async def _report(self) -> SweepReport:
+        left = await self._store.pending()
+        if self._policy.dry_run:
+            ended = [*self._revoked.values(), *self._expired]
+            left = [suspect for suspect in left if suspect not in ended]
+        return SweepReport(
+            revoked=tuple(self._revoked),
+            expired=tuple(self._expired),
+            left=tuple(left),
+            dry_run=self._policy.dry_run,
+        )
 
 
 def _parted(suspects: Sequence[Suspect], died: Callable[[Suspect], bool]) -> tuple[list[Suspect], list[Suspect]]:
@@ -132,138 +282,6 @@ def _parted(suspects: Sequence[Suspect], died: Callable[[Suspect], bool]) -> tup
     return dead, alive
 
 
-def _has_died(suspect: Suspect, now: datetime, since: timedelta) -> bool:
-    """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
-    end = expires_at(suspect)
-    return end is not None and end + since < now
-
-
-async def _wait_out(suspects: Sequence[Suspect], grace: float, clock: Callable[[], datetime]) -> None:
-    if not suspects:
-        return
-    youngest = max(suspect.sent_at for suspect in suspects)
-    # Bounded by the grace itself: a wall clock that was set back must not make it longer.
-    await asyncio.sleep(min(max(grace - (clock() - youngest).total_seconds(), 0.0), grace))
-
-
-async def _proven(suspects: Sequence[Suspect], keys: Keys, store: SuspectStore) -> list[tuple[str, Suspect]]:
-    """Read the list to its end, and return the ids of the keys that are a suspect's."""
-    by_name = {(suspect.name or "").strip(): suspect for suspect in suspects}
-    found: dict[str, Suspect] = {}  # without what else the keys hold, which may be a lot
-    async for key in keys.every():
-        suspect = by_name.get(key.name or "") if codec.is_usable_id(key.id) else None
-        if suspect is not None and is_left_by(suspect, key) and not await store.owns_key(key.id):
-            found[key.id] = suspect
-    return list(found.items())
-
-
-async def _still(key_id: str, suspect: Suspect, keys: Keys) -> bool:
-    """Ask for a key again: what the list said may be old."""
-    try:
-        return is_left_by(suspect, await keys.retrieve(key_id))
-    except NotFoundError:
-        return False
-
-
-async def _revoke(
-    key_id: str,
-    suspect: Suspect,
-    keys: Keys,
-    store: SuspectStore,
-    dispatcher: EventDispatcher,
-    revoked: dict[str, Suspect],
-) -> None:
-    await keys.revoke(key_id)
-    if not await store.close_suspect(suspect, revoked=True) and suspect not in revoked.values():
-        return  # another sweep was faster; a suspect of this one may have left two keys
-    revoked[key_id] = suspect
-    logger.info("revoked key %s, which nobody holds: %s", key_id, suspect.reason)
-    dispatcher.emit(RevokedEvent, id=key_id, reason=suspect.reason)
-
-
 def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:
     """Whether this key is the one that a suspect's attempt made, and nobody has used it."""
-    if suspect.tag is None or not (key.name or "").endswith(suspect.tag) or key.name != (suspect.name or "").strip():
-        return False
-    if key.revoked or key.key_usage or key.last_used is not None:
-        return False
-    return all(_agrees(value, _field(key, name)) for name, value in suspect.sent.items() if name != "name")
-
-
-def _field(key: TemporaryKey, name: str) -> Any:
-    return key.extra.get(name) if name in key.extra else getattr(key, name, None)
-
-
-def _agrees(sent: Any, shown: Any) -> bool:
-    """Compare as instants and numbers. What an answer leaves out contradicts nothing."""
-    if shown is None or sent is None:
-        return shown is None or sent is None
-    if isinstance(shown, datetime):
-        return isinstance(sent, str) and abs(datetime.fromisoformat(sent) - shown.astimezone(UTC)) < timedelta(
-            seconds=1
-        )
-    if isinstance(sent, bool) or isinstance(shown, bool):
-        return bool(sent == shown)
-    if isinstance(sent, int | float) and isinstance(shown, int | float):
-        return math.isclose(sent, shown, rel_tol=1e-9)
-    if isinstance(sent, list | dict):
-        return True  # the server tells its policies in a shape of its own
-    return bool(sent == shown)
-
-
-class AutoSweep:
-    """Sweep by itself while there are suspects, at most every ten minutes.
-
-    Args:
-        once: Sweeps once.
-        pending: Returns the suspects there are.
-        lifecycle: Where the task belongs.
-        every: Seconds between two sweeps.
-    """
-
-    def __init__(
-        self,
-        once: Callable[[], Awaitable[object]],
-        pending: Callable[[], Awaitable[Sequence[Suspect]]],
-        lifecycle: Lifecycle,
-        every: float = EVERY,
-    ) -> None:
-        self._once = once
-        self._pending = pending
-        self._lifecycle = lifecycle
-        self._every = every
-        self._task: asyncio.Task[None] | None = None
-        self._woken = self._refused = False
-        self._last = -math.inf
-        lifecycle.closers.add(self._stop)
-
-    def wake(self) -> None:
-        """There may be a suspect."""
-        self._woken = True
-        if self._refused or self._lifecycle.closing or (self._task is not None and not self._task.done()):
-            return
-        # In a context of its own: it outlives the call that has left the suspect.
-        self._task = self._lifecycle.spawn(self._run(), contextvars.Context())
-
-    def _stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._woken:
-            self._woken = False
-            try:
-                if await self._pending():
-                    self._woken = True  # until there are none, looked at after this sweep
-                    await asyncio.sleep(max(self._last + self._every - loop.time(), 0.0))
-                    self._last = loop.time()
-                    await self._once()
-            except (PermissionDeniedError, AuthenticationError) as error:
-                self._refused = True
-                logger.warning("this API key may not sweep (%s); suspects are only reported", type(error).__name__)
-                return
-            except ClientStateError:
-                return
-            except RespanError as error:
-                logger.info("a sweep did not get through: %s", type(error).__name__)
+    return bool(suspect.tag) and suspect.tag == tag_in(key.name) and not (key.revoked or key.used)

@@ -1,8 +1,9 @@
 """What an error shows of an answer: of its body, of what the server says in it, and the id of the request.
 
-Always without secrets, and bounded; what the answer means is for `protocol`.
+Always without secrets, and bounded; what the answer means is for `protocol`, which is told here who wrote its body.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -59,6 +60,50 @@ def said(body: bytes, shown: str, token: Secret | None) -> str:
     # not obey.
     text = printable(redacted(_gather(data), [] if token is None else [token]))
     return f": {text:.500}" if text else ""
+
+
+_TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<>]{1,200})</title>", re.IGNORECASE)
+_PAGE: Final = re.compile(r"\s*(?:<!doctype|<html|<head|<body|<\?xml|<!--)", re.IGNORECASE)
+_CLOUDFLARE: Final = re.compile(r"error code: (1[0-9]{3})\s*")
+_WHOSE: Final = {403: "a firewall or proxy in front of the API", 404: "a server without this route; is base_url right?"}
+
+
+def stranger(status: int, shown: str) -> str:
+    """Return whose answer a 403 or 404 is that the API itself has not written, as the end of a sentence.
+
+    Args:
+        status: The answer's.
+        shown: What may be shown of its body.
+    """
+    whose = _WHOSE.get(status)
+    code = _CLOUDFLARE.fullmatch(shown)
+    if whose is None or not (code or _PAGE.match(shown)):
+        return ""
+    title = _TITLE.search(shown)
+    said = f"error code {code[1]}" if code else f"{' '.join(title[1].split())!r:.120}" if title else "without a title"
+    return f" with a page, not in the API's own JSON ({printable(said)}): the answer of {whose}"
+
+
+_OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})
+
+
+def is_of_the_api(body: bytes) -> bool:
+    """Whether a body is the API's own JSON for an error, and so not written by a proxy in front of it."""
+    try:
+        data = codec.parse(body)
+    except codec.DecodeError:
+        return False
+    return isinstance(data, dict) and not _OWN_FIELDS.isdisjoint(data)
+
+
+def is_past_the_end(shown: str) -> bool:
+    """Whether a 404 is the API's own, to a page after the last one (read in Django REST Framework)."""
+    try:
+        data = codec.parse(shown.encode(errors="replace"))
+    except codec.DecodeError:
+        return False
+    detail = data.get("detail") if isinstance(data, dict) else None
+    return isinstance(detail, str) and detail.startswith("Invalid page")
 
 
 _DEEPEST: Final = 5

@@ -4,17 +4,17 @@ The failure table of this library is `_meaning`: what each thing that can happen
 on the server. Nothing else in the library looks at a status code to decide that.
 """
 
-import email.utils
-import math
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TypeGuard, TypeVar
+from datetime import datetime
+from typing import Any, Final, Generic, TypeGuard, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from respan_async import errors
 from respan_async._http import codec, error_body
+from respan_async._http.headers import charset
+from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
     APIConnectionError,
     APITimeoutError,
@@ -23,6 +23,7 @@ from respan_async.errors import (
     InvalidResponseError,
     RespanError,
 )
+from respan_async.models import CreatedKey, KeyPage, TemporaryKey
 from respan_async.secret import Secret
 
 PATH: Final = "/api/temporary-keys/"
@@ -30,22 +31,50 @@ PATH: Final = "/api/temporary-keys/"
 
 T = TypeVar("T")
 
+_ONLY_429: Final[frozenset[int]] = frozenset()
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Operation(Generic[T]):
+    """A kind of request.
+
+    Attributes:
+        name: As events and messages name it.
+        method: The HTTP method.
+        model: What a good answer is read as; None when its body does not matter.
+        changes: Whether the server is another than before once a request has reached it.
+        creates: Whether a request may leave a key.
+    """
+
+    name: str
+    method: str
+    model: type[T] | None
+    changes: bool
+    creates: bool = False
+
+
+CREATE: Final = Operation(name="create", method="POST", model=CreatedKey, changes=True, creates=True)
+LIST: Final = Operation(name="list", method="GET", model=KeyPage, changes=False)
+RETRIEVE: Final = Operation(name="retrieve", method="GET", model=TemporaryKey, changes=False)
+UPDATE: Final = Operation(name="update", method="PATCH", model=TemporaryKey, changes=True)
+DELETE: Final[Operation[None]] = Operation(name="delete", method="DELETE", model=None, changes=True)
+
 
 @attrs.define
-class Request:
+class Request(Generic[T]):
     """One request, as far as the protocol goes.
 
     Attributes:
-        operation: `"create"`, `"list"`, `"retrieve"`, `"update"` or `"delete"`.
-        method: The HTTP method.
+        operation: What it asks for.
         path: From the host's root, percent-encoded, with the query.
         body: JSON text, or None.
+        changes: For an update, the key's id and the fields that are sent, in JSON types.
     """
 
-    operation: str
-    method: str
+    operation: Operation[T]
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
+    changes: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define
@@ -54,9 +83,10 @@ class Response:
 
     Attributes:
         status: The HTTP status.
-        headers: With case-insensitive names.
+        headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
         body: What was read of it.
         oversize: The body went past the size bound and was not read to its end.
+        cut: The body broke off.
         resends: How often the request was sent again underneath us before this answer.
     """
 
@@ -65,6 +95,7 @@ class Response:
     body: bytes = attrs.field(repr=False)
     oversize: bool = False
     resends: int = 0
+    cut: bool = False
 
 
 @attrs.frozen
@@ -77,6 +108,7 @@ class TransportFailure:
         status: The status of an answer that broke off, where one had begun.
         timed_out: The time for the attempt was up.
         not_http: What came back does not speak the protocol.
+        permanent: No connection can be made before somebody has changed a setting.
         resends: How often the request was sent again underneath us before that.
     """
 
@@ -85,33 +117,34 @@ class TransportFailure:
     status: int | None = None
     timed_out: bool = False
     not_http: bool = False
+    permanent: bool = False
     resends: int = 0
 
 
-def create(fields: Mapping[str, Any]) -> Request:
+def create(fields: Mapping[str, Any]) -> Request[CreatedKey]:
     """Make a key with these fields, in JSON types."""
-    return Request("create", "POST", PATH, codec.encode(fields))
+    return Request(CREATE, PATH, codec.encode(fields))
 
 
-def list_page(page: int, page_size: int | None) -> Request:
+def list_page(page: int, page_size: int | None) -> Request[KeyPage]:
     """Read one page of the list; pages count from 1."""
     query = {"page": page} if page_size is None else {"page": page, "page_size": page_size}
-    return Request("list", "GET", f"{PATH}?{urlencode(query)}")
+    return Request(LIST, f"{PATH}?{urlencode(query)}")
 
 
-def retrieve(key_id: str) -> Request:
+def retrieve(key_id: str) -> Request[TemporaryKey]:
     """Read one key."""
-    return Request("retrieve", "GET", _path_of(key_id))
+    return Request(RETRIEVE, _path_of(key_id))
 
 
-def update(key_id: str, fields: Mapping[str, Any]) -> Request:
+def update(key_id: str, fields: Mapping[str, Any]) -> Request[TemporaryKey]:
     """Change these fields of one key."""
-    return Request("update", "PATCH", _path_of(key_id), codec.encode(fields))
+    return Request(UPDATE, _path_of(key_id), codec.encode(fields), {**fields, "id": key_id})
 
 
-def delete(key_id: str) -> Request:
+def delete(key_id: str) -> Request[None]:
     """Revoke one key."""
-    return Request("delete", "DELETE", _path_of(key_id))
+    return Request(DELETE, _path_of(key_id))
 
 
 def _path_of(key_id: str) -> str:
@@ -127,32 +160,65 @@ def _path_of(key_id: str) -> str:
         raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
 
 
-def _meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
+_NOT_PROCESSED: Final = frozenset({501, 505, 511})
+"""Nobody has begun with the request, and the next one like it would fare no better.
+
+    501   RFC 9110, 15.6.2   the server does not support what the request needs, for any resource
+    505   RFC 9110, 15.6.6   the server does not support this version of HTTP, or refuses to
+    511   RFC 6585, 6        who controls the access to the network wants a login first; an origin never answers it
+"""
+
+_ORIGIN_NOT_REACHED: Final = frozenset({521, 523, 525, 526, 530})
+"""Cloudflare has no connection to the API's server, as its documentation of 5xx errors says of each.
+
+    521   the origin refused the connection              525   the TLS handshake with it failed
+    523   there is no route to it                        526   its certificate does not verify
+    530   its name is not found
+
+All of them are tried again: they say that the API is down, which its people mend, and a batch waits for it.
+
+What leaves it open whether the request arrived stays UNKNOWN, as every other 5xx does:
+
+    520   the origin's answer was empty or none that can be read
+    522   no SYN+ACK of the origin came in time, *or* no ACK of the request
+    524   the origin was connected, and did not answer in time
+    527   the connection to Cloudflare's own Railgun, at the origin, was interrupted
+    508   RFC 5842, 7.2: an operation was ended in a loop, when it had begun; some hosters mean a lack of resources
+"""
+
+
+def _meaning(
+    operation: Operation[Any], result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429
+) -> tuple[Effect, bool]:
     """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
     match result:
-        case TransportFailure(left=False):
-            meaning = Effect.NONE, True
+        case TransportFailure(left=False, permanent=permanent):
+            meaning = Effect.NONE, not permanent
         case TransportFailure(not_http=True):
             meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
         case TransportFailure(status=status):
             meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
+        case Response() if is_refusal(result, refusals):
+            meaning = Effect.NONE, True  # before anything is made
         case Response(status=408):
             meaning = Effect.UNKNOWN, True
-        case Response(status=429 | 425):
-            meaning = Effect.NONE, True  # refused before anything is made
         case Response(status=status) if 200 <= status < 300:
             meaning = Effect.LOST, False  # a changed server must not cost five keys a call
         case Response(status=status) if status < 400:
             meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
         case Response(status=status) if status < 500:
             meaning = Effect.NONE, False
+        case Response(status=status) if status in _NOT_PROCESSED:
+            meaning = Effect.NONE, False
+        case Response(status=status) if status in _ORIGIN_NOT_REACHED:
+            meaning = Effect.NONE, True
         case _:
             meaning = Effect.UNKNOWN, True
     effect, retryable = meaning
-    if request.method == "GET":
+    if not operation.changes:
         effect = Effect.NONE
-    elif request.operation != "create" and effect is Effect.LOST:
-        effect = Effect.UNKNOWN if isinstance(result, TransportFailure) else Effect.NONE
+    elif not operation.creates and effect is Effect.LOST:
+        effect = Effect.UNKNOWN  # there is no key to be lost; the change was made, if it was the API that answered
     return effect, retryable
 
 
@@ -161,27 +227,59 @@ def is_success(result: Response | TransportFailure) -> TypeGuard[Response]:
     return isinstance(result, Response) and 200 <= result.status < 300 and not result.oversize
 
 
-def is_refusal(result: Response | TransportFailure) -> bool:
-    """Whether the server turned the request away for now, before anything was made."""
-    return isinstance(result, Response) and result.status in (429, 425)
+def is_refusal(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether a request was turned away for now, before anything was made.
+
+    Args:
+        result: What came of it.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+    """
+    # 425 (RFC 8470): the server does not risk to process the request yet.
+    return is_over_limit(result, refusals) or (isinstance(result, Response) and result.status == 425)
 
 
-def is_over_limit(result: Response | TransportFailure) -> bool:
-    """Whether it was the account's limit that turned the request away; 425 (RFC 8470) says nothing of a limit."""
-    return isinstance(result, Response) and result.status == 429
+def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
+    """Whether it was the account's limit that turned the request away; arguments as of `is_refusal`."""
+    if not isinstance(result, Response):
+        return False
+    if result.status == 429:
+        return True
+    # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
+    whole = not result.cut and not result.oversize
+    return result.status in refusals and whole and not error_body.is_of_the_api(result.body)
 
 
-def failure(request: Request, result: Response | TransportFailure, token: Secret | None, now: datetime) -> RespanError:
-    """Return the error that a result which is no success amounts to.
+def parse(
+    request: Request[T],
+    result: Response | TransportFailure,
+    token: Secret | None,
+    now: datetime,
+    refusals: frozenset[int] = _ONLY_429,
+) -> T | RespanError:
+    """Return what a result means: the value that was asked for, or the error.
 
     Args:
         request: What was asked.
         result: What came of it.
         token: The bearer token, to be kept out of what a server may echo.
         now: The wall clock, aware; for a Retry-After date.
+        refusals: The statuses by which a proxy refuses for the limit, besides 429.
     """
-    effect, retryable = _meaning(request, result)
-    called = f"{request.method} {request.path}"
+    if is_success(result):
+        return read(request, result, token)
+    return failure(request, result, token, now, refusals)
+
+
+def failure(
+    request: Request[Any],
+    result: Response | TransportFailure,
+    token: Secret | None,
+    now: datetime,
+    refusals: frozenset[int] = _ONLY_429,
+) -> RespanError:
+    """Return the error that a result which is no success amounts to; see `parse`."""
+    effect, retryable = _meaning(request.operation, result, refusals)
+    called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
@@ -201,22 +299,28 @@ def failure(request: Request, result: Response | TransportFailure, token: Secret
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = error_body.said(result.body, shown, token)
+    said = error_body.said(result.body, shown, token) or error_body.stranger(result.status, shown)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
-    error.retry_after = retry_after(result, now)
+    error.retry_after = retry_after(result.headers, result.body, now)
     return error
 
 
-def read(request: Request, answer: Response, model: type[T], token: Secret | None) -> T | InvalidResponseError:
-    """Read a 2xx answer as `model`, or return the error of an answer that is none."""
+def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
+    """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    model = request.operation.model
+    if model is None:
+        return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     try:
-        return codec.decode(answer.body, model)
+        if request.changes is not None:
+            changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+            return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
+        return codec.decode(answer.body, model, charset(answer.headers))
     except codec.DecodeError as error:
         problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
-    effect, retryable = _meaning(request, answer)
+    effect, retryable = _meaning(request.operation, answer)
     return InvalidResponseError(
-        f"{request.method} {request.path}: answered {answer.status}, but {problem}",
+        f"{request.operation.method} {request.path}: answered {answer.status}, but {problem}",
         effect=effect,
         retryable=retryable,
         status=answer.status,
@@ -225,49 +329,18 @@ def read(request: Request, answer: Response, model: type[T], token: Secret | Non
     )
 
 
+def states_absence(error: errors.NotFoundError) -> bool:
+    """Whether a 404 says that there is no such key: in the API's own words, and not as a page for a missing route."""
+    try:
+        data = codec.parse((error.body or "").encode())
+    except codec.DecodeError:
+        return False
+    return isinstance(data, dict) and isinstance(data.get("detail"), str)
+
+
 def answered_id(answer: Response) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
     try:
-        data = codec.parse(answer.body)
+        return codec.id_in(codec.parse(answer.body, charset(answer.headers)))
     except codec.DecodeError:
         return None
-    key_id = data.get("id") if isinstance(data, dict) else None
-    return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None
-
-
-def retry_after(answer: Response, now: datetime) -> float | None:
-    """Return the seconds the server asks to wait: `retry_after` in the body or `Retry-After`, the longer of both.
-
-    A negative, endless or unreadable value counts as none.
-    """
-    asked = [_seconds(answer.headers.get("Retry-After"), answer.headers.get("Date"), now)]
-    try:
-        data = codec.parse(answer.body) if b"retry_after" in answer.body else None
-    except codec.DecodeError:
-        data = None
-    if isinstance(data, dict):
-        inner = data.get("error")
-        asked += [_seconds(data.get("retry_after"), None, now)]
-        asked += [_seconds(inner.get("retry_after"), None, now)] if isinstance(inner, dict) else []
-    return max((seconds for seconds in asked if seconds is not None), default=None)
-
-
-def _seconds(value: Any, sent: str | None, now: datetime) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        seconds = float(value)
-    except (ValueError, OverflowError):
-        until = _date(value)
-        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
-        seconds = (until - (_date(sent) or now)).total_seconds() if until else math.nan
-        seconds = max(seconds, 0.0)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
-
-
-def _date(value: Any) -> datetime | None:
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)

@@ -13,8 +13,10 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http.content_encoding import decoded
 from respan_async._http.protocol import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, own_session
+from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 
@@ -81,6 +83,7 @@ class Transport:
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
         self._base_url = base_url
+        self._origin = URL(base_url)
         self._session = session
         self._owned = session is None
         self._closed = False
@@ -88,7 +91,7 @@ class Transport:
 
     async def send(
         self,
-        request: Request,
+        request: Request[Any],
         tracked_body: TrackedBody | None,
         token: Secret,
         timeout: Timeout,
@@ -121,7 +124,7 @@ class Transport:
         response: aiohttp.ClientResponse | None = None
         try:
             response = await session.request(
-                request.method,
+                request.operation.method,
                 self._url(request.path),
                 data=tracked_body,
                 headers=self._headers(token, extra_headers),
@@ -129,17 +132,18 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 middlewares=(),
+                auto_decompress=False,  # see `content_encoding`
                 upload_tracker=sendings,
             )
             if tracked_body is None or not tracked_body.recall():
                 return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
-            result = TransportFailure("the server spoke before it was asked", left=False)
+            result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
         except _TruncatedResponse as error:
-            result = _classify(error.cause, tracked_body, error.status, _resends(sendings))
+            result = self._classify(error.cause, tracked_body, error.status, _resends(sendings))
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
-            result = _classify(error, tracked_body, None, _resends(sendings))
+            result = self._classify(error, tracked_body, None, _resends(sendings))
         finally:
             if response is not None:
                 # One that was read to its end has given its connection back already, and is left unharmed by this.
@@ -150,6 +154,19 @@ class Transport:
         if isinstance(result, RespanError):
             raise result
         return result
+
+    def _classify(
+        self, error: Exception, tracked_body: TrackedBody | None, status: int | None, resends: int
+    ) -> TransportFailure | ConfigurationError:
+        # NONE needs proof: see `TrackedBody`.
+        return classify(
+            error,
+            self._origin,
+            left=tracked_body is None or tracked_body.may_have_left,
+            begun=tracked_body is not None and tracked_body.started,
+            status=status,
+            resends=resends,
+        )
 
     def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
         bearer = {"Authorization": f"Bearer {token.reveal()}"}
@@ -191,7 +208,7 @@ def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
-    return Response(response.status, response.headers, content.read_nowait(), False, resends)
+    return _whole(response, content.read_nowait(), resends)
 
 
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
@@ -206,6 +223,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
         closed.add_done_callback(over)
     chunks: list[bytes] = []
     size = 0
+    cut = False
     try:
         while chunk := await content.read(_CHUNK):
             chunks.append(chunk)
@@ -215,10 +233,20 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
             raise _TruncatedResponse(response.status, error) from None
+        cut = True
     finally:
         if closed is not None:
             closed.remove_done_callback(over)
-    return Response(response.status, response.headers, b"".join(chunks), False, resends)
+    return _whole(response, b"".join(chunks), resends, cut)
+
+
+def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
+    """Return an answer that was read to its end, of a body that may be compressed."""
+    if "Content-Encoding" in response.headers:
+        body = decoded(response.headers, body, MAX_BODY)
+        if len(body) > MAX_BODY:
+            return Response(response.status, response.headers, body[:_CHUNK], True, resends)
+    return Response(response.status, response.headers, body, False, resends, cut)
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
@@ -235,54 +263,11 @@ def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
         content.set_exception(aiohttp.ClientPayloadError())
 
 
-def _classify(
-    error: Exception, tracked_body: TrackedBody | None, status: int | None, resends: int
-) -> TransportFailure | ConfigurationError:
-    """Turn what aiohttp raised into ours. NONE needs proof: see `TrackedBody`."""
-    facts: dict[str, Any] = {
-        "left": tracked_body is None or tracked_body.may_have_left,
-        "status": status,
-        "resends": resends,
-    }
-    if status is not None:
-        reason = f"the answer broke off after the status {status}"
-        return TransportFailure(reason, timed_out=isinstance(error, TimeoutError), **facts)
-    if isinstance(error, _BEFORE_SENDING):
-        facts["left"] = False
-    elif isinstance(error, _WRONG_SETUP) and not (tracked_body is not None and tracked_body.started):
-        return ConfigurationError(f"the aiohttp session cannot send this request: {_name(error)}")
-    if isinstance(error, TimeoutError):
-        reason = "no answer in time" if facts["left"] else "no connection in time"
-        return TransportFailure(reason, timed_out=True, **facts)
-    # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the server's.
-    not_http = isinstance(error, aiohttp.ClientResponseError) and not isinstance(error, aiohttp.ClientHttpProxyError)
-    return TransportFailure(_reason(error), not_http=not_http, **facts)
-
-
-# Raised by the connector, and by nothing after it.
-_BEFORE_SENDING: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-_WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return f"no TLS connection ({_name(error)})"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host's name was not found"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection ({error.os_error.strerror or _name(error)})"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the server closed the connection without an answer"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return "what answered does not speak HTTP"
-    return f"the connection broke ({_name(error)})"
-
-
-def _name(error: Exception) -> str:
-    # The class alone: the text of an aiohttp error may hold headers.
-    return type(error).__name__
-
-
 def timeout_of(value: float | Timeout) -> Timeout:
     """Return aiohttp's form of a number of seconds for one attempt."""
     return value if isinstance(value, Timeout) else Timeout(total=value)
+
+
+def bound_of(timeout: Timeout) -> float | None:
+    """Return the seconds that an attempt may take, as far as its phases are bounded; None where none is."""
+    return timeout.total or timeout.sock_read or timeout.connect or timeout.sock_connect

@@ -1,5 +1,12 @@
-"""Failures of different calls in a row, and the careful return from them."""
+"""Failures of a server, and the careful return from them.
 
+1. Failures of different calls in a row hold the lower classes back: one call alone may have something the server cannot
+   take; two different ones are the server's own trouble. Interactive calls go on, and fail or not by themselves.
+2. A server that fails and says how long to wait is left alone by all classes for that long, a bound apart.
+3. After each pause one request goes first, and more as they are served.
+"""
+
+import math
 from typing import Final
 
 from respan_async._pacing.slow_start import SlowStart
@@ -12,24 +19,43 @@ _LONGEST_PAUSE: Final = 10.0
 class CircuitBreaker(SlowStart):
     """Hold the lower classes back when one call after the other fails.
 
-    One call alone may have something the server cannot take; two different ones are the server's own trouble.
+    Args:
+        longest_asked: Seconds; a server that asks for more is asked again after this long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_asked: float) -> None:
         super().__init__(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._longest_asked = longest_asked
         self._failures_in_a_row = 0
         self._culprits: list[object] = []
+        self._asked = SlowStart(_FIRST_PAUSE, _LONGEST_PAUSE)
 
-    def served(self, sent_at: float, enough: int) -> None:
-        """Note that a request was served; see `succeeded`."""
+    @property
+    def asked_until(self) -> float:
+        """The time until which the server asked all classes to wait."""
+        return self._asked.closed_until
+
+    def admits_anything(self, now: float, in_air: int) -> bool:
+        """Whether one more request of any class may go now."""
+        return self._asked.width == math.inf or self._asked.admits(now, in_air)
+
+    def served(self, sent_at: float) -> None:
+        """Note that a request was served."""
         self._failures_in_a_row = 0
         self._culprits.clear()
-        self.succeeded(sent_at, enough)
+        self.succeeded(sent_at)
+        self._asked.succeeded(sent_at)
 
     def failed(self, now: float, culprit: object) -> float | None:
         """Note that a call has failed; return the seconds of the pause if one begins."""
         self._failures_in_a_row += 1
         if len(self._culprits) < 2 and culprit not in self._culprits:
             self._culprits.append(culprit)
-        is_one = self._failures_in_a_row >= _AFTER and len(self._culprits) > 1
-        return self.close(now) if is_one and now >= self.closed_until else None
+        is_outage = self._failures_in_a_row >= _AFTER and len(self._culprits) > 1
+        return self.close(now) if is_outage and now >= self.closed_until else None
+
+    def asked_to_wait(self, now: float, seconds: float) -> float | None:
+        """Note that the server failed and asked to wait; return the seconds of the pause if one begins."""
+        begins = now >= self._asked.closed_until
+        seconds = self._asked.close(now, min(seconds, self._longest_asked))
+        return seconds if begins else None

@@ -1,20 +1,19 @@
-"""What the account's limit is, as far as the server's refusals tell.
+"""What the account's limit is, where it was not given.
 
-The theory. A server that keeps a log or a window of period P and says `retry_after` r when it refuses at time t has
-let N requests in since t + r - P. So, given P, N can be counted; and P is the age of the oldest of them plus r, if
-they began after a pause long enough for nothing older to count. That is one equation for two unknowns, and other
-users of the account may have taken a share: the result is a hypothesis. Hence the rules:
+A server that keeps a log or a window of period P, and says `retry_after` r when it refuses, has let N requests in
+since r less than a period ago. After a pause nothing older counts: then N is what was let in since the pause, and P is
+the age of the oldest of these plus r. Others may have held slots meanwhile, so that is a hypothesis. Rules:
 
-1. Nothing is known until the first refusal. Then what is in the air comes back, and the burst since the last pause is
-   counted. A refusal with nothing let in teaches nothing, then or later.
-2. P prefers round values, within what the rounding of r leaves open.
-3. A later refusal corrects N to what that period proves, and not below. P only grows: when r is longer than P, when P
-   would have it that hardly anything was let in, or when the same N came again after a pause, over a longer time.
-4. A limit that was used up for a whole period without a refusal may be too small: scouts go beyond it, one at first,
-   twice as many each time they come through, and after ever longer patience when they do not.
-5. A limit that was given is the ceiling: it is corrected downwards by refusals, and back up to it by scouts.
-6. What is to come back r from now was let in r less than a period ago. Where nothing was, a refusal that would lower a
-   given limit by much is somebody else's affair, unless there are many of them.
+1. Nothing is known, and nothing held back, until a refusal is believed. Each believed refusal gives a sample: how many
+   were let in since the last pause, and the period that the oldest of them and r suggest. Where the server says
+   nothing, or a second that may be none, the period lies between the last refusal and the first admission after it.
+2. The documented limit is the prior. It is taken where the period agrees with it, or where four samples neither
+   exclude it nor agree with each other. More requests than it allows, let in within its period, exclude it; so does,
+   after four samples, a rate of three times its own.
+3. Else a sample is taken where the prior is excluded, or where two samples in a row agree.
+4. Of several round periods the longest that fits is taken. A limit so found too low grows (`limit_scout.py`); one too
+   high is met by what `others.py` leaves out.
+5. A longer wait than the period explains shows that the period was wrong: everything is learned anew.
 """
 
 import math
@@ -22,276 +21,159 @@ from typing import Final
 
 import attrs
 
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async._pacing.sliding_log import AdmissionLog
+from respan_async._pacing.retry_after import at_least, is_whole
+from respan_async._pacing.sliding_log import SlidingLog
 
 _ROUND: Final = (
     *(0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60),
     *(120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400),
 )
-_LONGEST_COUNT: Final = 1.0
-"""Seconds to wait for what is in the air before the burst is counted without it."""
-_COARSE: Final = 20.0
-"""Seconds of a period below which whole seconds are too coarse a measure to be taken at their word."""
-_SHORTEST: Final = 1.0
-"""Seconds of the shortest period that a whole number of seconds can speak of."""
-_MUCH: Final = 0.9
-"""A limit that falls below this part of what it was has changed much."""
-_FINE: Final = 100
-"""A limit is explored in steps of a hundredth of it, or one."""
-_LEAST_PATIENCE: Final = 1.0
-_MOST_PATIENCE: Final = 64.0
+_ENOUGH_SAMPLES: Final = 4
+_OUTRUN: Final = 3.0
+_SHORTEST_PAUSE: Final = 0.25
+"""Seconds: what was let in without such a gap is one burst."""
+_SLACK: Final = 1.02
+_RESET_SLACK: Final = 2.1
+
+
+@attrs.frozen
+class _Sample:
+    """What one believed refusal suggests: so many requests in so many seconds."""
+
+    count: int
+    per: float
+
+    def agrees_with(self, other: "_Sample") -> bool:
+        return 4 * abs(self.count - other.count) <= max(4, other.count)
+
+
+@attrs.frozen
+class _Unsaid:
+    """A refusal that did not say how long to wait.
+
+    Attributes:
+        count: What was let in before it.
+        oldest: When the oldest of that was.
+        refused_at: When a request was refused last.
+        latest: When it is over at the latest.
+    """
+
+    count: int
+    oldest: float
+    refused_at: float
+    latest: float
 
 
 class LimitEstimator:
-    """The limit as given, learned and corrected.
+    """Learn a limit from refusals.
 
     Args:
-        given: The limit from the settings, or None.
-        log: When requests were let in.
+        log: Our own requests.
     """
 
-    def __init__(self, given: RateLimit | None, log: AdmissionLog) -> None:
-        self.limit = given
-        self.learned = False
-        self._ceiling = given.limit if given else None
+    def __init__(self, log: SlidingLog) -> None:
         self._log = log
-        self._first_refusal: tuple[float, float | None] | None = None  # when, and its retry_after
-        self._unsaid: tuple[int, float, float] | None = None  # a burst's number, its oldest, the last refusal after it
-        self._peak = given.limit if given else 0  # the highest limit since the period was learned
-        self._corrected_at = -math.inf
-        self._lowered_at = -math.inf
-        # Rule 4. Patience is counted in periods.
-        self._clean_since = -math.inf
-        self._used_up_at = -math.inf
-        self._patience = _LEAST_PATIENCE
-        self._step = 1
-        self._target: int | None = None
-        self._unconfirmed: int | None = None  # how many were in the air when the target was reached, and are still
+        self._samples: list[_Sample] = []
+        self._first_sample_at = 0.0
+        self._longest_reset = 0.0
+        self._unsaid: _Unsaid | None = None
 
     @property
-    def counted_at(self) -> float | None:
-        """When the first burst will have been counted at the latest, if it is being counted."""
-        return self._first_refusal[0] + _LONGEST_COUNT if self._first_refusal is not None else None
+    def is_waiting(self) -> bool:
+        """Whether a refusal that did not say how long to wait is not over yet."""
+        return self._unsaid is not None
 
-    def counting(self, now: float) -> bool:
-        """Whether the first burst is being counted, and nothing may be sent."""
-        if self._first_refusal is None:
-            return False
-        if now >= self._first_refusal[0] + _LONGEST_COUNT:
-            self._conclude(now)
-        return self._first_refusal is not None
-
-    def scouts(self, now: float) -> int:
-        """Return how many requests may go beyond the limit, to see whether it is too small."""
-        limit = self.limit
-        if limit is None or (self._ceiling is not None and limit.limit >= self._ceiling):
-            return 0
-        if self._target is None:
-            patient = now >= self._clean_since + self._patience * limit.per
-            if not patient or self._used_up_at < self._clean_since:
-                return 0
-            self._target = limit.limit + self._step * max(1, limit.limit // _FINE)
-            if self._ceiling is not None:
-                self._target = min(self._target, self._ceiling)
-        return self._target - limit.limit
-
-    def taken(self, now: float) -> None:
-        """Note that a slot was taken."""
-        if self.limit is None:
-            return
-        used = self._log.used(now, self.limit.per)
-        if used >= self.limit.limit:
-            self._used_up_at = now
-        if self._target is not None and self._unconfirmed is None and used >= self._target:
-            self._unconfirmed = self._log.in_air
-
-    def admitted(self, now: float) -> None:
-        """Note that the server let one more in, after the log did."""
-        if self.limit is None:
-            self._log.trim()
-            if self._unsaid is not None:
-                count, oldest, refused_at = self._unsaid
-                self._adopt(now, RateLimit(count, per=_round_between(refused_at - oldest, now - oldest)))
-        elif self._target is not None:
-            seen = self._log.admitted_within(now, self.limit.per)
-            if seen > self.limit.limit:
-                self.limit = attrs.evolve(self.limit, limit=seen)
-            if self._unconfirmed is not None:
-                self._unconfirmed -= 1
-            if seen >= self._target or self._unconfirmed == 0:
-                # All that were in the air when it was reached have been let in: where the server is far away, fewer
-                # than that are ever seen within a period.
-                self.limit = attrs.evolve(self.limit, limit=max(seen, self._target))
-                self._target = self._unconfirmed = None
-                if self._step > 1:
-                    self._patience = _LEAST_PATIENCE  # the second success in a row: the limit really is higher
-                self._step *= 2
-                self._peak = self.limit.limit
-                self._clean_since = now
-
-    def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
-        """Note a refusal; return whether it was a scout's, which says nothing that was not expected.
-
-        Args:
-            now: When its answer came.
-            sent_at: When the request was sent. One sent before the last correction adds nothing to it.
-            retry_after: What the server asked, in seconds; None when it did not, or asked nonsense.
-        """
-        if self._first_refusal is not None or sent_at < self._corrected_at:
-            return False
-        if self.limit is None:
-            self._first_refusal = (now, retry_after)
-            return False
-        scouting, before = self._target is not None, self.limit
-        self._patience = min(self._patience * 2, _MOST_PATIENCE)
-        self._step = 1
-        self._target = self._unconfirmed = None
-        corrected = self._corrected(now, retry_after)
-        if corrected is None:
-            return False
-        limit, least = corrected
-        self._adopt(now, limit)
-        if self.limit == before and not scouting and now >= self._lowered_at + before.per:
-            self._lowered_at = now
-            # The period's count bears the limit out, and yet it was met: it is too high by what counting cannot see.
-            self._adopt(now, attrs.evolve(before, limit=max(1, least, before.limit - 1)))
-        return scouting and self.limit == before
-
-    def contradicts_limit(self, now: float, retry_after: float | None) -> bool:
-        """Whether a refusal would overturn a limit that was given, and does not fit it (rule 6)."""
-        limit = self.limit
-        if limit is None or self._ceiling is None:
-            return False
-        corrected = self._corrected(now, retry_after)
-        if corrected is None or corrected[0].interval <= limit.interval / _MUCH:
-            return False
-        if retry_after is None:
-            return True
-        slack = 0.05 * limit.per
-        latest = self._log.admitted_within(now, max(limit.per - retry_after - slack, 0.0))
-        return latest == self._log.admitted_within(now, limit.per - _at_least(retry_after) + slack)
-
-    def global_pause(self, retry_after: float | None) -> float | None:
-        """Return how long a refusal that nobody was let in beside should hold back everybody; None: not known."""
-        return global_pause_for(self.limit, retry_after)
-
-    def record_outcome(self, now: float) -> None:
-        """Note that a request came back, in whatever way."""
-        if self._first_refusal is not None and self._log.in_air == 0:
-            self._conclude(now)
-
-    def _conclude(self, now: float) -> None:
-        """Learn the limit from the first burst (rules 1 and 2)."""
-        assert self._first_refusal is not None
-        refused_at, retry_after = self._first_refusal
-        self._first_refusal = None
-        documented = DOCUMENTED_LIMIT.per
-        burst = self._log.burst(now, documented if retry_after is None else retry_after)
+    def refused(self, now: float, retry_after: float | None) -> RateLimit | None:
+        """Note a believed refusal; return the limit, if it is known by now."""
+        vague = retry_after is None or at_least(retry_after) <= 0
+        burst = self._log.burst(now, _SHORTEST_PAUSE if vague else 0.5 * retry_after)  # type: ignore[operator]
         if burst is None:
-            return
-        count, age = burst[0], burst[1] - (now - refused_at)
-        if age > documented or age + (retry_after or 0.0) > documented >= (retry_after or 0.0):
-            per = documented  # older than what is documented: a steady flow, of which no start is known
-        elif retry_after is None:
-            self._unsaid = count, refused_at - age, refused_at  # the first to be let in again will tell the period
-            return
-        else:
-            per = _round_period(age, retry_after)
-        _, most = self._let_in(refused_at, per, retry_after or 0.0)
-        if most:
-            self._adopt(now, RateLimit(most, per=per))
-
-    def _corrected(self, now: float, retry_after: float | None) -> tuple[RateLimit, int] | None:
-        """Return the limit in line with a refusal (rule 3), and the least that the period proves, if it tells any."""
-        limit = self.limit
-        assert limit is not None
-        per = limit.per
-        if retry_after is not None:
-            per = max(per, self._longer_period(now, limit, retry_after))
-        if not self._log.admitted_within(now, per):
-            return None  # others have used the account up, or it is none of its limits that refuses: no count tells
-        least, most = self._let_in(now, per, retry_after or 0.0)
-        # A longer period explains the refusals that had lowered the limit.
-        number = max(1, least, min(self._peak if per > limit.per else limit.limit, most))
-        if self._ceiling is not None:
-            number = min(number, self._ceiling)
-        return RateLimit(number, per=per), least
-
-    def _longer_period(self, now: float, limit: RateLimit, retry_after: float) -> float:
-        burst = self._log.burst(now, retry_after)
-        if burst is None:
-            return limit.per
+            return None
         count, age = burst
-        same_again = abs(count - limit.limit) <= max(1, limit.limit // 10)
-        # Refused with less than half let in, for more than half a period: by this period's count that cannot be.
-        contradicted = 2 * self._let_in(now, limit.per, retry_after)[1] < limit.limit and 2 * retry_after > limit.per
-        if contradicted or _at_least(retry_after) > limit.per * 1.02:
-            # As many as before, over a longer time, explains it best: two periods' worth may lie in one flow. What is
-            # in the air was most likely let in by now.
-            before = max(1, limit.limit - self._log.in_air)
-            return max(limit.per, _round_period(min(age, self._log.age(now, before)), retry_after))
-        if same_again and age + retry_after > limit.per * 1.1:
-            return _round_period(age, retry_after)
-        blurred = _is_whole(retry_after) and limit.per < _COARSE
-        if blurred and 2 * self._let_in(now, limit.per, retry_after)[1] < self._peak:
-            # Refused at less than half of what was let in once: a longer period, hidden by whole seconds, explains it.
-            for per in (float(value) for value in _ROUND if limit.per < value <= _COARSE):
-                least, most = self._let_in(now, per, retry_after)
-                if least <= self._peak <= most:
-                    return per
-        return limit.per
+        if retry_after is None or vague:
+            latest = math.inf if retry_after is None else now + retry_after
+            if self._unsaid is None:
+                self._unsaid = _Unsaid(count, now - age, now, latest)
+            else:
+                self._unsaid = attrs.evolve(self._unsaid, refused_at=now)
+            return None
+        self._unsaid = None
+        per = _round_period(age, retry_after)
+        lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per)
+        excluded = lets_in > DOCUMENTED_LIMIT.limit or at_least(retry_after) > DOCUMENTED_LIMIT.per * _SLACK
+        if lets_in == DOCUMENTED_LIMIT.limit and per != DOCUMENTED_LIMIT.per:
+            # All its slots would be ours, and so the first of ours would be the first to come back.
+            excluded = retry_after + 1 < DOCUMENTED_LIMIT.per - self._log.age(now, lets_in)
+        return self._weigh(now, _Sample(count, per), excluded)
 
-    def _let_in(self, now: float, per: float, retry_after: float) -> tuple[int, int]:
-        """Return how many the server let in of this period, at least and at most, given what rounding leaves open."""
-        slack = 0.05 * per
-        least = self._log.admitted_within(now, max(per - retry_after, 0.0))
-        most = self._log.admitted_within(now, per - _at_least(retry_after) + slack)
-        return least, most
+    def let_in(self, now: float) -> RateLimit | None:
+        """Note that a request was let in, after the log did; return the limit, if it is known by now."""
+        self._log.trim()
+        if self._unsaid is None:
+            return None
+        unsaid, self._unsaid = self._unsaid, None
+        over_at = max(min(now, unsaid.latest), unsaid.refused_at)
+        sample = _Sample(unsaid.count, _round_between(unsaid.refused_at - unsaid.oldest, over_at - unsaid.oldest))
+        lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per) - 1  # this one belongs to the next period
+        return self._weigh(now, sample, lets_in > DOCUMENTED_LIMIT.limit)
 
-    def _adopt(self, now: float, limit: RateLimit) -> None:
-        self.learned = self.learned or limit != self.limit
-        same_period = self.limit is not None and self.limit.per == limit.per
-        self._peak = max(self._peak, limit.limit) if same_period else limit.limit
-        self.limit = limit
-        self._corrected_at = now
-        self._clean_since = now
-        self._log.period_changed(now, limit.per)
+    def let_in_singly(self, now: float) -> RateLimit:
+        """Return the limit that the last second suggests, where requests are refused though they come one by one."""
+        return RateLimit(max(self._log.admitted_within(now, 1.0), 1), per=1.0)
 
+    def told(self, hint: RateHint) -> RateLimit | None:
+        """Return the limit that an answer states, if it does; a period it leaves out is at least its longest reset."""
+        if hint.limit is None:
+            return None
+        per = hint.per
+        if per is None and hint.reset is not None:
+            per = self._longest_reset = max(self._longest_reset, _round_up(hint.reset))
+        return None if per is None else RateLimit(hint.limit, per=per)
 
-def global_pause_for(limit: RateLimit | None, retry_after: float | None) -> float | None:
-    """Return how long a refusal should hold back everybody, given what is known of the limit.
+    def forget(self) -> None:
+        """Learn everything anew."""
+        self._samples.clear()
+        self._unsaid = None
 
-    A whole second means up to one second less. Where that matters to a period as short as the one known, a probe
-    tells sooner.
-    """
-    if retry_after is None or limit is None or _at_least(retry_after) >= 0.95 * retry_after:
-        return retry_after
-    if limit.per >= _COARSE:
-        return retry_after
-    return max(_at_least(retry_after), limit.interval)
+    def _weigh(self, now: float, sample: _Sample, prior_is_excluded: bool) -> RateLimit | None:
+        again = bool(self._samples) and sample.agrees_with(self._samples[-1])
+        if again:
+            sample = attrs.evolve(sample, per=max(sample.per, self._samples[-1].per))
+        if not self._samples:
+            self._first_sample_at = now
+        self._samples.append(sample)
+        if sample.per == DOCUMENTED_LIMIT.per:
+            return RateLimit(max(sample.count, DOCUMENTED_LIMIT.limit), per=sample.per)
+        if prior_is_excluded or again:
+            return RateLimit(sample.count, per=sample.per)
+        if len(self._samples) < _ENOUGH_SAMPLES:
+            return None
+        took = now - self._first_sample_at
+        outrun = self._log.admitted_within(now, took) > _OUTRUN * took / DOCUMENTED_LIMIT.interval
+        return RateLimit(sample.count, per=sample.per) if outrun else DOCUMENTED_LIMIT
 
 
 def _round_period(age: float, retry_after: float) -> float:
-    """Return the period that an oldest request of `age` seconds and this `retry_after` mean, as a round value.
-
-    Of several round values the shortest is taken: a period too short shows at once, and is corrected by rule 3.
-    """
+    """Return the period that an oldest request of `age` seconds and this `retry_after` mean, as a round value."""
     exact = age + retry_after
-    slack = 0.02 * exact + 0.01
-    low = max(age + _at_least(retry_after) - slack, _SHORTEST if _is_whole(retry_after) else 0.0)
-    return next((float(value) for value in _ROUND if low <= value <= exact + slack), exact)
+    slack = (_SLACK - 1) * exact + 0.01
+    low = max(age + at_least(retry_after) - slack, 1.0 if is_whole(retry_after) else 0.0)
+    return next((float(value) for value in reversed(_ROUND) if low <= value <= exact + slack), exact)
+
+
+def _round_up(reset: float) -> float:
+    """Return the shortest round period that a reset in so many seconds fits into.
+
+    Servers round it up, some add a second, and one told as an epoch is read against a date in whole seconds. A period
+    too short does no harm: what remains until the reset is told as well.
+    """
+    return next((float(value) for value in _ROUND if value >= reset - _RESET_SLACK and value >= 0.5 * reset), reset)
 
 
 def _round_between(low: float, high: float) -> float:
-    """Return the shortest round period above `low` and up to `high`, or `high`."""
-    return next((float(value) for value in _ROUND if low < value <= high), high)
-
-
-def _is_whole(retry_after: float) -> bool:
-    return float(retry_after).is_integer()
-
-
-def _at_least(retry_after: float) -> float:
-    """Return the least wait that this `retry_after` can mean; whole seconds were most likely rounded up."""
-    return max(retry_after - 1.0, 0.0) if _is_whole(retry_after) else retry_after
+    """Return the round period above `low` and up to `high` that is nearest to their geometric middle, or `high`."""
+    middle = math.sqrt(max(low, 0.01) * high)
+    fitting = (float(value) for value in _ROUND if low < value <= high)
+    return min(fitting, key=lambda value: abs(math.log(value / middle)), default=high)

@@ -2,31 +2,35 @@
 
 Rules:
 
-1. A slot is granted when a window has one free, fewer than `max_in_flight` requests are in the air, and neither slow
-   start nor the circuit breaker holds it back. Whoever was granted a slot releases it exactly once.
-2. Interactive calls go before batches, and those before the sweep; first come, first served within a class. A lower
-   class that has been passed over 19 times in a row gets the next slot.
+1. A slot is granted when the window has one free, and the window, `max_in_flight` and the circuit breaker let one more
+   request be in the air. Whoever was granted a slot releases it exactly once.
+2. Interactive calls go before batches, and those before the sweep; first come, first served within a class, where a
+   call that was refused keeps its place. A lower class that has been passed over 19 times in a row gets the next slot.
+   An eighth of `max_in_flight` is never the lower classes', so that stalled batches hold no interactive call up.
 3. An interactive call takes any free slot. The lower classes are spread, one slot every P/N, unless all that they have
-   left fits into what is free: a burst of a whole period's slots would come back as a burst, and an interactive call
-   would wait for it. Where interactive calls come, and slots are many, they leave one free.
-4. A refusal pauses everybody when nothing was let in meanwhile, or nothing is known yet; else only the call it met.
-5. Failures of different calls in a row pause the lower classes, and one probe at a time finds out when it is over.
+   left fits into half of what is free: a burst of a whole period's slots would come back as a burst, and everybody
+   else would wait for it. Where interactive calls come, and slots are many, they leave one free. A batch that is not
+   to be spread takes what is free at once, until an interactive call comes.
+4. Failures of different calls in a row hold the lower classes back, and one probe at a time finds out when that is
+   over. A server that fails and asks to wait is left alone by all classes.
 """
 
 import asyncio
 import math
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from respan_async._pacing.circuit_breaker import CircuitBreaker
-from respan_async._pacing.local_window import Window
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
-from respan_async._pacing.slow_start import SlowStart
+from respan_async._pacing.waiting_line import Waiter, WaitingLine
+from respan_async._pacing.window import Window
 from respan_async.errors import ClientStateError
 
 _PASSED_OVER: Final = 19
+_RESERVED: Final = 8
+"""One part in so many of `max_in_flight` is for interactive calls."""
 _MANY: Final = 50
 _RECENT: Final = 5.0
 """Of a limit of so many, the lower classes leave one slot free for so many periods after an interactive call: the next
@@ -35,9 +39,9 @@ _CATCH_UP: Final = 0.02
 """Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
 _TICK: Final = 1e-4
 _FIRST_FLIGHT: Final = 2.0
-_RAMP: Final = 1 / 6
+_RAMP: Final = 1 / 16
 """Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
-them be. A limit of N is then met with N/6 in the air, which are refused, instead of with all there are."""
+them be. A limit of N is then met with N/16 in the air, which are refused, instead of with all there are."""
 
 
 class Pacer:
@@ -46,11 +50,12 @@ class Pacer:
     Args:
         window: Where slots come from.
         max_in_flight: Requests in the air at the same time, of all classes together.
-        longest_pause: Seconds; a server that asks for more is asked again after this long.
+        longest_pause: Seconds; a server that fails and asks for more is asked again after this long.
 
     Attributes:
         in_air: Requests in the air.
         refused: Requests turned away so far.
+        last_problem: What went wrong last, in a sentence.
         on_pause: Told the reason, the seconds, and whether only the lower classes are held.
     """
 
@@ -64,17 +69,17 @@ class Pacer:
         self.max_in_flight = max_in_flight
         self.in_air = 0
         self.refused = 0
-        self._longest_pause = longest_pause
+        self.last_problem: str | None = None
         self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
-        self._waiting: tuple[OrderedDict[asyncio.Future[Slot], float], ...] = tuple(OrderedDict() for _ in Priority)
+        self._max_below = max_in_flight - (max(1, max_in_flight // _RESERVED) if max_in_flight > 1 else 0)
+        self._lines: tuple[WaitingLine, ...] = tuple(WaitingLine() for _ in Priority)
         self._passed_over = [0] * len(Priority)
         self._in_air_below = 0  # of the lower classes
-        self._pending_work: set[PendingWork] = set()
-        self._slow_start = SlowStart(first=0.5, longest=30.0)
-        self._breaker = CircuitBreaker()
+        self._pending: set[PendingWork] = set()
+        self._breaker = CircuitBreaker(longest_pause)
+        self._let_in_at: dict[object, float] = {}
         self._ramp = _FIRST_FLIGHT
         self._spread_from = -math.inf
-        self._last_admission = -math.inf
         self._interactive_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._open_from: int = Priority.INTERACTIVE
@@ -82,12 +87,16 @@ class Pacer:
 
     # ------------------------------------------------------------------ asking
 
-    async def acquire(self, priority: Priority, deadline: float | None = None) -> Slot:
+    async def acquire(
+        self, priority: Priority, deadline: float | None = None, *, since: float | None = None, caller: object = None
+    ) -> Slot:
         """Wait for a slot.
 
         Args:
             priority: The class to wait in.
             deadline: The event loop's time until which the slot is of use.
+            since: When the call asked for its first slot, if this is not its first: it keeps its place in line.
+            caller: Whose call it is, for `promote`.
 
         Raises:
             DeadlineUnreachable: It cannot be, or was not, granted before the deadline.
@@ -99,22 +108,22 @@ class Pacer:
         now = loop.time()
         if priority is Priority.INTERACTIVE:
             self._interactive_at = now
-        queue = self._waiting[priority]
-        if not queue and self._may_go(priority, now):
+        line = self._lines[priority]
+        if not line and self._may_go(priority, now):
             return self._grant(priority, now, now)
         if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
             raise DeadlineUnreachable(wait)
-        waiter: asyncio.Future[Slot] = loop.create_future()
-        queue[waiter] = now
+        waiter = Waiter(loop.create_future(), now, since, caller)
+        line.join(waiter)
         self._dispatch()
-        expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter, priority)
+        expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter)
         try:
-            return await waiter
+            return await waiter.granted
         except (asyncio.CancelledError, DeadlineUnreachable):
-            queue.pop(waiter, None)
-            if not waiter.cancelled() and waiter.exception() is None:
-                # Granted in the same moment: it goes to the next in line.
-                self.release(waiter.result(), SlotOutcome.UNUSED)
+            self._leave(waiter)
+            granted = waiter.granted
+            if not granted.cancelled() and granted.exception() is None:
+                self.release(granted.result(), SlotOutcome.UNUSED)  # it goes to the next in line
             elif self.window.shared:
                 self._request_slots()  # a slot that was to come, another process may have use for
             raise
@@ -122,14 +131,27 @@ class Pacer:
             if expiry is not None:
                 expiry.cancel()
 
+    def promote(self, caller: object, priority: Priority) -> None:
+        """Let a call that waits in a lower class go on waiting in this one."""
+        for line in self._lines[priority + 1 :]:
+            if (waiter := line.find(caller)) is not None:
+                line.leave(waiter)
+                self._lines[priority].join(waiter)
+                self._interactive_at = asyncio.get_running_loop().time()
+                self._dispatch()
+                return
+
     def release(
         self,
         slot: Slot,
         outcome: SlotOutcome,
         *,
         caller: object = None,
+        operation: object = None,
         retry_after: float | None = None,
         sendings: int = 1,
+        hint: RateHint | None = None,
+        problem: str | None = None,
     ) -> None:
         """Say how a granted slot ended.
 
@@ -137,47 +159,70 @@ class Pacer:
             slot: The slot.
             outcome: How.
             caller: Whose call it was; failures of different calls in a row are an outage.
-            retry_after: Seconds a refusal asked for.
+            operation: What was asked of the server.
+            retry_after: Seconds that the server asked to wait.
             sendings: How often the request went out, where the transport repeated it.
+            hint: What the answer states of the limit.
+            problem: What went wrong, in a sentence.
         """
         now = asyncio.get_running_loop().time()
+        window = self.window
+        if problem is not None:
+            self.last_problem = problem
         self.in_air -= 1
         if slot.priority is not Priority.INTERACTIVE:
             self._in_air_below -= 1
         if sendings > 1 and outcome not in (SlotOutcome.ANSWERED, SlotOutcome.FAILED):
-            self.window.resent(now, sendings - 1)
+            window.resent(now, sendings - 1)
         match outcome:
-            case SlotOutcome.ANSWERED | SlotOutcome.FAILED:
-                self.window.answered(now, sendings)
-                self._last_admission = now
-                self._slow_start.succeeded(slot.granted_at, self.max_in_flight)
+            case SlotOutcome.ANSWERED:
+                window.answered(now, slot.granted_at, sendings)
+                self._let_in_at[operation] = now
                 self._ramp += _RAMP
-                if outcome is SlotOutcome.ANSWERED:
-                    self._breaker.served(slot.granted_at, self.max_in_flight)
-                else:
-                    self._note_failure(now, caller)
+                self._breaker.served(slot.granted_at)
+            case SlotOutcome.FAILED:
+                window.answered(now, slot.granted_at, sendings)
+                self._note_failure(now, caller, retry_after)
             case SlotOutcome.REFUSED:
-                self._refuse(slot, now, retry_after)
+                self.refused += 1
+                self._ramp = _FIRST_FLIGHT
+                window.refused(now, slot.granted_at, retry_after)
             case SlotOutcome.LOST:
-                self.window.lost(now)
+                window.lost(now)
                 self._note_failure(now, caller)
             case SlotOutcome.UNREACHED:
-                self.window.unused(now)
+                window.unused(now)
                 # That no connection can be made has nothing to do with whose call it was.
                 self._note_failure(now, slot)
             case _:  # UNUSED
-                self.window.unused(now)
+                window.unused(now)
+        if hint is not None and outcome is not SlotOutcome.REFUSED:
+            window.told(now, hint)
         self._dispatch()
 
-    def announce(self) -> PendingWork:
+    def unreachable(self, problem: str) -> None:
+        """Note that a request could not be made, where its slot was given back before that was known.
+
+        Args:
+            problem: What went wrong, in a sentence.
+        """
+        self.last_problem = problem
+        self._note_failure(asyncio.get_running_loop().time(), object())
+        self._dispatch()
+
+    def let_in_since(self, time: float, operation: object) -> bool:
+        """Whether a request for this operation was let in at that time or later."""
+        return self._let_in_at.get(operation, -math.inf) >= time
+
+    def announce(self, *, spread: bool = True) -> PendingWork:
         """Announce a batch; it says by the returned object how much it will still ask for."""
-        pending = PendingWork()
-        self._pending_work.add(pending)
+        pending = PendingWork(spread=spread)
+        self._pending.add(pending)
         return pending
 
     def withdraw(self, pending: PendingWork) -> None:
         """Take an announcement back."""
-        self._pending_work.discard(pending)
+        self._pending.discard(pending)
         self._dispatch()
 
     @property
@@ -187,48 +232,49 @@ class Pacer:
 
     def waiting(self, priority: Priority) -> int:
         """Return how many wait in a class."""
-        return len(self._waiting[priority])
+        return len(self._lines[priority])
 
     def paused_until(self, now: float) -> float | None:
         """Return the time until which everybody is held back, if they are."""
-        return self._slow_start.closed_until if self._slow_start.closed_until > now else None
+        until = max(self.window.paused_until(now) or now, self._breaker.asked_until)
+        return until if until > now else None
 
     # ----------------------------------------------------------------- closing
 
     def close(self, below: int = len(Priority)) -> None:
         """Refuse newcomers of the classes before `below`, and fail those of them who wait."""
         self._open_from = below
-        for queue in self._waiting[:below]:
-            for waiter in queue:
-                if not waiter.done():
-                    waiter.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
-            queue.clear()
-        if self._timer is not None and not any(self._waiting):
+        for line in self._lines[:below]:
+            while line:
+                granted = line.pop().granted
+                if not granted.done():
+                    granted.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
+        if self._timer is not None and not any(self._lines):
             self._timer.cancel()
             self._timer = None  # or it would be taken for one that still rings
 
     # ---------------------------------------------------------------- granting
 
     def _grant(self, priority: Priority, asked_at: float, now: float) -> Slot:
-        self.window.take(now)
+        window = self.window
+        window.take(now)
         self.in_air += 1
         if priority is not Priority.INTERACTIVE:
             self._in_air_below += 1
-        limit = self.window.limit
-        if limit is not None:
+        if window.limit is not None:
             # Every class counts: what an interactive call takes out of turn, the lower classes leave.
-            catch_up = max(limit.interval, _CATCH_UP)
-            self._spread_from = max(self._spread_from, now - catch_up) + limit.interval
+            interval = window.spread_interval(now)
+            self._spread_from = max(self._spread_from, now - max(interval, _CATCH_UP)) + interval
         self._passed_over[priority] = 0
         for lower in range(priority + 1, len(Priority)):
-            if self._waiting[lower]:
+            if self._lines[lower]:
                 self._passed_over[lower] += 1
         return Slot(priority, asked_at, now)
 
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
         window = self.window
-        if not self._is_let_through(priority, now) or window.is_frozen(now):
+        if self._free_capacity(priority, now) < 1:
             return False
         limit = window.limit
         spare = 0
@@ -238,37 +284,45 @@ class Pacer:
             early = self._spread_from > now
             keeps_one = limit.limit >= _MANY and now < self._interactive_at + _RECENT * limit.per
             overdue = self._passed_over[priority] >= _PASSED_OVER
-            if (early or keeps_one) and not overdue and not self._all_fits(limit, now):
+            if (early or keeps_one) and not overdue and not self._need_not_be_spread(limit, now):
                 if early:
                     return False
                 spare = 1
         return limit is None or window.delay(now, spare) <= 0
 
-    def _is_let_through(self, priority: Priority, now: float) -> bool:
-        """Whether nothing but a slot is missing to this class."""
-        if self.in_air >= self.max_in_flight or not self._slow_start.admits(now, self.in_air):
-            return False
-        return priority is Priority.INTERACTIVE or self._breaker.admits(now, self._in_air_below)
+    def _free_capacity(self, priority: Priority, now: float) -> float:
+        """Return how many more of this class may be in the air, apart from slots; less than one means none."""
+        room = self.max_in_flight - self.in_air
+        if room < 1 or not self._breaker.admits_anything(now, self.in_air):
+            return 0
+        capacity = min(room, self.window.room(now, self.in_air))
+        if priority is Priority.INTERACTIVE or capacity < 1:
+            return capacity
+        if not self._breaker.admits(now, self._in_air_below):
+            return 0
+        return min(capacity, self._max_below - self._in_air_below, self._breaker.width - self._in_air_below)
 
-    def _all_fits(self, limit: RateLimit, now: float) -> bool:
-        """Whether all that the lower classes have left fits into what is free, so that it need not be spread."""
-        return self._left() <= limit.limit - self.window.used(now)
+    def _need_not_be_spread(self, limit: RateLimit, now: float) -> bool:
+        """Whether the lower classes may take what is free at once (rule 3)."""
+        if self._pending and not any(pending.spread for pending in self._pending):
+            return now >= self._interactive_at + limit.per
+        return 2 * self._left() <= self.window.free(now)
 
     def _left(self) -> float:
         """Return how much the lower classes will still ask for."""
-        return self._waiting_below() + sum(pending.more for pending in self._pending_work)
+        return self._waiting_below() + sum(pending.more for pending in self._pending)
 
     def _waiting_below(self) -> int:
-        return len(self._waiting[Priority.BATCH]) + len(self._waiting[Priority.SWEEP])
+        return len(self._lines[Priority.BATCH]) + len(self._lines[Priority.SWEEP])
 
     def _dispatch(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
-        if any(self._waiting):
+        if any(self._lines):
             now = asyncio.get_running_loop().time()
             while (priority := self._next(now)) is not None:
-                waiter, asked_at = self._waiting[priority].popitem(last=False)
-                if not waiter.done():
-                    waiter.set_result(self._grant(priority, asked_at, now))
+                waiter = self._lines[priority].pop()
+                if not waiter.granted.done():
+                    waiter.granted.set_result(self._grant(priority, waiter.asked_at, now))
             self._set_alarm(now)
         if self.window.shared:
             self._request_slots()
@@ -276,26 +330,17 @@ class Pacer:
     def _request_slots(self) -> None:
         """Tell a shared window how many could go if it had slots for them."""
         now = asyncio.get_running_loop().time()
-        urgent, patient = len(self._waiting[Priority.INTERACTIVE]), self._waiting_below()
+        urgent, patient = len(self._lines[Priority.INTERACTIVE]), self._waiting_below()
         if urgent:
-            urgent = min(urgent, self._free_capacity(Priority.INTERACTIVE, now))
+            urgent = min(urgent, math.floor(self._free_capacity(Priority.INTERACTIVE, now)))
         if patient:
-            patient = min(patient, self._free_capacity(Priority.BATCH, now))
+            patient = min(patient, math.floor(self._free_capacity(Priority.BATCH, now)))
         self.window.request_slots(urgent, patient, self._left())
 
-    def _free_capacity(self, priority: Priority, now: float) -> int:
-        """Return how many of a class nothing but slots is missing to."""
-        if not self._is_let_through(priority, now):
-            return 0
-        widths = [self.max_in_flight - self.in_air, self._slow_start.width - self.in_air]
-        if priority is not Priority.INTERACTIVE:
-            widths.append(self._breaker.width - self._in_air_below)
-        return math.ceil(min(widths))
-
     def _by_turn(self) -> list[Priority]:
-        """Return the classes somebody waits in, in the order of their turns."""
+        """Return the classes in which calls wait, in the order of their turns."""
         return sorted(
-            (priority for priority in Priority if self._waiting[priority]),
+            (priority for priority in Priority if self._lines[priority]),
             key=lambda priority: (self._passed_over[priority] < _PASSED_OVER, priority),
         )
 
@@ -304,15 +349,15 @@ class Pacer:
         return next((priority for priority in self._by_turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
-        times = [self._slow_start.closed_until, self._breaker.closed_until, self._spread_from]
-        times.append(self.window.wakes_at() or -math.inf)
+        times = [self._breaker.asked_until, self._breaker.closed_until, self._spread_from]
+        times.append(self.window.wakes_at(now) or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
         if self._timer is not None:
             if upcoming is not None and 0 <= self._timer.when() - upcoming <= _TICK:
                 return
             self._timer.cancel()
             self._timer = None
-        if upcoming is not None and any(self._waiting):
+        if upcoming is not None and any(self._lines):
             # An alarm may ring a clock's resolution early: the step keeps one that does from ringing on the spot.
             self._timer = asyncio.get_running_loop().call_at(max(upcoming, now + _TICK), self._wake)
 
@@ -320,42 +365,30 @@ class Pacer:
         self._timer = None
         self._dispatch()
 
-    def _expire(self, waiter: asyncio.Future[Slot], priority: Priority) -> None:
-        if not waiter.done():
-            del self._waiting[priority][waiter]
-            waiter.set_exception(DeadlineUnreachable(self._least_wait(priority, asyncio.get_running_loop().time())))
+    def _leave(self, waiter: Waiter) -> None:
+        for line in self._lines:
+            line.leave(waiter)
+
+    def _expire(self, waiter: Waiter) -> None:
+        if not waiter.granted.done():
+            priority = next(priority for priority in Priority if waiter in self._lines[priority])
+            self._lines[priority].leave(waiter)
+            now = asyncio.get_running_loop().time()
+            waiter.granted.set_exception(DeadlineUnreachable(self._least_wait(priority, now)))
 
     def _least_wait(self, priority: Priority, now: float) -> float:
         """Return the least seconds until a newcomer of this class can have a slot."""
-        ahead = sum(len(self._waiting[higher]) for higher in range(priority + 1))
-        pauses = [self._slow_start.closed_until - now]
+        ahead = sum(len(self._lines[higher]) for higher in range(priority + 1))
+        pauses = [self._breaker.asked_until - now]
         if priority is not Priority.INTERACTIVE:
             pauses.append(self._breaker.closed_until - now)
-        return max(self.window.delay(now, ahead), *pauses)
+        return max(self.window.delay(now, ahead), *pauses, 0.0)
 
     # ---------------------------------------------------------------- trouble
 
-    def _refuse(self, slot: Slot, now: float, retry_after: float | None) -> None:
-        self.refused += 1
-        if retry_after is not None and retry_after > self._longest_pause:
-            # Too long to be obeyed blindly or to learn from: perhaps nonsense. One probe finds out, again and again.
-            if self.window.shared:
-                self.window.refused(now, slot.granted_at, self._longest_pause)
-            else:
-                self.window.unused(now)
-            self._pause(now, self._longest_pause)
-            return
-        unknown = self.window.limit is None
-        expected = self.window.refused(now, slot.granted_at, retry_after)
-        met_nobody = self._last_admission < slot.granted_at
-        if (unknown or met_nobody) and not expected:
-            self._pause(now, self.window.global_pause(retry_after))
-
-    def _pause(self, now: float, seconds: float | None) -> None:
-        if self._slow_start.closed_until > now:
-            return  # the same flight
-        self.on_pause("refused", self._slow_start.close(now, seconds), False)
-
-    def _note_failure(self, now: float, culprit: object) -> None:
-        if (seconds := self._breaker.failed(now, culprit)) is not None:
+    def _note_failure(self, now: float, culprit: object, retry_after: float | None = None) -> None:
+        if retry_after is not None:
+            if (seconds := self._breaker.asked_to_wait(now, retry_after)) is not None:
+                self.on_pause("asked", seconds, False)
+        elif (seconds := self._breaker.failed(now, culprit)) is not None:
             self.on_pause("outage", seconds, True)

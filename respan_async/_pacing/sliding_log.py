@@ -1,4 +1,4 @@
-"""When requests were let in: the memory that a limit is kept and learned by."""
+"""Our own requests: the first of the two counts, by which a limit is kept and learned."""
 
 import math
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from typing import Final
 _KEPT: Final = 20_000
 
 
-class AdmissionLog:
+class SlidingLog:
     """Times of requests that a server let in, the newest last, and how many are still in the air.
 
     A request is noted when its *answer* arrives. The server let it in before that, so a slot that comes back one
@@ -46,13 +46,13 @@ class AdmissionLog:
         """Return how many were let in during the last `per` seconds."""
         return len(self._times) - bisect_right(self._times, now - per)
 
-    def expiry(self, nth: int, per: float) -> float | None:
-        """Return when the `nth` (from 0) of the taken slots comes back, or None if that is still in the air."""
-        live = self._times[self._live : self._live + nth + 1]
-        ends = [time + per for time in live]
+    def expiries(self, now: float, number: int, per: float) -> list[float]:
+        """Return when the first `number` of the taken slots come back; fewer, where the others are still in the air."""
+        self._forget(now, per)
+        ends = [time + per for time in self._times[self._live : self._live + number]]
         if self._lost:
-            ends = sorted(ends + [time + per + self._grace for time in self._lost])
-        return ends[nth] if nth < len(ends) else None
+            ends = sorted(ends + [time + per + self._grace for time in self._lost])[:number]
+        return ends
 
     def burst(self, now: float, pause: float) -> tuple[int, float] | None:
         """Return how many were let in since the last pause of at least `pause` seconds, and the age of the oldest."""

@@ -50,6 +50,12 @@ class Slot:
 
 @attrs.define(eq=False)
 class PendingWork:
-    """How much a batch will still ask for, beside what is waiting already; infinite when it does not know."""
+    """What a batch will still ask for.
+
+    Attributes:
+        more: How many slots, beside what is waiting already; infinite when it does not know.
+        spread: Whether they may be spread over the period, so that others find slots too.
+    """
 
     more: float = math.inf
+    spread: bool = True

@@ -1,6 +1,10 @@
 """A pause after trouble, and the careful return from it."""
 
 import math
+from typing import Final
+
+_WIDE: Final = 1024.0
+"""So many requests at once are as many as there are."""
 
 
 class SlowStart:
@@ -21,6 +25,7 @@ class SlowStart:
         self._first = first
         self._longest = longest
         self._failures = 0
+        self._unsaid = 0  # of these, those of which nobody said how long to pause
 
     @property
     def troubled(self) -> bool:
@@ -30,25 +35,20 @@ class SlowStart:
     def close(self, now: float, seconds: float | None = None) -> float:
         """Pause for `seconds`, or for as long as the failures in a row suggest; return how long that is."""
         if seconds is None:
-            seconds = min(self._first * 2.0 ** min(self._failures, 30), self._longest)
+            seconds = min(self._first * 2.0 ** min(self._unsaid, 30), self._longest)
+            self._unsaid += 1
         self._failures += 1
         self._closed_at = now
         self.closed_until = max(self.closed_until, now + seconds)
         self.width = 1.0
         return seconds
 
-    def succeeded(self, sent_at: float, enough: int) -> None:
-        """Note a success. At `enough` requests at once nothing is held back any more.
-
-        One that was sent before the pause began says nothing about the time after.
-        """
+    def succeeded(self, sent_at: float) -> None:
+        """Note a success. One that was sent before the pause began says nothing about the time after."""
         if sent_at < self._closed_at:
             return
-        self._failures = 0
-        if self.width < enough:
-            self.width += 1.0
-        else:
-            self.width = math.inf
+        self._failures = self._unsaid = 0
+        self.width = self.width + 1.0 if self.width < _WIDE else math.inf
 
     def admits(self, now: float, in_air: int) -> bool:
         """Whether one more request may go now."""

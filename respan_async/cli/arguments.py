@@ -3,12 +3,14 @@
 import argparse
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from respan_async._calls.sweep import GRACE
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.cli import commands, fields, issue, maintenance, sandbox, status
+from respan_async.cli.console import printable
 from respan_async.errors import InvalidRequestError
+from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.models import UNSET
 
 _EPILOG: Final = """\
@@ -47,12 +49,26 @@ _SWEEP: Final = """\
 Read the account's list of keys, and revoke those that attempts of this ledger
 made, and that no ticket has. What is not found stays a suspect until it expires:
 the server may make its key late. Other keys are never touched.
+
+What a run that was killed had in the air is taken over by the next run, and left
+alone for a day: this ledger may be a copy, such as a backup that was restored,
+and a later one may have handed the key out. --taken-over says that there is no
+such copy. Then, as a day later, a key that was never used is revoked, also one
+that was handed out from a copy and lies idle. --dry-run lists it first.
 """
 
 _ROTATE: Final = """\
-Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY. Those
-it was encrypted with before are in RESPAN_LEDGER_OLD_KEYS, separated by commas.
-Give both to the processes that issue first: they go on while this is done.
+Encrypt the secrets that a ledger keeps with the key in RESPAN_LEDGER_KEY, those
+in plain text too. Keys it was encrypted with before are in
+RESPAN_LEDGER_OLD_KEYS, separated by commas. While others issue: start each of
+them again with the new key among the old ones; then with the new one as the key
+and the former among the old; then rotate; then take the former key away. One
+that was left out sends nothing more after that.
+"""
+
+_SCHEMA: Final = """\
+Print what `PostgresLedger.create_schema()` does, as SQL for psql: for a database
+in which the workers may not make tables. The rights that they need are at its end.
 """
 
 _OPTIONS: Final = {
@@ -66,6 +82,14 @@ _OPTIONS: Final = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that shows nothing a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, which may be any bytes, and end with 2."""
+        super().error(printable(message))
+
+
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments.
 
@@ -76,7 +100,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         SystemExit: They are wrong, or ask for help or the version.
     """
     common = _common()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="respan-keys",
         description="Issue and manage Respan's temporary API keys.",
         epilog=_EPILOG,
@@ -132,6 +156,12 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="SECONDS",
         help=f"to let pass after the last such attempt, as the server may make its key late; {GRACE:g} by default",
     )
+    sweep.add_argument("--dry-run", action="store_true", help="tell what would be revoked, and revoke nothing")
+    sweep.add_argument(
+        "--taken-over",
+        action="store_true",
+        help="revoke at once what killed runs have left, because no other copy of the ledger is or was in use",
+    )
     sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)
     keepers = keeping.add_subparsers(metavar="COMMAND", required=True)
@@ -143,14 +173,23 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     _ledger(rotating).set_defaults(run=maintenance.rotate)
+    schema = keepers.add_parser(
+        "schema",
+        help="print the SQL that makes a ledger in Postgres, for whoever may",
+        description=_SCHEMA,
+        parents=[common],
+        allow_abbrev=False,
+    )
+    schema.add_argument("--schema", default=SCHEMA, metavar="NAME", help=f"the schema; {SCHEMA} by default")
+    schema.set_defaults(run=maintenance.schema)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
     arguments = parser.parse_args(argv)
     arguments.argv = tuple(argv)
     return arguments
 
 
-def _common() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+def _common() -> _Parser:
+    common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
     common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
     return common
@@ -175,6 +214,11 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         type=_pace,
         metavar="N/SECONDS",
         help=f"the account's limit, as in 100/1s, or auto to learn it; {DOCUMENTED_LIMIT} by default",
+    )
+    parser.add_argument(
+        "--burst",
+        action="store_true",
+        help="take whatever the limit leaves free at once, for an account that nobody else uses",
     )
     parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")

@@ -10,9 +10,11 @@ import attrs
 from respan_async.cli import exit_codes
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.fields import request_of
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.client import AsyncRespan
+from respan_async.errors import NotFoundError
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
@@ -21,7 +23,7 @@ from respan_async.secret import SecretBytes
 
 def create(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Create one key and print it."""
-    request = CreateKeyRequest(**_given(arguments, CreateKeyRequest))
+    request = request_of(CreateKeyRequest, _given(arguments, CreateKeyRequest))
 
     async def work(respan: AsyncRespan) -> None:
         key = await respan.temporary_keys.create(request)
@@ -66,7 +68,7 @@ def show(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 def update(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Change one key and print it."""
-    request = UpdateKeyRequest(**_given(arguments, UpdateKeyRequest))
+    request = request_of(UpdateKeyRequest, _given(arguments, UpdateKeyRequest))
 
     async def work(respan: AsyncRespan) -> None:
         _print(await respan.temporary_keys.update(arguments.id, request))
@@ -78,8 +80,14 @@ def delete(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Revoke one key."""
 
     async def work(respan: AsyncRespan) -> None:
-        await respan.temporary_keys.delete(arguments.id, missing_ok=arguments.missing_ok)
-        say(f"key {arguments.id} is revoked")
+        try:
+            await respan.temporary_keys.delete(arguments.id)
+        except NotFoundError:
+            if not arguments.missing_ok:
+                raise
+            say(f"key {arguments.id} is not there")
+        else:
+            say(f"key {arguments.id} is revoked")
 
     return _call(arguments, work, prints=False)
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import Final, Self
@@ -13,12 +14,29 @@ MOST_LINES: Final = 20
 """Lines of one kind before the rest is only counted."""
 
 _LONGEST: Final = 1000
+_BYTES: Final = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
+"""Bytes of file names and arguments that are no UTF-8, as Python hands them over."""
 
 
 def printable(text: str) -> str:
     """Escape what does not print, control characters above all, and cut what is too long for a line."""
-    text = redaction.printable(text)
+    text = redaction.printable(text.translate(_BYTES))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def command_line(*words: str) -> str:
+    """Return words as a shell takes them, also those that do not print."""
+    return " ".join(map(_quoted, words))
+
+
+def _quoted(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    letters = (letter if letter.isprintable() else os.fsencode(letter) for letter in word)
+    escaped = (
+        "".join(f"\\x{byte:02x}" for byte in letter) if isinstance(letter, bytes) else letter for letter in letters
+    )
+    return "".join(["$'", *(f"\\{letter}" if letter in ("\\", "'") else letter for letter in escaped), "'"])
 
 
 def say(text: str) -> None:

@@ -1,12 +1,13 @@
 """A CSV file as lines of named cells, each with its place in the file.
 
-Text is UTF-8, with or without a byte order mark; cells are separated by commas and may be quoted. Blank lines do not
-count, nor does white space around a cell.
+Text is UTF-8, with or without a byte order mark; cells are separated by commas and may be quoted. Lines of empty
+cells do not count, nor does white space around a cell.
 """
 
 import contextlib
 import csv
 import io
+import re
 import shutil
 import stat
 import sys
@@ -19,6 +20,9 @@ import attrs
 
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.std_streams import check_input
+
+_LATE_QUOTE: Final = re.compile(r'\s+"')
+"""A quote after white space is a letter like any other to CSV, and would become a part of a name."""
 
 _LONGEST_LINE: Final = 1024 * 1024
 
@@ -71,8 +75,12 @@ class CSVFile:
                     lines.flaw = None
                     if not columns:
                         return
-                elif len(cells) < 2 and not "".join(cells).strip():
+                elif not "".join(cells).strip():
                     continue
+                elif (late := next(filter(_LATE_QUOTE.match, cells), None)) is not None:
+                    complain(line, f"expected no white space before a quoted cell, got {late!r:.100}")
+                    if not columns:
+                        return
                 elif not columns:
                     problem, columns = self._problem(cells), [cell.strip() for cell in cells]
                     if problem is not None:
@@ -154,6 +162,15 @@ def _explained(error: str) -> str:
     if error.startswith("field larger"):
         return "a cell is too long; perhaps a quoted cell has no end"
     return error
+
+
+def can_be_read_again(path: str) -> bool:
+    """Whether the same name leads another process to the same lines; not so a pipe, or `/dev/fd/63` of a shell."""
+    if path == "-" or path.startswith(("/dev/fd/", "/dev/std", "/proc/")):
+        return False
+    with contextlib.suppress(OSError, ValueError):
+        return Path(path).is_file()
+    return False
 
 
 @contextlib.contextmanager

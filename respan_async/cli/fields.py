@@ -3,12 +3,14 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from respan_async._http.codec import DecodeError, parse
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.errors import InvalidRequestError
 from respan_async.models import LONGEST_LIFE
+
+T = TypeVar("T")
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -41,6 +43,18 @@ def _number(text: str) -> Any:
 
 def _or_null(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "null" else read(text)
+
+
+def request_of(model: type[T], values: Mapping[str, Any]) -> T:
+    """Return a request of these values.
+
+    Raises:
+        InvalidRequestError: One is wrong; said as it is written in a cell, where nothing is `null`.
+    """
+    try:
+        return model(**values)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(str(error).replace(", or None, got ", ", or null, got ", 1)) from None
 
 
 def _flag(text: str) -> bool:

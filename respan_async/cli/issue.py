@@ -25,7 +25,7 @@ from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, 
 from respan_async.client import AsyncRespan
 from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent
-from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing import AttemptState, Issuer, SQLiteLedger
 
 _SANDBOX_ACCOUNT: Final = "sandbox"
 
@@ -80,7 +80,7 @@ async def _run(
         async with client:
             await ledger_file.enter(issuer, path)
             if fake is not None:
-                await _forget_suspects(issuer)
+                await _forget_suspects(ledger)
             if count := await ledger_file.deliver_left(ledger, path, output):
                 say(f"{count} keys of an earlier run, which were only in {path}, were written to {output.name}")
             skipped = await ledger_file.issued_elsewhere(ledger, output, tickets)
@@ -97,7 +97,7 @@ async def _run(
     return code
 
 
-async def _forget_suspects(issuer: Issuer) -> None:
+async def _forget_suspects(ledger: SQLiteLedger) -> None:
     """Let go of the suspects of the sandbox's earlier runs, whose keys have died with their server."""
-    for suspect in await issuer.pending():
-        await issuer.close_suspect(suspect, revoked=False)
+    for suspect in await ledger.suspects():
+        await ledger.close_suspect(suspect.tag or "", AttemptState.EXPIRED)

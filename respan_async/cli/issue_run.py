@@ -3,14 +3,13 @@
 import argparse
 import asyncio
 import os
-import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from respan_async.batch import Batch
 from respan_async.cli import exit_codes
-from respan_async.cli.console import MOST_LINES, say
+from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledger_file import IN_MEMORY
 from respan_async.cli.output import OutputTarget
@@ -19,6 +18,7 @@ from respan_async.cli.summary import Summary
 from respan_async.cli.tenants import PendingTenants, Tenant
 from respan_async.client import AsyncRespan
 from respan_async.errors import (
+    APIConnectionError,
     AuthenticationError,
     ClientStateError,
     Effect,
@@ -73,12 +73,14 @@ class IssueRun:
         self._tenants = tenants
         self._display = shown
         self._suspects = suspects
-        self._batch: Batch[Ticket] = issuer.issue_many(tenants)
+        self._batch: Batch[Ticket] = issuer.issue_many(tenants, spread=not arguments.burst)
         self._total = len(tenants) + tenants.already
         self._issued = self._failed = self._replayed = self._absent = 0
+        self._conflicting = self._foreign = 0
         self._interrupts = 0
         self._broken: Exception | None = None
         self._fatal: Exception | None = None
+        self._forbidden: list[tuple[Tenant, RespanError]] = []  # each its own tenant's failure, or the key's
         output.on_broken = self._break_off
 
     async def run(self) -> int:
@@ -105,6 +107,7 @@ class IssueRun:
                 if isinstance(outcome, Failed):
                     self._note_failure(tenant, outcome)
                 elif (refusal := self._output.refused.pop(tenant.ticket.id, None)) is not None:
+                    self._foreign += 1
                     self._say_failure(tenant, refusal)
                 elif tenant.ticket.id in self._output.kept_back:
                     await self._note_kept_back(tenant, outcome.key.id)
@@ -112,6 +115,8 @@ class IssueRun:
                     self._note_issued(tenant, outcome)
         except (RespanError, exit_codes.WrongUse, OSError) as error:
             self._fatal = error
+        if not isinstance(self._fatal, PermissionDeniedError):
+            self._say_forbidden()
 
     def _note_issued(self, tenant: Tenant, outcome: Issued[Ticket]) -> None:
         if outcome.replayed:
@@ -120,6 +125,7 @@ class IssueRun:
             self._absent += sink is not None and tenant.ticket.id not in sink
         else:
             self._issued += 1
+            self._say_forbidden()
             if self._arguments.sandbox:
                 self.held.append(outcome.key.id)
 
@@ -134,7 +140,7 @@ class IssueRun:
         try:
             await self._respan.temporary_keys.delete(key_id, missing_ok=True)
         except RespanError as error:
-            command = f"respan-keys delete -- {shlex.quote(key_id)}"
+            command = f"respan-keys delete -- {command_line(key_id)}"
             self._display.say(
                 f"{what} nor revoked ({exit_codes.sentence(error)}); it is alive, and nobody's: {command}"
             )
@@ -154,17 +160,28 @@ class IssueRun:
         stopped = self._interrupts or self._broken is not None
         if isinstance(error, ClientStateError) or (stopped and error.retryable and error.effect is Effect.NONE):
             return  # given up before it was sent, or before it was sent again
-        succeeded = self._issued or self._replayed
-        if isinstance(error, AuthenticationError) or (isinstance(error, PermissionDeniedError) and not succeeded):
+        if isinstance(error, AuthenticationError):
             return  # the key's failure, said once when the batch ends with it
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden.append((tenant, error))
+            return
+        if isinstance(error, APIConnectionError) and not error.retryable and not stopped:
+            return  # the connection's, likewise: its certificate, or what a proxy asks for
         if isinstance(error, LedgerError) and not isinstance(error, TicketConflictError) and not error.retryable:
             self._break_off(error)  # the ledger's failure, and so everybody's
             if error.effect is Effect.NONE:
                 return
         self._say_failure(tenant, error)
 
+    def _say_forbidden(self) -> None:
+        """Say which tenants were refused with a 403, now that a key was made, or the batch has not ended with it."""
+        for tenant, error in self._forbidden:
+            self._say_failure(tenant, error)
+        self._forbidden.clear()
+
     def _say_failure(self, tenant: Tenant, error: RespanError) -> None:
         self._failed += 1
+        self._conflicting += isinstance(error, TicketConflictError)
         if self._failed <= MOST_LINES:
             self._display.say(f"{self._place(tenant)}: {exit_codes.sentence(error)}")
 
@@ -222,7 +239,7 @@ class IssueRun:
         elif pace.paused_until is not None:
             held = f"paused for {clock((pace.paused_until - datetime.now(UTC)).total_seconds())}"
         elif pace.outage:
-            held = "paused, the server fails"
+            held = f"paused, the server fails: {pace.problem}"
         return ProgressState(
             total=self._total,
             issued=self._issued + self._already,
@@ -250,4 +267,6 @@ class IssueRun:
             elapsed=progress.elapsed,
             rate=self._rate,
             fatal=self._fatal,
+            conflicting=self._conflicting,
+            foreign=self._foreign,
         ).say()

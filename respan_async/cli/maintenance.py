@@ -1,4 +1,4 @@
-"""`respan-keys sweep` and `respan-keys ledger rotate`: what a ledger needs from time to time."""
+"""`respan-keys sweep`, `ledger rotate` and `ledger schema`: what a ledger needs once, or from time to time."""
 
 import argparse
 import asyncio
@@ -6,10 +6,14 @@ import asyncio
 from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.std_streams import check_output
+from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
 from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing._append_only_file import write_all
+from respan_async.issuing.postgres._statements import script
 from respan_async.issuing.sqlite._inspect import read_snapshot
 
 
@@ -27,13 +31,25 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
     async with make_client(arguments, hooks=(tell,)) as respan:
         issuer = Issuer(respan, ledger, force=arguments.force_ledger, auto_sweep=False)
         await ledger_file.enter(issuer, path)
-        if suspects := len(await issuer.pending()):
+        if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
-        report = await issuer.sweep(grace=arguments.grace)
+        report = await issuer.sweep(grace=arguments.grace, taken_over=arguments.taken_over, dry_run=arguments.dry_run)
+    would = ""
+    if report.dry_run:
+        would = "a dry run: would be "
+        for key_id in report.revoked:
+            say(f"key {key_id} would be revoked")
     say_suspects(report.left)
-    say(f"{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, {len(report.left)} suspects left")
+    say(
+        f"{would}{len(report.revoked)} revoked, {len(report.expired)} expired by themselves, "
+        f"{len(report.left)} suspects left"
+    )
     if report.left:
         say(how_they_end(report.left))
+    if not arguments.taken_over and (taken_over := sum(each.taken_over_at is not None for each in report.left)):
+        say(
+            f"{taken_over} of them are those of runs that were killed, and left alone; see --taken-over in sweep --help"
+        )
     return exit_codes.OK
 
 
@@ -44,6 +60,13 @@ def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     if cipher is None:
         raise exit_codes.WrongUse(f"{ledger_file.KEY}: expected the key to encrypt with, got none")
     say(f"{asyncio.run(_rotate(path, SQLiteLedger(path, cipher)))} secrets are encrypted anew")
+    return exit_codes.OK
+
+
+def schema(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
+    """Print the SQL that makes a ledger in Postgres."""
+    check_output()
+    write_all(STANDARD_OUTPUT, script(arguments.schema).encode())
     return exit_codes.OK
 
 

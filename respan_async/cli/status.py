@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from respan_async._http import codec
 from respan_async.cli import exit_codes, ledger_file
-from respan_async.cli.console import ConsoleLogHandler
+from respan_async.cli.console import ConsoleLogHandler, printable
 from respan_async.cli.progress import clock
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
@@ -32,7 +32,7 @@ def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:
     return {
-        "ledger": path,
+        "ledger": printable(path),
         "tickets": {str(state): count for state, count in snapshot.counts.tickets.items()},
         "attempts": {str(state): count for state, count in snapshot.counts.attempts.items()},
         "suspects": [
@@ -42,6 +42,7 @@ def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:
                 "sent_at": suspect.sent_at.isoformat(),
                 "effect": str(suspect.effect.value),
                 "reason": suspect.reason,
+                "taken_over_at": suspect.taken_over_at and suspect.taken_over_at.isoformat(),
             }
             for suspect in snapshot.suspects
         ],

@@ -1,7 +1,6 @@
 """What is said at the end of a run of `respan-keys issue`."""
 
 import argparse
-import shlex
 from collections.abc import Sequence
 
 import attrs
@@ -9,7 +8,8 @@ import attrs
 from respan_async._calls.suspects import expires_at
 from respan_async._calls.sweep import AFTER_EXPIRY
 from respan_async.cli import exit_codes
-from respan_async.cli.console import MOST_LINES, say
+from respan_async.cli.console import MOST_LINES, command_line, say
+from respan_async.cli.csv_reader import can_be_read_again
 from respan_async.cli.ledger_file import IN_MEMORY
 from respan_async.errors import LedgerError, Suspect
 from respan_async.issuing.sqlite._inspect import read_snapshot
@@ -33,6 +33,8 @@ class Summary:
         elapsed: Seconds.
         rate: Outcomes a second.
         fatal: What ended the run; None when nothing did.
+        conflicting: Tickets that have other fields than they were issued with.
+        foreign: Tickets of which the file of keys has another key.
     """
 
     arguments: argparse.Namespace
@@ -48,6 +50,8 @@ class Summary:
     elapsed: float
     rate: float
     fatal: Exception | None
+    conflicting: int = 0
+    foreign: int = 0
 
     def say(self) -> None:
         """Say it, once the ledger is closed."""
@@ -92,14 +96,27 @@ class Summary:
 
     def _command(self, name: str) -> str:
         url = ("--base-url", self.arguments.base_url) if self.arguments.base_url and name == "sweep" else ()
-        return shlex.join(("respan-keys", name, "--ledger", self.ledger, *url))
+        return command_line("respan-keys", name, "--ledger", self.ledger, *url)
 
     def _say_how_to_go_on(self) -> None:
         if self.ledger == IN_MEMORY and self.arguments.out == "-":
             say("to go on, leave out what was issued: without --ledger, keys on standard output are not remembered")
             return
-        again = "give the same input to " if self.arguments.file == "-" else ""
-        say(f"to go on: {again}{shlex.join(('respan-keys', *self.arguments.argv))}")
+        if self.conflicting:
+            say(
+                f"{self.conflicting} of the lines that failed will fail again as long as their fields are others than "
+                "before: give them their former fields, or tickets of their own"
+            )
+        if self.foreign:
+            place = self.arguments.out
+            say(f"{self.foreign} of the lines that failed will fail again as long as {place} has another key for them")
+        if self.left <= self.conflicting + self.foreign:
+            return
+        argv, again = self.arguments.argv, ""
+        if not can_be_read_again(self.arguments.file):
+            argv = ("-" if word == self.arguments.file else word for word in argv)
+            again = "give the same input to "
+        say(f"to go on: {again}{command_line('respan-keys', *argv)}")
 
 
 def how_they_end(suspects: Sequence[Suspect]) -> str:
@@ -116,7 +133,7 @@ def how_they_end(suspects: Sequence[Suspect]) -> str:
 def say_suspects(suspects: Sequence[Suspect]) -> None:
     """Say the first few suspects, a line each."""
     for suspect in suspects[:MOST_LINES]:
-        known = f"; respan-keys delete -- {shlex.quote(suspect.id)}" if suspect.id else ""
+        known = f"; respan-keys delete -- {command_line(suspect.id)}" if suspect.id else ""
         sent_at = suspect.sent_at.isoformat(timespec="seconds")
         say(f"suspect: name {suspect.name!r}, sent at {sent_at}: {suspect.reason}{known}")
     if len(suspects) > MOST_LINES:

@@ -33,7 +33,7 @@ def show(tables: Sequence[Table]) -> None:
     for table in tables:
         shown = [tuple(map(printable, row)) for row in table.rows[:MOST_LINES]]
         widths = [max(map(len, column)) for column in zip(table.columns, *shown, strict=True)]
-        lines += [table.title]
+        lines += [printable(table.title)]
         for row in (table.columns, *shown):
             cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
             lines.append(f"  {'  '.join(cells).rstrip()}")
@@ -56,7 +56,8 @@ def _show_by_rich(tables: Sequence[Table]) -> bool:
         return False
     console = Console()
     for table in tables:
-        drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
+        # As text, or square brackets in a file's name would be markup.
+        drawn = RichTable(title=Text(printable(table.title)), title_justify="left", title_style="bold")
         for column in table.columns:
             drawn.add_column(column, overflow="fold")
         for row in table.rows[:MOST_LINES]:

@@ -10,7 +10,7 @@ from respan_async._calls.suspects import MAX_TAGGED_NAME
 from respan_async.cli.console import MOST_LINES
 from respan_async.cli.csv_reader import CSVFile, Row
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.fields import READERS
+from respan_async.cli.fields import READERS, request_of
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing import Ticket
 from respan_async.issuing.jsonlines_sink import digest
@@ -163,4 +163,4 @@ def _ticket(row: Row, ticket: str) -> Ticket:
             f"that is added, got {len(name)}"
         )
     values = {column: READERS[column](text) for column, text in row.cells.items() if column != "ticket"}
-    return Ticket(ticket, CreateKeyRequest(**values))
+    return Ticket(ticket, request_of(CreateKeyRequest, values))

@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import select
-import shlex
 import stat
 import threading
 from collections.abc import Callable
@@ -15,10 +14,14 @@ from typing import Final
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
+from respan_async.issuing._private_file import cannot_be_locked, problem_at_birth, readable_by_others
 from respan_async.secret import SecretBytes
 
 _BEGINNING: Final = b'{"ticket":'
 _TORN: Final = re.compile(rb'\{"ticket":("(?:[^"\\]|\\.)*")')
+_CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What network shares say that keep directories in their own way: nothing can be done, and nothing is wrong."""
+
 _LONGEST: Final = 4 * 1024 * 1024
 
 
@@ -51,21 +54,24 @@ class AppendOnlyFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._place = Path(path).absolute()  # whatever the working directory is later on
         self._writing = threading.Lock()
         self._whole_until: int | None = None
-        # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            self._fd = os.open(path, flags, 0o600)
+            self._fd, self._new = _opened(path)
         except OSError as error:
             link = error.errno == errno.ELOOP
             reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
             raise LedgerError(f"{path}: {reason}") from None
         except ValueError as error:
             raise LedgerError(f"{path!r}: {error}") from None
-        if (problem := self._problem()) is not None:
-            os.close(self._fd)
-            raise LedgerError(f"{path}: {problem}")
+        problem = problem_at_birth(self._fd) if self._new else None
+        if problem is not None:
+            os.unlink(path)  # noqa: PTH108  by the very text that it was made by
+        elif (problem := self._problem()) is None:
+            return
+        os.close(self._fd)
+        raise LedgerError(f"{path}: {problem}")
 
     def _problem(self) -> str | None:
         """Say why this is no place for secrets."""
@@ -77,19 +83,29 @@ class AppendOnlyFile:
         if status.st_uid != os.geteuid():
             return "expected a file of your own; its owner could read the keys"
         if status.st_mode & 0o077:
-            return f"other users could read the keys; chmod 600 {shlex.quote(self.path)}"
+            return readable_by_others(Path(self.path))
         return None
 
     def lock(self) -> None:
         """Keep other processes from it, until it is closed.
 
         Raises:
-            LedgerError: Another process has it.
+            LedgerError: Another process has it, or its file system has no locks.
         """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._new = False  # it is the other run's, however it came about
             raise LedgerError(f"{self.path}: another run is writing to it") from None
+        except OSError as error:
+            raise cannot_be_locked(self.path, error) from None
+
+    def discard(self) -> None:
+        """Close it without having used it; what was made for nothing is removed."""
+        with contextlib.suppress(OSError):
+            if self._new and not self._in_place().st_size:
+                self._place.unlink()
+        self.close()
 
     def close(self) -> None:
         """Let go of it, once what is being written is written. May be called more than once."""
@@ -111,10 +127,7 @@ class AppendOnlyFile:
             try:
                 if self._whole_until is not None:
                     self._take_back(self._whole_until)
-                status = os.fstat(self._fd)
-                if not status.st_nlink:
-                    raise FileNotFoundError(errno.ENOENT, "the file was removed while it was being written")
-                self._whole_until = status.st_size
+                self._whole_until = self._in_place().st_size
                 write_all(self._fd, data)
                 os.fsync(self._fd)
                 self._whole_until = None
@@ -124,6 +137,14 @@ class AppendOnlyFile:
                     with contextlib.suppress(OSError):
                         self._take_back(self._whole_until)
                 raise OSError(error.errno, error.strerror, self.path) from None
+
+    def _in_place(self) -> os.stat_result:
+        """Return what is known of the file, if its path still leads to it: elsewhere nobody would look for keys."""
+        status = os.fstat(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(status, os.stat(self._place)):  # noqa: PTH116  for each write
+                return status
+        raise FileNotFoundError(errno.ENOENT, "the file was removed, or moved away, while it was being written")
 
     def _take_back(self, size: int) -> None:
         os.ftruncate(self._fd, size)
@@ -153,12 +174,20 @@ class AppendOnlyFile:
                     size += len(line)
                     if line.strip():
                         self._hand_over(line, number, take)
-            # Lines of a run that was killed may not be on the disk yet, nor the file in its directory.
-            os.fsync(self._fd)
-            _sync_directory(Path(self.path).parent)
         except OSError as error:
-            raise LedgerError(f"{self.path}: {error.strerror}") from None
+            raise LedgerError(f"{self.path}: cannot be read: {error.strerror}") from None
+        self._sync()
         return mended
+
+    def _sync(self) -> None:
+        """Have it survive a power cut: lines of a run that was killed, and the file itself in its directory."""
+        try:
+            os.fsync(self._fd)
+            _sync_directory(self._place.parent)
+        except OSError as error:
+            raise LedgerError(
+                f"{self.path}: {error.strerror}: keys in it might not survive a power cut; give a path on a local disk"
+            ) from None
 
     def _hand_over(self, line: bytes, number: int, take: Callable[[bytes], str | None]) -> None:
         if (problem := take(line)) is not None:
@@ -184,9 +213,23 @@ class AppendOnlyFile:
         return f"{self.path}:{number}: the last line{ticket} had been cut off by a crash, and was removed"
 
 
+def _opened(path: str) -> tuple[int, bool]:
+    """Open a file for more lines; return its descriptor, and whether it is new."""
+    # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
+    flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
+        with contextlib.suppress(FileNotFoundError):  # removed since; a link that leads nowhere is a link (ELOOP)
+            return os.open(path, flags), False
+
+
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)

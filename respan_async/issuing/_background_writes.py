@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 from respan_async._calls.lifecycle import Lifecycle
@@ -28,7 +29,7 @@ class BackgroundWrites:
         """Write something."""
         task = self._lifecycle.spawn(self._write(write))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(partial(self._over, write))
 
     async def repeat(self) -> None:
         """Write what could not be written; the first that fails again ends this, and is the last the next time."""
@@ -40,6 +41,11 @@ class BackgroundWrites:
         """Wait for what is being written."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _over(self, write: Write, task: asyncio.Task[bool]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():  # by a client that is being closed
+            self._lost.append(write)
 
     async def _write(self, write: Write) -> bool:
         try:

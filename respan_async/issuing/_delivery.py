@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from respan_async._calls.lifecycle import Lifecycle, being_cancelled
+from respan_async._calls.lifecycle import Lifecycle, Stage, being_cancelled
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import LedgerError
 from respan_async.events import logger
@@ -54,7 +54,7 @@ class Delivery:
         self._catching_up = False
         self._unreadable: set[str] = set()  # of which the log has told
         self._stopped = False
-        lifecycle.closers.add(self._stop)
+        lifecycle.register(Stage.STOP, self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey) -> None:
         """Deliver now, if that is not under way; what fails is tried again in the background."""
@@ -78,7 +78,7 @@ class Delivery:
 
     async def aclose(self) -> None:
         """End what goes on in the background; the ledger keeps what is not delivered."""
-        self._lifecycle.closers.discard(self._stop)
+        self._lifecycle.unregister(Stage.STOP, self._stop)
         self._stop()
         if tasks := self._others():
             await asyncio.wait(tasks)

@@ -5,11 +5,15 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
+from respan_async._clock import elapsed
 from respan_async.errors import ConfigurationError, LedgerError
 
 
 class LeaseKeeper:
     """Hold an owner's lease for as long as it beats.
+
+    After a sleep of the machine every lease is over, those of healthy processes too. So whoever was away for longer
+    than the time of two beats gives the others as long to wake, before it takes them for gone.
 
     Args:
         lease: Seconds that a lease lasts.
@@ -21,7 +25,7 @@ class LeaseKeeper:
         ConfigurationError: `lease` is not above 0 and finite.
 
     Attributes:
-        until: When the lease ends, by `time.monotonic()`, at the earliest.
+        until: When the lease ends, by `_clock.elapsed()`, at the earliest.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class LeaseKeeper:
         self._renew = renew
         self._register_owner = register_owner
         self._reclaim_owners = reclaim_owners
+        self._beaten = 0.0
+        self._patient_until = 0.0
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -49,6 +55,7 @@ class LeaseKeeper:
         """
         await self._hold()
         await self._reclaim_owners()
+        self._beaten = elapsed()
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     def cancel(self) -> None:
@@ -63,7 +70,19 @@ class LeaseKeeper:
 
     def lease_held_since(self, since: float) -> bool:
         """Whether the claims have held all the time since then, which is one of `time.monotonic()`."""
-        return self._since <= since and time.monotonic() < self.until
+        return self._since <= since and elapsed() < self.until
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the lease lasts from now on, at the least."""
+        return self.until - elapsed()
+
+    def others_may_wake(self) -> bool:
+        """Whether this process was away until a moment ago, so that others may have been so as well."""
+        now = elapsed()
+        if now - self._beaten > self._lease / 2:
+            self._patient_until = now + self._lease / 2
+        return now < self._patient_until
 
     async def _beat(self) -> None:
         """Prolong the lease, well before it ends, and take over what others have left since."""
@@ -72,15 +91,18 @@ class LeaseKeeper:
             # A ledger that cannot be written now may be again before the lease ends.
             with contextlib.suppress(LedgerError):
                 await self._hold()
-                await self._reclaim_owners()
+                patient = self.others_may_wake()  # before this beat is one
+                self._beaten = elapsed()
+                if not patient:
+                    await self._reclaim_owners()
 
     async def _hold(self) -> None:
         """Have a lease from now on: the one there is, prolonged, or another."""
-        asked = time.monotonic()
+        asked = elapsed()
         if not await self._renew():
             # The first, or one that others took away while this process was stopped, with all its claims.
             await self._register_owner()
             self._since = time.monotonic()  # what was intended while this was asked is the old owner's
-        elif (renewed := time.monotonic()) >= self.until:
-            self._since = renewed  # it may have ended first, and single tickets have been taken over
+        elif elapsed() >= self.until:
+            self._since = time.monotonic()  # it may have ended first, and single tickets have been taken over
         self.until = asked + self._lease

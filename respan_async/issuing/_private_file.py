@@ -4,7 +4,10 @@ A file that is there is looked at, and never opened: closing it would take away,
 those by which SQLite keeps other processes from a file that it has open already.
 """
 
+import contextlib
 import os
+import secrets
+import shlex
 import stat
 import threading
 from pathlib import Path
@@ -14,6 +17,17 @@ from respan_async.errors import LedgerError
 
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 """What SQLite has beside a file, and would write to as it finds it."""
+
+_OTHERS: Final = 0o077
+_NO_MODES: Final = (
+    "this file system does not keep who may read a file, as those of Windows in WSL, network shares (CIFS) and some "
+    "mounts of containers do not, so that others could read the secrets in it; give a path on another file system, or "
+    "mount this one so that its files have the mode 0600"
+)
+_NOT_OWN: Final = (
+    "this file system gives a new file to another user, as some network shares do, who could read the secrets in it; "
+    "give a path on another file system, or mount this one so that its files are your own"
+)
 
 _making = threading.Lock()
 
@@ -33,11 +47,49 @@ def make_private(path: Path) -> None:
             raise LedgerError(f"{path}: cannot be opened: {error.strerror}") from None
         else:
             try:
-                os.fchmod(descriptor, 0o600)  # the umask may have taken that away
+                problem = problem_at_birth(descriptor)
+                if problem is not None:
+                    path.unlink()  # or it would be refused for ever after, for a reason that nobody could mend
+                    raise LedgerError(f"{path}: {problem}")
             finally:
                 os.close(descriptor)
     for suffix in ("", *_BESIDE):
         _check(Path(f"{path}{suffix}"))
+
+
+def problem_at_birth(descriptor: int) -> str | None:
+    """Make a new file its owner's alone; say why that cannot be done, if it cannot."""
+    try:
+        os.fchmod(descriptor, 0o600)  # the umask may have taken that away
+    except OSError:
+        return _NO_MODES
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid():
+        return _NOT_OWN
+    return _NO_MODES if stat.S_IMODE(status.st_mode) & _OTHERS else None
+
+
+def cannot_be_locked(path: str | Path, error: OSError) -> LedgerError:
+    """Return the error of a file that cannot be kept from other processes."""
+    return LedgerError(
+        f"{path}: cannot be locked: {error.strerror}; some network shares have no locks: give a path on a local disk"
+    )
+
+
+def readable_by_others(path: Path) -> str:
+    """Say what to do about a file that others can read: what that is depends on its file system."""
+    probe = path.with_name(f".{secrets.token_hex(8)}.probe")
+    try:
+        descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full disk, say: then nothing is known of the file system
+        problem = None
+    else:
+        try:
+            problem = problem_at_birth(descriptor)
+        finally:
+            os.close(descriptor)
+            probe.unlink()
+    return problem or f"others can read it; make it private with: chmod 600 {shlex.quote(str(path))}"
 
 
 def _check(path: Path) -> None:
@@ -48,9 +100,16 @@ def _check(path: Path) -> None:
     problem = _problem(path, status)
     if problem is not None:
         raise LedgerError(f"{path}: {problem}")
-    if status.st_mode & 0o077:
-        if status.st_size:
-            raise LedgerError(f"{path}: others can read it; make it private with: chmod 600 {path}")
+    if status.st_mode & _OTHERS and not status.st_size:
+        _make_private(path)
+        status = os.lstat(path)
+    if status.st_mode & _OTHERS:
+        raise LedgerError(f"{path}: {readable_by_others(path)}")
+
+
+def _make_private(path: Path) -> None:
+    # A file system that does not keep modes may refuse this, or do nothing: what came of it is looked at.
+    with contextlib.suppress(OSError):
         path.chmod(0o600)
 
 

@@ -42,10 +42,13 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     """Return a secret that was kept, or its empty place."""
     if secret is None:
         return Secret.erased()
-    if cipher is not None:
-        return cipher.decrypt(secret, ticket_id)
     text = secret.decode(errors="replace")
-    if not text.isprintable() or "\ufffd" in text:
+    is_text = text.isprintable() and "\ufffd" not in text
+    if cipher is not None:
+        # From before the ledger was given a cipher; a rotation encrypts it.
+        told = getattr(cipher, "is_encrypted", None)
+        return Secret(text) if is_text and told is not None and not told(secret) else cipher.decrypt(secret, ticket_id)
+    if not is_text:
         raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
     return Secret(text)
 
@@ -61,9 +64,9 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
-    """Return those secrets that a former key has encrypted: the ticket, the old bytes and the new ones."""
+    """Return those secrets that a former key has encrypted, or none: the ticket, the old bytes and the new ones."""
     old = [(ticket, secret) for ticket, secret in secrets if not cipher.is_current(secret)]
-    return [(ticket, secret, cipher.encrypt(cipher.decrypt(secret, ticket), ticket)) for ticket, secret in old]
+    return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
@@ -116,7 +119,7 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
 
 def suspect_of(row: tuple[Any, ...]) -> Suspect:
     """Return a suspect."""
-    tag, _, name, sent, sent_at, effect, reason, key_id = row
+    tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
     with _readable(f"attempt {tag!r:.100}"):
         return Suspect(
             name=name,
@@ -126,6 +129,7 @@ def suspect_of(row: tuple[Any, ...]) -> Suspect:
             sent_at=datetime.fromtimestamp(sent_at, UTC),
             sent=codec.parse(sent.encode()),
             reason=reason,
+            taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
         )
 
 

@@ -20,7 +20,11 @@ _HOW: Final = f"make one with: openssl rand -base64 {_KEY}"
 
 
 class Cipher(Protocol):
-    """Turns a secret into bytes that are of no use without a key, and back."""
+    """Turns a secret into bytes that are of no use without a key, and back.
+
+    One that has more of what `AESGCMCipher` has is used for more: with `is_encrypted` the ledger may have been kept in
+    plain text before; with `key_id` and `has_key` a process that missed a rotation of the key is found out.
+    """
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:
         """Encrypt a ticket's secret, so that it is of no use for another ticket."""
@@ -59,6 +63,9 @@ class AESGCMCipher:
         key: The key to encrypt with: 32 bytes, or their base64 text. From `RESPAN_LEDGER_KEY` when left out.
         old_keys: Keys that older secrets may still be encrypted with, until they are rotated.
 
+    Attributes:
+        key_id: Stands for the key to encrypt with, and tells nothing of it.
+
     Raises:
         ConfigurationError: A key is missing or is not 32 bytes.
         ImportError: The extra is not installed.
@@ -74,6 +81,7 @@ class AESGCMCipher:
             raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
         self._current, current = _cipher_of(key)
         self._ciphers = dict([*(_cipher_of(old) for old in old_keys), (self._current, current)])
+        self.key_id = self._current.hex()
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:
         """Encrypt a ticket's secret, so that it is of no use for another ticket."""
@@ -97,6 +105,14 @@ class AESGCMCipher:
         if secret is None:
             raise LedgerError(f"the secret of ticket {ticket!r:.100} was changed, or is another ticket's")
         return secret
+
+    def is_encrypted(self, kept: bytes) -> bool:
+        """Whether this was encrypted at all, with whichever key: what is kept of a text begins otherwise."""
+        return kept[: len(_VERSION)] == _VERSION
+
+    def has_key(self, key_id: str) -> bool:
+        """Whether the key with this id is one of these, current or old."""
+        return key_id in {each.hex() for each in self._ciphers}
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether this was encrypted with the key that is used now."""
@@ -133,7 +149,7 @@ def _raw(key: bytes | str | Secret) -> bytes | None:
     text = key.reveal() if isinstance(key, Secret) else key
     if isinstance(text, str):
         try:
-            text = base64.b64decode(text, validate=True)
+            text = base64.b64decode(text.strip(), validate=True)  # a file's last line ends with a line break
         except (binascii.Error, ValueError):
             return None
     return text if isinstance(text, bytes) and len(text) == _KEY else None

@@ -5,33 +5,40 @@ import contextvars
 import hashlib
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
 
+import attrs
+
 from respan_async._calls import sweep
-from respan_async._calls.lifecycle import being_cancelled
+from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.lifecycle import Stage, being_cancelled
+from respan_async._calls.service import service_of
 from respan_async._calls.shielding import run_shielded
-from respan_async._calls.sweep import AutoSweep, SweepReport
-from respan_async._pacing.local_window import GRACE
+from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._pacing.slots import Priority
+from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
-from respan_async.errors import ClientStateError, ConfigurationError, Suspect
+from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.issuing._active_tickets import ActiveTickets
 from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.issuing._delivery import Delivery
-from respan_async.issuing._ticket_processor import TicketOfBatch, TicketProcessor
+from respan_async.issuing._suspect_store import LedgerSuspectStore
+from respan_async.issuing._ticket_processor import IssuerContext, TicketProcessor
 from respan_async.issuing.ledger import Counts, Ledger
-from respan_async.issuing.states import AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
-from respan_async.secret import Secret
 
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
 
 _ROUND: Final = 10.0
 """Seconds from one look at what others have left, and at what could not be written, to the next."""
+
+_LAST_MOMENT: Final = 1.0
+"""Seconds that closing waits for what was left to be written when the grace was over."""
 
 
 class Issuer:
@@ -46,7 +53,12 @@ class Issuer:
             succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
         force: Use a ledger that belongs to another account or base URL.
         account: One word that the ledger is bound to in place of the base URL, for a server whose address changes.
-        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes.
+        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes at
+            first, and ever more rarely while nothing is found.
+        takeover_age: How long a suspect is left alone that this copy of the ledger has taken over from a process that
+            is gone; then its key is revoked, if the server states that it was never used. If the ledger is a copy, such
+            as a backup that was restored, the key may be somebody's: one that was delivered and lay idle for so long
+            is lost. None is the answer to that: then only `sweep(taken_over=True)` revokes it.
 
     Raises:
         ConfigurationError: An argument is not that; the message names it.
@@ -61,6 +73,7 @@ class Issuer:
         force: bool = False,
         account: str | None = None,
         auto_sweep: bool = True,
+        takeover_age: timedelta | None = sweep.TAKEOVER_AGE,
     ) -> None:
         if not isinstance(respan, AsyncRespan):
             raise ConfigurationError(f"respan: expected an AsyncRespan, got {type(respan).__name__}")
@@ -70,24 +83,37 @@ class Issuer:
             raise ConfigurationError(f"deliver: expected an async function, got {type(deliver).__name__}")
         if account is not None and not (isinstance(account, str) and account.split() == [account]):
             raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
+        if takeover_age is not None and not (isinstance(takeover_age, timedelta) and takeover_age >= timedelta(0)):
+            raise ConfigurationError(
+                f"takeover_age: expected a timedelta, 0 or more, or None, got {takeover_age!r:.100}"
+            )
         self._respan = respan
-        self._context = respan._context
-        self._keys = respan.temporary_keys
+        self._service = service_of(respan)
         self._ledger = ledger
-        lifecycle, clock = self._context.lifecycle, self._context.clock
+        lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
+        self._lifecycle = lifecycle
         self._delivery = Delivery(deliver, ledger, lifecycle, clock) if deliver is not None else None
         self._force = force
-        self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
-        self._working: set[TicketProcessor] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._background_writes = BackgroundWrites(self._context.lifecycle)
+        self._active = ActiveTickets()
+        self._background_writes = BackgroundWrites(lifecycle)
+        suspects = LedgerSuspectStore(ledger, self._background_writes, self._suspect_added)
+        self._suspects = suspects
+        self._context = IssuerContext(
+            ledger=ledger,
+            writes=self._background_writes,
+            suspects=suspects,
+            active=self._active,
+            delivery=self._delivery,
+        )
         self._maintenance: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
         self._opened = self._closed = False
         self._over = asyncio.Event()
         self._place = account
-        self._auto_sweep = AutoSweep(self._sweep_in_turn, self.pending, self._context.lifecycle) if auto_sweep else None
+        self._policy = SweepPolicy(takeover_age=takeover_age)
+        self._auto_sweep: AutoSweep | None = None
+        if auto_sweep:
+            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock)
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -106,10 +132,10 @@ class Issuer:
             RespanError: No key was made; see `AsyncRespan.temporary_keys.create`.
         """
         await self._open()
-        self._context.lifecycle.check()
-        keys = self._keys if deadline is UNSET else self._respan.with_options(deadline=deadline).temporary_keys
-        work = TicketProcessor(self, ticket, Priority.INTERACTIVE, keys)
-        return Issued(ticket, 0, await self._shielded(work), work.replayed)
+        self._lifecycle.check()
+        service = self._service if deadline is UNSET else service_of(self._respan.with_options(deadline=deadline))
+        job = TicketProcessor(self._context, ticket, service, Priority.INTERACTIVE)
+        return Issued(ticket, 0, await run_shielded(job, self._lifecycle, _keep), job.replayed)
 
     def issue_many(
         self,
@@ -117,28 +143,42 @@ class Issuer:
         *,
         max_in_flight: int | None = None,
         ordered: bool = False,
+        spread: bool = True,
     ) -> Batch[Ticket]:
         """Give every ticket its key, with bounded parallelism; see `TemporaryKeys.create_many` for what a batch does.
 
         Leaving it early revokes nothing: every key is recorded, and is its ticket's when it is asked for again.
         """
-        return self._keys._batch(
+        return Batch(
             tickets,
-            partial(TicketOfBatch, self),
-            lambda _: None,
-            max_in_flight,
-            ordered,
-            self._open,
+            lambda ticket: TicketProcessor(self._context, ticket, self._service, Priority.BATCH),
+            _keep,
+            self._service.context,
+            max_in_flight=max_in_flight,
+            ordered=ordered,
+            spread=spread,
+            prepare=self._open,
         )
 
-    async def sweep(self, *, grace: float = sweep.GRACE) -> SweepReport:
+    async def sweep(
+        self, *, grace: float = sweep.GRACE, taken_over: bool = False, dry_run: bool = False
+    ) -> SweepReport:
         """Revoke the keys that lost answers and crashes left behind, as far as they are proven to be this ledger's.
+
+        Suspects that were taken over from a process that is gone are left alone for `takeover_age`.
 
         Args:
             grace: Seconds to let pass after the last such attempt before looking: the server may make the key late.
+            taken_over: Treat suspects that were taken over as any other. To be said by a person who knows that no other
+                copy of this ledger is or was in use, such as one that this copy is a backup of.
+            dry_run: Look as ever, but revoke nothing.
+
+        Returns:
+            What was revoked, or would have been, and which suspects are left.
         """
         await self._open()
-        return await self._keys._sweep(self, grace)
+        policy = attrs.evolve(self._policy, grace=grace, taken_over=taken_over, dry_run=dry_run)
+        return await sweep.sweep(self._service, self._suspects, policy)
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states."""
@@ -152,10 +192,11 @@ class Issuer:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
         """
         if self._closed:
-            if not self._context.lifecycle.within:
+            if not self._lifecycle.within:
                 await self._over.wait()
             return
         self._closed = True
+        self._active.close()
         try:
             await self._close(grace)
         finally:
@@ -165,16 +206,13 @@ class Issuer:
         try:
             if self._opening is not None and not self._opening.done():
                 await asyncio.wait({self._opening})  # or it would open what nobody closes
-            self._context.lifecycle.finishers.discard(self.aclose)
-            self._end_maintenance()
-            for work in list(self._working):
-                if work.runs_here:
-                    self._done_with(work)  # `deliver` closes the issuer, from within work that cannot wait for itself
-                else:
-                    work.abandon()
+            self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
+            if self._maintenance is not None:
+                self._maintenance.cancel()
+            self._active.abandon()
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
-                    await self._idle.wait()
+                    await self._active.finished()
                     await self._background_writes.written()
         finally:
             # Also when whoever closes it is cancelled, or the ledger would go on prolonging its lease.
@@ -183,7 +221,16 @@ class Issuer:
                     await self._delivery.aclose()
             finally:
                 if self._opened:  # or it is another issuer's
-                    await self._ledger.aclose()
+                    await self._close_ledger()
+
+    async def _close_ledger(self) -> None:
+        try:
+            # What this process knows of an attempt that was cut off, nobody knows after it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_MOMENT):
+                    await self._background_writes.repeat()
+        finally:
+            await self._ledger.aclose()
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -194,30 +241,14 @@ class Issuer:
     ) -> None:
         await self.aclose()
 
-    # -------------------------------------------- the sweep's view of suspects
-
-    async def pending(self) -> list[Suspect]:
-        """Return all suspects."""
-        return list(await self._ledger.suspects())
-
-    async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's."""
-        return await self._ledger.owns_key(key_id)
-
-    async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
-        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
-        return await self._ledger.close_suspect(
-            suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED
-        )
-
     # ----------------------------------------------------------------- inside
 
     async def _open(self) -> None:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
-            self._context.lifecycle.check()  # or nobody would close the ledger again
-            self._opening = self._context.lifecycle.spawn(self._open_once())
+            self._lifecycle.check()  # or nobody would close the ledger again
+            self._opening = self._lifecycle.spawn(self._open_once())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -240,17 +271,16 @@ class Issuer:
             await self._ledger.aclose()
             raise
         self._opened = True
-        lifecycle = self._context.lifecycle
-        lifecycle.finishers.add(self.aclose)
-        if lifecycle.closing:
+        self._lifecycle.register(Stage.DEPENDENTS, self.aclose)
+        if self._lifecycle.closing:
             return  # which would wait for what goes on by itself
         self._run_maintenance()
-        lifecycle.closers.add(self._end_maintenance)
-        self._maintenance = lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
+        self._maintenance = self._lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
+        self._lifecycle.release(self._maintenance)
 
     async def _preload_pace(self) -> None:
         """Let the pace know what the last run has used up of the limit."""
-        pacer = self._context.pacer
+        pacer = self._service.context.pacer
         limit = pacer.window.limit
         # The ledger noted when each request was sent; the server may have let it in later, and then gives its slot back
         # later.
@@ -265,58 +295,28 @@ class Issuer:
             await self._background_writes.repeat()
             self._run_maintenance()
 
-    def _end_maintenance(self) -> None:
-        self._context.lifecycle.closers.discard(self._end_maintenance)
-        if self._maintenance is not None:
-            self._maintenance.cancel()
-
     def _run_maintenance(self) -> None:
         """Let suspects be swept and secrets delivered, if there are any."""
         self._wake_sweeper()
         if self._delivery is not None:
             self._delivery.deliver_left()
 
-    async def _sweep_in_turn(self) -> None:
-        if await self._ledger.acquire_sweep_turn(sweep.EVERY):
-            await self.sweep()
+    async def _sweep_in_turn(self, pause: float) -> SweepReport | None:
+        return await self.sweep() if await self._ledger.acquire_sweep_turn(pause) else None
 
     def _account(self) -> str:
-        token = self._context.token
-        known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
-        return f"{self._place or self._respan._base_url} {known}"
+        token = self._service.context.tokens.fixed
+        known = "?" if token is None else hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
+        return f"{self._place or self._service.context.base_url} {known}"
 
-    async def _shielded(self, work: TicketProcessor) -> CreatedKey:
-        # Nothing is discarded: whatever key arrives is its ticket's.
-        return await run_shielded(work, work.keys._options.deadline, self._context.lifecycle, lambda _: None)
-
-    async def _begin(self, work: TicketProcessor) -> None:
-        """Note that a ticket is being worked on, once no other call works on it."""
-        while (waiting := self._turns.get(work.ticket.id)) is not None:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            waiting.append(turn)
-            await turn
-        if self._closed:
-            raise ClientStateError("the issuer is closed")
-        self._turns[work.ticket.id] = []
-        self._working.add(work)
-        self._idle.clear()
-
-    def _end(self, work: TicketProcessor) -> None:
-        """Note that a ticket is no longer worked on."""
-        for turn in self._turns.pop(work.ticket.id):
-            if not turn.done():
-                turn.set_result(None)
-        self._done_with(work)
-
-    def _done_with(self, work: TicketProcessor) -> None:
-        self._working.discard(work)
-        if not self._working:
-            self._idle.set()
+    def _suspect_added(self) -> None:
+        if self._auto_sweep is not None:
+            self._auto_sweep.added()
 
     def _wake_sweeper(self) -> None:
         if self._auto_sweep is not None:
             self._auto_sweep.wake()
 
-    def _has_other_call(self, work: TicketProcessor) -> bool:
-        """Whether another call works on the same ticket now."""
-        return any(other is not work and other.ticket.id == work.ticket.id for other in self._working)
+
+def _keep(_: CreatedKey) -> None:
+    """Discard nothing: whatever key arrives is its ticket's."""

@@ -43,7 +43,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
     if sandbox:
         fields["sandbox"] = True
     for field in attrs.fields(TemporaryKey):
-        if field.name not in ("id", "extra"):
+        if field.name not in ("id", "used", "extra"):
             value = getattr(key, field.name)
             fields[field.name] = _instant(value) if isinstance(value, datetime) else value
     return codec.encode_line(fields)
@@ -106,7 +106,7 @@ class JSONLinesSink:
             self._file.lock()
             self.mended = self._file.read(self._take)
         except BaseException:
-            self._file.close()
+            self._file.discard()
             raise
 
     async def __call__(self, ticket_id: str, key: CreatedKey) -> None:

@@ -54,8 +54,8 @@ class Counts:
 class Ledger(Protocol):
     """The durable memory of an issuer. Every method raises `LedgerError` when the store cannot do it.
 
-    A method that writes returns only when what it wrote is durable; only `mark_suspect` and `mark_void` may be left
-    running.
+    A method that writes returns only when what it wrote is durable; only `mark_suspect`, `mark_void` and
+    `forget_attempt` may be left running.
     """
 
     async def open(self, account: str, *, force: bool = False) -> None:
@@ -89,11 +89,15 @@ class Ledger(Protocol):
         ...
 
     async def mark_void(self, tag: str) -> None:
-        """Note that an attempt is proven to have left nothing."""
+        """Note that an attempt is proven to have left nothing, though it used its slot of the limit."""
+        ...
+
+    async def forget_attempt(self, tag: str) -> None:
+        """Forget an attempt that left nothing and used no slot: it was refused for now, or never sent."""
         ...
 
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
-        """Note that an attempt may have left a key."""
+        """Note that an attempt of this process may have left a key, and that no answer to it came."""
         ...
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
@@ -121,7 +125,7 @@ class Ledger(Protocol):
         ...
 
     async def suspects(self) -> Sequence[Suspect]:
-        """Return all suspects."""
+        """Return all suspects, with the time at which one was taken over as the local clock has it."""
         ...
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:

@@ -1,8 +1,9 @@
 """The states of tickets and attempts, and every transition between them.
 
 The theory. A ticket is one issuance; an attempt is one POST for it, known by its tag. Before a byte of an attempt
-leaves, its *intent* is durable. What becomes of it is one of four things: it is proven to have left nothing; its key is
-recorded; or nobody can say, and it is a suspect, for good, until its key is revoked or has died.
+leaves, its *intent* is durable. What becomes of it is one of four things: it is proven to have left nothing; it used no
+slot of the limit either, and is forgotten; its key is recorded; or nobody can say, and it is a suspect, for good, until
+its key is revoked or has died.
 
 Rules:
 
@@ -11,6 +12,9 @@ Rules:
 3. An intent without an answer, after a crash or a takeover, is a suspect with its tag.
 4. A commit that failed proves nothing: read before revoking; until the row is known not to be ours, the key is a
    suspect.
+5. A suspect is *taken over* when its owner is gone. Then nobody here knows whether an answer came: in a copy of a
+   ledger, restored or cut off, the key may have been recorded since, elsewhere. Such a suspect bears the time of its
+   takeover, until the process that made the attempt says itself that no answer came.
 
 A store applies a transition by compare-and-set: it changes a row only if it is in one of the states the transition
 comes from, and, where a ticket is claimed, only for the owner and epoch that claimed it. A transition that changes no
@@ -42,7 +46,7 @@ class AttemptState(enum.StrEnum):
     INTENT = "intent"
     """It may be sent, or is in the air."""
     VOID = "void"
-    """It is proven to have left nothing."""
+    """It was answered, and is proven to have left nothing."""
     RECORDED = "recorded"
     """Its key is its ticket's."""
     SUSPECT = "suspect"
@@ -55,10 +59,10 @@ class AttemptState(enum.StrEnum):
 
 @attrs.frozen
 class Transition:
-    """From any of these states to that one."""
+    """From any of these states to that one; to None, where it is forgotten."""
 
     come_from: tuple[enum.StrEnum, ...]
-    to: enum.StrEnum
+    to: enum.StrEnum | None
 
 
 TICKET_TRANSITIONS: Final = {
@@ -71,6 +75,7 @@ TICKET_TRANSITIONS: Final = {
 
 ATTEMPT_TRANSITIONS: Final = {
     "mark_void": Transition((AttemptState.INTENT,), AttemptState.VOID),
+    "forget": Transition((AttemptState.INTENT,), None),
     "record": Transition((AttemptState.INTENT,), AttemptState.RECORDED),
     "mark_suspect": Transition((AttemptState.INTENT, AttemptState.SUSPECT), AttemptState.SUSPECT),
     "revoke": Transition((AttemptState.SUSPECT,), AttemptState.REVOKED),

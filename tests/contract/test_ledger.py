@@ -320,8 +320,9 @@ ATTEMPTS: dict[AttemptState, Callable[[Ledger, Intent], Awaitable[None]]] = {
     AttemptState.REVOKED: to_revoked,
     AttemptState.EXPIRED: to_expired,
 }
-MOVES: dict[str, tuple[Callable[[Ledger, str], Awaitable[Any]], AttemptState, set[AttemptState]]] = {
+MOVES: dict[str, tuple[Callable[[Ledger, str], Awaitable[Any]], AttemptState | None, set[AttemptState]]] = {
     "mark_void": (lambda ledger, tag: ledger.mark_void(tag), AttemptState.VOID, {AttemptState.INTENT}),
+    "forget": (lambda ledger, tag: ledger.forget_attempt(tag), None, {AttemptState.INTENT}),
     "mark_suspect": (
         lambda ledger, tag: ledger.mark_suspect(tag, Effect.LOST, "again", "key-9"),
         AttemptState.SUSPECT,
@@ -359,7 +360,8 @@ async def test_an_attempt_moves_only_where_the_table_lets_it(ledger: Ledger, sta
     result = await act(ledger, attempt.tag)
 
     legal = state in legal_from
-    assert await attempt_states(ledger) == {(leads_to if legal else state): 1}
+    arrived = leads_to if legal else state
+    assert await attempt_states(ledger) == ({} if arrived is None else {arrived: 1})
     assert await ledger.owns_key("key-9") == (held or (legal and move == "record"))
     if move == "record":
         assert result is legal
@@ -445,6 +447,28 @@ async def test_suspects_tell_all_that_a_sweep_needs(ledger: Ledger) -> None:
     assert (suspect.tag, suspect.name, suspect.sent) == (attempt.tag, attempt.name, attempt.sent)
     assert abs(suspect.sent_at - datetime.fromtimestamp(1_700_000_000.25, UTC)) < timedelta(milliseconds=1)
     assert (suspect.effect, suspect.reason, suspect.id) == (Effect.LOST, "and again", "key-7")
+
+
+async def test_an_attempt_that_used_no_slot_leaves_no_row_behind(ledger: Ledger) -> None:
+    """A hundred refusals for one ticket are nothing that a ledger would keep, nor that the next run's pace counts."""
+    for _ in range(100):
+        attempt = intent()
+        await ledger.claim_attempt(TICKET, attempt)
+        await ledger.forget_attempt(attempt.tag)
+
+    assert await attempt_states(ledger) == {}
+    assert list(await ledger.recent(60.0)) == []
+    assert await ticket_states(ledger) == {TicketState.CLAIMED: 1}
+
+
+async def test_what_a_process_says_of_its_own_attempt_is_taken_over_from_nobody(ledger: Ledger) -> None:
+    """It knows that no answer came."""
+    attempt = intent()
+    await ledger.claim_attempt(TICKET, attempt)
+    await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
+
+    (suspect,) = await ledger.suspects()
+    assert suspect.taken_over_at is None
 
 
 async def test_undelivered_tickets_come_page_by_page_in_order(ledger: Ledger) -> None:
@@ -613,6 +637,7 @@ async def test_a_ticket_whose_lease_is_over_is_taken_over(shared: Store) -> None
     assert (recorded_late, recorded) == (False, True)
     assert epoch > first.epoch
     assert [suspect.tag for suspect in await other.suspects()] == [first.attempt.tag]
+    assert is_now((await other.suspects())[0].taken_over_at)
     assert not await other.owns_key("late")
 
 
@@ -624,6 +649,7 @@ async def test_an_owner_that_opens_takes_over_what_lapsed_leases_left(shared: St
     suspects = await other.suspects()
 
     assert [suspect.tag for suspect in suspects] == [first.attempt.tag]
+    assert is_now(suspects[0].taken_over_at)
     assert await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("late")) is False
     assert await other.claim_attempt(TICKET, intent()) > first.epoch
 
@@ -658,8 +684,34 @@ async def test_a_closed_ledger_leaves_suspects_for_what_was_in_the_air(shared: S
 
     other = await shared.open()
 
-    assert [suspect.tag for suspect in await other.suspects()] == [attempt.tag]
+    (suspect,) = await other.suspects()
+    assert suspect.tag == attempt.tag
+    assert is_now(suspect.taken_over_at)
     assert await other.claim_attempt(TICKET, intent()) == 2
+
+
+async def test_a_takeover_counts_from_its_first_day(shared: Store) -> None:
+    """Whoever opens the ledger after it finds the same time; the one who made the attempt may still say more."""
+    first = await stopped(shared)
+    other = await shared.open()
+    (taken_over,) = await other.suspects()
+    await other.aclose()
+    await asyncio.sleep(0.1)
+
+    third = await shared.open()
+    (found,) = await third.suspects()
+    await first.ledger.mark_suspect(first.attempt.tag, Effect.UNKNOWN, "it timed out, after all", None)
+    (known,) = await third.suspects()
+
+    assert taken_over.taken_over_at is not None
+    assert found.taken_over_at is not None
+    assert abs(found.taken_over_at - taken_over.taken_over_at) < timedelta(milliseconds=50)
+    assert known.taken_over_at is None
+
+
+def is_now(time_: datetime | None) -> bool:
+    """Tell whether something has happened in the last seconds."""
+    return time_ is not None and abs(datetime.now(UTC) - time_) < timedelta(seconds=10)
 
 
 async def test_of_two_that_settle_a_suspect_one_is_told_that_it_did(shared: Store) -> None:
@@ -756,6 +808,7 @@ async def test_nothing_works_unless_it_is_open(store: Store, closed: bool) -> No
         lambda: ledger.record("tenant-1", 1, "tag", key()),
         lambda: ledger.release("tenant-1", 1),
         lambda: ledger.mark_void("tag"),
+        lambda: ledger.forget_attempt("tag"),
         lambda: ledger.mark_suspect("tag", Effect.LOST, "", None),
         lambda: ledger.erase("tenant-1"),
         lambda: ledger.undelivered("", 1),

@@ -170,7 +170,7 @@ async def final_sweep(world: World) -> dict[str, str]:
         AsyncRespan(fake.api_key, base_url=fake.url) as respan,
         Issuer(respan, ledger_at(world.place)) as issuer,
     ):
-        await issuer.sweep(grace=0)
+        await issuer.sweep(grace=0, taken_over=True)
         counts = await issuer.counts()
         assert counts.attempts[AttemptState.INTENT] == 0
         assert counts.tickets[TicketState.DELIVERED] == sum(counts.tickets.values()) == world.tickets

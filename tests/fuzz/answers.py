@@ -33,7 +33,7 @@ def created(data: bytes) -> None:
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
     )  # fmt: skip
 
-    key = protocol.read(CREATE, Response(201, {}, data), CreatedKey, TOKEN)
+    key = protocol.read(CREATE, Response(201, {}, data), TOKEN)
 
     assert isinstance(key, CreatedKey) == complete, key
     if not isinstance(key, CreatedKey):
@@ -57,7 +57,7 @@ def created(data: bytes) -> None:
 
 def listed(data: bytes) -> None:
     """The body of a list: a page whose keys all have ids, or one error."""
-    page = protocol.read(protocol.list_page(1, None), Response(200, {}, data), KeyPage, TOKEN)
+    page = protocol.read(protocol.list_page(1, None), Response(200, {}, data), TOKEN)
 
     if not isinstance(page, KeyPage):
         assert page.effect is Effect.NONE

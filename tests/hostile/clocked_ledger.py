@@ -28,8 +28,10 @@ class Clock:
 class ClockedLedger(SQLiteLedger):
     """A ledger in a file, on a machine whose clock can be set."""
 
-    def __init__(self, path: str | Path, clock: Clock, cipher: AESGCMCipher | None = None) -> None:
-        super().__init__(path, cipher)
+    def __init__(
+        self, path: str | Path, clock: Clock, cipher: AESGCMCipher | None = None, *, lease: float = 30.0
+    ) -> None:
+        super().__init__(path, cipher, lease=lease)
         self._clock = clock
 
     def _check_account(self, connection: Any, account: str, force: bool) -> None:

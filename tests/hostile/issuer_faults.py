@@ -108,7 +108,7 @@ async def take_over(life: Life) -> None:
     async def live() -> None:
         async with world.life("at once" if world.scenario.deliver else "") as other:
             other.take(await other.issuer.issue_many(life.tickets()))
-            await other.issuer.sweep(grace=0)
+            await other.issuer.sweep(grace=0, taken_over=True)
         life.handed_out += other.handed_out
 
     world.clock.offset += timedelta(minutes=1)

@@ -159,8 +159,9 @@ class World:
         """Run a client and an issuer, which is opened by whoever uses it first."""
         settings: dict[str, Any] = {"retry": QUICK, **self.scenario.client}
         async with AsyncRespan(self.fake.api_key, base_url=self.fake.url, **settings) as respan:
-            respan._context = attrs.evolve(respan._context, clock=self.clock.wall)
-            respan.temporary_keys = TemporaryKeys(respan._context, respan._options)
+            context = attrs.evolve(respan._service.context, clock=self.clock.wall)
+            respan._service = attrs.evolve(respan._service, context=context)
+            respan.temporary_keys = TemporaryKeys(respan._service)
             ledger = SteppedLedger(self.make(self.clock, self.cipher))
             does = partial(self._deliver, deliver) if deliver else None
             issuer = Issuer(respan, cast("Ledger", ledger), deliver=does, auto_sweep=auto_sweep)
@@ -194,7 +195,7 @@ class World:
             tickets = life.tickets()
             numbers = {ticket.id for ticket in tickets}
             await after.issuer.counts()  # which opens it
-            suspects = {suspect.tag for suspect in await after.issuer.pending()}
+            suspects = {suspect.tag for suspect in await after.issuer._suspects.pending()}
             held = await self._held(after, tickets)
             for record in self.fake.unheld(held.values()):
                 assert record.name.rpartition("~")[2] in suspects, "a key lives that nobody holds and nobody looks for"
@@ -203,7 +204,7 @@ class World:
             assert all(isinstance(outcome, Issued) for outcome in outcomes), f"a ticket is stuck: {outcomes}"
             after.take(outcomes)
             assert await self._held(after, tickets) | held == await self._held(after, tickets), "a key was replaced"
-            await after.issuer.sweep(grace=0)
+            await after.issuer.sweep(grace=0, taken_over=True)
             await self._delivered(after, len(numbers))
             held = await self._held(after, tickets)
             counts = await after.issuer.counts()

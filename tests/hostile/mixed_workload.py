@@ -235,7 +235,7 @@ class Town:
             try:
                 await self.respan.temporary_keys.sweep(grace=0.0)
                 if self.issuer is not None:
-                    await self.issuer.sweep(grace=0.0)
+                    await self.issuer.sweep(grace=0.0, taken_over=True)
             except RespanError as error:
                 self.failures[type(error).__name__] += 1
 

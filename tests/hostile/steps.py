@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import attrs
 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, RateLimit, RespanError, RetryPolicy
+from respan_async._calls.lifecycle import Stage
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.stepped import Place, Stepped
 
@@ -51,7 +52,7 @@ class World:
     @property
     def connections(self) -> int:
         """Count the connections that are in use."""
-        session = self.respan._context.transport._session
+        session = self.respan._service.context.transport._session
         connector: Any = session.connector if session is not None else None
         return len(connector._acquired) if connector is not None else 0
 
@@ -294,20 +295,20 @@ async def check_closed(world: World) -> None:
     await world.fake.settle()
     check_idle(world)
     check_keys(world)
-    session = world.respan._context.transport._session
+    session = world.respan._service.context.transport._session
     assert session is None or session.closed
 
 
 def check_idle(world: World) -> None:
     """See that nothing is held, waited for, or under way."""
-    context = world.respan._context
+    context = world.respan._service.context
     pace = world.respan.pace
     assert pace.in_flight == 0
     assert not any(pace.waiting.values())
     assert world.connections == 0
-    assert context.pacer._pending_work == set()
+    assert context.pacer._pending == set()
     assert len(context.lifecycle._tasks) <= (len(context.suspects) > 0)  # the sweep that waits for its time
-    assert len(context.lifecycle.closers) == 1
+    assert len(context.lifecycle._steps[Stage.STOP]) == 1
 
 
 def check_keys(world: World) -> None:

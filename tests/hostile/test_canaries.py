@@ -19,7 +19,7 @@ import pytest
 from respan_async import AsyncRespan, ConfigurationError, CreateKeyRequest, RateLimit, RetryPolicy, Secret
 from respan_async.errors import RespanError
 from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, SQLiteLedger, Ticket
-from respan_async.issuing.postgres._pool import Settings
+from respan_async.issuing.postgres._dsn import Settings
 from respan_async.redis import RedisWindow
 from tests.hostile.canaries import (
     API_KEY,

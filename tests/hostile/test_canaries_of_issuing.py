@@ -58,13 +58,20 @@ async def test_issuing_shows_no_key(encrypted: bool, witness: Witness, tmp_path:
                     witness.look("an outcome", outcome)
                     witness.look("a batch", batch, batch.progress, batch.__dict__)
             witness.look(
-                "issuing", issuer, *outcomes, await issuer.counts(), await issuer.pending(), read_snapshot(path)
+                "issuing",
+                issuer,
+                *outcomes,
+                await issuer.counts(),
+                await issuer._suspects.pending(),
+                read_snapshot(path),
             )
         assert place.held == {}
         place.fails = False
         async with Issuer(respan, SQLiteLedger(path, cipher), deliver=place) as issuer:
             await place.full.wait()
-            witness.look("issuing", issuer, await issuer.counts(), await issuer.pending(), read_snapshot(path))
+            witness.look(
+                "issuing", issuer, await issuer.counts(), await issuer._suspects.pending(), read_snapshot(path)
+            )
             await issuer.sweep(grace=0)
         witness.files(tmp_path)
         secrets = [record.api_key for record in fake.keys.values()]

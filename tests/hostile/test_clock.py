@@ -19,6 +19,7 @@ from respan_async import (
     RateLimitError,
     RetryPolicy,
 )
+from respan_async._calls.service import Service
 from respan_async._http import protocol
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
@@ -63,8 +64,8 @@ class World:
     def keys(self, **options: Any) -> TemporaryKeys:
         """Give the operations by that wall clock."""
         respan = self.respan.with_options(**options)
-        context = respan._context
-        return TemporaryKeys(attrs.evolve(context, clock=self.wall), respan._options)
+        context = respan._service.context
+        return TemporaryKeys(Service(attrs.evolve(context, clock=self.wall), respan._service.options))
 
 
 @contextlib.asynccontextmanager
@@ -144,7 +145,7 @@ def test_a_retry_after_date_goes_by_the_server_s_clock_where_it_tells_it(jump: t
     assert isinstance(with_date, RateLimitError)
     assert isinstance(without, RateLimitError)
     assert with_date.retry_after == 30.0
-    assert without.retry_after == max(0.0, 30.0 - jump.total_seconds())
+    assert without.retry_after == (30.0 - jump.total_seconds() if jump < timedelta(seconds=30) else None)
 
 
 async def test_a_refusal_until_a_date_far_off_by_a_wrong_clock_fails_the_call_and_holds_nobody_for_long() -> None:

@@ -233,7 +233,7 @@ async def test_a_refusal_before_anything_is_read() -> None:
     """It costs no key: it is a refusal, or nothing was sent."""
 
     async def do(connection: Connection, _: Seen) -> None:
-        await answer(429, {"retry_after": 0}).do(connection, NOBODY)
+        await answer(429, {"retry_after": 0.001}).do(connection, NOBODY)
         connection.finish()
 
     async with (

@@ -161,7 +161,7 @@ async def test_a_dead_owners_ticket_is_free_whatever_the_clock_says(tmp_path: Pa
         async with here.life("", auto_sweep=False) as life:
             life.issuer._force = True
             await life.issue()
-            suspects = await life.issuer.pending()
+            suspects = await life.issuer._suspects.pending()
         await dead.aclose()
 
     assert [suspect.tag for suspect in suspects] == ["tag"]

@@ -12,7 +12,7 @@ import pytest
 
 import respan_async
 from respan_async import CreatedKey, Secret, TemporaryKey
-from respan_async._http.protocol import Response, retry_after
+from respan_async._http.retry_after import retry_after
 from respan_async.cli.csv_reader import open_csv
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.tenants import COLUMNS, KEYS, check
@@ -160,8 +160,8 @@ def test_a_retry_after_without_an_end_takes_no_time(value: str) -> None:
     """As a header, and in a body of 8 MB."""
     now = datetime.now(UTC)
     began = time.process_time()
-    retry_after(Response(429, {"Retry-After": value[:8000], "Date": value[:8000]}, b""), now)
-    retry_after(Response(429, {}, json.dumps({"retry_after": value}).encode()), now)
+    retry_after({"Retry-After": value[:8000], "Date": value[:8000]}, b"", now)
+    retry_after({}, json.dumps({"retry_after": value}).encode(), now)
 
     assert time.process_time() - began < 1
 

@@ -1,9 +1,12 @@
 """`respan-keys` from its arguments to its exit code, against a fake server in a thread of its own."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
+import socket
+import ssl
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -21,6 +24,7 @@ from tests.integration.cli_world import (
     tenants,
     until,
 )
+from tests.servers.certificate import certify
 
 HOSTILE = "\x1b]0;owned\x07"
 
@@ -178,6 +182,43 @@ def test_the_key_is_refused(server: Server, run: Run, monkeypatch: pytest.Monkey
     assert run("list")[0] == 3
 
 
+def test_a_tenant_that_is_forbidden_is_told(server: Server, run: Run) -> None:
+    """Before any other has its key, too: it is that tenant's failure, and each line of the summary is true."""
+    server.fake.script("forbidden_403", "ok", "forbidden_403")
+    code, _, err = run("issue", tenants(10), "--out", "keys.jsonl", "--max-in-flight", "1")
+
+    assert code == 1
+    assert len([line for line in err.splitlines() if "answered 403" in line]) == 2
+    assert "2 failed" in err
+
+
+def test_a_certificate_that_does_not_verify(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is no tenant's failure: said once, with the host and the reason, and the run ends at once."""
+    context, _ = certify(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def shake_hands() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with contextlib.suppress(ssl.SSLError):
+                        context.wrap_socket(connection, server_side=True).close()
+
+        thread = threading.Thread(target=shake_hands)
+        thread.start()
+        host = f"127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setenv("RESPAN_API_KEY", "some-key")
+        monkeypatch.setenv("RESPAN_BASE_URL", f"https://{host}")
+        monkeypatch.chdir(tmp_path)
+        code, _, err = run("issue", tenants(200), "--out", "keys.jsonl", "--max-in-flight", "8")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+    assert code == 1
+    assert err.count(f"no TLS connection to {host}: its certificate does not verify (self") == 1
+    assert "0 failed, 200 not sent" in err
+
+
 def test_no_key_no_file(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an API key nothing begins."""
     monkeypatch.delenv("RESPAN_API_KEY")
@@ -255,7 +296,7 @@ def test_one_key_from_birth_to_death(server: Server, run: Run) -> None:
     code, out, err = run("delete", key["id"])
     assert (code, out, err) == (0, [], f"key {key['id']} is revoked\n")
     assert run("delete", key["id"])[0] == 1
-    assert run("delete", key["id"], "--missing-ok")[0] == 0
+    assert run("delete", key["id"], "--missing-ok") == (0, [], f"key {key['id']} is not there\n")
     assert run("show", key["id"])[0] == 1
 
 
@@ -404,3 +445,23 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert capsys.readouterr().out.startswith("respan-keys ")
+
+
+def test_wrong_arguments_show_nothing_a_terminal_would_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be any bytes; what is wrong with them is shown escaped."""
+    for argv in (("status", "--no\x1b[2J\udce9"), ("status\x1b[2J",), ("sandbox", "--port", "\x1b[2J")):
+        with pytest.raises(SystemExit) as caught:
+            main(argv)
+        err = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert "\x1b" not in err
+        assert "\\x1b[2J" in err
+
+
+def test_nothing_is_null_on_the_command_line(server: Server, run: Run) -> None:
+    """And so it is said."""
+    for argv in (("create", "--rate-limit", "None"), ("update", "key-1", "--rate-limit", "None")):
+        code, _, err = run(*argv)
+        assert code == 2
+        assert "rate_limit: expected a whole number of requests a minute, 0 or more, or null, got 'None'" in err
+    assert run("create", "--rate-limit", "null")[0] == 0

@@ -61,7 +61,7 @@ def test_a_full_disk_under_the_ledger(server: Server, run: Run) -> None:
     assert "the ledger could not be written" in err
     assert len(held()) < 150
     assert run(*ISSUE)[0] == 0
-    assert run("sweep", "--out", "keys.jsonl", "--grace", "0")[0] == 0
+    assert run("sweep", "--out", "keys.jsonl", "--grace", "0", "--taken-over")[0] == 0
     assert Counter(line["ticket"] for line in held()) == {f"t{n}": 1 for n in range(150)}
     assert server.ids() == {line["id"] for line in held()}
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from respan_async import AsyncRespan, ConfigurationError
+from respan_async.cli import main
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from tests.integration.cli_world import (
@@ -71,6 +73,8 @@ def test_other_fields_for_a_known_ticket(server: Server, run: Run) -> None:
     assert "t.csv:3: t1: ticket 't1': issued before with another name; a new issuance is a new ticket" in err
     assert "1 issued in " in err
     assert "2 already issued, 1 failed, 0 not sent" in err
+    assert "1 of the lines that failed will fail again as long as their fields are others than before" in err
+    assert "to go on" not in err, "the same command cannot succeed"
     assert len(held()) == 4
 
 
@@ -465,3 +469,79 @@ def test_a_line_with_another_key_for_a_kept_ticket(server: Server, run: Run) -> 
         ("t2", False),
     ]
     assert [left["ticket"] for left in status_of(run)["undelivered"]] == ["t1"]
+
+
+def test_encryption_can_be_turned_on(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was kept in plain text is encrypted by `ledger rotate`, and delivered by the next run."""
+    monkeypatch.delenv("RESPAN_LEDGER_KEY", raising=False)
+    undelivered(server, run, 3)
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+
+    assert run("ledger", "rotate", "--ledger", LEDGER) == (0, [], "3 secrets are encrypted anew\n")
+    content = b"".join(path.read_bytes() for path in Path().glob(f"{LEDGER}*"))
+    assert not any(record.api_key.encode() in content for record in server.fake.keys.values())
+    assert run(*ISSUE)[0] == 0
+    assert {line["api_key"] for line in held()} == {record.api_key for record in server.fake.alive()}
+
+
+def test_a_run_that_missed_a_rotation_ends(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the former key it would write what nobody can read once that is gone; one sentence says what to do."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS", KEYS[0])
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[1])
+    assert run("ledger", "rotate", "--ledger", LEDGER)[0] == 0
+    monkeypatch.delenv("RESPAN_LEDGER_OLD_KEYS")
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", KEYS[0])
+    tenants(5)
+
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert f"{LEDGER}: its secrets were encrypted with another key than the one here; start again with that" in err
+    assert server.fake.counts.created == 1
+    assert run("sweep", "--ledger", LEDGER, "--grace", "0")[0] == 0
+
+
+@pytest.mark.parametrize("around", ["{}\n", " {}\r\n"])
+def test_a_key_may_end_with_a_line_break(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, around: str
+) -> None:
+    """As a file has it that the environment was set from."""
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", around.format(KEYS[0]))
+    monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS", around.format(KEYS[1]))
+
+    assert run("issue", tenants(1), "--out", "keys.jsonl")[0] == 0
+
+
+def test_the_schema_for_an_administrator(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The SQL is printed without a database, an API key or psycopg; a name that is none is refused."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESPAN_API_KEY", raising=False)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    assert main(("ledger", "schema", "--schema", "respan_eu")) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert 'CREATE TABLE "respan_eu".tickets (' in out
+    assert out.index("BEGIN;") < out.index("CREATE SCHEMA") < out.index("COMMIT;") < out.index("-- GRANT USAGE")
+
+    assert main(("ledger", "schema", "--schema", 'a"b')) == 2
+    assert capfd.readouterr().err.startswith("respan-keys: schema: expected a name of letters, digits and _, got")
+
+
+@pytest.mark.parametrize("name", [b"k\xe9.jsonl", b"k[eu].jsonl", b"k\x1b[2J.jsonl", b"a[/b]k.jsonl"])
+def test_status_of_a_ledger_with_any_name(world: World, name: bytes) -> None:
+    """With bytes that are no UTF-8, with square brackets, or with what a terminal would obey; also as JSON."""
+    world.tenants(1)
+    out = os.fsdecode(name.replace(b"/", b""))
+
+    assert world.run("issue", "t.csv", "--sandbox", "--out", out)[0] == 0
+    table, described = world.run("status", "--out", out), world.run("status", "--out", out, "--json")
+
+    shown = name.replace(b"/", b"").decode(errors="backslashreplace").replace("\x1b", "\\x1b")
+    assert (table[0], described[0]) == (0, 0)
+    assert table[1].splitlines()[0] == f"{shown}.ledger"
+    assert json.loads(described[1])["ledger"] == f"{shown}.ledger"

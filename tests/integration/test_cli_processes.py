@@ -126,9 +126,17 @@ def test_kill_and_go_on(world: World, run: Run) -> None:
         process.communicate()
     code, _, err = run(*ISSUE, FAST)
     assert code == 0, err
-    swept = run("sweep", "--out", "keys.jsonl", "--grace", "0.5")
+    by_itself = run("sweep", "--out", "keys.jsonl", "--grace", "0.5")
+    created = world.server.ids()
+    listed = run("sweep", "--out", "keys.jsonl", "--grace", "0", "--taken-over", "--dry-run")
+    untouched = world.server.ids()
+    swept = run("sweep", "--out", "keys.jsonl", "--grace", "0.5", "--taken-over")
 
-    assert swept[0] == 0
+    assert by_itself[0] == swept[0] == 0
+    assert "those of runs that were killed, and left alone; see --taken-over" in by_itself[2]
+    assert untouched == created
+    assert len(re.findall(r"key \S+ would be revoked", listed[2])) == len(created) - 120
+    assert "a dry run: would be " in listed[2]
     assert " revoked, 0 expired by themselves, " in swept[2]
     assert Counter(line["ticket"] for line in world.held()) == {f"t{n}": 1 for n in range(120)}
     assert world.server.ids() == {line["id"] for line in world.held()}

@@ -78,7 +78,7 @@ async def cancelled_at(scenario: Scenario, turn: int) -> str | None:
                 if not loop.leave_alone():
                     return None
                 sent_at_once = len(fake.keys) - before
-                await issuer._idle.wait()
+                await issuer._active.finished()
                 await issuer._background_writes.written()
                 between = await issuer.counts()
                 try:

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import attrs
@@ -28,13 +28,16 @@ from respan_async import (
     Listing,
     NotFoundError,
     RateLimit,
+    RespanError,
     RetryPolicy,
     TemporaryKey,
     TemporaryKeys,
     UpdateKeyRequest,
 )
+from respan_async._calls.service import Service
+from respan_async._http.protocol import Request
 from respan_async.testing import FakeRespan
-from tests.integration.raw_server import Act, Connection, RawServer, Seen, answer, key, message
+from tests.integration.raw_server import FIN, RST, STALL, Act, Connection, RawServer, Seen, answer, key, message
 
 SOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -47,8 +50,8 @@ def keys(respan: AsyncRespan) -> TemporaryKeys:
 
 def on_the_servers_clock(respan: AsyncRespan, fake: FakeRespan) -> TemporaryKeys:
     """Give a client's operations with the wall clock of a server in virtual time."""
-    context = respan._context
-    return TemporaryKeys(attrs.evolve(context, clock=fake.now), respan._options)
+    context = respan._service.context
+    return TemporaryKeys(Service(attrs.evolve(context, clock=fake.now), respan._service.options))
 
 
 # -------------------------------------------------------------------- create
@@ -250,6 +253,18 @@ async def test_a_deleted_key_is_gone(keys: TemporaryKeys, fake_respan: FakeRespa
     await keys.delete(made.id, missing_ok=True)
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_page_for_a_missing_route_does_not_say_that_a_key_is_gone(lost: bool) -> None:
+    """Not even where a missing key would be all right, or where the first DELETE may have arrived."""
+    page = answer(404, b"<h1>deploying</h1>", headers={"Content-Type": "text/html"})
+    async with (
+        RawServer(*[RST] * lost, page) as server,
+        AsyncRespan("token", base_url=server.url, retry=RetryPolicy(initial=0.001)) as respan,
+    ):
+        with pytest.raises(NotFoundError):
+            await respan.temporary_keys.delete("key-1", missing_ok=True)
+
+
 IDS = [
     "vcjRcdm8.pbkdf2_sha256$1$a+b/c==",
     "100%",
@@ -420,16 +435,17 @@ async def test_pages_that_go_in_circles_are_told(following: Callable[[int], int]
 
 async def test_pages_without_an_end_have_one() -> None:
     """After ten thousand."""
-    read: list[int] = []
+    read: list[str] = []
 
-    async def endless(page: int, page_size: int | None) -> KeyPage:
-        read.append(page)
-        return KeyPage(next_page=page + 1)
+    class Endless:
+        async def send(self, request: Request[KeyPage]) -> KeyPage:
+            read.append(request.path)
+            return KeyPage(next_page=len(read) + 1)
 
     with pytest.raises(InvalidResponseError, match="page 10000 of the list"):
-        await anext(aiter(Listing(endless, 1, None)))
+        await anext(aiter(Listing(cast("Service", Endless()), 1, None)))
 
-    assert len(read) == 10_000
+    assert len(set(read)) == 10_000
 
 
 async def test_a_list_that_fails_in_the_middle_is_told() -> None:
@@ -557,6 +573,46 @@ async def test_a_deadline_counts_the_waiting_between_attempts() -> None:
         assert loop.time() - began < 5
         assert (caught.value.effect, caught.value.attempts, len(caught.value.suspects)) == (Effect.UNKNOWN, 2, 1)
         assert caught.value.retry_at is not None
+
+
+def last_answer(error: RespanError) -> tuple[int | None, str | None, str | None]:
+    """What an error says of the last answer."""
+    return error.status, error.body, error.request_id
+
+
+@pytest.mark.virtual
+async def test_a_deadline_between_attempts_tells_the_last_answer() -> None:
+    """Why the call was not done in time: the server's status, body and request id, also where it broke off since."""
+    down = answer(503, {"detail": "Down."}, {"Retry-After": "60", "X-Request-ID": "r-1"})
+    async with RawServer(down) as server, AsyncRespan("token", base_url=server.url, deadline=30) as respan:
+        with pytest.raises(DeadlineExceededError, match="deadline of 30 s; the last answer was 503") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (503, '{"detail": "Down."}', "r-1")
+    assert len(server.requests) == caught.value.attempts == 1
+
+
+@pytest.mark.virtual
+async def test_a_deadline_in_the_air_tells_the_answer_before() -> None:
+    """A 503, an attempt that is reset, and one that nobody answers; an attempt without an answer hides none."""
+    down = answer(503, {"detail": "Down."}, {"X-Request-ID": "r-1"})
+    async with RawServer(down, FIN, STALL) as server, AsyncRespan("token", base_url=server.url, deadline=10) as respan:
+        with pytest.raises(DeadlineExceededError, match=r"no answer within .* 10 s; the last answer was 503") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (503, '{"detail": "Down."}', "r-1")
+    assert len(server.requests) == caught.value.attempts == 3
+
+
+@pytest.mark.virtual
+async def test_a_deadline_before_any_answer_tells_none() -> None:
+    """There was none."""
+    async with RawServer(FIN, STALL) as server, AsyncRespan("token", base_url=server.url, deadline=10) as respan:
+        with pytest.raises(DeadlineExceededError, match=r"deadline of 10 s$") as caught:
+            await respan.temporary_keys.create()
+
+    assert last_answer(caught.value) == (None, None, None)
+    assert len(server.requests) == 2
 
 
 @pytest.mark.virtual

@@ -158,15 +158,15 @@ async def test_what_aiohttp_sends_again_by_itself_is_charged() -> None:
 
 
 async def test_a_small_batch_that_fits_is_not_spread() -> None:
-    """Where all of a batch fits into the free slots there is nothing to be spread for."""
+    """Where all of a batch fits into half of the free slots there is nothing to be spread for."""
     async with world(pace=DOCUMENTED_LIMIT) as (_, respan):
         began = now()
-        await respan.temporary_keys.create_many([CreateKeyRequest()] * 50)
+        await respan.temporary_keys.create_many([CreateKeyRequest()] * 30)
         assert now() - began < 1
 
         began = now()
-        await respan.temporary_keys.create_many([CreateKeyRequest()] * 20)
-        assert 40 < now() - began < 70
+        await respan.temporary_keys.create_many([CreateKeyRequest()] * 30)
+        assert 28 < now() - began < 62  # the first batch's slots are left out of the spread
 
 
 async def test_a_large_batch_is_spread_evenly() -> None:
@@ -230,9 +230,9 @@ async def test_an_unknown_limit_is_learned(limit: Any, where: str, digits: int) 
 
 async def test_the_pace_can_be_looked_at_in_each_phase() -> None:
     """Unknown at first; then a pause, then a learned limit; and who waits, at any time."""
-    async with world({"limit": SlidingLog(20, per=60)}) as (_, respan):
+    async with world({"limit": SlidingLog(90, per=60)}) as (_, respan):
         fresh = respan.pace
-        task = asyncio.create_task(finished(respan.temporary_keys.create_many(requests(100), max_in_flight=8)))
+        task = asyncio.create_task(finished(respan.temporary_keys.create_many(requests(300), max_in_flight=8)))
         seen = list[Any]()
         for _ in range(400):
             await asyncio.sleep(0.25)
@@ -250,9 +250,9 @@ async def test_the_pace_can_be_looked_at_in_each_phase() -> None:
         assert paused
         assert all(pace.refused > 0 for pace in paused)
         assert all(pace.paused_until > datetime.now(UTC) for pace in paused[:3])
-        assert seen[-1].limit == RateLimit(20, per=60)
+        assert seen[-1].limit == RateLimit(90, per=60)
         assert seen[-1].learned
-        assert 15 <= seen[-1].used <= 21
+        assert 50 <= seen[-1].used <= 97
         assert waiting.waiting["batch"] + waiting.waiting["interactive"] >= 1
         assert (after.in_flight, after.waiting) == (0, {"interactive": 0, "batch": 0, "sweep": 0})
 
@@ -330,11 +330,12 @@ async def test_a_server_that_asks_for_ages_fails_the_call_at_once(where: str) ->
 
 
 async def test_a_server_that_asks_for_ages_does_not_stop_the_client_for_ages() -> None:
-    """Others pause for a bounded time, and try again."""
+    """The next call finds out whether that was meant; where it was, others wait for a bounded time, and try again."""
     async with world(retry=RetryPolicy(max_retry_after=30.0)) as (fake, respan):
-        fake.script("refuse:100000")
-        with pytest.raises(RateLimitError):
-            await respan.temporary_keys.create()
+        fake.script("refuse:100000", "refuse:100000")
+        for _ in range(2):
+            with pytest.raises(RateLimitError):
+                await respan.temporary_keys.create()
         began = now()
 
         await respan.temporary_keys.create()

@@ -370,7 +370,7 @@ async def test_pages_of_garbage_spoil_only_what_was_on_them(tmp_path: Path) -> N
 
     right, raised = await read_all(path)
 
-    assert right > 200
+    assert right > 150
     assert right + raised <= 400
 
 
@@ -496,7 +496,7 @@ async def test_a_full_disk_hands_out_nothing_unrecorded(tmp_path: Path) -> None:
             remount(folder, "size=8m")
             async with issuing(fake, folder / "keys.db", deliver) as issuer:
                 again = await issuer.issue_many(tickets)
-                await issuer.sweep(grace=0)
+                await issuer.sweep(grace=0, taken_over=True)
             alive = {record.id for record in fake.alive()}
 
     issued = {o.item.id: o.key.id for o in again if isinstance(o, Issued)}

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import os
+import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -14,10 +15,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from respan_async import AsyncRespan, CreateKeyRequest, Issued, RespanError, RetryPolicy, TemporaryKey
-from respan_async._calls.sweep import sweep
+from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanError, RetryPolicy, TemporaryKey
+from respan_async._calls.lifecycle import Stage
+from respan_async._calls.service import Service
+from respan_async._calls.sweep import SweepPolicy, sweep
+from respan_async._http.protocol import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
-from respan_async.keys import SweepKeys
 from respan_async.testing import FakeRespan
 from tests.integration.test_issuing import TroubledLedger
 
@@ -54,21 +57,20 @@ class Worker:
 
 
 class OldList:
-    """A sweep's view of the server, with a list as it was some time ago."""
+    """A client's service, with a list as it was some time ago."""
 
-    def __init__(self, keys: SweepKeys, old: list[TemporaryKey]) -> None:
-        self._keys = keys
+    def __init__(self, service: Service, old: list[TemporaryKey]) -> None:
+        self.context = service.context
+        self._service = service
         self._old = old
 
-    async def every(self) -> AsyncIterator[TemporaryKey]:
-        for key in self._old:
-            yield key
+    def lowest(self) -> "OldList":
+        return self
 
-    async def retrieve(self, key_id: str) -> TemporaryKey:
-        return await self._keys.retrieve(key_id)
-
-    async def revoke(self, key_id: str) -> None:
-        await self._keys.revoke(key_id)
+    async def send(self, request: Request[Any], *arguments: Any) -> Any:
+        if request.operation is LIST:
+            return KeyPage(results=tuple(self._old), count=len(self._old))
+        return await self._service.send(request, *arguments)
 
 
 def ticket(number: int, **fields: Any) -> Ticket:
@@ -89,8 +91,13 @@ class Issuing(RuleBasedStateMachine):
         self._fake: FakeRespan = self._run(self._stack.enter_async_context(FakeRespan()))
         self._workers: dict[str, Worker] = {}
         self._old: list[TemporaryKey] = []
+        self._backup = self._path.with_name("backup.db")
+        self.restored = False
+        """Whether the ledger was brought back to what it was some time ago."""
         self.held: dict[int, str] = {}
-        """The model: the id of the key that each ticket's caller was given."""
+        """The model: the id of the key that each ticket's caller was given, as far as the ledger can know."""
+        self.handed_out: set[str] = set()
+        """The ids of all keys that any caller was ever given."""
 
     def _stack_enter(self, manager: contextlib.AbstractContextManager[T]) -> T:
         return self._stack.enter_context(manager)
@@ -106,7 +113,10 @@ class Issuing(RuleBasedStateMachine):
             self._runner.close()
 
     async def _final(self) -> None:
-        """Close everything, let late keys happen, issue what is left, sweep: exactly the tickets' keys are alive."""
+        """Close everything, let late keys happen, issue what is left, sweep: exactly the tickets' keys are alive.
+
+        Of a ledger that was restored nobody may say that it is no copy; all that was handed out is alive then.
+        """
         for name in list(self._workers):
             await self._close(name)
         self._fake._plan.script((), "create")
@@ -115,11 +125,17 @@ class Issuing(RuleBasedStateMachine):
         await self._fake.settle()
         worker = await self._worker("last")
         for number in range(4):
-            issued = await worker.issuer.issue(ticket(number))
-            assert self.held.setdefault(number, issued.key.id) == issued.key.id
-        await worker.issuer.sweep(grace=0)
+            self._take(number, await worker.issuer.issue(ticket(number)))
+        await worker.issuer.sweep(grace=0, taken_over=not self.restored)
         await self._close("last")
-        assert {record.id for record in self._fake.alive()} == set(self.held.values())
+        alive = {record.id for record in self._fake.alive()}
+        assert self.handed_out <= alive
+        assert self.restored or alive == set(self.held.values())
+
+    def _take(self, number: int, issued: Issued[Ticket]) -> None:
+        """Hold a ticket's key: always the same one."""
+        assert self.held.setdefault(number, issued.key.id) == issued.key.id
+        self.handed_out.add(issued.key.id)
 
     async def _worker(self, name: str) -> Worker:
         if name not in self._workers:
@@ -144,7 +160,7 @@ class Issuing(RuleBasedStateMachine):
             return
         assert isinstance(issued, Issued)
         assert issued.replayed or number not in self.held
-        assert self.held.setdefault(number, issued.key.id) == issued.key.id
+        self._take(number, issued)
         assert issued.key.api_key.reveal() == self._fake.keys[issued.key.id].api_key
 
     # ----------------------------------------------------------------- rules
@@ -168,8 +184,7 @@ class Issuing(RuleBasedStateMachine):
     async def _try(self, number: int, name: str) -> None:
         worker = await self._worker(name)
         with contextlib.suppress(RespanError):
-            issued = await worker.issuer.issue(ticket(number))
-            assert self.held.setdefault(number, issued.key.id) == issued.key.id
+            self._take(number, await worker.issuer.issue(ticket(number)))
 
     @rule(name=names, number=numbers)
     def conflict(self, name: str, number: int) -> None:
@@ -218,7 +233,7 @@ class Issuing(RuleBasedStateMachine):
             await die(worker)
             (outcome,) = await asyncio.gather(call, return_exceptions=True)
             if isinstance(outcome, Issued):
-                assert self.held.setdefault(number, outcome.key.id) == outcome.key.id
+                self._take(number, outcome)
 
         self._fake.script(*faults)
         self._run(crashing())
@@ -235,12 +250,53 @@ class Issuing(RuleBasedStateMachine):
         """The server makes what it had put off."""
         self._run(self._fake.settle())
 
-    @rule(name=names)
-    def sweep(self, name: str) -> None:
-        """A worker sweeps, without waiting."""
+    @rule(name=names, number=numbers)
+    def back_up_in_the_air(self, name: str, number: int) -> None:
+        """A hot backup is taken while a worker's key is on its way to the ledger, and to its caller."""
+
+        async def backing_up() -> None:
+            worker = await self._worker(name)
+            await worker.issuer.counts()
+            gate = worker.troubled.gates["record"] = asyncio.Event()
+            before = worker.troubled.called["record"]
+            call = asyncio.create_task(worker.issuer.issue(ticket(number)))
+            for _ in range(200):
+                if call.done() or worker.troubled.called["record"] > before:
+                    break
+                await asyncio.sleep(0.001)
+            copy(self._path, self._backup)
+            gate.set()
+            (outcome,) = await asyncio.gather(call, return_exceptions=True)
+            del worker.troubled.gates["record"]
+            if isinstance(outcome, Issued):
+                self._take(number, outcome)
+
+        self._run(backing_up())
+
+    @precondition(lambda self: self._backup.exists())
+    @rule()
+    def restore(self) -> None:
+        """Everybody shuts down in order, and the backup is put in the ledger's place."""
+
+        async def restoring() -> None:
+            for name in list(self._workers):
+                await self._close(name)
+
+        self._run(restoring())
+        self._backup.replace(self._path)
+        self._path.chmod(0o600)
+        self.held.clear()
+        self.restored = True
+
+    @rule(name=names, taken_over=st.booleans(), dry_run=st.booleans())
+    def sweep(self, name: str, taken_over: bool, dry_run: bool) -> None:
+        """A worker sweeps, without waiting; of a ledger that is no copy, a person may say so."""
 
         async def sweeping() -> None:
-            await (await self._worker(name)).issuer.sweep(grace=0)
+            issuer, alive = (await self._worker(name)).issuer, len(self._fake.alive())
+            report = await issuer.sweep(grace=0, taken_over=taken_over and not self.restored, dry_run=dry_run)
+            assert not dry_run or len(self._fake.alive()) == alive
+            assert all(not report.dry_run or key_id not in self.handed_out for key_id in report.revoked)
 
         self._run(sweeping())
 
@@ -250,7 +306,7 @@ class Issuing(RuleBasedStateMachine):
 
         async def remembering() -> None:
             worker = await self._worker(name)
-            self._old = [key async for key in SweepKeys(worker.respan.temporary_keys).every()]
+            self._old = [key async for key in worker.respan.temporary_keys.list(page_size=100)]
 
         self._run(remembering())
 
@@ -261,21 +317,29 @@ class Issuing(RuleBasedStateMachine):
         async def sweeping() -> None:
             worker = await self._worker(name)
             await worker.issuer.counts()
-            context = worker.respan._context
-            keys = OldList(SweepKeys(worker.respan.temporary_keys), self._old)
-            await sweep(keys, worker.issuer, context.dispatcher, context.clock, 0)
+            service = cast("Service", OldList(worker.respan._service, self._old))
+            await sweep(service, worker.issuer._suspects, SweepPolicy(grace=0, taken_over=not self.restored))
 
         self._run(sweeping())
 
     @invariant()
     def what_was_handed_out_is_alive(self) -> None:
         """No key that a caller was given is ever revoked."""
-        assert set(self.held.values()) <= {record.id for record in self._fake.alive()}
+        assert self.handed_out <= {record.id for record in self._fake.alive()}
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a ledger as a backup of SQLite's does, while others write to it."""
+    with (
+        contextlib.closing(sqlite3.connect(source)) as reading,
+        contextlib.closing(sqlite3.connect(target)) as writing,
+    ):
+        reading.backup(writing)
 
 
 async def die(worker: Worker) -> None:
     """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
-    ledger, context = worker.ledger, worker.respan._context
+    ledger, context = worker.ledger, worker.respan._service.context
     if ledger._lease_keeper is not None:
         ledger._lease_keeper.cancel()
     if ledger._writer is not None:
@@ -285,11 +349,9 @@ async def die(worker: Worker) -> None:
         os.close(lock._descriptor)
         lock._descriptor = -1
     ledger._owner = 0
-    context.lifecycle.close()
-    context.pacer.close()
+    context.lifecycle.unregister(Stage.DEPENDENTS, worker.issuer.aclose)
     with contextlib.suppress(LedgerError):
-        await context.lifecycle.cut()
-    await context.transport.aclose()
+        await context.lifecycle.aclose(0)
 
 
 def test_two_workers_and_a_bad_server_keep_to_the_model() -> None:

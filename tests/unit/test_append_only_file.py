@@ -46,3 +46,37 @@ def test_a_place_that_goes_while_it_is_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"keys\.jsonl: No such file or directory"):
         file.read(lambda line: None)
     file.close()
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+def test_lines_do_not_follow_a_file_that_is_moved_away(tmp_path: Path, put_back: bool) -> None:
+    """As a rotation of logs moves it: the next run would look for them where the path leads."""
+    path, elsewhere = tmp_path / "keys.jsonl", tmp_path / "keys.jsonl.1"
+    file = AppendOnlyFile(str(path))
+    file.append(b"one\n")
+    path.rename(elsewhere)
+    if put_back:
+        path.touch(0o600)
+
+    with pytest.raises(FileNotFoundError, match="the file was removed, or moved away, while it was being written"):
+        file.append(b"two\n")
+    elsewhere.replace(path)
+    file.append(b"three\n")
+    file.close()
+
+    assert path.read_bytes() == b"one\nthree\n"
+
+
+def test_lines_go_to_the_file_that_was_opened_whatever_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that is relative was meant from where it was given."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = AppendOnlyFile("keys.jsonl")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    file.append(b"one\n")
+    file.close()
+
+    assert (tmp_path / "keys.jsonl").read_bytes() == b"one\n"

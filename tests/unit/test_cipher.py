@@ -96,7 +96,10 @@ def test_old_keys_decrypt_and_the_new_one_encrypts() -> None:
         old.decrypt(again, "t")
 
 
-@pytest.mark.parametrize("form", [KEY, base64.b64encode(KEY).decode(), Secret(base64.b64encode(KEY).decode())])
+TEXT = base64.b64encode(KEY).decode()
+
+
+@pytest.mark.parametrize("form", [KEY, TEXT, Secret(TEXT), f"{TEXT}\n", Secret(f" {TEXT}\r\n")])
 def test_a_key_may_be_bytes_or_base64(form: Any) -> None:
     """They are the same key."""
     assert AESGCMCipher(form).decrypt(AESGCMCipher(KEY).encrypt(SECRET, "t"), "t") == SECRET

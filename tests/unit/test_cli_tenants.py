@@ -1,12 +1,13 @@
 """The CSV file of `respan-keys issue`: what is read, and what is said of what cannot be."""
 
 import io
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from respan_async.cli.csv_reader import CSVFile, open_csv
+from respan_async.cli.csv_reader import CSVFile, can_be_read_again, open_csv
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
 from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
@@ -111,6 +112,13 @@ async def test_lines_and_where_they_begin() -> None:
     assert found[2][2].name == "un, deux"
 
 
+async def test_what_a_spreadsheet_leaves_below_its_table_is_no_line() -> None:
+    """Rows of commas, or of empty cells in quotes, however many; before the header too."""
+    found = await requests(b',,\r\nname,expires_in,max_usage\r\na,1h,5\r\n,,\r\n"",""\r\n , ,\t,,\r\nb,,\r\n')
+
+    assert [(ticket, line) for ticket, line, _ in found] == [("a", 3), ("b", 7)]
+
+
 async def test_what_has_its_key_is_skipped() -> None:
     """Tickets that are to be skipped are not given."""
     found = await requests(b"ticket\na\nb\nc\n", "b")
@@ -175,12 +183,23 @@ async def test_many_skipped_lines() -> None:
         (b"name,max_usage\na,null\n", "2: max_usage: expected a positive whole number, or -1 for no limit, got 'null'"),
         (
             b"name,rate_limit\na,1.5\n",
-            "2: rate_limit: expected a whole number of requests a minute, 0 or more, or None, got '1.5'",
+            "2: rate_limit: expected a whole number of requests a minute, 0 or more, or null, got '1.5'",
         ),
         (
             b"name,spending_limit\na,nan\n",
-            "2: spending_limit: expected a number of US dollars, 0 or more, or None, got 'nan'",
+            "2: spending_limit: expected a number of US dollars, 0 or more, or null, got 'nan'",
         ),
+        (
+            b"name,spending_limit\na,None\n",
+            "2: spending_limit: expected a number of US dollars, 0 or more, or null, got 'None'",
+        ),
+        (
+            b"name,rate_limit\na,-1\n",
+            "2: rate_limit: expected a whole number of requests a minute, 0 or more, or null, got -1",
+        ),
+        (b'ticket,name\nt1, "Acme"\n', """2: expected no white space before a quoted cell, got ' "Acme"'"""),
+        (b'ticket,name\nt1,\t"Acme, Inc."\n', """2: expected no white space before a quoted cell, got '\\t"Acme'"""),
+        (b'ticket, "name"\nt1,Acme\n', """1: expected no white space before a quoted cell, got ' "name"'"""),
         (b"name,is_test\na,maybe\n", "2: is_test: expected one of true, yes, 1, false, no, 0, got 'maybe'"),
         (b"name,limit_policies\na,{}\n", "2: limit_policies: expected a JSON list of limit policies, got '{}'"),
         (b"name,limit_policies\na,[\n", "2: limit_policies: expected a JSON list of limit policies, got '['"),
@@ -245,6 +264,17 @@ def test_no_such_file(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.csv", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(WrongUse, match=rf"{path}: {reason}"), open_csv(str(path), known=COLUMNS, keys=KEYS):
             pass
+
+
+def test_what_another_process_can_read_again(tmp_path: Path) -> None:
+    """A file, by its name; no pipe, nothing that is this process's own, and nothing that is gone."""
+    path, pipe = tmp_path / "t.csv", tmp_path / "pipe"
+    path.touch()
+    os.mkfifo(pipe)
+
+    assert can_be_read_again(str(path))
+    for name in ("-", "/dev/fd/0", "/dev/stdin", "/proc/self/fd/0", str(pipe), str(tmp_path / "gone"), "a\0b"):
+        assert not can_be_read_again(name)
 
 
 def test_the_sample() -> None:

@@ -1,6 +1,7 @@
 """What a failure means: the table of the design, status by status, for each operation."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,6 @@ from respan_async import (
     APIConnectionError,
     APIStatusError,
     APITimeoutError,
-    CreatedKey,
     Effect,
     InvalidResponseError,
     RateLimitError,
@@ -53,10 +53,14 @@ def meant_by(status: int) -> tuple[Effect, bool]:
         return REFUSED
     if status == 408:
         return UNKNOWN
+    if status in (501, 505, 511):
+        return NOTHING
+    if status in (521, 523, 525, 526, 530):
+        return REFUSED
     return {2: LOST, 3: WRONG_HOST, 4: NOTHING, 5: UNKNOWN}[status // 100]
 
 
-def meaning(request: Request, result: Response | TransportFailure) -> tuple[Effect, bool]:
+def meaning(request: Request[Any], result: Response | TransportFailure) -> tuple[Effect, bool]:
     """Give what the error says."""
     error = failure(request, result, TOKEN, NOW)
     return error.effect, error.retryable
@@ -72,9 +76,9 @@ def test_every_status_means_what_the_table_says() -> None:
 
 
 def test_an_operation_that_makes_no_key_can_lose_none() -> None:
-    """A change whose 2xx cannot be read was made; one of which only the beginning arrived may have been."""
+    """A change whose 2xx cannot be read may have been made, if it was the API that answered."""
     for request in (UPDATE, DELETE):
-        assert meaning(request, Response(200, {}, b"", oversize=True)) == (Effect.NONE, False)
+        assert meaning(request, Response(200, {}, b"", oversize=True)) == (Effect.UNKNOWN, False)
         assert meaning(request, TransportFailure("", left=True, status=200)) == (Effect.UNKNOWN, True)
         assert meaning(request, Response(500, {}, b"")) == (Effect.UNKNOWN, True)
 
@@ -82,7 +86,7 @@ def test_an_operation_that_makes_no_key_can_lose_none() -> None:
 def test_a_read_changes_nothing_whatever_is_answered() -> None:
     """Whether it is worth a second try is the same as for a create."""
     for request in READS:
-        for status in (200, 302, 404, 408, 429, 500):
+        for status in (200, 302, 404, 408, 429, 500, 501, 521, 522):
             oversize = status < 300
             assert meaning(request, Response(status, {}, b"", oversize)) == (Effect.NONE, meant_by(status)[1])
 
@@ -99,6 +103,12 @@ def test_an_answer_that_broke_off_is_judged_by_its_status(status: int | None, ef
 def test_what_never_left_has_done_nothing() -> None:
     """Whatever else is known of it."""
     assert meaning(CREATE, TransportFailure("", left=False, status=200, timed_out=True, not_http=True)) == REFUSED
+
+
+def test_what_needs_another_setting_is_not_tried_again() -> None:
+    """For nothing; what may have left keeps its meaning, whatever broke then."""
+    assert meaning(CREATE, TransportFailure("", left=False, permanent=True)) == NOTHING
+    assert meaning(CREATE, TransportFailure("", left=True, permanent=True)) == UNKNOWN
 
 
 def test_what_is_no_http_comes_from_the_wrong_host() -> None:
@@ -140,11 +150,68 @@ def test_only_429_and_425_are_refusals_by_the_limit() -> None:
     assert not is_refusal(TransportFailure("", left=True, status=429))
 
 
+NGINX = b"<html>\r\n<head><title>503 Service Temporarily Unavailable</title></head>\r\n</html>\r\n"
+API = json.dumps({"detail": "Internal server error", "error_code": "INTERNAL_ERROR"}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [NGINX, b"", b"null", b'"detail"', b"[]", b"{}", b'{"message": "limited"}', b'["detail"]'],
+    ids=repr,
+)
+def test_a_status_that_is_named_is_a_refusal_by_a_proxy(body: bytes) -> None:
+    """Nothing was made, for the request did not come through; it counts as one by the limit."""
+    answer, refusals = Response(503, {}, body), frozenset({503})
+    error = failure(CREATE, answer, TOKEN, NOW, refusals)
+
+    assert (error.effect, error.retryable, error.status) == (*REFUSED, 503)
+    assert is_refusal(answer, refusals)
+    assert is_over_limit(answer, refusals)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Response(503, {}, API),
+        Response(503, {}, b'{"error": {"message": "no", "code": 5}}'),
+        Response(503, {}, b'{"errors": {}}'),
+        Response(503, {}, b'{"error_code": null}'),
+        Response(503, {}, b'{"detail": "Internal', cut=True),
+        Response(503, {}, NGINX, oversize=True),
+        Response(502, {}, NGINX),
+    ],
+    ids=lambda answer: f"{answer.status} {answer.body[:30]!r}",
+)
+def test_what_the_api_itself_answers_keeps_its_meaning(answer: Response) -> None:
+    """A key may have been made. So may it where the body is not whole, or the status was not named."""
+    refusals = frozenset({503})
+    error = failure(CREATE, answer, TOKEN, NOW, refusals)
+
+    assert (error.effect, error.retryable) == UNKNOWN
+    assert not is_refusal(answer, refusals)
+    assert not is_over_limit(answer, refusals)
+
+
+def test_an_origin_that_was_not_reached_is_not_a_refusal() -> None:
+    """It speaks of no limit, and a failure that is repeated is to end some time."""
+    for status in (501, 505, 508, 511, *range(520, 528), 530):
+        assert not is_refusal(Response(status, {}, b""))
+
+
+def test_a_429_counts_whoever_answers_it_and_whatever_is_named() -> None:
+    """Also with the API's own body, which is the documented one, and if it breaks off."""
+    for answer in (Response(429, {}, API), Response(429, {}, API[:9], cut=True), Response(429, {}, b"", oversize=True)):
+        for refusals in (frozenset[int](), frozenset({503})):
+            assert is_over_limit(answer, refusals)
+            error = failure(CREATE, answer, TOKEN, NOW, refusals)
+            assert (error.effect, error.retryable) == REFUSED
+
+
 def test_a_request_knows_its_operation() -> None:
     """What is told of it, and whether it makes a key, goes by that."""
     requests = (create({}), list_page(1, None), retrieve("i"), update("i", {}), delete("i"))
 
-    assert [request.operation for request in requests] == ["create", "list", "retrieve", "update", "delete"]
+    assert [request.operation.name for request in requests] == ["create", "list", "retrieve", "update", "delete"]
 
 
 # ------------------------------------------------------------------ what is said
@@ -157,7 +224,7 @@ def test_an_answer_without_a_usable_key_says_why_and_shows_no_token() -> None:
     """The token may come back in the id of the request and in the body, as JSON writes it or as itself."""
     answer = Response(201, HEADERS, b'{"id": "i", "echo": "bearer-token/1 bearer-token\\/1"}')
 
-    error = read(CREATE, answer, CreatedKey, TOKEN)
+    error = read(CREATE, answer, TOKEN)
 
     assert isinstance(error, InvalidResponseError)
     assert str(error).startswith(f"POST {PATH}: answered 201, but ")
@@ -193,6 +260,56 @@ def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
     assert isinstance(error, RateLimitError)
     assert str(error) == f"POST {PATH}: answered 429: for ***: slow down"
     assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (
+            403,
+            b"<!DOCTYPE html>\n<title>Access denied |\n api.respan.ai used Cloudflare</title><body>Error 1020",
+            (
+                " with a page, not in the API's own JSON ('Access denied | api.respan.ai used Cloudflare'): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
+        ),
+        (
+            403,
+            b"error code: 1020\n",
+            (
+                " with a page, not in the API's own JSON (error code 1020): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
+        ),
+        (
+            404,
+            b"  <html><h1>Not Found</h1></html>",
+            (
+                " with a page, not in the API's own JSON (without a title): "
+                "the answer of a server without this route; is base_url right?"
+            ),
+        ),
+        (403, b'{"detail": "No."}', ": No."),
+        (403, b"", ""),
+        (403, b"forbidden", ""),
+        (400, b"<html><title>Bad</title></html>", ""),
+    ],
+)
+def test_a_page_in_place_of_the_apis_json_is_told_as_such(status: int, body: bytes, said: str) -> None:
+    """Whoever reads it looks at the firewall or the address, and not at the API key."""
+    error = failure(CREATE, Response(status, {}, body), TOKEN, NOW)
+
+    assert str(error) == f"POST /api/temporary-keys/: answered {status}{said}"
+
+
+def test_the_title_of_a_page_shows_no_token_and_is_one_line() -> None:
+    """It is the server's word, as any body is."""
+    body = b"<html><title>\x1b[2J denied: bearer-token/1</title></html>"
+
+    said = str(failure(CREATE, Response(403, {}, body), TOKEN, NOW))
+    assert "bearer-token" not in said
+    assert said.isprintable()
+    assert "denied: ***" in said
 
 
 @pytest.mark.parametrize(("length", "said"), [(2_000, True), (2_001, False)])
@@ -264,9 +381,9 @@ def test_a_date_in_a_body_is_compared_with_this_clock() -> None:
 
 def test_what_is_not_told_of_an_answer_is_not_so() -> None:
     """It was read to its end, and what was asked went out once."""
-    assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0)
+    assert Response(200, {}, b"") == Response(200, {}, b"", oversize=False, resends=0, cut=False)
     assert TransportFailure("x", left=True) == TransportFailure(
-        "x", left=True, status=None, timed_out=False, not_http=False, resends=0
+        "x", left=True, status=None, timed_out=False, not_http=False, permanent=False, resends=0
     )
 
 

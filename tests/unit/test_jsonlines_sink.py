@@ -347,7 +347,7 @@ def test_files_that_are_no_place_for_secrets(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none" / "keys.jsonl") == " No such file or directory"
     assert "null byte" in refusal("a\0b")
     path.chmod(0o640)
-    assert refusal(path) == f" other users could read the keys; chmod 600 {path}"
+    assert refusal(path) == f" others can read it; make it private with: chmod 600 {path}"
     path.chmod(0o600)
     (tmp_path / "second name").hardlink_to(path)
     assert refusal(path) == " expected a file with one name; this one has 2 (hard links)"

@@ -1,35 +1,34 @@
-"""What the server's refusals tell about its limit."""
+"""What the server's refusals tell about its limit, where none was given."""
 
 import pytest
 
 from respan_async._pacing.limit_estimator import LimitEstimator
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async._pacing.sliding_log import AdmissionLog
+from respan_async._pacing.sliding_log import SlidingLog
+
+ROUND = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60)
+LONG = (120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400)
 
 
 class Story:
-    """An estimate with its log, told what happens."""
+    """An estimator with its log, told what happens."""
 
-    def __init__(self, given: RateLimit | None = None) -> None:
-        self.log = AdmissionLog(2.0)
-        self.estimate = LimitEstimator(given, self.log)
+    def __init__(self) -> None:
+        self.log = SlidingLog(2.0)
+        self.estimator = LimitEstimator(self.log)
 
-    @property
-    def limit(self) -> RateLimit | None:
-        return self.estimate.limit
-
-    def let_in(self, *times: float) -> None:
-        """Answer requests at these times."""
+    def let_in(self, *times: float) -> RateLimit | None:
+        """Answer requests at these times; return what is known after the last."""
+        limit = None
         for time in times:
             self.log.answered(time)
-            self.estimate.taken(time)
-            self.estimate.admitted(time)
+            limit = self.estimator.let_in(time)
+        return limit
 
-    def refuse(self, time: float, retry_after: float | None) -> bool:
-        """Refuse a request that was sent just before, while nothing else is in the air."""
-        expected = self.estimate.refused(time, time - 0.01, retry_after)
-        self.estimate.record_outcome(time)
-        return expected
+    def refuse(self, time: float, retry_after: float | None) -> RateLimit | None:
+        """Refuse a request; return what is known."""
+        return self.estimator.refused(time, retry_after)
 
 
 def spread(start: float, count: int, over: float) -> list[float]:
@@ -37,255 +36,240 @@ def spread(start: float, count: int, over: float) -> list[float]:
     return [start + over * index / count for index in range(count)]
 
 
-def test_nothing_is_known_before_the_first_refusal() -> None:
-    """However much was let in, that is no limit."""
+def burst(count: int, over: float = 0.5, start: float = 1000.0) -> Story:
+    """Give a story in which so many were let in."""
     story = Story()
-    story.let_in(*spread(100, 500, 10))
-
-    assert story.limit is None
-    assert story.estimate.learned is False
-    assert story.estimate.counted_at is None
-    assert story.estimate.scouts(110) == 0
+    story.let_in(*spread(start, count, over))
+    return story
 
 
-@pytest.mark.parametrize(
-    ("count", "over", "asked", "expected"),
-    [
-        (60, 1.0, 59.0, RateLimit(60, per=60)),
-        (60, 1.0, 59.05, RateLimit(60, per=60)),
-        (60, 20.0, 40.0, RateLimit(60, per=60)),
-        (5, 0.5, 10.0, RateLimit(5, per=10)),
-        (100, 0.3, 3600.0, RateLimit(100, per=3600)),
-        (30, 2.0, 13.0, RateLimit(30, per=15)),
-    ],
-)
-def test_a_burst_and_the_wait_after_it_tell_the_limit(
-    count: int, over: float, asked: float, expected: RateLimit
-) -> None:
-    """As many as were let in since the pause, in the age of the first of them plus the wait, as a round value."""
+# ------------------------------------------------------------------------------------------------------------ samples
+
+
+def test_what_is_let_in_is_no_limit() -> None:
+    """However much it is."""
     story = Story()
-    story.let_in(*spread(1000, count, over))
 
-    story.refuse(1000 + over, asked)
-
-    assert story.limit == expected
-    assert story.estimate.learned
+    assert story.let_in(*spread(100, 500, 10)) is None
+    assert not story.estimator.is_waiting
 
 
 def test_a_refusal_with_nothing_let_in_teaches_nothing() -> None:
     """Nothing can be counted."""
     story = Story()
 
-    story.refuse(100, 30)
-
-    assert story.limit is None
-    assert not story.estimate.counting(100)
-
-
-def test_a_refusal_with_nothing_let_in_leaves_a_limit_that_was_given() -> None:
-    """Somebody else has used the account up: that says nothing of how much there is."""
-    story = Story(RateLimit(1000, per=1))
-
-    story.refuse(100, 0.01)
-    story.refuse(200, 0.5)
-    story.refuse(300, None)
-
-    assert story.limit == RateLimit(1000, per=1)
-    assert not story.estimate.learned
-
-
-def test_a_refusal_that_does_not_fit_a_given_limit_is_doubted() -> None:
-    """Nothing was let in so long ago that its slot could come back when the refusal says that one does."""
-    story = Story(RateLimit(600, per=60))
-    story.let_in(*spread(1000, 9, 1))
-
-    assert story.estimate.contradicts_limit(1001, 1.0)
-    assert story.estimate.contradicts_limit(1001, None)
-    assert not story.estimate.contradicts_limit(1001, 59.1)  # that is when the first of them comes back
-
-
-def test_a_refusal_that_lowers_a_limit_by_little_is_not_doubted() -> None:
-    """Nor is one that meets a limit that was learned: it is a hypothesis anyway."""
-    nearly_full, learned = Story(RateLimit(60, per=60)), Story()
-    nearly_full.let_in(*spread(1000, 59, 59))
-    learned.let_in(*spread(1000, 60, 1))
-    learned.refuse(1001, 59.0)
-    learned.let_in(*spread(1061, 9, 1))
-
-    assert not nearly_full.estimate.contradicts_limit(1059.5, 0.5)
-    assert not learned.estimate.contradicts_limit(1063, 1.0)
-
-
-def test_what_is_in_the_air_is_counted_too_but_not_waited_for_endlessly() -> None:
-    """The first refusal holds everything until the rest of the flight has come back, or a second has passed."""
-    story = Story()
-    story.let_in(*spread(100, 10, 0.5))
-    story.log.in_air = 2
-
-    story.estimate.refused(100.5, 100.4, 59.5)
-    story.estimate.record_outcome(100.5)
-    assert story.estimate.counting(100.6)
-    assert story.estimate.counted_at == 101.5
-
-    story.log.in_air = 1
-    story.let_in(100.7)
-    assert story.limit is None
-    assert not story.estimate.counting(101.5)
-    assert story.limit == RateLimit(11, per=60)
-
-
-def test_a_steady_flow_that_is_refused_is_taken_for_the_documented_period() -> None:
-    """One that went on for longer than a minute has no start to be counted from."""
-    story = Story()
-    story.let_in(*spread(0, 600, 300))
-
-    story.refuse(300, 1)
-
-    assert story.limit is not None
-    assert story.limit.per == DOCUMENTED_LIMIT.per
-    assert 115 <= story.limit.limit <= 126
-
-
-def test_a_refusal_that_does_not_say_how_long_is_told_by_the_next_success() -> None:
-    """The period is the shortest round one between the last refusal and the first that is let in again."""
-    story = Story()
-    story.let_in(*spread(100, 20, 0.5))
-
-    story.refuse(100.5, None)
-    story.refuse(108.0, None)
-    assert story.limit is None
-
-    story.let_in(110.2)
-    assert story.limit == RateLimit(20, per=10)
-
-
-def test_a_limit_that_was_given_is_lowered_to_what_a_refusal_proves() -> None:
-    """Refused with thirty let in during the period: it is thirty."""
-    story = Story(RateLimit(60, per=60))
-    story.let_in(*spread(1000, 30, 20))
-
-    story.refuse(1020, 40)
-
-    assert story.limit == RateLimit(30, per=60)
-    assert story.estimate.learned
-
-
-def test_a_limit_is_not_lowered_below_what_was_let_in() -> None:
-    """One refusal among many successes does not make the limit one."""
-    story = Story(RateLimit(60, per=60))
-    story.let_in(*spread(1000, 59, 30))
-
-    story.refuse(1030, 30)
-
-    assert story.limit == RateLimit(59, per=60)
-
-
-def test_refusals_of_the_same_flight_count_once() -> None:
-    """What was sent before the correction says nothing that it did not say."""
-    story = Story(RateLimit(60, per=60))
-    story.let_in(*spread(1000, 30, 20))
-    story.refuse(1020, 40)
-
-    for _ in range(20):
-        story.estimate.refused(1020.1, 1019.9, 40)
-
-    assert story.limit == RateLimit(30, per=60)
-
-
-def test_a_wait_longer_than_the_period_makes_the_period_longer() -> None:
-    """Nobody waits longer than a period for a slot."""
-    story = Story()
-    story.let_in(*spread(1000, 60, 0.5))
-    story.refuse(1000.5, 22)  # a fixed window that was nearly over
-    assert story.limit == RateLimit(60, per=22.5)
-
-    story.let_in(*spread(1022.5, 60, 22))
-    story.refuse(1044.5, 38)
-
-    assert story.limit == RateLimit(60, per=60)
-
-
-def test_a_count_that_cannot_be_makes_the_period_longer() -> None:
-    """Refused for half a period with hardly anything let in: not the number was wrong, but the period."""
-    story = Story()
-    story.let_in(*spread(1000, 60, 0.5))
-    story.refuse(1000.5, 30)  # a fixed window of a minute, half of it gone
-    assert story.limit == RateLimit(60, per=30)
-
-    story.let_in(*spread(1030.5, 60, 30))
-    story.refuse(1060.6, 29.9)
-
-    assert story.limit == RateLimit(60, per=60)
-
-
-def test_a_number_that_is_much_too_high_leaves_the_period_as_it_is() -> None:
-    """Given four times the true limit, with nothing before to make the period look longer."""
-    story = Story(RateLimit(120, per=60))
-    story.let_in(*spread(1000, 30, 15))
-
-    story.refuse(1015, 45)
-
-    assert story.limit == RateLimit(30, per=60)
-
-
-def test_scouts_go_beyond_a_learned_limit_after_a_period_that_was_used_up() -> None:
-    """One at first, twice as many after each success."""
-    story = Story()
-    story.let_in(*spread(1000, 10, 1))
-    story.refuse(1001, 59)
-    assert story.limit == RateLimit(10, per=60)
-    assert story.estimate.scouts(1030) == 0
-
-    found = []
-    now = 1061.0
-    for _ in range(3):
-        assert story.limit is not None
-        story.let_in(*spread(now, story.limit.limit, 1))
-        now += 61
-        scouts = story.estimate.scouts(now)
-        found.append(scouts)
-        story.let_in(*spread(now, story.limit.limit + scouts, 1))
-        now += 61
-
-    assert found == [1, 2, 4]
-    assert story.limit == RateLimit(17, per=60)
-
-
-def test_a_scout_that_is_refused_makes_the_next_wait_longer() -> None:
-    """It was to be expected, and the limit stays."""
-    story = Story()
-    story.let_in(*spread(1000, 10, 1))
-    story.refuse(1001, 59)
-    story.let_in(*spread(1061, 10, 1))
-    assert story.estimate.scouts(1122) == 1
-    story.let_in(*spread(1122, 10, 1))
-
-    assert story.refuse(1123, 59)
-
-    assert story.limit == RateLimit(10, per=60)
-    story.let_in(*spread(1183, 10, 1))
-    assert story.estimate.scouts(1200) == 0
-
-
-def test_a_limit_that_was_given_is_never_exceeded_by_scouts() -> None:
-    """What the settings say is the ceiling."""
-    story = Story(RateLimit(3, per=10))
-    for start in range(100, 200, 10):
-        story.let_in(*spread(start, 3, 1))
-        assert story.estimate.scouts(start + 9.9) == 0
+    assert story.refuse(100, 3600.0) is None
+    assert story.refuse(101, None) is None
+    assert not story.estimator.is_waiting
 
 
 @pytest.mark.parametrize(
-    ("limit", "asked", "bound"),
+    ("count", "over", "asked", "expected"),
     [
-        (None, 17.0, 17.0),
-        (None, None, None),
-        (RateLimit(60, per=60), 17.0, 17.0),
-        (RateLimit(50, per=1), 1.0, 0.02),
-        (RateLimit(10, per=10), 3.0, 2.0),
-        (RateLimit(50, per=1), 0.4, 0.4),
+        (61, 1.0, 9.0, RateLimit(61, per=10)),  # more than the documented limit allows
+        (100, 0.3, 3600.0, RateLimit(100, per=3600)),  # longer than a minute
+        (100, 0.25, 3570.5, RateLimit(100, per=3600)),  # two per cent are no difference
+        (70, 2.0, 13.0, RateLimit(70, per=15)),
+        (100, 0.25, 1.05, RateLimit(100, per=1.3)),  # near no round value
+        (60, 1.0, 59.0, RateLimit(60, per=60)),
+        (60, 20.0, 40.0, RateLimit(60, per=60)),
+        (5, 1.0, 59.0, RateLimit(60, per=60)),  # others hold the other slots
+        (90, 1.0, 59.0, RateLimit(90, per=60)),
     ],
 )
-def test_how_long_a_refusal_binds_everybody(limit: RateLimit | None, asked: float | None, bound: float | None) -> None:
-    """A whole second may mean a moment: beside a short period a probe finds out sooner."""
-    assert Story(limit).estimate.global_pause(asked) == bound
+def test_a_burst_and_the_wait_after_it_tell_a_limit_that_the_documented_one_does_not_explain(
+    count: int, over: float, asked: float, expected: RateLimit
+) -> None:
+    """As many as were let in since the pause, in the age of the first of them plus the wait, as a round value."""
+    assert burst(count, over).refuse(1000 + over, asked) == expected
+
+
+@pytest.mark.parametrize("period", [*ROUND, *LONG])
+def test_these_periods_are_round(period: float) -> None:
+    """A wait that is short of one of them by less than two per cent means it."""
+    story = Story()
+    story.let_in(*[1000.0] * 61)
+
+    assert story.refuse(1000.0, 0.985 * period) == RateLimit(61, per=period)
+
+
+def test_whole_seconds_may_have_been_rounded_up() -> None:
+    """The longest round period that fits is taken, and none shorter than a second."""
+    assert burst(100, 0.1).refuse(1000.1, 2.0) == RateLimit(100, per=2)
+    assert burst(100, 2.4).refuse(1002.4, 3.0) == RateLimit(100, per=5)
+
+
+def test_a_burst_begins_after_a_pause_of_half_the_wait() -> None:
+    """What was let in before that had come back by then."""
+    story = Story()
+    story.let_in(*spread(1000, 20, 1), *spread(1040, 70, 1))
+
+    assert story.refuse(1041, 59.0) == RateLimit(70, per=60)
+
+
+# -------------------------------------------------------------------------------------------------------- the prior
+
+
+def test_two_samples_that_agree_exclude_the_documented_limit() -> None:
+    """One may be others' doing."""
+    story = burst(20)
+    assert story.refuse(1000.5, 9.5) is None
+
+    story.let_in(*spread(1010.5, 21, 0.5))
+
+    assert story.refuse(1011.0, 9.3) == RateLimit(21, per=10)
+
+
+@pytest.mark.parametrize(("second", "agrees"), [(15, True), (14, False), (25, True), (26, False)])
+def test_samples_agree_within_a_quarter(second: int, agrees: bool) -> None:
+    """Of the earlier one, or by one request."""
+    story = burst(20)
+    story.refuse(1000.5, 9.5)
+    story.let_in(*spread(1010.5, second, 0.5))
+
+    assert (story.refuse(1011.0, 9.5) is not None) is agrees
+
+
+def test_samples_that_agree_take_the_longer_period() -> None:
+    """A second that is whole may have been any less."""
+    story = burst(20)
+    story.refuse(1000.5, 9.5)
+    story.let_in(*spread(1010.5, 20, 0.5))
+
+    assert story.refuse(1011.0, 4.0) == RateLimit(20, per=10)
+
+
+def test_four_samples_that_do_not_agree_leave_the_documented_limit() -> None:
+    """What others do makes the difference between them."""
+    story, now = Story(), 1000.0
+    found = list[RateLimit | None]()
+    for count in (5, 10, 5, 10):
+        story.let_in(*spread(now, count, 0.5))
+        found.append(story.refuse(now + 0.5, 19.5))
+        now += 20.0
+
+    assert found == [None, None, None, DOCUMENTED_LIMIT]
+
+
+def test_a_rate_of_three_times_the_documented_one_excludes_it() -> None:
+    """Though no minute had more than sixty."""
+    story, now = Story(), 1000.0
+    found = list[RateLimit | None]()
+    for count in (8, 16, 8, 16):
+        story.let_in(*spread(now, count, 0.5))
+        found.append(story.refuse(now + 0.5, 3.5))
+        now += 4.0
+
+    assert found == [None, None, None, RateLimit(16, per=4)]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(39.0, RateLimit(60, per=60)), (10.0, RateLimit(40, per=10))])
+def test_of_sixty_within_a_minute_the_first_would_come_back_first(asked: float, expected: RateLimit) -> None:
+    """Where a slot is free sooner than that, it is another limit."""
+    story = burst(20, 1.0)
+    story.let_in(*spread(1020, 40, 1.0))
+
+    assert story.refuse(1021.0, asked) == expected
+
+
+def test_everything_can_be_learned_anew() -> None:
+    """A sample from before agrees with nothing then."""
+    story = burst(20)
+    story.refuse(1000.5, 9.5)
+    story.estimator.forget()
+
+    story.let_in(*spread(1010.5, 20, 0.5))
+
+    assert story.refuse(1011.0, 9.5) is None
+
+
+# ---------------------------------------------------------------------------------- refusals that say nothing of a wait
+
+
+@pytest.mark.parametrize("said", [None, 0.0, 1.0])
+def test_the_first_answer_after_a_refusal_that_said_nothing_tells_the_period(said: float | None) -> None:
+    """It lies between the last refusal and that answer; a whole second may be none at all."""
+    story = burst(100)
+    assert story.refuse(1000.5, said) is None
+    assert story.estimator.is_waiting
+    assert story.refuse(1008.0, said) is None
+
+    assert story.let_in(1010.2) == RateLimit(100, per=10 if said is None else 8.0)
+
+    assert not story.estimator.is_waiting
+
+
+@pytest.mark.parametrize(
+    ("refused", "let_in", "per"), [(0.9, 1.1, 1.0), (2.2, 7.0, 4.0), (12.5, 14.0, 14.0), (0.0, 0.3, 0.1)]
+)
+def test_the_period_is_the_round_one_nearest_to_the_middle(refused: float, let_in: float, per: float) -> None:
+    """Of proportions; or the latest time, where no round one lies between."""
+    story = Story()
+    story.let_in(*[1000.0] * 100)
+    story.refuse(1000.0, None)
+    story.refuse(1000.0 + refused, None)
+
+    limit = story.let_in(1000.0 + let_in)
+
+    assert limit is not None
+    assert limit.limit == 100
+    assert limit.per == pytest.approx(per)
+
+
+def test_a_wait_that_was_said_after_all_ends_the_guessing() -> None:
+    """It is worth more."""
+    story = burst(100)
+    story.refuse(1000.5, None)
+
+    assert story.refuse(1002.0, 8.0) == RateLimit(100, per=10)
+    assert not story.estimator.is_waiting
+
+
+def test_what_is_learned_from_silence_needs_a_second_sample_too() -> None:
+    """Unless the documented limit is excluded."""
+    story = burst(20)
+    story.refuse(1000.5, None)
+    assert story.let_in(1010.0) is None
+
+    story.let_in(*spread(1010.1, 19, 0.5))
+    story.refuse(1010.8, None)
+
+    assert story.let_in(1020.0) == RateLimit(20, per=3)
+
+
+def test_where_requests_come_singly_the_last_second_tells_the_rate() -> None:
+    """One at least."""
+    story = burst(7, 0.9)
+
+    assert story.estimator.let_in_singly(1000.9) == RateLimit(7, per=1)
+    assert story.estimator.let_in_singly(1100.0) == RateLimit(1, per=1)
+
+
+# ------------------------------------------------------------------------------------------- what answers state of it
+
+
+@pytest.mark.parametrize(
+    ("hint", "expected"),
+    [
+        (RateHint(limit=100, per=20.0), RateLimit(100, per=20)),
+        (RateHint(limit=100, reset=55.0), RateLimit(100, per=60)),
+        (RateHint(limit=100, reset=62.0), RateLimit(100, per=60)),
+        (RateHint(limit=100, reset=62.2), RateLimit(100, per=120)),
+        (RateHint(limit=100, reset=1.0), RateLimit(100, per=0.5)),
+        (RateHint(limit=100, reset=1e6), RateLimit(100, per=1e6)),
+        (RateHint(limit=100, remaining=5), None),
+        (RateHint(remaining=5, reset=20.0), None),
+    ],
+)
+def test_a_limit_that_is_stated_is_taken(hint: RateHint, expected: RateLimit | None) -> None:
+    """With the shortest round period that its reset can mean, rounded up and a second late, where it names none."""
+    assert Story().estimator.told(hint) == expected
+
+
+def test_a_period_is_at_least_as_long_as_the_longest_reset() -> None:
+    """Later ones are what is left of it."""
+    story = Story()
+
+    pers = [story.estimator.told(RateHint(limit=9, reset=reset)) for reset in (20.0, 58.0, 3.0)]
+
+    assert pers == [RateLimit(9, per=per) for per in (20, 60, 60)]

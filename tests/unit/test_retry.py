@@ -78,6 +78,16 @@ async def world(server: dict[str, Any] | None = None, **settings: Any) -> AsyncI
         ("max_refusals", 1.5),
         ("max_refusals", None),
         ("max_refusals", True),
+        ("refusal_statuses", 503),
+        ("refusal_statuses", "503"),
+        ("refusal_statuses", None),
+        ("refusal_statuses", [503.0]),
+        ("refusal_statuses", [True]),
+        ("refusal_statuses", [[503]]),
+        ("refusal_statuses", [503, 399]),
+        ("refusal_statuses", [600]),
+        ("refusal_statuses", [200]),
+        *(("refusal_statuses", [503, status]) for status in (401, 403, 404, 408, 409, 422)),
         ("on_unknown", "retry"),
         ("on_unknown", None),
         ("on_unknown", True),
@@ -90,6 +100,19 @@ async def test_a_wrong_value_is_refused_and_named(name: str, value: Any) -> None
         RetryPolicy(**{name: value})
 
     assert repr(value) in str(caught.value)
+
+
+async def test_the_statuses_of_a_refusal_may_come_in_any_form() -> None:
+    """They are kept as a frozen set, so that a policy stays a value; a wrong one is told which are right."""
+    for statuses in ([503], (503, 503), {503}, iter([503]), {503: "nginx"}):
+        assert RetryPolicy(refusal_statuses=statuses).refusal_statuses == frozenset({503})
+    assert RetryPolicy(refusal_statuses=[]) == RetryPolicy()
+    assert hash(RetryPolicy(refusal_statuses=[400, 429, 599])) == hash(RetryPolicy(refusal_statuses=[599, 429, 400]))
+    with pytest.raises(ConfigurationError) as caught:
+        RetryPolicy(refusal_statuses=[403])
+    assert str(caught.value) == (
+        "refusal_statuses: expected whole numbers from 400 to 599, but for 401, 403, 404, 408, 409, 422, got [403]"
+    )
 
 
 async def test_a_policy_is_a_value() -> None:

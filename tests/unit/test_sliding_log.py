@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from respan_async._pacing.sliding_log import AdmissionLog
+from respan_async._pacing.sliding_log import SlidingLog
 
 
-def log_of(*times: float, grace: float = 2.0) -> AdmissionLog:
+def log_of(*times: float, grace: float = 2.0) -> SlidingLog:
     """Make a log in which requests were let in at these times."""
-    log = AdmissionLog(grace)
+    log = SlidingLog(grace)
     for time in times:
         log.answered(time)
     return log
@@ -27,8 +27,8 @@ def test_what_is_in_the_air_is_taken() -> None:
     log.in_air = 3
 
     assert log.used(100.0, 60) == 4
-    assert log.expiry(0, 60) == 160.0
-    assert log.expiry(1, 60) is None
+    assert log.expiries(100.0, 9, 60) == [160.0]
+    assert log.expiries(160.0, 9, 60) == []
 
 
 def test_a_lost_answer_counts_for_a_period_and_the_grace() -> None:
@@ -48,16 +48,29 @@ def test_lost_answers_are_in_line_with_the_others() -> None:
     log.answered(103.0)
 
     assert log.used(103.0, 60) == 4
-    assert [log.expiry(nth, 60) for nth in range(5)] == [160.0, 161.0, 162.5, 163.0, None]
+    assert log.expiries(103.0, 9, 60) == [160.0, 161.0, 162.5, 163.0]
+    assert log.expiries(103.0, 3, 60) == [160.0, 161.0, 162.5]
+    assert log.expiries(162.4, 3, 60) == [162.5, 163.0]
+    assert log.expiries(162.6, 3, 60) == [163.0]
 
 
 def test_a_repeated_request_counts_as_often_as_it_was_sent() -> None:
     """Each sending met the limit."""
-    log = AdmissionLog(2.0)
+    log = SlidingLog(2.0)
     log.answered(100.0, 3)
 
     assert log.used(100.0, 60) == 3
     assert log.admitted_within(100.0, 60) == 3
+
+
+def test_what_was_let_in_before_the_log_was_there_takes_its_place_in_it() -> None:
+    """Beside what it has noted already."""
+    log = log_of(105.0)
+
+    log.preload([100.0, 110.0])
+
+    assert log.used(111.0, 60) == 3
+    assert log.expiries(111.0, 9, 60) == [160.0, 165.0, 170.0]
 
 
 def test_a_burst_reaches_back_to_the_last_pause() -> None:
@@ -67,7 +80,7 @@ def test_a_burst_reaches_back_to_the_last_pause() -> None:
     assert log.burst(53.0, 20) == (3, 3.0)
     assert log.burst(53.0, 60) == (5, 43.0)
     assert log.burst(53.0, 1) == (1, 1.0)
-    assert AdmissionLog(2.0).burst(53.0, 1) is None
+    assert SlidingLog(2.0).burst(53.0, 1) is None
 
 
 def test_the_age_of_so_many() -> None:
@@ -90,7 +103,7 @@ def test_a_period_that_proves_longer_brings_slots_back_to_life() -> None:
 
 def test_the_memory_is_bounded() -> None:
     """Only so many are kept as a limit may need: twenty thousand at least."""
-    known, unknown = AdmissionLog(2.0), AdmissionLog(2.0)
+    known, unknown = SlidingLog(2.0), SlidingLog(2.0)
     for number in range(100_000):
         known.answered(number * 0.01)
         known.used(number * 0.01, 1.0)
@@ -110,12 +123,13 @@ def test_the_memory_is_bounded() -> None:
 )
 def test_the_count_and_the_expiries_agree(gaps: list[float], lost: list[bool], per: float) -> None:
     """As many slots are taken as have an expiry in the future, and the expiries ascend."""
-    log, now = AdmissionLog(2.0), 1000.0
+    log, now = SlidingLog(2.0), 1000.0
     for gap, is_lost in zip(gaps, lost, strict=False):
         now += gap
         log.lost(now) if is_lost else log.answered(now)
         used = log.used(now, per)
-        ends = [log.expiry(nth, per) for nth in range(used)]
-        assert all(end is not None and end > now for end in ends)
-        assert ends == sorted(end for end in ends if end is not None)
-        assert log.expiry(used, per) is None
+        ends = log.expiries(now, used + 1, per)
+        assert len(ends) == used
+        assert ends == sorted(ends)
+        assert all(end > now for end in ends)
+        assert log.expiries(now, 1, per) == ends[:1]

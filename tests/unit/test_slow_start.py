@@ -5,16 +5,16 @@ import math
 from respan_async._pacing.slow_start import SlowStart
 
 
-def test_a_gate_is_open_at_first() -> None:
-    """Nothing is held back before there was any trouble."""
+def test_nothing_is_held_back_before_there_was_any_trouble() -> None:
+    """However many are in the air."""
     slow_start = SlowStart(first=0.5, longest=30)
 
     assert slow_start.admits(0.0, 10_000)
     assert not slow_start.troubled
 
 
-def test_a_closed_gate_opens_after_as_long_as_was_said_for_one() -> None:
-    """After the pause one request may go, and no second beside it."""
+def test_a_pause_lasts_as_long_as_was_said_and_ends_for_one() -> None:
+    """After it one request may go, and no second beside it."""
     slow_start = SlowStart(first=0.5, longest=30)
 
     assert slow_start.close(100.0, 7.0) == 7.0
@@ -30,8 +30,19 @@ def test_pauses_of_which_nobody_said_how_long_double_up_to_a_bound() -> None:
     slow_start = SlowStart(first=0.5, longest=30)
 
     assert [slow_start.close(100.0 * n) for n in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    slow_start.succeeded(1000.0, 64)
+    slow_start.succeeded(1000.0)
     assert slow_start.close(1001.0) == 0.5
+
+
+def test_pauses_that_were_said_make_the_others_no_longer() -> None:
+    """Thirty short ones in a row are no reason to wait for half a minute when nothing is said for once."""
+    slow_start = SlowStart(first=0.5, longest=30)
+    for n in range(30):
+        slow_start.close(100.0 + n, 0.1)
+
+    assert slow_start.close(200.0) == 0.5
+    slow_start.close(201.0, 0.1)
+    assert slow_start.close(202.0) == 1.0
 
 
 def test_a_very_long_outage_overflows_nothing() -> None:
@@ -42,33 +53,39 @@ def test_a_very_long_outage_overflows_nothing() -> None:
         assert slow_start.close(float(n)) <= 30
 
 
-def test_each_success_lets_one_more_go_until_there_are_enough() -> None:
-    """The width grows by one a success, and then counts no more."""
+def test_each_success_lets_one_more_go_until_width_counts_no_more() -> None:
+    """The width grows by one a success, up to a thousand."""
     slow_start = SlowStart(first=0.5, longest=30)
     slow_start.close(0.0, 1.0)
 
-    widths = []
-    for n in range(5):
+    widths = list[float]()
+    for n in range(1025):
         widths.append(slow_start.width)
-        slow_start.succeeded(2.0 + n, enough=4)
+        slow_start.succeeded(2.0 + n)
 
-    assert widths == [1, 2, 3, 4, math.inf]
-    assert slow_start.admits(10.0, 10_000)
+    assert widths[:4] == [1, 2, 3, 4]
+    assert widths[1023] == 1024
+    assert widths[1024] == math.inf
+    assert slow_start.admits(2000.0, 10_000)
+    assert not slow_start.troubled
 
 
 def test_a_success_from_before_the_trouble_says_nothing_about_it() -> None:
-    """What was sent earlier and comes back later opens nothing."""
+    """What was sent earlier and comes back later opens nothing; what was sent in the same moment does."""
     slow_start = SlowStart(first=0.5, longest=30)
     slow_start.close(100.0, 5.0)
 
-    slow_start.succeeded(99.9, enough=4)
-
+    slow_start.succeeded(99.9)
     assert slow_start.width == 1
     assert slow_start.troubled
 
+    slow_start.succeeded(100.0)
+    assert slow_start.width == 2
+    assert not slow_start.troubled
 
-def test_a_second_closing_does_not_shorten_the_first() -> None:
-    """The longest pause asked for holds."""
+
+def test_a_second_pause_does_not_shorten_the_first() -> None:
+    """The longest one asked for holds."""
     slow_start = SlowStart(first=0.5, longest=30)
     slow_start.close(100.0, 50.0)
 

@@ -10,6 +10,7 @@ import pytest
 
 from respan_async.issuing import LedgerError
 from respan_async.issuing.sqlite._connection import APPLICATION, check_size, open_connection
+from respan_async.issuing.sqlite._open_files import OpenFiles
 
 _connect = sqlite3.connect
 
@@ -72,3 +73,28 @@ def test_a_file_that_goes_while_it_is_looked_at_is_told(tmp_path: Path) -> None:
     """By its name, and the reason."""
     with pytest.raises(LedgerError, match=r"keys\.db: cannot be read: No such file or directory"):
         check_size(tmp_path / "keys.db")
+
+
+def test_a_file_that_is_replaced_while_it_is_being_opened_is_opened_once_more(tmp_path: Path) -> None:
+    """Or the one that is remembered as open would be another than SQLite has."""
+    path = tmp_path / "keys.db"
+    path.touch(0o600)
+
+    class Replaced(OpenFiles):
+        looks = 0
+
+        def note(self) -> None:
+            self.looks += 1
+            if self.looks == 1:
+                path.rename(tmp_path / "older.db")
+                path.touch(0o600)
+            super().note()
+
+    files = Replaced(path)
+    with closing(open_connection(path, files)) as connection:
+        connection.execute("INSERT INTO meta (name, value) VALUES ('a', 'b')")
+        files.check("written")
+
+    assert files.looks == 2
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM meta").fetchall() == [("a",)]

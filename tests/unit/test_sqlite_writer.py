@@ -5,6 +5,9 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -256,3 +259,77 @@ async def test_what_cannot_be_opened_is_told(error: Exception) -> None:
         with pytest.raises(LedgerError, match=str(error)):
             await writer.start()
         await writer.stop()
+
+
+def in_file(path: Path) -> sqlite3.Connection:
+    """Open a file that others can lock, for which SQLite itself waits for a moment only."""
+    connection = sqlite3.connect(path, timeout=0.05, isolation_level=None, check_same_thread=False)
+    connection.execute("CREATE TABLE IF NOT EXISTS numbers (n INTEGER)")
+    return connection
+
+
+def add(connection: sqlite3.Connection) -> int:
+    """Write a number; return how many there are."""
+    connection.execute("INSERT INTO numbers VALUES (1)")
+    return int(connection.execute("SELECT count(*) FROM numbers").fetchone()[0])
+
+
+async def test_a_file_that_others_keep_locked_is_waited_for(tmp_path: Path) -> None:
+    """A backup takes longer than SQLite waits: what was asked for meanwhile is done after it."""
+    path = tmp_path / "numbers.db"
+    writer = Writer(partial(in_file, path), lambda _: None, asyncio.get_running_loop())
+    await writer.start()
+    with closing(in_file(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = asyncio.gather(writer.do(add), writer.do(add))
+        await asyncio.sleep(0.3)
+        assert not asked.done()
+        other.execute("COMMIT")
+
+        assert list(await asked) == [1, 2]
+    await writer.stop()
+
+
+@pytest.mark.parametrize("hastened", [False, True])
+async def test_a_file_that_others_keep_locked_for_too_long_is_told_and_may_be_tried_again(
+    tmp_path: Path, hastened: bool
+) -> None:
+    """By its name; it ends nothing but what waited for it. Whoever closes a ledger waits no longer than SQLite does."""
+    path = tmp_path / "numbers.db"
+    patience = 60.0 if hastened else 0.1
+    connect = partial(in_file, path)
+    writer = Writer(connect, lambda _: None, asyncio.get_running_loop(), name="keys.db", patience=patience)
+    await writer.start()
+    with closing(in_file(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = asyncio.ensure_future(writer.do(add))
+        if hastened:
+            await asyncio.sleep(0.2)
+            writer.hasten()
+        async with asyncio.timeout(5):
+            with pytest.raises(LedgerError) as caught:
+                await asked
+        other.execute("ROLLBACK")
+
+        said = "keys.db: the ledger could not be written: another program keeps it locked (database is locked)"
+        assert (str(caught.value), caught.value.retryable) == (said, True)
+        assert await writer.do(add) == 1
+    await writer.stop()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR])
+async def test_what_a_network_share_lacks_is_told_with_what_to_do(code: int) -> None:
+    """Where SQLite says no more than that something went wrong."""
+    failed = sqlite3.OperationalError("locking protocol")
+    failed.sqlite_errorcode = code
+
+    def fail(_: sqlite3.Connection) -> None:
+        raise failed
+
+    async with world() as w:
+        with pytest.raises(LedgerError, match="the ledger could not be written: locking protocol") as caught:
+            await w.writer.do(fail)
+
+    hint = "; a network share may lack what SQLite needs: give a path on a local disk"
+    assert str(caught.value).endswith(hint) is (code != sqlite3.SQLITE_IOERR)
+    assert not caught.value.retryable

@@ -30,10 +30,18 @@ def test_every_state_can_be_reached_and_left_but_the_ends(
     """No state is forgotten by the table."""
     reached: set[enum.StrEnum] = {first}
     for _ in states:
-        reached |= {move.to for move in moves.values() if reached & set(move.come_from)}
+        reached |= {move.to for move in moves.values() if move.to is not None and reached & set(move.come_from)}
 
     assert reached == set(states)
     assert {state for move in moves.values() for state in move.come_from} == set(states) - FINAL
+
+
+def test_only_an_intent_can_be_forgotten() -> None:
+    """A suspect is one for good."""
+    forgetting = {name: move.come_from for name, move in ATTEMPT_TRANSITIONS.items() if move.to is None}
+
+    assert forgetting == {"forget": (AttemptState.INTENT,)}
+    assert all(move.to is not None for move in TICKET_TRANSITIONS.values())
 
 
 def test_a_key_is_recorded_only_from_an_intent() -> None:

@@ -16,18 +16,27 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 import psycopg
-from psycopg import conninfo
 
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
-from respan_async.secret import Secret, as_secret
+from respan_async.issuing.postgres._dsn import Settings, settings_of
+from respan_async.issuing.postgres._failures import (
+    ConnectionLost,
+    DuplicateKey,
+    PermissionDenied,
+    SchemaMissing,
+    Unwritable,
+)
+from respan_async.secret import as_secret
 
 _OPEN: Final = 4
 """Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
 
 _TOO_LARGE: Final = "54"
 """The class of SQLSTATE of what is more than the server can take. psycopg calls it operational; it stays as it is."""
+
+_CLOSED: Final = "the ledger was closed before its server answered"
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
@@ -36,31 +45,6 @@ _LONGEST_PAUSE: Final = 0.5
 Row: TypeAlias = tuple[Any, ...]
 _Connection: TypeAlias = psycopg.AsyncConnection[Row]
 _Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
-
-
-class ConnectionLost(LedgerError):
-    """The connection broke, or none could be made: whether the statement was done is not known."""
-
-
-class SchemaMissing(LedgerError):
-    """There is no such table or schema."""
-
-
-class PermissionDenied(LedgerError):
-    """The user has not the right to do it."""
-
-
-class DuplicateKey(LedgerError):
-    """A row with this key is there already."""
-
-
-class Settings(dict[str, Any]):
-    """What libpq is told, the password among it, which does not show itself."""
-
-    def __repr__(self) -> str:
-        return "Settings(***)"
-
-    __str__ = __repr__
 
 
 class ConnectionPool:
@@ -77,7 +61,7 @@ class ConnectionPool:
 
     def __init__(self, dsn: object, *, attempt: float, patience: float) -> None:
         dsn = as_secret(dsn)
-        given = _settings_of(dsn)
+        given = settings_of(dsn)
         if isinstance(given, str):
             raise ConfigurationError(f"dsn: {given}")
         self.attempt = attempt
@@ -91,6 +75,8 @@ class ConnectionPool:
                 "keepalives_count": 3,
                 "tcp_user_timeout": round(1000 * attempt),
                 **given,
+                # Or psycopg would speak the database's, in which a ticket may not be writable; SQL_ASCII is none to it.
+                "client_encoding": "utf8",
             }
         )
         self._idle: list[_Connection] = []
@@ -98,6 +84,7 @@ class ConnectionPool:
         self._turns: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[list[Row]]] = set()
         self._executing: dict[asyncio.Task[Any] | None, _Connection] = {}
+        self._given_up: dict[_Connection, str] = {}
         self._closed = False
 
     async def ask(
@@ -132,7 +119,7 @@ class ConnectionPool:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled() and not being_cancelled():
-                raise ConnectionLost("the ledger was closed before its server answered", retryable=True) from None
+                raise ConnectionLost(_CLOSED, retryable=True) from None
             raise
 
     async def drain(self, seconds: float) -> bool:
@@ -146,7 +133,7 @@ class ConnectionPool:
         self._closed = True
         for task in self._tasks:
             if (connection := self._executing.get(task)) is not None:
-                _abort(connection)
+                self._give_up(connection, _CLOSED)
             else:
                 task.cancel()
         if self._tasks:
@@ -206,7 +193,7 @@ class ConnectionPool:
             async with asyncio.timeout(self.attempt):
                 return await _made(self._settings)
         except TimeoutError:
-            told = "no answer in time"
+            told = f"no answer within {self.attempt:g} s"
         except psycopg.Error as error:
             told = _told(error)
         # Not from within: psycopg's exception holds the password, and would be the context of this one.
@@ -215,8 +202,9 @@ class ConnectionPool:
     async def _execute(
         self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
+        late = f"the ledger's server gave no answer within {attempt:g} s"
         # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
-        timer = asyncio.get_running_loop().call_later(attempt, _abort, connection)
+        timer = asyncio.get_running_loop().call_later(attempt, self._give_up, connection, late)
         task = asyncio.current_task()
         self._executing[task] = connection
         sound = False
@@ -227,10 +215,11 @@ class ConnectionPool:
             sound = True
             return found
         except psycopg.Error as error:
-            failure = self._failure(error)
+            failure = self._failure(error, self._given_up.pop(connection, None))
             sound = not isinstance(failure, ConnectionLost)
         finally:
             timer.cancel()
+            self._given_up.pop(connection, None)
             del self._executing[task]
             if sound and not connection.closed:
                 self._idle.append(connection)
@@ -238,11 +227,18 @@ class ConnectionPool:
                 await connection.close()
         raise failure
 
+    def _give_up(self, connection: _Connection, reason: str) -> None:
+        """Break a connection, and remember why: it looks as if the server had closed it."""
+        self._given_up[connection] = reason
+        _abort(connection)
+
     @staticmethod
-    def _failure(error: psycopg.Error) -> LedgerError:
-        """Return what psycopg's exception is here."""
+    def _failure(error: psycopg.Error, given_up: str | None) -> LedgerError:
+        """Return what psycopg's exception is here; `given_up` says why this side has broken the connection."""
         told = _told(error)
         match error:
+            case _ if given_up is not None:
+                return ConnectionLost(given_up, retryable=True)
             case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
                 return LedgerError(f"the ledger could not be used: {told}")
             case psycopg.errors.ReadOnlySqlTransaction():
@@ -253,9 +249,13 @@ class ConnectionPool:
             case psycopg.errors.InsufficientPrivilege():
                 return PermissionDenied(f"the ledger could not be used: {told}")
             case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
-                return SchemaMissing(told)
+                return SchemaMissing(f"the ledger could not be used: {told}")
             case psycopg.errors.UniqueViolation():
-                return DuplicateKey(told)
+                double = DuplicateKey(f"the ledger could not be used: {told}{_numbering(error.diag)}")
+                double.constraint = error.diag.constraint_name
+                return double
+            case psycopg.errors.UntranslatableCharacter():
+                return Unwritable(f"the ledger could not be used: {told}")
             case _:
                 return LedgerError(f"the ledger could not be used: {told}")
 
@@ -263,20 +263,6 @@ class ConnectionPool:
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.close()
-
-
-def _settings_of(dsn: object) -> Settings | str:
-    """Return what a connection string says, or what is wrong with it."""
-    text = dsn.reveal() if isinstance(dsn, Secret) else ""
-    scheme = text.partition("://")[0] if "://" in text else ""
-    if scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
-        return f"{scheme}:// is another library's; leave out +{scheme.partition('+')[2]}"
-    try:
-        if text.strip():
-            return Settings(conninfo.conninfo_to_dict(text))
-    except psycopg.Error:  # its message shows the string, and with it the password
-        pass
-    return "not a connection string of Postgres, such as postgresql://user:password@host/database"
 
 
 async def _made(settings: Settings) -> _Connection:
@@ -298,6 +284,15 @@ def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
 def _told(error: psycopg.Error) -> str:
     """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
     return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
+
+
+def _numbering(diag: psycopg.errors.Diagnostic) -> str:
+    """Say what to do where a row's number is another's."""
+    table = f"{diag.schema_name}.{diag.table_name}"
+    if diag.constraint_name not in ("attempts_pkey", "owners_pkey"):
+        return ""
+    setting = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"  # noqa: S608  shown, not run
+    return f"; its numbers begin anew, as after a restore without sequences: {setting}"
 
 
 def _abort(connection: _Connection) -> None:

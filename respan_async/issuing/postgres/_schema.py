@@ -2,18 +2,30 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
-from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
-from respan_async.issuing._sql_loader import load
-from respan_async.issuing.postgres._pool import ConnectionPool, PermissionDenied, SchemaMissing
+from respan_async.issuing.postgres._failures import PermissionDenied, SchemaMissing
+from respan_async.issuing.postgres._pool import ConnectionPool
+from respan_async.issuing.postgres._statements import checked_name, statements
 
 _FIRST_PATIENCE: Final = 2.0
 """Seconds to try to reach the database at first: a wrong address or password looks like a server that restarts."""
 
-_VERSION: Final = 1
+_LONG: Final = 600.0
+"""Seconds that the server may take to migrate every row there is."""
+
+_VERSION: Final = 2
+
+_COLUMNS: Final = {
+    "meta": {"name", "value"},
+    "owners": {"id", "lease_until"},
+    "tickets": {"ticket", "fields", "state", "owner", "epoch", "claimed_at", "key_id", "key", "secret", "issued_at"},
+    "attempts": {"id", "tag", "ticket", "owner", "epoch", "state", "name", "sent", "sent_at", "noted_at", "reason"},
+}
+"""What a ledger's tables have, and those of another program have not."""
 
 
 class Schema:
@@ -23,6 +35,7 @@ class Schema:
         name: Its name, an identifier of ASCII characters.
 
     Attributes:
+        where: What it is called in messages.
         statements: Those of the ledger, by name.
 
     Raises:
@@ -30,31 +43,32 @@ class Schema:
     """
 
     def __init__(self, name: str) -> None:
-        if not (isinstance(name, str) and name.isascii() and name.isidentifier() and len(name) < 64):
-            raise ConfigurationError(f"schema: expected a name of letters, digits and _, got {name!r:.100}")
-        self._name = name
-        self.statements = {
-            key: statement.replace("{schema}", f'"{name}"') for key, statement in load("postgres/ledger.sql").items()
-        }
+        self._name = checked_name(name)
+        self.where = f"schema {name!r}"
+        self.statements = statements(name)
 
     async def make(self, pool: ConnectionPool) -> None:
-        """Make it and its tables, where they are missing.
+        """Make it and its tables, where they are missing; migrate them, where they are of an older version.
 
         Raises:
-            LedgerError: It is of a newer version, or cannot be made.
+            LedgerError: It is of a newer version, or another program's, or cannot be made; or workers of an older
+                version are at work.
         """
         with contextlib.suppress(SchemaMissing):
-            await self._meta(pool)
-            return
-        try:
-            if not await pool.ask(self.statements["has_namespace"], {"schema": self._name}):
+            async with self.explaining(pool):
+                if int((await self._meta(pool))["version"]) < _VERSION:
+                    await pool.ask(self.statements["migrate_1"], {}, attempt=_LONG)
+                return
+        async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
+            if not await self._ask(pool, "has_namespace"):
                 await pool.ask(self.statements["namespace"], {})
             await pool.ask(self.statements["schema"], {})
-        except PermissionDenied as error:
-            raise self._error(f"{error}; whoever makes it needs: GRANT CREATE ON DATABASE ... TO ...") from None
 
-    async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> None:
+    async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> dict[str, Any]:
         """Bind the ledger to an account, or see that it is.
+
+        Returns:
+            What the ledger says of itself.
 
         Raises:
             LedgerError: There is no ledger, or it is of a newer version; or another account's, unless forced; or the
@@ -65,32 +79,60 @@ class Schema:
                 meta = await self._meta(pool)
             except SchemaMissing:
                 raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
+            if int(meta["version"]) < _VERSION:
+                raise self._error(
+                    "made by an older version of respan-async; migrate it once, with PostgresLedger.create_schema()"
+                )
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")
             known = meta.get("account")
-            bound = _rows.bound(known, account, force=force, where=f"schema {self._name!r}", place="a schema")
+            bound = _rows.bound(known, account, force=force, where=self.where, place="a schema")
             if bound == known:
-                return
+                return meta
             # Unless another process was faster: so it is looked at again.
             await pool.ask(self.statements["bind"], {"account": bound, "before": known})
 
     async def _meta(self, pool: ConnectionPool) -> dict[str, Any]:
         """Return what the ledger says of itself."""
-        found = await pool.ask(self.statements["get_meta"], {}, until=time.monotonic() + _FIRST_PATIENCE)
-        meta: dict[str, Any] = dict(found)
-        if int(meta.get("version", 0)) > _VERSION:
+        columns: dict[str, set[str]] = {}
+        for table, column in await self._ask(pool, "find_columns"):
+            columns.setdefault(table, set()).add(column)
+        if not columns:
+            raise SchemaMissing(f"{self.where}: there is no ledger")
+        if any(wanted - columns.get(table, set()) for table, wanted in _COLUMNS.items()):
+            raise self._foreign(columns)
+        meta: dict[str, Any] = dict(await self._ask(pool, "get_meta"))
+        version = meta.get("version", "")
+        if not version.isdecimal():
+            raise self._foreign(columns)
+        if int(version) > _VERSION:
             raise self._error("made by a newer version of respan-async")
         return meta
 
-    @contextlib.contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Tell which rights are missing, if it is they."""
+    async def _ask(self, pool: ConnectionPool, statement: str) -> list[Any]:
+        values = {"schema": self._name}
+        return await pool.ask(self.statements[statement], values, until=time.monotonic() + _FIRST_PATIENCE)
+
+    @contextlib.asynccontextmanager
+    async def explaining(
+        self, pool: ConnectionPool, rights: str = "rights_to_use", who: str = "its user needs"
+    ) -> AsyncIterator[None]:
+        """Tell which rights are missing, if it is they.
+
+        Args:
+            pool: Where they are missing.
+            rights: The statement that asks for those that are wanted.
+            who: Who needs them, in the message.
+        """
         try:
             yield
         except PermissionDenied as error:
-            usage = f"GRANT USAGE ON SCHEMA {self._name} TO ..."
-            tables = f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {self._name} TO ..."
-            raise self._error(f"{error}; its user needs: {usage}; {tables}") from None
+            wanted = [grant for (grant,) in await self._ask(pool, rights)]
+            raise self._error("; ".join([str(error), *([f"{who}: {'; '.join(wanted)}"] if wanted else [])])) from None
+
+    def _foreign(self, tables: Iterable[str]) -> LedgerError:
+        there = ", ".join(sorted(tables))
+        return self._error(f"has tables of another program ({there}); give the ledger a schema of its own")
 
     def _error(self, message: str) -> LedgerError:
-        return LedgerError(f"schema {self._name!r}: {message}")
+        return LedgerError(f"{self.where}: {message}")

@@ -8,13 +8,16 @@ from functools import partial
 from typing import Any, Final, cast
 
 from respan_async._http import codec
-from respan_async.errors import ClientStateError, Effect, LedgerError, Suspect
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
+from respan_async.issuing._rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
+from respan_async.issuing.postgres._failures import DuplicateKey, Unwritable
+from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
@@ -33,6 +36,10 @@ _LAST: Final = 2.0
 
 _COUNTING: Final = "\0counting"
 """What counts are about, which is no ticket's id: one at a time, so that they never have all connections."""
+
+
+_TAG: Final = "attempts_tag_key"
+"""What Postgres calls the rule that a tag is there once."""
 
 
 class PostgresLedger:
@@ -58,7 +65,7 @@ class PostgresLedger:
         ImportError: The extra is not installed.
     """
 
-    def __init__(self, dsn: str, cipher: Cipher | None = None, *, lease: float = LEASE, schema: str = "respan") -> None:
+    def __init__(self, dsn: str, cipher: Cipher | None = None, *, lease: float = LEASE, schema: str = SCHEMA) -> None:
         try:
             from respan_async.issuing.postgres._pool import ConnectionPool
             from respan_async.issuing.postgres._schema import Schema
@@ -79,6 +86,7 @@ class PostgresLedger:
         self._sql = self._schema.statements
         self._pool: ConnectionPool | None = None
         self._owner = 0
+        self._mark = RotationMark()
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # -------------------------------------------------------------- lifecycle
@@ -107,8 +115,8 @@ class PostgresLedger:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._pool = pool = self._connect()
         try:
-            with self._schema.explaining():
-                await self._schema.bind(pool, account, force=force)
+            async with self._schema.explaining(pool):
+                self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
                 await self._lease_keeper.start()
         except BaseException:
             await self.aclose()
@@ -157,27 +165,35 @@ class PostgresLedger:
             # recorded for a suspect: what is read after this holds for good (rule 4).
             await self._transition("mark_suspect", tag)
             self._unsure.pop(ticket_id, None)
-        found = await self._ask("find", ticket=ticket_id)
+        try:
+            found = await self._ask("find", ticket=ticket_id)
+        except Unwritable as error:
+            raise _unwritable(ticket_id, error) from None
         return _rows.record_of(found[0], ticket_id, self._cipher) if found else None
 
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
-        from respan_async.issuing.postgres._pool import DuplicateKey
-
         about = ticket.id, intent.tag
         values: dict[str, Any] = {"ticket": ticket.id, "fields": ticket.fields, "owner": self._owner, "tag": intent.tag}
         values |= {"name": intent.name, "sent": codec.encode(intent.sent).decode(), "sent_at": intent.sent_at}
         # The clock of the machine that sends may be wrong; how long ago it was is not.
         values["ago"] = time.time() - intent.sent_at
+        values |= self._mark.accepted(self._cipher)
         try:
             noted = await self._ask("claim_attempt", about=about, **values)
-        except DuplicateKey:
+        except Unwritable as error:
+            raise _unwritable(ticket.id, error) from None
+        except DuplicateKey as error:
+            if error.constraint != _TAG:
+                raise
             # By this very call, whose connection broke before the answer came.
             noted = await self._ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
                 raise LedgerError(message, retryable=True) from None  # the next attempt has another
         if not noted:
+            if self._mark.refuses(dict(await self._ask("get_meta")).get(MARK), self._cipher):
+                raise outdated(self._schema.where, self._cipher)
             found = await self._ask("find", ticket=ticket.id)
             raise _rows.not_claimed(found[0], ticket.id, ticket.fields)
         return int(noted[0][0])
@@ -189,10 +205,10 @@ class PostgresLedger:
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
         values: dict[str, Any] = {"ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
-        values |= {"key_id": key.id, "key": codec.encode_key(key)}
+        values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
         # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
-        until = max(self._lease_keeper.until, time.monotonic() + self._patience)
+        until = time.monotonic() + max(self._lease_keeper.seconds_left, self._patience)
         try:
             if await self._ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
@@ -221,6 +237,8 @@ class PostgresLedger:
         """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
+        if (key_id := key_id_of(self._cipher)) is not None:
+            await self._ask("mark_rotated", key_id=key_id)  # first: what comes after is of this key
         after, rotated = "", 0
         while found := await self._ask("secrets", after=after, limit=_PAGE):
             if renewed := _rows.renewed(found, self._cipher):
@@ -235,6 +253,10 @@ class PostgresLedger:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
         await self._transition("mark_void", tag)
 
+    async def forget_attempt(self, tag: str) -> None:
+        """Forget an attempt that was refused for now, or never sent; see `Ledger`."""
+        await self._transition("forget", tag, "forget_attempt")
+
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
         learned = {"effect": effect.value, "reason": reason, "key_id": key_id}
@@ -242,7 +264,7 @@ class PostgresLedger:
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
-        return [_rows.suspect_of(row) for row in await self._ask("suspects")]
+        return [_rows.suspect_of(row) for row in await self._ask("suspects", now=time.time())]
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
@@ -285,3 +307,19 @@ class PostgresLedger:
         """Move an attempt, as the table of states has it; return a row if it did."""
         come_from, to = map(str, ATTEMPT_TRANSITIONS[move].come_from), str(ATTEMPT_TRANSITIONS[move].to)
         return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)
+
+
+def _unwritable(ticket_id: str, error: Unwritable) -> InvalidRequestError:
+    """Return the error of a ticket that this database cannot hold, where others can."""
+    return InvalidRequestError(f"ticket {ticket_id!r:.100}: {error}; a database with ENCODING 'UTF8' has them all")
+
+
+def _in_ascii(text: str) -> str:
+    """Return JSON with nothing in it that a database's encoding may lack: a key that was made is to be recorded."""
+    if text.isascii():
+        return text
+    units = (letter.encode("utf-16-be").hex() for letter in text)
+    return "".join(
+        letter if letter.isascii() else "".join(f"\\u{code[at : at + 4]}" for at in range(0, len(code), 4))
+        for letter, code in zip(text, units, strict=True)
+    )

@@ -2,12 +2,37 @@
 -- Asked first, since IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
 SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
 
+-- name: find_columns
+-- Of tables that have the name of one of a ledger's: anybody may look.
+SELECT relname::text, attname::text FROM pg_class
+JOIN pg_namespace ON pg_namespace.oid = relnamespace
+JOIN pg_attribute ON attrelid = pg_class.oid
+WHERE nspname = %(schema)s AND relname IN ('meta', 'owners', 'tickets', 'attempts') AND attnum > 0 AND NOT attisdropped;
+
+-- name: rights_to_make
+-- What this user lacks to make a ledger: the schema, or its tables in a schema that is there.
+SELECT format('GRANT CREATE ON DATABASE %%I TO %%I', current_database(), current_user)
+WHERE NOT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s)
+    AND NOT has_database_privilege(current_database(), 'CREATE')
+UNION ALL
+SELECT format('GRANT %%s ON SCHEMA %%I TO %%I', wanted, nspname, current_user)
+FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS wanted
+WHERE nspname = %(schema)s AND NOT has_schema_privilege(pg_namespace.oid, wanted);
+
+-- name: rights_to_use
+-- What the user of a ledger needs.
+SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %(schema)s::text, current_user)
+UNION ALL
+SELECT format(
+    'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %%I TO %%I', %(schema)s::text, current_user
+);
+
 -- name: namespace
 SELECT pg_advisory_xact_lock(1383297089, 1);
 CREATE SCHEMA IF NOT EXISTS {schema};
 
 -- name: schema
--- Version 1. Every time is by this server's clock, except `sent_at`, which is by the sender's.
+-- Version 2. Every time is by this server's clock, except `sent_at`, which is by the sender's.
 -- One transaction; whoever comes second waits for the lock, and finds everything made.
 SELECT pg_advisory_xact_lock(1383297089, 1);
 
@@ -18,7 +43,8 @@ CREATE TABLE IF NOT EXISTS {schema}.meta (
 
 CREATE TABLE IF NOT EXISTS {schema}.owners (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    lease_until timestamptz NOT NULL
+    lease_until timestamptz NOT NULL,
+    version int NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS {schema}.tickets (
@@ -51,12 +77,33 @@ CREATE TABLE IF NOT EXISTS {schema}.attempts (
     noted_at timestamptz NOT NULL,
     effect text NOT NULL DEFAULT 'unknown',
     reason text NOT NULL DEFAULT 'no answer was noted',
-    key_id text
+    key_id text,
+    taken_over_at timestamptz
 );
 CREATE INDEX IF NOT EXISTS attempts_in_the_air ON {schema}.attempts (ticket) WHERE state = 'intent';
 CREATE INDEX IF NOT EXISTS attempts_suspects ON {schema}.attempts (id) WHERE state = 'suspect';
 
-INSERT INTO {schema}.meta (name, value) VALUES ('version', '1') ON CONFLICT (name) DO NOTHING;
+INSERT INTO {schema}.meta (name, value) VALUES ('version', '2') ON CONFLICT (name) DO NOTHING;
+
+-- name: migrate_1
+-- From version 1, if no owner of that is alive. What its suspects were is not known any more: all are taken over now. A
+-- process of that version cannot become an owner after this, as it gives no version.
+DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock(1383297089, 1);
+    LOCK TABLE {schema}.owners;
+    IF (SELECT value FROM {schema}.meta WHERE name = 'version') = '1' THEN
+        IF EXISTS (SELECT 1 FROM {schema}.owners WHERE lease_until > clock_timestamp()) THEN
+            RAISE EXCEPTION 'workers of an older version are at work; end them, and make the schema again';
+        END IF;
+        DELETE FROM {schema}.owners;
+        ALTER TABLE {schema}.owners ADD COLUMN version int NOT NULL;
+        ALTER TABLE {schema}.attempts ADD COLUMN taken_over_at timestamptz;
+        UPDATE {schema}.attempts SET state = 'suspect', taken_over_at = clock_timestamp()
+        WHERE state IN ('intent', 'suspect');
+        DELETE FROM {schema}.attempts WHERE state = 'void';
+        UPDATE {schema}.meta SET value = '2' WHERE name = 'version';
+    END IF;
+END $$;
 
 -- name: get_meta
 -- And whether the server commits durably.
@@ -67,9 +114,15 @@ SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting
 INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
 
+-- name: mark_rotated
+INSERT INTO {schema}.meta (name, value) VALUES ('cipher', %(key_id)s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
 -- name: register_owner
 -- A new owner, with its lease.
-INSERT INTO {schema}.owners (lease_until) VALUES (clock_timestamp() + make_interval(secs => %(lease)s)) RETURNING id;
+INSERT INTO {schema}.owners (lease_until, version)
+VALUES (clock_timestamp() + make_interval(secs => %(lease)s), 2)
+RETURNING id;
 
 -- name: renew
 -- Prolong a lease that has not been taken away.
@@ -78,8 +131,8 @@ WHERE id = %(owner)s
 RETURNING id;
 
 -- name: reclaim_owners
--- Take over what owners left whose lease is over, or which are leaving: what they had in the air is a suspect (rule 3),
--- and so is what was noted by one that had been buried before. Their tickets stay claimed by nobody: they are free to be
+-- Take over what owners left whose lease is over, or which are leaving: what they had in the air is a suspect, taken
+-- over (rules 3 and 5), and so is what was noted by one that had been buried before. Their tickets stay claimed by nobody: they are free to be
 -- claimed when they are asked for.
 -- A row that is locked is skipped: somebody else is moving it, and this comes round again. So nobody waits for anybody.
 WITH lapsed AS MATERIALIZED (
@@ -95,7 +148,8 @@ WITH lapsed AS MATERIALIZED (
     )
     FOR UPDATE SKIP LOCKED
 )
-UPDATE {schema}.attempts SET state = %(suspect)s WHERE id IN (SELECT id FROM abandoned);
+UPDATE {schema}.attempts SET state = %(suspect)s, taken_over_at = clock_timestamp()
+WHERE id IN (SELECT id FROM abandoned);
 
 -- name: find
 SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
@@ -103,11 +157,16 @@ SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)
 -- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
--- that owner had in the air (rule 3). Whether its lease is over is as this statement saw it when it began; so it must not
+-- that owner had in the air (rule 3). Nobody claims one who would encrypt its secret with a key that was rotated away.
+-- Whether its lease is over is as this statement saw it when it began; so it must not
 -- have claimed the ticket, and thus prolonged its lease, since then.
 WITH claimed AS (
     INSERT INTO {schema}.tickets AS known (ticket, fields, state, owner, epoch, claimed_at)
-    VALUES (%(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp())
+    SELECT %(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp()
+    WHERE NOT EXISTS (
+        SELECT 1 FROM {schema}.meta
+        WHERE name = 'cipher' AND value <> %(cipher)s::text AND value <> %(cipher_before)s::text
+    )
     ON CONFLICT (ticket) DO UPDATE SET
         state = excluded.state,
         epoch = known.epoch + (known.owner IS DISTINCT FROM excluded.owner)::int,
@@ -129,7 +188,8 @@ WITH claimed AS (
         AND EXISTS (SELECT 1 FROM claimed)
     FOR UPDATE SKIP LOCKED
 ), doubted AS (
-    UPDATE {schema}.attempts SET state = %(suspect)s WHERE id IN (SELECT id FROM others)
+    UPDATE {schema}.attempts SET state = %(suspect)s, taken_over_at = clock_timestamp()
+    WHERE id IN (SELECT id FROM others)
 )
 INSERT INTO {schema}.attempts (tag, ticket, owner, epoch, state, name, sent, sent_at, noted_at)
 SELECT %(tag)s, %(ticket)s, %(owner)s, epoch, %(intent)s, %(name)s, %(sent)s, to_timestamp(%(sent_at)s),
@@ -146,9 +206,13 @@ WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(
 -- Move an attempt, if it is where the transition comes from.
 UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]) RETURNING 1;
 
+-- name: forget_attempt
+DELETE FROM {schema}.attempts WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
+
 -- name: mark_suspect
+-- By the process that made the attempt, which knows that no answer came: it is taken over from nobody (rule 5).
 UPDATE {schema}.attempts SET state = %(to)s, effect = %(effect)s, reason = %(reason)s,
-    key_id = coalesce(%(key_id)s, key_id)
+    key_id = coalesce(%(key_id)s, key_id), taken_over_at = NULL
 WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
 
 -- name: record
@@ -196,7 +260,10 @@ ORDER BY ticket LIMIT %(limit)s;
 SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
 
 -- name: suspects
-SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id FROM {schema}.attempts
+-- When one was taken over, by the clock of whoever asks: how long ago that was is what counts.
+SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id,
+    %(now)s - extract(epoch FROM clock_timestamp() - taken_over_at)::float8
+FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
 -- name: acquire_sweep_turn

@@ -10,10 +10,13 @@ from typing import Final, TypeVar
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
+from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._open_files import OpenFiles
+from respan_async.issuing.sqlite._owner_lock import OwnerLock
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION: Final = 0x52737041
 """Marks a database as a ledger; both numbers are in the schema."""
 
@@ -47,26 +50,35 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
-def open_connection(path: Path) -> sqlite3.Connection:
+def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
+
+    Args:
+        path: Where it is.
+        files: Remembers which files are open then, for whoever wants to know.
 
     Raises:
         LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
     """
+    files = OpenFiles(path) if files is None else files
     until = time.monotonic() + _PATIENCE
     while True:
+        before = files.found()
         connection = _connected(path)
         try:
             _make_ready(path, connection)
-            return connection
+            files.note()
+            if files.noted == before or time.monotonic() > until:
+                return connection
+            # It was replaced just now; or it has another number since it was opened, as one of a container's image.
+            connection.close()
         except sqlite3.Error as error:
             connection.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise _no_ledger(path) from None
             # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
-            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not busy or time.monotonic() > until:
-                raise LedgerError(f"{path}: the ledger could not be opened: {error}") from None
+            if not is_locked(error) or time.monotonic() > until:
+                raise ledger_error(error, "opened", str(path)) from None
         except LedgerError:
             connection.close()
             raise
@@ -89,34 +101,63 @@ def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
 
 
 def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
-    new = _is_new(path, connection)
+    version = _version_of(path, connection)
     _configure(connection)
-    if not new:
+    if version == VERSION:
         return
+    buried: list[str] = []
     connection.execute("BEGIN EXCLUSIVE")
     # Another process may have made it meanwhile.
-    if _is_new(path, connection):
-        for statement in load("sqlite/ledger.sql")["schema"].split(";"):
-            connection.execute(statement)
+    match _version_of(path, connection):
+        case 0:
+            _run(connection, "schema")
+        case 1:
+            buried = _dead_owners(path, connection)
+            _run(connection, "migrate_1")
     connection.execute("COMMIT")
+    for token in buried:
+        OwnerLock(path).forget(token)
 
 
-def _is_new(path: Path, connection: sqlite3.Connection) -> bool:
-    """Whether nothing has been made here yet; refuse what is no ledger, or one that this code cannot read."""
+def _run(connection: sqlite3.Connection, name: str) -> None:
+    """Run several statements within the transaction that has begun."""
+    for statement in load("sqlite/ledger.sql")[name].split(";"):
+        connection.execute(statement)
+
+
+def _version_of(path: Path, connection: sqlite3.Connection) -> int:
+    """Return the version of a ledger, 0 where nothing has been made yet; refuse what this code cannot read."""
     # In one statement: another process may be making it at this moment.
     application, version, things = connection.execute(_SIGNS).fetchone()
     if application != APPLICATION and (application or version or things):
         raise _no_ledger(path)
     if version > VERSION:
         raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
-    return not things
+    return int(version) if things else 0
 
 
-def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
+    """Return the owners of a ledger of an older version, none of which lives; or refuse to migrate it.
+
+    Raises:
+        LedgerError: A process of that version has it open, or what was written last is gone.
+    """
+    lock = OwnerLock(path)
+    check_whole(path, connection, lock.most_noted())
+    tokens = [token for (token,) in connection.execute(load("sqlite/ledger.sql")["owner_tokens"])]
+    if not all(map(lock.is_dead, tokens)):
+        raise LedgerError(
+            f"{path}: a process with an older version of this library has this ledger open; end it first, and the next "
+            "one that opens the ledger migrates it"
+        )
+    return tokens
+
+
+def read_beside(path: Path, files: OpenFiles, work: Callable[[sqlite3.Connection], T]) -> T:
     """Read something from a ledger that is there already, with a connection of its own.
 
     Raises:
-        LedgerError: It cannot be read.
+        LedgerError: It cannot be read, or is not the one that is open any more.
     """
     try:
         # Read and write, for the log's sake; but a file that was removed is not made anew.
@@ -125,7 +166,9 @@ def read_beside(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
     except sqlite3.Error as error:
-        raise LedgerError(f"the ledger could not be read: {error}") from None
+        raise ledger_error(error, "read", str(path)) from None
+    finally:
+        files.check("read")  # after the reading, so that nothing that was read is another ledger's
 
 
 def _connected(path: Path | str) -> sqlite3.Connection:

@@ -13,6 +13,7 @@ from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Counts
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
+from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.states import AttemptState, TicketState
 
@@ -67,6 +68,8 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
             connection.execute("BEGIN")
             return _read(connection, Path(path), noted)
     except sqlite3.Error as error:
+        if is_locked(error):
+            raise ledger_error(error, "read", str(path)) from None
         raise LedgerError(f"{path}: cannot be read as a ledger: {error}") from None
 
 
@@ -85,14 +88,15 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
     tickets = dict(connection.execute(_SQL["count_tickets"]).fetchall())
     attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
-    suspects = [_rows.suspect_of(row) for row in connection.execute(_SQL["suspects"])]
+    # One of an older version is read as it is: to look at a ledger migrates nothing.
+    suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
     return Snapshot(
         account=account[0] if account is not None else "",
         counts=Counts(
             tickets={state: tickets.get(str(state), 0) for state in TicketState},
             attempts={state: attempts.get(str(state), 0) for state in AttemptState},
         ),
-        suspects=tuple(sorted(suspects, key=lambda suspect: suspect.sent_at)),
+        suspects=tuple(sorted(map(_rows.suspect_of, suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
             Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
             for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])

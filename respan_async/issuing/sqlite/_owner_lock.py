@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 from respan_async.errors import LedgerError
+from respan_async.issuing._private_file import cannot_be_locked
 
 
 class OwnerLock:
@@ -44,9 +45,13 @@ class OwnerLock:
             try:
                 self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 os.fchmod(self._descriptor, 0o600)  # the umask may have taken that away
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             except OSError as error:
                 raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            except OSError as error:
+                self.release()
+                raise cannot_be_locked(path, error) from None
 
     def release(self) -> None:
         """Give the lock up, if there is one."""

@@ -9,10 +9,12 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from respan_async.errors import LedgerError
+from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 
 T = TypeVar("T")
 
@@ -20,6 +22,9 @@ Seal: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
 
 _GROUP: Final = 1_000
 """Operations in one commit, at most."""
+
+PATIENCE: Final = 60.0
+"""Seconds for which a file that others keep locked is waited for. Nobody else can write to it, either, meanwhile."""
 
 
 class WriteRequest(Generic[T]):
@@ -46,7 +51,10 @@ class Writer:
         connect: Opens the connection, in that thread.
         idle: Called in that thread when nothing is left to do after a commit.
         loop: Where results go.
-        seal: Called in that thread before a commit that changes something; what it returns is called after it.
+        name: What the ledger is called in errors; empty for one that needs no name.
+        patience: Seconds for which a file that others keep locked is waited for.
+        seal: Called in that thread before a commit that changes something; what it returns is called after it, and
+            a `LedgerError` that it raises undoes everything.
     """
 
     def __init__(
@@ -55,11 +63,16 @@ class Writer:
         idle: Callable[[sqlite3.Connection], None],
         loop: asyncio.AbstractEventLoop,
         seal: Seal | None = None,
+        *,
+        name: str = "",
+        patience: float = PATIENCE,
     ) -> None:
         self._connect = connect
         self._idle = idle
         self._seal = seal
         self._loop = loop
+        self._name = name
+        self._patience = patience
         self._queue: queue.SimpleQueue[WriteRequest[Any] | None] = queue.SimpleQueue()
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
@@ -77,7 +90,7 @@ class Writer:
         except RuntimeError as error:  # the system has no more threads
             self._ended = True
             self._closed.set_result(None)
-            raise _ledger_error(error, "opened") from None
+            raise ledger_error(error, "opened", self._name) from None
         await asyncio.shield(self._opened)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -98,8 +111,13 @@ class Writer:
             operation.withdrawn = True
             raise
 
+    def hasten(self) -> None:
+        """Wait no longer for a file that others keep locked than SQLite does by itself."""
+        self._patience = 0.0
+
     async def stop(self) -> None:
         """Do what has been asked for, and close the connection."""
+        self.hasten()
         if not self._ended:
             self._ended = True
             self._queue.put(None)
@@ -111,7 +129,7 @@ class Writer:
         try:
             connection = self._connect()
         except BaseException as error:  # noqa: BLE001  told to whoever opens the ledger
-            self._tell(self._opened.set_exception, _ledger_error(error, "opened"))
+            self._tell(self._opened.set_exception, ledger_error(error, "opened", self._name))
             self._tell(self._closed.set_result, None)
             return
         self._tell(self._opened.set_result, None)
@@ -123,7 +141,7 @@ class Writer:
             ended = None in group
             operations = [operation for operation in group if operation is not None and not operation.withdrawn]
             if operations:
-                _commit(connection, operations, self._seal)
+                self._commit(connection, operations)
                 self._tell(_hand_out, operations)
             if ended or self._queue.empty():
                 self._tidy_up(connection)
@@ -131,6 +149,53 @@ class Writer:
             connection.close()
         finally:
             self._tell(self._closed.set_result, None)
+
+    def _commit(self, connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
+        """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
+        changes, sealed = connection.total_changes, None
+        try:
+            self._begin(connection)
+            if not _do_all(connection, operations):
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._begin(connection)
+                self._do_each(connection, operations)
+            if self._seal is not None and connection.total_changes != changes:
+                sealed = self._seal(connection)
+        except (sqlite3.Error, LedgerError) as error:
+            _fail(connection, operations, ledger_error(error, "written", self._name))
+            return
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            told = ledger_error(error, "written", self._name)
+            _fail(connection, operations, AmbiguousCommitError(str(told), retryable=told.retryable))
+            return
+        if sealed is not None:
+            sealed()
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Begin to write; a backup, or a person with a tool, may keep the file locked for longer than SQLite waits."""
+        began = time.monotonic()
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.Error as error:
+                if not is_locked(error) or time.monotonic() > began + self._patience:
+                    raise
+
+    def _do_each(self, connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
+        for operation in operations:
+            connection.execute("SAVEPOINT one")
+            try:
+                operation.value = operation.work(connection)
+            except Exception as error:
+                operation.error = ledger_error(error, "written", self._name)
+                if not connection.in_transaction:
+                    raise  # SQLite has undone everything: the disk is full, or broken
+                connection.execute("ROLLBACK TO one")
+            connection.execute("RELEASE one")
 
     def _tidy_up(self, connection: sqlite3.Connection) -> None:
         # A full disk, say: there is another turn after the next commit.
@@ -142,30 +207,6 @@ class Writer:
             self._loop.call_soon_threadsafe(what, *arguments)
 
 
-def _commit(connection: sqlite3.Connection, operations: list[WriteRequest[Any]], seal: Seal | None) -> None:
-    """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
-    changes, sealed = connection.total_changes, None
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        if not _do_all(connection, operations):
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            connection.execute("BEGIN IMMEDIATE")
-            _do_each(connection, operations)
-        if seal is not None and connection.total_changes != changes:
-            sealed = seal(connection)
-    except sqlite3.Error as error:
-        _fail(connection, operations, _ledger_error(error, "written"))
-        return
-    try:
-        connection.execute("COMMIT")
-    except sqlite3.Error as error:
-        _fail(connection, operations, AmbiguousCommitError(f"the ledger could not be written: {error}"))
-        return
-    if sealed is not None:
-        sealed()
-
-
 def _do_all(connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> bool:
     try:
         for operation in operations:
@@ -173,19 +214,6 @@ def _do_all(connection: sqlite3.Connection, operations: list[WriteRequest[Any]])
     except Exception:  # noqa: BLE001  whose it is, and what it is, comes out when each is done by itself
         return False
     return True
-
-
-def _do_each(connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
-    for operation in operations:
-        connection.execute("SAVEPOINT one")
-        try:
-            operation.value = operation.work(connection)
-        except Exception as error:
-            operation.error = _ledger_error(error, "written")
-            if not connection.in_transaction:
-                raise  # SQLite has undone everything: the disk is full, or broken
-            connection.execute("ROLLBACK TO one")
-        connection.execute("RELEASE one")
 
 
 def _fail(connection: sqlite3.Connection, operations: list[WriteRequest[Any]], error: LedgerError) -> None:
@@ -206,7 +234,3 @@ def _hand_out(operations: list[WriteRequest[Any]]) -> None:
             future.set_exception(operation.error)
         else:
             future.set_result(operation.value)
-
-
-def _ledger_error(error: BaseException, what: str) -> LedgerError:
-    return error if isinstance(error, LedgerError) else LedgerError(f"the ledger could not be {what}: {error}")

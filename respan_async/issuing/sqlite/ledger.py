@@ -14,10 +14,12 @@ from respan_async.errors import ClientStateError, ConfigurationError, Effect, Le
 from respan_async.issuing import _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
+from respan_async.issuing._rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
 from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
+from respan_async.issuing.sqlite._open_files import OpenFiles
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
@@ -63,6 +65,8 @@ class SQLiteLedger:
         self._owner = 0
         self._lock = OwnerLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
+        self._mark = RotationMark()
+        self._files: OpenFiles
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
@@ -78,9 +82,13 @@ class SQLiteLedger:
             if not self._memory:
                 make_private(self._path)
                 check_size(self._path)
+            self._files = OpenFiles(self._path)  # as the working directory is now
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
             writer = Writer(
-                partial(open_connection, self._path), self._truncate, asyncio.get_running_loop(), self._seal
+                partial(open_connection, self._path, self._files),
+                self._truncate,
+                asyncio.get_running_loop(),
+                self._seal,
             )
             self._writer = writer  # before it is started: whoever cuts this short ends its thread
             await writer.start()
@@ -95,6 +103,8 @@ class SQLiteLedger:
         """Finish what is to be written, and close the file; see `Ledger`."""
         self._lease_keeper.stop()
         writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.hasten()
         # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
         try:
             try:
@@ -132,12 +142,15 @@ class SQLiteLedger:
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
-        claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner}
+        claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner, **self._mark.accepted(self._cipher)}
+        claim["others_may_wake"] = self._lease_keeper.others_may_wake()
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()
 
         def work(connection: sqlite3.Connection) -> int:
             claimed = connection.execute(_SQL["claim"], claim).fetchone()
+            if claimed is None and self._mark.refuses(self._meta(connection, MARK), self._cipher):
+                raise outdated(str(self._path), self._cipher)
             if claimed is None:
                 raise _rows.not_claimed(connection.execute(_SQL["find"], claim).fetchone(), ticket_id, fields)
             (epoch,) = claimed
@@ -190,9 +203,10 @@ class SQLiteLedger:
         return [ticket for (ticket,) in await self._select("with_keys", after=after, limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key; safe while other processes issue.
+        """Encrypt the secrets that are kept with the cipher's current key, those in plain text too.
 
-        The cipher needs the keys they are encrypted with now, as its `old_keys`.
+        The cipher needs the keys they are encrypted with now, as its `old_keys`. Safe while other processes issue, once
+        all of them encrypt with that key and have the others as old ones: one that does not claims no ticket any more.
 
         Returns:
             How many were encrypted anew.
@@ -203,6 +217,8 @@ class SQLiteLedger:
         cipher = self._cipher
         if cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
+        if (key_id := key_id_of(cipher)) is not None:
+            await self._execute("set_meta", name=MARK, value=key_id)  # first: what comes after is of this key
         after, rotated = "", 0
         while found := await self._select("secrets", after=after, limit=100):
             rotated += await self._write(partial(self._replace, _rows.renewed(found, cipher)))
@@ -214,6 +230,10 @@ class SQLiteLedger:
     async def mark_void(self, tag: str) -> None:
         """Note that an attempt is proven to have left nothing; see `Ledger`."""
         await self._transition("mark_void", tag)
+
+    async def forget_attempt(self, tag: str) -> None:
+        """Forget an attempt that was refused for now, or never sent; see `Ledger`."""
+        await self._execute("forget_attempt", tag=tag)
 
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
         """Note that an attempt may have left a key; see `Ledger`."""
@@ -254,7 +274,7 @@ class SQLiteLedger:
         """Read beside the writer, what may take long."""
         if self._memory or self._writer is None:
             return await self._write(work)
-        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, work))
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, self._files, work))
         self._reading.add(reading)
         reading.add_done_callback(self._read_over)
         return await asyncio.shield(reading)
@@ -288,15 +308,21 @@ class SQLiteLedger:
                 connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT}")
 
     def _seal(self, connection: sqlite3.Connection) -> Callable[[], None]:
+        self._files.check("written")
         (commits,) = connection.execute(_SQL["count_commit"]).fetchone()
         return partial(self._lock.note, commits)
 
     def _check_account(self, connection: sqlite3.Connection, account: str, force: bool) -> None:
-        found = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
-        known = found[0] if found is not None else None
+        known = self._meta(connection, "account")
         bound = _rows.bound(known, account, force=force, where=str(self._path), place="a file")
         if bound != known:
             connection.execute(_SQL["set_meta"], {"name": "account", "value": bound})
+        self._mark.seen = self._meta(connection, MARK)
+
+    @staticmethod
+    def _meta(connection: sqlite3.Connection, name: str) -> str | None:
+        found = connection.execute(_SQL["get_meta"], {"name": name}).fetchone()
+        return None if found is None else found[0]
 
     def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
         """Put secrets in the place of those that are still there."""

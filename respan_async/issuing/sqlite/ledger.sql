@@ -1,7 +1,7 @@
 -- name: schema
--- Version 1. Times are seconds since 1970 by this machine's clock, read by SQLite.
+-- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite.
 PRAGMA application_id = 0x52737041;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
@@ -11,7 +11,8 @@ CREATE TABLE meta (
 CREATE TABLE owners (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     token TEXT NOT NULL UNIQUE,
-    lease_until REAL NOT NULL
+    lease_until REAL NOT NULL,
+    version INTEGER NOT NULL
 );
 
 CREATE TABLE tickets (
@@ -26,6 +27,7 @@ CREATE TABLE tickets (
     issued_at REAL
 ) WITHOUT ROWID;
 CREATE INDEX tickets_undelivered ON tickets (ticket) WHERE state = 'issued';
+CREATE INDEX tickets_keys ON tickets (key_id) WHERE key_id IS NOT NULL;
 
 -- In the order in which they were made, so that making one appends. Only those that are not settled are ever looked
 -- for by their tags, and those are few.
@@ -48,14 +50,27 @@ CREATE TABLE attempts (
     sent_at REAL NOT NULL,
     effect TEXT NOT NULL DEFAULT 'unknown',
     reason TEXT NOT NULL DEFAULT 'no answer was noted',
-    key_id TEXT
+    key_id TEXT,
+    taken_over_at REAL
 );
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
 
+-- name: migrate_1
+-- From version 1, of which no owner lives. What its suspects were is not known any more: all are taken over now. A process
+-- of that version cannot become an owner after this, as it gives no version.
+DELETE FROM owners;
+ALTER TABLE owners ADD COLUMN version INTEGER NOT NULL;
+ALTER TABLE attempts ADD COLUMN taken_over_at REAL;
+UPDATE attempts SET state = 'suspect', taken_over_at = (julianday('now') - 2440587.5) * 86400.0
+WHERE state IN ('intent', 'suspect');
+DELETE FROM attempts WHERE state = 'void';
+CREATE INDEX tickets_keys ON tickets (key_id) WHERE key_id IS NOT NULL;
+PRAGMA user_version = 2;
+
 -- name: register_owner
 -- A new owner, with its lease.
-INSERT INTO owners (token, lease_until)
-VALUES (:token, (julianday('now') - 2440587.5) * 86400.0 + :lease)
+INSERT INTO owners (token, lease_until, version)
+VALUES (:token, (julianday('now') - 2440587.5) * 86400.0 + :lease, 2)
 RETURNING id;
 
 -- name: renew
@@ -64,6 +79,9 @@ UPDATE owners SET lease_until = (julianday('now') - 2440587.5) * 86400.0 + :leas
 WHERE id = :owner
 RETURNING id;
 
+-- name: owner_tokens
+SELECT token FROM owners;
+
 -- name: owners
 SELECT id, token, lease_until > (julianday('now') - 2440587.5) * 86400.0 FROM owners WHERE id <> :owner;
 
@@ -71,21 +89,25 @@ SELECT id, token, lease_until > (julianday('now') - 2440587.5) * 86400.0 FROM ow
 DELETE FROM owners WHERE id = :owner;
 
 -- name: mark_all_of_suspect
--- What an owner that is gone had in the air is a suspect (rule 3).
-UPDATE attempts SET state = :suspect WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
+-- What an owner that is gone had in the air is a suspect, taken over (rules 3 and 5).
+UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
+WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: mark_ownerless_suspect
--- Noted by an owner that had been buried before: nobody else would ever doubt it (rule 3).
-UPDATE attempts SET state = :suspect
+-- Noted by an owner that had been buried before: nobody else would ever doubt it (rules 3 and 5).
+UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
 
 -- name: find
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
--- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch.
+-- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch: not
+-- right after this machine has slept, when every lease is. And none for who would encrypt its secret with a key that was
+-- rotated away.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
-VALUES (:ticket, :fields, :claimed, :owner, 1)
+SELECT :ticket, :fields, :claimed, :owner, 1
+WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
 ON CONFLICT (ticket) DO UPDATE SET
     state = :claimed,
     epoch = epoch + (owner IS NOT :owner),
@@ -96,15 +118,16 @@ WHERE fields = :fields AND (
         owner = :owner
         OR NOT EXISTS (
             SELECT 1 FROM owners
-            WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+            WHERE owners.id = tickets.owner
+                AND (lease_until > (julianday('now') - 2440587.5) * 86400.0 OR :others_may_wake)
         )
     ))
 )
 RETURNING epoch;
 
 -- name: mark_others_suspect
--- What an owner that lost this ticket had in the air is a suspect (rule 3).
-UPDATE attempts SET state = :suspect
+-- What an owner that lost this ticket had in the air is a suspect, taken over (rules 3 and 5).
+UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE state IN ('intent', 'suspect') AND state = :intent AND ticket = :ticket AND owner <> :owner;
 
 -- name: claim_attempt
@@ -114,8 +137,13 @@ VALUES (:tag, :ticket, :owner, :epoch, :intent, :name, :sent, :sent_at);
 -- name: mark_void
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent;
 
+-- name: forget_attempt
+DELETE FROM attempts WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent;
+
 -- name: mark_suspect
-UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id)
+-- By the process that made the attempt, which knows that no answer came: it is taken over from nobody (rule 5).
+UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id),
+    taken_over_at = NULL
 WHERE tag = :tag AND state IN ('intent', 'suspect');
 
 -- name: record_attempt
@@ -168,7 +196,12 @@ SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY
 SELECT ticket, key_id, issued_at FROM tickets WHERE state = 'issued' ORDER BY ticket;
 
 -- name: suspects
-SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id FROM attempts
+SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id, taken_over_at FROM attempts
+WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
+
+-- name: suspects_1
+-- In version 1: taken over when it is migrated.
+SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id, (julianday('now') - 2440587.5) * 86400.0 FROM attempts
 WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
 -- name: close_suspect

@@ -1,0 +1,99 @@
+"""What the operations, the sweep and the issuer stand on: calls of one client, made with certain options."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+from respan_async._calls import orphans
+from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.call import Call
+from respan_async._calls.context import ClientContext, Options
+from respan_async._calls.shielding import run_shielded
+from respan_async._calls.suspects import MAX_TAGGED_NAME
+from respan_async._http import protocol
+from respan_async._pacing.slots import Priority
+from respan_async.errors import InvalidRequestError
+from respan_async.models import MAX_NAME, CreatedKey, CreateKeyRequest
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Service:
+    """Make calls.
+
+    Attributes:
+        context: What all calls of the client share.
+        options: How these are made.
+    """
+
+    context: ClientContext
+    options: Options
+
+    def lowest(self) -> "Service":
+        """Return the service whose calls wait behind everything else, however long."""
+        return attrs.evolve(self, options=attrs.evolve(self.options, priority=Priority.SWEEP, deadline=None))
+
+    async def send(self, request: protocol.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
+        """Make a call that may be repeated without harm.
+
+        Args:
+            request: What is asked.
+            priority: The class in which it waits, unless the options name another.
+
+        Raises:
+            RespanError: It did not succeed.
+        """
+        self.context.lifecycle.check()
+        call = Call(self.context, request, self.options, priority)
+        return await run_shielded(call, self.context.lifecycle, lambda _: None, needed=request.operation.changes)
+
+    async def create(self, request: CreateKeyRequest) -> CreatedKey:
+        """Make a key now; one that nobody is left to take is revoked.
+
+        Raises:
+            RespanError: No key was made, or none that can be used.
+        """
+        return await run_shielded(self.creation(request), self.context.lifecycle, self.discard)
+
+    def creation(
+        self,
+        request: CreateKeyRequest,
+        priority: Priority = Priority.INTERACTIVE,
+        attempt_log: AttemptLog | None = None,
+    ) -> Call[CreatedKey]:
+        """Return the call that makes a key.
+
+        Args:
+            request: What the key should be.
+            priority: The class in which it waits, unless the options name another.
+            attempt_log: Where its attempts are noted; None for the client's own log.
+
+        Raises:
+            InvalidRequestError: The request is none, or its name has no room for the tag.
+        """
+        if not isinstance(request, CreateKeyRequest):
+            raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
+        log = self.context.attempt_log if attempt_log is None else attempt_log
+        if log.tag_names and request.name and len(request.name) > MAX_TAGGED_NAME:
+            raise InvalidRequestError(
+                f"name: expected at most {MAX_TAGGED_NAME} characters beside the tag's {MAX_NAME - MAX_TAGGED_NAME}, "
+                f"got {len(request.name)}"
+            )
+        return Call(self.context, request, self.options, priority, log)
+
+    def discard(self, key: CreatedKey, revoked: Callable[[], object] | None = None) -> None:
+        """Revoke a key that nobody holds, in the background; then call `revoked`."""
+        orphans.revoke(self.context, self.options, key, revoked)
+
+
+class ServiceOwner:
+    """The base of the client, behind which others in this package find its service."""
+
+    _service: Service
+
+
+def service_of(owner: ServiceOwner) -> Service:
+    """Return the service of a client, or of a view of one."""
+    return owner._service

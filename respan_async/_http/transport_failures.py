@@ -1,0 +1,137 @@
+"""What aiohttp raised, as a `TransportFailure`: whether anything left, whether trying again may help, and a sentence.
+
+Each sentence names the host and the port, which may be a proxy's, and says what happened there. None of them holds more
+of an aiohttp error than that: its text may hold headers, and the URL of a proxy holds its password.
+"""
+
+import ssl
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from respan_async._http.protocol import TransportFailure
+from respan_async._http.redaction import printable
+from respan_async.errors import ConfigurationError
+
+# Raised while a connection is made, and by nothing after it.
+_CERTIFICATE: Final = (
+    aiohttp.ClientConnectorCertificateError,
+    ssl.SSLCertVerificationError,
+    aiohttp.ServerFingerprintMismatch,
+)
+_BEFORE_SENDING: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    *_CERTIFICATE,
+)
+_WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
+
+_PASSING: Final = (408, 425, 429)
+"""Of a proxy's 4xx those that may be another answer the next time."""
+
+
+def classify(
+    error: Exception, target: URL, *, left: bool, begun: bool, status: int | None, resends: int
+) -> TransportFailure | ConfigurationError:
+    """Return what an exception of aiohttp means.
+
+    Args:
+        error: The exception.
+        target: Where the request was to go.
+        left: Whether bytes of the request may have left, as far as its body can tell.
+        begun: Whether its body is known to have begun to leave.
+        status: The status of an answer that broke off, where one had begun.
+        resends: How often aiohttp had sent the request again by itself.
+    """
+    host = authority(target)
+    if status is None and isinstance(error, _BEFORE_SENDING):
+        left = False
+    elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
+        return ConfigurationError(f"the aiohttp session cannot send this request to {host}: {type(error).__name__}")
+    timed_out = isinstance(error, TimeoutError)
+    if status is not None:
+        reason = f"the answer of {host} broke off after the status {status}"
+    elif timed_out:
+        reason = f"no answer in time from {host}" if left else f"no connection in time to {host}"
+    else:
+        reason = _reason(error, target, host)
+    return TransportFailure(
+        printable(reason),
+        left=left,
+        status=status,
+        timed_out=timed_out,
+        # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the
+        # server's; but for a proxy's, which has answered in HTTP.
+        not_http=status is None
+        and isinstance(error, aiohttp.ClientResponseError)
+        and not isinstance(error, aiohttp.ClientHttpProxyError),
+        permanent=_is_permanent(error),
+        resends=resends,
+    )
+
+
+def _is_permanent(error: Exception) -> bool:
+    """Whether somebody has to change a setting before a connection can be made."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        # A 403 or 407 to a CONNECT is about who asks and for which host, and so is any other of the kind.
+        return error.status < 500 and error.status not in _PASSING
+    return isinstance(error, _CERTIFICATE)
+
+
+def _reason(error: Exception, target: URL, host: str) -> str:
+    peer = _peer(error, target, host)
+    if isinstance(error, _CERTIFICATE):
+        return f"no TLS connection to {peer}: its certificate does not verify ({_of_certificate(error)})"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return f"no TLS connection to {peer} ({_of_os(error.os_error)})"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the host's name was not found: {peer} ({_of_os(error.os_error)})"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to {peer} ({_of_os(error.os_error)})"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return f"{peer} closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"{peer} answered {error.status}, and made no connection to {host}"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"what answered at {peer} does not speak HTTP"
+    return f"the connection to {peer} broke ({type(error).__name__})"
+
+
+def _peer(error: Exception, target: URL, host: str) -> str:
+    """Name whom an exception is about: the server, or a proxy before it."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        at: tuple[str | None, int | None] = (error.host, error.port)
+    elif isinstance(error, aiohttp.ClientResponseError):
+        at = error.request_info.real_url.host, error.request_info.real_url.port  # of a CONNECT, the proxy's own
+    else:
+        return host
+    return (
+        host if at in ((target.host, target.port), (target.raw_host, target.port)) else f"the proxy {_authority(*at)}"
+    )
+
+
+def authority(url: URL) -> str:
+    """Return host and port, the port also where it goes without saying."""
+    return _authority(url.host, url.port)
+
+
+def _authority(host: str | None, port: int | None) -> str:
+    return f"[{host}]:{port}" if host is not None and ":" in host else f"{host}:{port}"
+
+
+def _of_certificate(error: Exception) -> str:
+    """Say what is wrong with a certificate, in OpenSSL's words."""
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return "another fingerprint than the one given"
+    cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
+    return f"{getattr(cause, 'verify_message', '') or _of_os(cause)}"
+
+
+def _of_os(error: Exception) -> str:
+    """Say what the operating system or OpenSSL said, without a number and in a few words."""
+    if reason := getattr(error, "reason", None):  # OpenSSL's own; not of an SSLError that Python code has made
+        return f"{reason}".replace("_", " ").lower()
+    said = error.strerror if isinstance(error, OSError) else None
+    return f"{said or str(error) or type(error).__name__:.200}"

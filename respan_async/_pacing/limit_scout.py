@@ -1,0 +1,72 @@
+"""Whether a limit that was learned is higher than believed.
+
+1. A limit that was used up, and a whole period without a refusal behind it, may be too low: then some requests go
+   beyond it. Their number is a sixteenth of the limit at first, and twice as many after each success.
+2. Where no request is refused within a period of the first one beyond it, the limit is raised by that number.
+3. A refusal of theirs was to be expected. It says nothing of others, and the next try waits for twice as many periods.
+"""
+
+import math
+from typing import Final
+
+from respan_async._pacing.patience import Patience
+from respan_async._pacing.rate_limit import RateLimit
+
+_FIRST_STEP: Final = 16
+
+
+class LimitScout:
+    """Find out whether more requests are let in than believed."""
+
+    def __init__(self) -> None:
+        self._patience = Patience()
+        self._step = 0
+        self._extra = 0
+        self._beyond_since: float | None = None
+        self._used_up_at = -math.inf
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether a refusal is to be expected."""
+        return self._beyond_since is not None
+
+    def restart(self, now: float) -> None:
+        """Begin anew, with a limit that was just learned."""
+        self._step = self._extra = 0
+        self._beyond_since = None
+        self._patience = Patience()
+        self._patience.restart(now)
+
+    def rest(self) -> None:
+        """Try nothing: the server states its limit."""
+        self._patience = Patience(math.inf)
+        self._patience.restart(0.0)
+
+    def allowance(self, now: float, limit: RateLimit) -> int:
+        """Return how many requests may go beyond the limit."""
+        used_up = self._used_up_at >= self._patience.clean_since
+        if not self._extra and used_up and self._patience.is_over(now, limit.per):
+            self._step = min(2 * self._step, limit.limit) or max(1, limit.limit // _FIRST_STEP)
+            self._extra = self._step
+        return self._extra
+
+    def taken(self, now: float, used: int, limit: RateLimit) -> None:
+        """Note that a slot was taken, so that so many are used."""
+        if used >= limit.limit:
+            self._used_up_at = now
+        if self._extra and self._beyond_since is None and used > limit.limit:
+            self._beyond_since = now
+
+    def confirmed(self, now: float, limit: RateLimit) -> int:
+        """Return by how many the limit is higher than believed; 0 while nothing is proven."""
+        if self._beyond_since is None or now < self._beyond_since + limit.per:
+            return 0
+        extra, self._extra, self._beyond_since = self._extra, 0, None
+        self._patience.succeeded()
+        return extra
+
+    def refused(self, now: float) -> None:
+        """Note that what went beyond the limit was refused."""
+        self._step = self._extra = 0
+        self._beyond_since = None
+        self._patience.failed(now)

@@ -1,0 +1,68 @@
+"""Whether a ledger's path still leads to the files that its connection has open.
+
+A file that is removed or replaced stays with whoever has it open: SQLite would go on writing to it, durably and for
+nobody, while another process finds no ledger, or an older one, and issues the same tickets once more.
+"""
+
+import os
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from respan_async.errors import LedgerError
+
+_PARTS: Final = ("", "-wal", "-shm")
+"""A ledger's file, its log, and the index of that, by which processes find each other's commits."""
+
+_Identity: TypeAlias = tuple[int, int]
+
+
+class OpenFiles:
+    """The files of one ledger, as they were when its connection was opened.
+
+    Args:
+        path: Where the ledger is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._paths = [f"{path.absolute()}{part}" for part in _PARTS]  # whatever the working directory is later on
+        self._path = path
+        self._opened: list[_Identity | None] = []
+
+    def note(self) -> None:
+        """Remember which files there are, now that they are open."""
+        self._opened = [_identity(path) for path in self._paths]
+
+    @property
+    def noted(self) -> _Identity | None:
+        """The ledger's file that was remembered; None for one in memory."""
+        return self._opened[0]
+
+    def found(self) -> _Identity | None:
+        """Return the ledger's file as it is now."""
+        return _identity(self._paths[0])
+
+    def check(self, what: str) -> None:
+        """See that they are still there.
+
+        Args:
+            what: What is to be done, "read" or "written".
+
+        Raises:
+            LedgerError: One was removed, or another one is in its place.
+        """
+        for path, opened in zip(self._paths, self._opened, strict=False):
+            if opened is not None and _identity(path) != opened:
+                raise LedgerError(
+                    f"{self._path}: the ledger could not be {what}: {Path(path).name} was removed, or replaced by "
+                    "another file, while it was open here; put it back before the tickets are asked for again"
+                )
+
+
+def _identity(path: str) -> _Identity | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116  before each commit, where a Path costs more than the call
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be looked at: {error.strerror}", retryable=True) from None
+    return status.st_dev, status.st_ino

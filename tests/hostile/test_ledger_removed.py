@@ -1,0 +1,158 @@
+"""A ledger whose files are removed or replaced while a program has them open: it issues nothing more."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from respan_async import AsyncRespan, CreateKeyRequest, Effect
+from respan_async.issuing import Issuer, LedgerError, SQLiteLedger, Ticket
+from respan_async.issuing.ledger import Intent
+from respan_async.testing import FakeRespan
+
+ACCOUNT = "https://api.respan.ai 0123456789abcdef"
+
+
+def ticket(number: int) -> Ticket:
+    """Give a ticket."""
+    return Ticket(f"tenant-{number}", CreateKeyRequest(name=f"tenant {number}"))
+
+
+def removed(path: Path) -> None:
+    """As `rm keys.db*` does it."""
+    for part in path.parent.glob(f"{path.name}*"):
+        part.unlink()
+
+
+def the_file_alone(path: Path) -> None:
+    """As `rm keys.db` does it."""
+    path.unlink()
+
+
+def moved_away(path: Path) -> None:
+    """As a rotation of logs does it."""
+    path.rename(path.with_name("older.db"))
+
+
+def replaced(path: Path) -> None:
+    """As a deployment does it that brings its files along."""
+    copy = path.with_name("copy.db")
+    shutil.copy(path, copy)
+    copy.chmod(0o600)
+    copy.replace(path)
+
+
+def without_its_log(path: Path) -> None:
+    """As somebody does it who tidies up."""
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def without_the_index_of_its_log(path: Path) -> None:
+    """The same."""
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+MISHAPS = pytest.mark.parametrize(
+    "mishap", [removed, the_file_alone, moved_away, replaced, without_its_log, without_the_index_of_its_log]
+)
+
+
+@MISHAPS
+async def test_nothing_is_sent_once_the_ledger_is_gone(
+    mishap: Callable[[Path], None], respan: AsyncRespan, fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """Another program would issue the same tickets: of each there would be two keys."""
+    path = tmp_path / "keys.db"
+    async with Issuer(respan, SQLiteLedger(path), auto_sweep=False) as issuer:
+        await issuer.issue(ticket(1))
+        mishap(path)
+
+        for number in (2, 3):
+            with pytest.raises(
+                LedgerError, match=r"could not be written: keys\.db\S* was removed, or replaced by another file"
+            ) as caught:
+                await issuer.issue(ticket(number))
+            assert caught.value.effect is Effect.NONE
+            assert not caught.value.retryable
+        with pytest.raises(LedgerError, match=r"could not be read: .* was removed, or replaced"):
+            await issuer.counts()
+
+    assert fake_respan.counts.created == 1
+
+
+@MISHAPS
+async def test_a_key_that_arrives_after_the_ledger_is_gone_is_revoked(
+    mishap: Callable[[Path], None], respan: AsyncRespan, fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """It could not be put on record, and nobody holds it."""
+    path = tmp_path / "keys.db"
+
+    class Removed(SQLiteLedger):
+        async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
+            epoch = await super().claim_attempt(ticket, intent)
+            mishap(path)
+            return epoch
+
+    async with Issuer(respan, Removed(path), auto_sweep=False) as issuer:
+        with pytest.raises(LedgerError, match=r"was removed, or replaced .* its key is being revoked") as caught:
+            await issuer.issue(ticket(1))
+    await respan.aclose()
+
+    assert caught.value.effect is Effect.LOST
+    assert fake_respan.counts.created == 1
+    assert fake_respan.alive() == []
+
+
+async def test_closing_leaves_the_files_of_whoever_came_after(tmp_path: Path) -> None:
+    """The log of the new ledger has the name of the old one's."""
+    path = tmp_path / "keys.db"
+    first = SQLiteLedger(path)
+    await first.open(ACCOUNT)
+    await first.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    removed(path)
+    second = SQLiteLedger(path)
+    await second.open(ACCOUNT)
+    await second.claim_attempt(ticket(2), Intent(tag="b", name=None, sent={}, sent_at=0.0))
+
+    await first.aclose()
+
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT ticket FROM tickets").fetchall()
+    await second.aclose()
+    assert found == [("tenant-2",)]
+
+
+async def test_another_working_directory_is_no_removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path that is relative was meant from where the ledger was opened."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ledger = SQLiteLedger("keys.db")
+    await ledger.open(ACCOUNT)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+
+    await ledger.aclose()
+
+
+async def test_a_folder_that_cannot_be_entered_any_more_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the path and the reason; it may be mended while the program runs."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open(ACCOUNT)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.stat", refuse)
+        with pytest.raises(LedgerError, match=r"keys\.db: cannot be looked at: Permission denied") as caught:
+            await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    await ledger.aclose()
+
+    assert caught.value.retryable
