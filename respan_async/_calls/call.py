@@ -254,6 +254,7 @@ class Call(Generic[T]):
         answer: Any = None
         sendings = 1
         hint: RateHint | None = None
+        let_in: protocol.Operation[Any] | None = None
         try:
             prepared = self._prepare()
             request = prepared.request
@@ -280,6 +281,8 @@ class Call(Generic[T]):
             if isinstance(result, protocol.Response):
                 hint = rate_hint(result.headers, context.clock())
             outcome = _outcome_of(result, self._refusals)
+            if not protocol.is_refusal(result, self._refusals):
+                let_in = self._operation
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, result, slot)
         finally:
@@ -288,7 +291,7 @@ class Call(Generic[T]):
                 slot,
                 outcome,
                 caller=self,
-                operation=self._operation,
+                let_in=let_in,
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,
                 hint=hint,

@@ -147,7 +147,7 @@ class Pacer:
         outcome: SlotOutcome,
         *,
         caller: object = None,
-        operation: object = None,
+        let_in: object = None,
         retry_after: float | None = None,
         sendings: int = 1,
         hint: RateHint | None = None,
@@ -159,7 +159,7 @@ class Pacer:
             slot: The slot.
             outcome: How.
             caller: Whose call it was; failures of different calls in a row are an outage.
-            operation: What was asked of the server.
+            let_in: The operation for which an answered request was let in; None where it was turned away all the same.
             retry_after: Seconds that the server asked to wait.
             sendings: How often the request went out, where the transport repeated it.
             hint: What the answer states of the limit.
@@ -177,7 +177,8 @@ class Pacer:
         match outcome:
             case SlotOutcome.ANSWERED:
                 window.answered(now, slot.granted_at, sendings)
-                self._let_in_at[operation] = now
+                if let_in is not None:
+                    self._let_in_at[let_in] = now
                 self._ramp += _RAMP
                 self._breaker.served(slot.granted_at)
             case SlotOutcome.FAILED:

@@ -620,8 +620,8 @@ async def test_what_was_let_in_is_known_for_each_operation() -> None:
     paced = pacer()
     assert not paced.let_in_since(0.0, "create")
     await asyncio.sleep(5)
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED, operation="create")
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, operation="list")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED, let_in="create")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED)
 
     assert paced.let_in_since(5.0, "create")
     assert not paced.let_in_since(5.1, "create")
