@@ -280,7 +280,7 @@ class Batch(Generic[Item]):
             return Failed(item, index, self._why_given_up(job.abandoned_error()))
         finally:
             self._working.pop(index, None)
-        return Issued(item, index, key, job.replayed)
+        return Issued(item, index, key, job.replayed, job.delivered)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
         if job.deadline is None:

@@ -67,6 +67,9 @@ class Call(Generic[T]):
     replayed: Final = False
     """As a job: whether the result was there already, which it never was."""
 
+    delivered: Final = False
+    """As a job: whether the result was put anywhere, which is for whoever gets it."""
+
     def __init__(
         self,
         context: ClientContext,
