@@ -90,7 +90,7 @@ class Delivery:
         self._clock = clock
         self._settings = settings
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._calls: dict[str, asyncio.Task[None]] = {}  # of the user's function, by ticket
+        self._calls: dict[str, asyncio.Task[str | None]] = {}  # of the user's function, by ticket
         self._free = asyncio.Semaphore(settings.max_deliveries)
         self._under_way: set[str] = set()
         self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
@@ -205,11 +205,15 @@ class Delivery:
             return f"no end within {self._settings.deliver_timeout:g} s"
         if call.cancelled():
             return "CancelledError"
-        error = call.exception()
-        return None if error is None else _named(error)
+        return call.result()
 
-    async def _invoke(self, ticket_id: str, key: CreatedKey) -> None:
-        await self._deliver(ticket_id, key)
+    async def _invoke(self, ticket_id: str, key: CreatedKey) -> str | None:
+        """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
+        try:
+            await self._deliver(ticket_id, key)
+        except Exception as error:  # noqa: BLE001  the user's function; it is called again
+            return _named(error)
+        return None
 
     async def _erase(self, ticket_id: str) -> None:
         try:
@@ -269,7 +273,7 @@ class Delivery:
         return key.expiry_date is not None and key.expiry_date + since <= self._clock()
 
 
-def _named(error: BaseException) -> str:
+def _named(error: Exception) -> str:
     """Name an error without its text, which may hold the secret, unless that is the system's own for its number."""
     name = type(error).__name__
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
