@@ -123,7 +123,7 @@ class RetryPolicy:
         counts: "AttemptCounts",
         *,
         creates: bool,
-        patient: bool,
+        patient: bool = False,
         sleep: Callable[[float], Awaitable[None]],
         before_sleep: Callable[[RespanError, float], None],
     ) -> _t.AsyncRetrying:

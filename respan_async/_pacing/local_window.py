@@ -65,6 +65,7 @@ class LocalWindow:
         self._estimator = LimitEstimator(self._log)
         self._scout = LimitScout()
         self._slow_start = SlowStart(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._stalled = 0  # of those in the air, sent before the last refusal and not waited for any longer
         self._paused_until = -math.inf
         self._believed_at = -math.inf
         self._on_pause: OnPause = lambda *_: None
@@ -108,7 +109,7 @@ class LocalWindow:
         self._keep_up(now)
         if self._review.is_open or now < self._slow_start.closed_until:
             return 0.0
-        return min(self._slow_start.width - in_air, self._burst.room(now, in_air, self._interval))
+        return min(self._slow_start.width - (in_air - self._stalled), self._burst.room(now, in_air, self._interval))
 
     def paused_until(self, now: float) -> float | None:
         return self._paused_until if self._paused_until > now else None
@@ -123,7 +124,7 @@ class LocalWindow:
         if missing < 0:
             return pause
         rounds, nth = divmod(missing, max(capacity - self._others.share, 1))
-        ends = sorted(self._log.expiries(nth + 1, limit.per) + self._others.expiries(nth + 1))
+        ends = sorted(self._log.expiries(now, nth + 1, limit.per) + self._others.expiries(nth + 1))
         # A slot that is still in the air comes back one period after its answer, which is yet to come.
         wait = max(ends[nth] - now, 0.0) if nth < len(ends) else limit.per
         return max(wait + rounds * limit.per, pause)
@@ -132,7 +133,7 @@ class LocalWindow:
         times = [self._slow_start.closed_until, self._review.ends_at]
         times.append(self._burst.opens_at(now, self._log.in_air, self._interval))
         if self._limit is not None:
-            times += self._log.expiries(1, self._limit.per)
+            times += self._log.expiries(now, 1, self._limit.per)
             times += self._others.expiries(1)
             times.append(self._others.relaxes_at(self._limit.per))
         return min((time for time in times if time is not None and time > now), default=None)
@@ -148,11 +149,11 @@ class LocalWindow:
             self._scout.taken(now, self._log.used(now, self._limit.per), self._limit)
 
     def unused(self, now: float) -> None:
-        self._log.in_air -= 1
+        self._came_back()
         self._keep_up(now)
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
-        self._log.in_air -= 1
+        self._came_back(sent_at)
         self._log.answered(now, sendings)
         self._burst.answered(now, self._interval)
         self._slow_start.succeeded(sent_at)
@@ -165,7 +166,7 @@ class LocalWindow:
         self._keep_up(now)
 
     def lost(self, now: float) -> None:
-        self._log.in_air -= 1
+        self._came_back()
         self._log.lost(now)
         self._keep_up(now)
 
@@ -174,7 +175,7 @@ class LocalWindow:
             self._log.lost(now)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
-        self._log.in_air -= 1
+        self._came_back(sent_at)
         if self._review.refused(now, sent_at, retry_after or None):
             self._burst.begin_refusal(now, self._log.in_air, self._interval)
         self._keep_up(now)
@@ -202,6 +203,12 @@ class LocalWindow:
     def _allowance(self, now: float) -> int:
         return 0 if self._given or self._limit is None else self._scout.allowance(now, self._limit)
 
+    def _came_back(self, sent_at: float = -math.inf) -> None:
+        """Note that one is in the air no longer; where it is not known when it was sent, it is one that stalled."""
+        self._log.in_air -= 1
+        if self._stalled and sent_at < self._review.ended_at:
+            self._stalled -= 1
+
     def _keep_up(self, now: float) -> None:
         """Do what time and answers have made due."""
         limit = self._limit
@@ -210,6 +217,7 @@ class LocalWindow:
         self._burst.relax(now, limit.per if limit else _NOMINAL)
         observation = self._review.conclude(now, self._log.in_air)
         if observation is not None:
+            self._stalled = self._log.in_air
             self._judge(now, observation)
 
     def _judge(self, now: float, observation: Observation) -> None:
@@ -288,7 +296,7 @@ class LocalWindow:
         assert retry_after is not None
         if ours < limit.limit:
             self._others.found(now, ours, limit.limit, limit.per, retry_after)
-        soonest = self._log.expiries(1, limit.per)
+        soonest = self._log.expiries(now, 1, limit.per)
         if recent and soonest:
             retry_after = max(min(soonest[0] - now, retry_after), limit.interval)
         self._pause(now, retry_after)
@@ -298,7 +306,7 @@ class LocalWindow:
         if retry_after is None:
             return False
         least = at_least(retry_after) - _SLACK * limit.per
-        soonest = self._log.expiries(1, limit.per)
+        soonest = self._log.expiries(now, 1, limit.per)
         return least > limit.per or bool(soonest and least > soonest[0] - now)
 
     def _is_soon_over(self, limit: RateLimit, retry_after: float | None) -> bool:

@@ -51,11 +51,15 @@ class Observation:
 
 
 class RefusalReview:
-    """Look into one refusal at a time."""
+    """Look into one refusal at a time.
+
+    Attributes:
+        ended_at: When the last review ended.
+    """
 
     def __init__(self) -> None:
         self._began_at: float | None = None
-        self._ended_at = -math.inf
+        self.ended_at = -math.inf
         self._sent_at = 0.0  # the first of the refused
         self._refusals = 0
         self._let_in_after = 0
@@ -86,7 +90,7 @@ class RefusalReview:
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
         """Note a refusal; return whether a review begins with it."""
         self._count()
-        if sent_at < self._ended_at:
+        if sent_at < self.ended_at:
             return False
         self._refused.append(self._answers)
         begins = self._began_at is None
@@ -105,7 +109,7 @@ class RefusalReview:
         if self._began_at is not None:
             self._let_in_after += sent_at >= self._sent_at
             return False
-        if self._disproved_until is None or sent_at < self._ended_at:
+        if self._disproved_until is None or sent_at < self.ended_at:
             return False
         disproved = sent_at < self._disproved_until
         self._disproved_until = None
@@ -115,7 +119,7 @@ class RefusalReview:
         """Return what was seen, once everything has come back that is to be waited for."""
         if self._began_at is None or (in_air and now < self._began_at + _LONGEST_WATCH):
             return None
-        refused_at, self._began_at, self._ended_at = self._began_at, None, now
+        refused_at, self._began_at, self.ended_at = self._began_at, None, now
         was_probe, self._disproved_until = self._disproved_until is not None, None
         if self._let_in_after > self._refusals:
             verdict = Verdict.DISPROVED

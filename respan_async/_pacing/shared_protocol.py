@@ -78,20 +78,23 @@ class ReserveReply:
 
     Attributes:
         epoch: Which log it is.
-        vanished: The log that the process knew is gone, or nobody could reach it; it counts as full.
         used: How many slots are taken.
+        held: How many of them processes hold ahead of their time, other than by this reply.
         at: When it says so, in seconds of its own clock.
         soonest: Seconds until the next one comes back; 0 when one is free.
         again: Seconds until asking again makes sense, where nothing was granted.
+        full: Seconds for which the log still counts as full, because it is new and the one before it was lost, or
+            because nobody could reach it for a period.
         begins: Seconds until each slot that was granted may be used.
     """
 
     epoch: str
-    vanished: bool
     used: int
+    held: int
     at: float
     soonest: float
     again: float
+    full: float
     begins: tuple[float, ...]
 
 
@@ -101,6 +104,11 @@ class Unreachable(Exception):
 
 class SharedLog(Protocol):
     """The account's log, somewhere that all processes can reach."""
+
+    @property
+    def loss_hint(self) -> str:
+        """What may have happened when the log is gone, and which setting of the store to look at."""
+        ...
 
     async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Tell and ask, in one step.

@@ -46,8 +46,9 @@ class SlidingLog:
         """Return how many were let in during the last `per` seconds."""
         return len(self._times) - bisect_right(self._times, now - per)
 
-    def expiries(self, number: int, per: float) -> list[float]:
+    def expiries(self, now: float, number: int, per: float) -> list[float]:
         """Return when the first `number` of the taken slots come back; fewer, where the others are still in the air."""
+        self._forget(now, per)
         ends = [time + per for time in self._times[self._live : self._live + number]]
         if self._lost:
             ends = sorted(ends + [time + per + self._grace for time in self._lost])[:number]

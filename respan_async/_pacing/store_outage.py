@@ -1,4 +1,17 @@
-"""The time during which a log that processes share cannot be reached."""
+"""The time during which the log that processes share cannot be relied upon.
+
+Rules:
+
+1. A log that cannot be reached is tried again after pauses that grow from 0.1 to 2 seconds.
+2. A log that was lost (its name changed) counts as full for one period, because nobody knows what was in it.
+3. A log that is lost again within three periods is not asked for slots until it has stayed for three periods. What is
+   sent is reported to it all the same.
+4. Without a log to ask, the process waits until nothing counts that others sent by it. That takes one period and the
+   time for which a slot is held. Then the process goes on with its share of the limit.
+5. The process leaves its share when the log can be reached, is not full for being new, and is asked again (rule 3).
+6. An outage is worth one warning, and a loss is worth one, until the log has been reached, and has stayed for three
+   periods if it was lost.
+"""
 
 import math
 from typing import Final
@@ -8,10 +21,12 @@ from respan_async._pacing.reserved_slots import HOLD
 
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 2.0
+_STEADY_PERIODS: Final = 3
+_LOSSES: Final = 2
 
 
 class StoreOutage:
-    """Know how long a log has been away, and when to try again.
+    """Know how long a log has been away or unreliable, and what to do meanwhile.
 
     Args:
         limit: The limit of all processes together.
@@ -19,7 +34,7 @@ class StoreOutage:
         timeout: Seconds after which a try has failed.
 
     Attributes:
-        since: When the first try failed, or None.
+        since: When the first try failed, or None while the log can be reached.
         retry_at: When to try again.
         within: Seconds in which every process that cannot reach the log knows that it is back.
     """
@@ -29,6 +44,11 @@ class StoreOutage:
         self._share = share
         self._pause = _FIRST_RETRY
         self._failures = 0
+        self._losses = 0
+        self._began_at = -math.inf  # when the present log began, if it replaced a lost one
+        self._counted_until = -math.inf  # until when slots may have been granted by the one before
+        self._untrusted_since = math.inf
+        self._told_unreachable = self._told_lost = False
         self.since: float | None = None
         self.retry_at = -math.inf
         self.within = _LAST_RETRY + 2 * timeout
@@ -43,21 +63,64 @@ class StoreOutage:
             return RateLimit(int(number), per=self._limit.per)
         return RateLimit(1, per=self._limit.per / number)
 
+    # ------------------------------------------------------------------ events
+
     def failed(self, asked_at: float, now: float) -> bool:
-        """Note that a try has failed; return whether that is worth telling: once, and not of a single one."""
+        """Note that a try has failed; return whether that is worth a warning: once, and not for a single failure."""
         self.since = asked_at if self.since is None else self.since
         self.retry_at = now + self._pause
         self._pause = min(2 * self._pause, _LAST_RETRY)
         self._failures += 1
-        return self._failures == 2
+        if self._failures < 2 or self._told_unreachable:
+            return False
+        self._told_unreachable = True
+        return True
 
-    def ended(self) -> bool:
-        """Note that the log was reached; return whether its being away was told."""
-        told = self._failures > 1
+    def reached(self) -> None:
+        """Note that the log was reached."""
         self.since = None
         self._pause = _FIRST_RETRY
         self._failures = 0
+
+    def lost(self, now: float, full: float) -> bool:
+        """Note that the log was lost, and the new one is full for some seconds; return whether to warn of it."""
+        began_at = now + full - self._limit.per
+        if not self._losses or began_at >= self._began_at + self._limit.per:
+            self._counted_until = began_at
+        self._began_at = began_at
+        self._losses += 1
+        if self._losses == _LOSSES and self._share:
+            self._untrusted_since = self._counted_until
+        told, self._told_lost = self._told_lost, True
+        return not told
+
+    def over(self, now: float) -> bool:
+        """Forget losses if the log has stayed; return whether a trouble has ended that was worth a warning."""
+        if self.since is not None or (self._losses and now < self._steady_at):
+            return False
+        told = self._told_unreachable or self._told_lost
+        self._losses = 0
+        self._untrusted_since = math.inf
+        self._told_unreachable = self._told_lost = False
         return told
+
+    # --------------------------------------------------------------- decisions
+
+    @property
+    def _steady_at(self) -> float:
+        return self._began_at + _STEADY_PERIODS * self._limit.per
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether the log is lost so often that it is not asked for slots."""
+        return self._untrusted_since < math.inf
+
+    @property
+    def trusted_at(self) -> float:
+        """When the present log may be relied upon, should it still be there."""
+        if not self._losses:
+            return -math.inf
+        return self._steady_at if self.untrusted else self._began_at + self._limit.per
 
     def is_long(self, now: float) -> bool:
         """Whether the others may have gone on without the log as well."""
@@ -65,7 +128,8 @@ class StoreOutage:
 
     def falls_back_at(self) -> float:
         """Return when nothing counts any more that the others did by the log, with what they held."""
-        return math.inf if self.since is None or not self._share else self.since + self._limit.per + HOLD
+        since = min(math.inf if self.since is None else self.since, self._untrusted_since)
+        return since + self._limit.per + HOLD if self._share else math.inf
 
     def due(self, now: float) -> float:
         """Return when there is something to do: try again, or fall back."""

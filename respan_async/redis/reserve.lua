@@ -2,11 +2,11 @@
 --
 --   flight <id>     a slot that is granted, held or in the air; the score is when it comes back if nobody ever answers
 --   answered <id>   a slot that was answered; the score is one period after the answer, when it comes back
---   filled <name>   a slot of a log that had vanished: nobody knows, so it counts as taken for one period
 --
 -- and, with negative scores, what is no slot:
 --
 --   epoch <name>    which log this is (score -1); names of logs that began full start with "full"
+--   full            (minus) until when this log counts as full, because nobody knows what was in the one before it
 --   spread          (minus) when the next slot of a batch may begin
 --   pause           (minus) until when the server has asked everybody to wait
 --   starved         (minus) how many urgent slots were granted since a batch was turned away for their sake
@@ -14,8 +14,14 @@
 --   urgent <owner>  (minus) until when a process has interactive calls that wait
 --   heard           (minus) when this last said a word that is known to have been heard
 --
--- Times are in microseconds by this server's clock. When all slots are taken, a new one takes over from the one that comes
--- back next, so a grant may lie in the future.
+-- Times are in microseconds by this server's clock. Rules:
+--
+-- 1. When all slots are taken, a new one takes over from the one that comes back next, so a grant may lie in the future.
+-- 2. A batch is spread, one slot every interval, unless all it has left fits into what is free.
+-- 3. A batch gets nothing while another process has interactive calls that wait, but for every twentieth slot.
+-- 4. A log that its users knew and that has vanished is replaced by one that counts as full for a period. So is a log
+--    that nobody could reach for a period: each of its users has gone on by itself, and may do so a little longer.
+-- 5. When this server's clock was set back, all times in the log are set back as far.
 local key = KEYS[1]
 local limit, period, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, epoch, fresh = ARGV[4], ARGV[5], ARGV[6]
@@ -38,8 +44,7 @@ local function put(member, score)
 end
 
 local function noted(member)
-    local score = redis.call('ZSCORE', key, member)
-    return score and -tonumber(score)
+    return -tonumber(redis.call('ZSCORE', key, member) or 0)
 end
 
 local function used()
@@ -53,36 +58,34 @@ local function next_to_come(taken, room)
     return found[1], tonumber(found[2])
 end
 
+local back = noted('heard') - now
+if back > 0 then
+    local found = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+    for index = 1, #found, 2 do
+        local score = tonumber(found[index + 1])
+        if math.abs(score) > 1000 then
+            put(found[index], score - (score > 0 and back or -back))
+        end
+    end
+end
+
 -- When the asker says that it heard, not when it asks: what piled up while this server stood still is no sign of life.
-heard = math.max(noted('heard') or 0, heard)
+heard = math.max(noted('heard'), heard <= now and heard or 0)
 redis.call('ZREMRANGEBYSCORE', key, 0, number(now))
 redis.call('ZREMRANGEBYSCORE', key, number(2 * catch_up - now), -1000)
 
--- No slot lies so far ahead, unless this server's clock was set back: then nobody knows when anything was.
-local furthest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
-local set_back = furthest[2] and tonumber(furthest[2]) > now + 3 * (period + lease) + away
-if set_back then
-    redis.call('DEL', key)
-end
-
--- Which log is this? One that has vanished, as its users know, counts as full. So does one that nobody could reach for a
--- period: each of its users has gone on by itself since, and may do so a little longer.
 local known = redis.call('ZRANGEBYSCORE', key, -1, -1)[1]
 known = known and string.sub(known, 7)
-local full = known and string.sub(known, 1, 4) == 'full'
-local unknown = epoch ~= '' and known ~= epoch and not full
-local deserted = away > 0 and now - heard > period
-if unknown or deserted or set_back then
+local unknown = epoch ~= '' and known ~= epoch and not (known and string.sub(known, 1, 4) == 'full')
+local deserted = away > 0 and now - heard > period and noted('full') <= now
+if unknown or deserted then
     if known then
         redis.call('ZREM', key, 'epoch ' .. known)
     end
     known = 'full' .. fresh
-    for slot = used() + 1, limit do
-        put('filled ' .. fresh .. ':' .. slot, now + period + away)
-    end
-elseif not known then
-    known = fresh
+    put('full', -(now + period + away))
 end
+known = known or fresh
 put('epoch ' .. known, -1)
 put('heard', -heard)
 
@@ -90,50 +93,39 @@ put('heard', -heard)
 for index = REPORTS, #ARGV, 3 do
     local kind, id, span = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
     local flight = 'flight ' .. id
+    local score = tonumber(redis.call('ZSCORE', key, flight) or 0)
     if kind == 'answered' then
         redis.call('ZREM', key, flight)
-        if now - span + period > now then
+        if period > span then
             put('answered ' .. id, now - span + period)
         end
-    elseif kind == 'unused' then
-        local score = redis.call('ZSCORE', key, flight)
-        if score then
-            redis.call('ZREM', key, flight)
-            local began = score - lease - period
-            if began > now then
-                put('answered ' .. id, began)
-            end
-            local spread = noted('spread')
-            if spread then
-                put('spread', -(spread - interval))
-            end
+    elseif kind == 'unused' and score > 0 then
+        redis.call('ZREM', key, flight)
+        local began = score - lease - period
+        if began > now then
+            put('answered ' .. id, began)
         end
+        put('spread', -math.max(noted('spread') - interval, 0))
     elseif kind == 'flying' then
-        local score = redis.call('ZSCORE', key, flight)
-        put(flight, math.max(score and tonumber(score) or 0, now + lease + period))
+        put(flight, math.max(score, now + lease + period))
     elseif kind == 'pause' then
-        put('pause', -math.max(noted('pause') or 0, now + span))
+        put('pause', -math.max(noted('pause'), now + span))
     end
 end
 
 -- How long must whoever asks wait before it asks again?
-local again = 0
-local pause = noted('pause') or 0
-if pause > now then
-    again = pause - now
-elseif urgent == 0 and patient > 0 then
+local full = math.max(noted('full') - now, 0)
+local again = math.max(noted('pause') - now, full)
+if again <= 0 and urgent == 0 and patient > 0 then
     for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', '(' .. number(-now))) do
         if string.sub(member, 1, 7) == 'urgent ' and string.sub(member, 8) ~= owner then
             again = math.max(again, noted(member) - now)
         end
     end
-    if again > 0 then
-        local starved = noted('starved')
-        if starved and starved > 20 then
-            again = 0
-        elseif not starved then
-            put('starved', -2)
-        end
+    if again > 0 and noted('starved') > 20 then
+        again = 0
+    elseif again > 0 and noted('starved') == 0 then
+        put('starved', -2)
     end
 end
 
@@ -141,51 +133,53 @@ end
 local sparing = limit
 if urgent > 0 then
     put('spared', -(now + 5 * period))
-elseif limit >= 50 and (noted('spared') or 0) > now then
+elseif limit >= 50 and noted('spared') > now then
     sparing = limit - 1
 end
 
+-- Slots whose time lies ahead. The one that is in the air has come back a lease and a period from now at the latest.
+local held = redis.call('ZCOUNT', key, '(' .. number(now + lease + period), '+inf')
+
 local grants = {}
-if again == 0 then
-    for index = 0, math.max(urgent, patient) - 1 do
-        local taken = used()
-        local fits = urgent > 0 or left - index <= limit - taken
-        local room = fits and limit or sparing
-        local begins, before_it = now, nil
-        if taken >= room then
-            before_it, begins = next_to_come(taken, room)
+local wanted = again <= 0 and math.max(urgent, patient) or 0
+for index = 0, wanted - 1 do
+    local taken = used()
+    local fits = urgent > 0 or left - index <= limit - taken
+    local room = fits and limit or sparing
+    local begins, before_it = now, nil
+    if taken >= room then
+        before_it, begins = next_to_come(taken, room)
+    end
+    local spread = noted('spread')
+    if not fits then
+        begins = math.max(begins, spread)
+    end
+    local flight = 'flight ' .. owner .. ':' .. number(first + index)
+    local before = redis.call('ZSCORE', key, flight)
+    if before then
+        -- Asked again because the answer was lost on its way: the grant stands.
+        grants[#grants + 1] = math.max(before - lease - period - now, 0)
+    elseif begins > now and #grants > 0 then
+        break
+    elseif begins > now + period then
+        -- All are in the air: the soonest to be answered comes back a period later, so nothing can be missed.
+        again = math.min(begins - now, period / 8)
+        break
+    else
+        if before_it then
+            redis.call('ZREM', key, before_it)
         end
-        local spread = noted('spread') or 0
-        if not fits then
-            begins = math.max(begins, spread)
+        put(flight, begins + lease + period)
+        put('spread', -(math.max(spread, begins - catch_up) + interval))
+        grants[#grants + 1] = begins - now
+        if urgent == 0 then
+            redis.call('ZREM', key, 'starved')
+        elseif noted('starved') > 0 then
+            redis.call('ZINCRBY', key, -1, 'starved')
         end
-        local flight = 'flight ' .. owner .. ':' .. number(first + index)
-        local before = redis.call('ZSCORE', key, flight)
-        if before then
-            -- Asked again because the answer was lost on its way: the grant stands.
-            grants[#grants + 1] = math.max(before - lease - period - now, 0)
-        elseif begins > now and #grants > 0 then
-            break
-        elseif begins > now + period then
-            -- All are in the air: the soonest to be answered comes back a period later, so nothing can be missed.
-            again = math.min(begins - now, period / 8)
-            break
-        else
-            if before_it then
-                redis.call('ZREM', key, before_it)
-            end
-            put(flight, begins + lease + period)
-            put('spread', -(math.max(spread, begins - catch_up) + interval))
-            grants[#grants + 1] = begins - now
-            if urgent == 0 then
-                redis.call('ZREM', key, 'starved')
-            elseif noted('starved') then
-                redis.call('ZINCRBY', key, -1, 'starved')
-            end
-        end
-        if begins > now then
-            break
-        end
+    end
+    if begins > now then
+        break
     end
 end
 
@@ -199,12 +193,12 @@ end
 redis.call('PEXPIRE', key, number((2 * period + 2 * lease) / 1000 + 60000))
 
 local taken = used()
-local soonest = 0
-if taken >= limit then
+local soonest = full
+if full == 0 and taken >= limit then
     local _, comes = next_to_come(taken, limit)
     soonest = math.min(comes - now, period) -- one that is in the air may be answered now
 end
-local reply = { known, (unknown or deserted or set_back) and 1 or 0, taken, number(now), number(soonest), number(again) }
+local reply = { known, full > 0 and limit or taken, held, number(now), number(soonest), number(again), number(full) }
 for _, grant in ipairs(grants) do
     reply[#reply + 1] = number(grant)
 end

@@ -1,4 +1,15 @@
-"""The log in Redis: the script that moves it, and the only place that knows redis-py."""
+"""The log in Redis, and the only place that knows redis-py.
+
+Rules:
+
+1. A request to the log is one run of `reserve.lua`, under one key, on the clock of the Redis server.
+2. A broken connection is tried once more at once, because a server closes what has been idle. What the first try has
+   done, the second does not do again.
+3. Whatever else Redis or redis-py raises is `Unreachable`, within `timeout`.
+4. A server that may only be read is a replica that was, or will be, the primary. A client made here then connects anew,
+   because its address may lead to another server by now.
+5. A client of the user's own is never closed.
+"""
 
 import asyncio
 import contextlib
@@ -8,6 +19,7 @@ from typing import Any, Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, Unreachable
+from respan_async._pacing.shared_settings import check_settings
 from respan_async._pacing.shared_window import SharedWindow
 from respan_async.errors import ConfigurationError
 from respan_async.secret import Secret, as_secret
@@ -33,7 +45,8 @@ class RedisWindow(SharedWindow):
 
     Every process that uses the account should have the same `limit` and `key`. The log lives under that one key, on the
     clock of the Redis server, and expires by itself. While Redis cannot be reached, the process waits for one period,
-    and then goes on with its share of the limit, until Redis is back; a log that has vanished counts as full.
+    and then goes on with its share of the limit, until Redis is back. A log that has vanished counts as full for one
+    period; one that vanishes again within three is as good as away. So `maxmemory-policy` should be `noeviction`.
 
     Args:
         redis: A URL (`redis://`, `rediss://` for TLS, `unix://`), with the user and the password in it if there are
@@ -42,7 +55,7 @@ class RedisWindow(SharedWindow):
         key: Where the log is kept: one for each account.
         fallback_share: The part of the limit, 0 to 1, that this process goes on with when Redis cannot be reached: one
             by the number of processes. 0: wait until it can be.
-        timeout: Seconds for one word with Redis, more than 0.
+        timeout: Seconds for one request to Redis, more than 0.
 
     Raises:
         ConfigurationError: One of them is not that.
@@ -58,19 +71,14 @@ class RedisWindow(SharedWindow):
         timeout: float = 1.0,
     ) -> None:
         redis = as_secret(redis)
-        if not isinstance(limit, RateLimit):
-            raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
-        if not isinstance(key, str) or not key:
-            raise ConfigurationError(f"key: expected a name, got {type(key).__name__}")
-        if not _is_number(fallback_share) or not 0 <= fallback_share <= 1:
-            raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
-        if not _is_number(timeout) or not 0 < timeout < float("inf"):
-            raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {timeout!r:.100}")
+        check_settings(limit, key, fallback_share, timeout)
         super().__init__(_RedisLog(redis, key, timeout), limit, fallback_share, timeout)
 
 
 class _RedisLog:
     """The log under one key."""
+
+    loss_hint: str = "Redis was restarted without its data, or evicted the key: see its maxmemory-policy"
 
     def __init__(self, redis: Any, key: str, timeout: float) -> None:
         self._given = not isinstance(redis, Secret)
@@ -98,23 +106,25 @@ class _RedisLog:
             async with asyncio.timeout(self._timeout):
                 try:
                     reply = await self._run(arguments)
-                except _BrokenError:
-                    reply = await self._run(
-                        arguments
-                    )  # a server closes what has been idle; what was done, is not again
+                except _BrokenError:  # a server closes what has been idle; what was done, is not again
+                    reply = await self._run(arguments)
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
         except Exception as error:  # noqa: BLE001  redis-py raises more than its own, and so may a client of the user's
+            if "READONLY" in str(error) and not self._given:  # not `ReadOnlyError` where a script has met it
+                with contextlib.suppress(RedisError, OSError):
+                    await self._redis.connection_pool.disconnect()
             raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None
-        epoch, vanished, used, *times = reply
-        at, soonest, again, *begins = (int(value) / _MICROSECONDS for value in times)
+        epoch, used, held, *times = reply
+        at, soonest, again, full, *begins = (int(value) / _MICROSECONDS for value in times)
         return ReserveReply(
             epoch=epoch.decode() if isinstance(epoch, bytes) else epoch,
-            vanished=bool(vanished),
             used=int(used),
+            held=int(held),
             at=at,
             soonest=soonest,
             again=again,
+            full=full,
             begins=tuple(begins),
         )
 
@@ -159,7 +169,3 @@ def _is_complete(client: Any) -> bool:
 
 def _microseconds(seconds: float) -> int:
     return round(seconds * _MICROSECONDS)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from respan_async._pacing.local_window import LocalWindow, Window
+from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
+from respan_async._pacing.window import Window
 from respan_async.redis import RedisWindow
 from tests.waiting import now
 
@@ -145,11 +146,12 @@ async def test_a_caller_that_gives_up_leaves_its_place(pacer: Pacer) -> None:
 
 
 async def test_a_refusal_holds_everybody_for_as_long_as_it_says(pacer: Pacer) -> None:
-    """Where nobody else was let in meanwhile."""
+    """Where the next request is refused as well."""
     await send_many(pacer, 1)
-    slot = await pacer.acquire(INTERACTIVE)
-    begin = now()
-    pacer.release(slot, SlotOutcome.REFUSED, caller=object(), retry_after=0.4)
+    for _ in range(2):
+        slot = await pacer.acquire(INTERACTIVE)
+        begin = now()
+        pacer.release(slot, SlotOutcome.REFUSED, caller=object(), retry_after=0.4)
 
     await send_many(pacer, 1)
 
@@ -163,4 +165,8 @@ async def test_a_window_that_is_told_its_limit_has_it(pacer: Pacer) -> None:
     assert pacer.window.limit == LIMIT
     assert not pacer.window.learned
     assert pacer.window.used(now()) >= 2
-    assert not pacer.window.is_frozen(now())
+    assert pacer.window.paused_until(now()) is None
+    assert pacer.window.others(now()) == 0
+    assert pacer.window.free(now()) <= LIMIT.limit - 2
+    assert pacer.window.spread_interval(now()) == pytest.approx(LIMIT.interval)
+    assert pacer.window.room(now(), 0) >= 1

@@ -31,7 +31,8 @@ TYPES: dict[str, tuple[type, ...]] = {
         "id": (str,), "name": (str,), "prefix": (str,), "status": (str,), "created_at": (datetime,),
         "expiry_date": (datetime,), "revoked": (bool,), "key_usage": (int,), "max_usage": (int,),
         "last_used": (datetime,), "rate_limit": (int, float), "spending_limit": (int, float),
-        "spending_in_period": (int, float), "is_test": (bool,), "is_temporary": (bool,), "used": (bool,), "extra": (dict,),
+        "spending_in_period": (int, float), "is_test": (bool,), "is_temporary": (bool,), "used": (bool,),
+        "extra": (dict,),
     }[attribute.name]
     for attribute in attrs.fields(TemporaryKey)
 }  # fmt: skip

@@ -78,7 +78,7 @@ async def test_nothing_is_sent_once_the_ledger_is_gone(
             assert caught.value.effect is Effect.NONE
             assert not caught.value.retryable
         with pytest.raises(LedgerError, match=r"could not be read: .* was removed, or replaced"):
-            await issuer.pending()
+            await issuer.counts()
 
     assert fake_respan.counts.created == 1
 

@@ -1,17 +1,19 @@
-"""Several replicas in processes of their own, and what the server counts of them."""
+"""Several replicas, in processes of their own or in this one, and what the server counts of them."""
 
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from respan_async import RateLimit
+from respan_async import AsyncRespan, CreateKeyRequest, RateLimit
+from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan
 
 _REPLICA = Path(__file__).with_name("replica.py")
@@ -83,3 +85,22 @@ async def made(fake: FakeRespan, number: int) -> None:
     async with asyncio.timeout(30):
         while fake.counts.created < target:  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def batches(number: int, fake: FakeRespan, where: str, limit: RateLimit, **settings: Any) -> AsyncIterator[None]:
+    """Let so many replicas make keys without an end, each with a window of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(number):
+            window = RedisWindow(where, limit, timeout=0.3, **settings)
+            client = await stack.enter_async_context(AsyncRespan(fake.api_key, base_url=fake.url, pace=window))
+            endless = client.temporary_keys.create_many(CreateKeyRequest() for _ in itertools.count())
+            batch = await stack.enter_async_context(endless)
+            task = asyncio.create_task(_drain(batch))
+            stack.callback(task.cancel)
+        yield
+
+
+async def _drain(batch: AsyncIterable[object]) -> None:
+    async for _ in batch:
+        pass

@@ -1,12 +1,10 @@
 """One limit for many processes, against a real Redis and what the server counts."""
 
 import asyncio
-import contextlib
-import itertools
 import logging
 import subprocess
 import sys
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from respan_async import (
 )
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan, SlidingLog
-from tests.integration.fleet import fleet, made
+from tests.integration.fleet import batches, fleet, made
 from tests.servers.certificate import certify
 from tests.servers.redis import RedisServer
 from tests.servers.tcp_proxy import Wire
@@ -117,25 +115,6 @@ async def test_a_killed_process_takes_its_slots_with_it_only_for_a_while(redis_u
 
         assert fake.counts.refused == 0
         assert fake.max_in_window(0.5) <= 100
-
-
-@contextlib.asynccontextmanager
-async def batches(number: int, fake: FakeRespan, where: str, limit: RateLimit, **settings: Any) -> AsyncIterator[None]:
-    """Let so many replicas make keys without an end, each with a window of its own."""
-    async with contextlib.AsyncExitStack() as stack:
-        for _ in range(number):
-            window = RedisWindow(where, limit, timeout=0.3, **settings)
-            client = await stack.enter_async_context(AsyncRespan(fake.api_key, base_url=fake.url, pace=window))
-            endless = client.temporary_keys.create_many(CreateKeyRequest() for _ in itertools.count())
-            batch = await stack.enter_async_context(endless)
-            task = asyncio.create_task(_drain(batch))
-            stack.callback(task.cancel)
-        yield
-
-
-async def _drain(batch: AsyncIterable[object]) -> None:
-    async for _ in batch:
-        pass
 
 
 @pytest.mark.parametrize(("goes", "comes"), [("stop", "start"), ("freeze", "thaw")])
@@ -454,23 +433,6 @@ async def test_a_cluster_that_is_down_is_an_outage_like_any_other(
 
     assert caplog.text.count("cannot be reached") == 1
     await cluster.aclose()
-
-
-async def test_a_clock_that_is_set_back_costs_a_period_and_not_more(
-    redis_url: str, replica: Make, fake_respan: FakeRespan
-) -> None:
-    """The log's times are of a future that nobody waits for; it counts as full."""
-    client = await replica(redis_url, RateLimit(5, per=0.5))
-    await client.temporary_keys.create()
-    await until(lambda: answered_slots(redis_url))
-    async with redis.asyncio.Redis.from_url(redis_url) as connection:
-        for name in await answered_slots(redis_url):
-            await connection.zincrby("respan_async:pace", 3600e6, name)
-
-    async with asyncio.timeout(10):
-        await client.temporary_keys.create()
-
-    assert fake_respan.admissions[1] - fake_respan.admissions[0] >= 0.5
 
 
 def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_url: str) -> None:

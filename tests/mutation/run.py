@@ -79,13 +79,15 @@ GROUPS: Mapping[str, Group] = {
     "pacing": Group(
         tuple(f"respan_async/_pacing/{path.name}" for path in sorted((ROOT / "respan_async/_pacing").glob("[!_]*.py"))),
         (
-            *unit("circuit_breaker", "configuration", "limit_estimator", "limit_estimator_corrections", "local_window"),
-            *unit(
-                "pacer", "pacer_refusals", "refusal_filter", "reserved_slots", "shared_window", "shared_window_states"
-            ),
-            *unit("sliding_log", "slow_start", "store_outage"),
+            *unit("burst_cap", "circuit_breaker", "configuration", "limit_estimator", "limit_scout", "local_window"),
+            *unit("others", "pacer", "pacer_refusals", "patience", "refusal_review", "request_timing"),
+            *unit("reserved_slots", "store_outage"),
+            *unit("shared_window", "shared_window_states", "sliding_log", "slow_start", "store_outage", "waiting_line"),
         ),
-        ("tests/properties/test_pace.py",),
+        (
+            "tests/properties/test_pace.py",
+            *(f"tests/pace/{path.name}" for path in sorted((ROOT / "tests/pace").glob("test_*.py"))),
+        ),
     ),
 }
 

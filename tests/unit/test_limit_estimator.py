@@ -212,7 +212,8 @@ def test_the_period_is_the_round_one_nearest_to_the_middle(refused: float, let_i
     limit = story.let_in(1000.0 + let_in)
 
     assert limit is not None
-    assert (limit.limit, limit.per) == (100, pytest.approx(per))
+    assert limit.limit == 100
+    assert limit.per == pytest.approx(per)
 
 
 def test_a_wait_that_was_said_after_all_ends_the_guessing() -> None:
@@ -252,15 +253,16 @@ def test_where_requests_come_singly_the_last_second_tells_the_rate() -> None:
     [
         (RateHint(limit=100, per=20.0), RateLimit(100, per=20)),
         (RateHint(limit=100, reset=55.0), RateLimit(100, per=60)),
-        (RateHint(limit=100, reset=60.5), RateLimit(100, per=60)),
-        (RateHint(limit=100, reset=61.0), RateLimit(100, per=120)),
+        (RateHint(limit=100, reset=62.0), RateLimit(100, per=60)),
+        (RateHint(limit=100, reset=62.2), RateLimit(100, per=120)),
+        (RateHint(limit=100, reset=1.0), RateLimit(100, per=0.5)),
         (RateHint(limit=100, reset=1e6), RateLimit(100, per=1e6)),
         (RateHint(limit=100, remaining=5), None),
         (RateHint(remaining=5, reset=20.0), None),
     ],
 )
 def test_a_limit_that_is_stated_is_taken(hint: RateHint, expected: RateLimit | None) -> None:
-    """With the round period that its reset suggests, where it leaves the period out."""
+    """With the shortest round period that its reset can mean, rounded up and a second late, where it names none."""
     assert Story().estimator.told(hint) == expected
 
 

@@ -9,6 +9,7 @@ import pytest
 from respan_async import ClientStateError
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from tests.waiting import now
@@ -55,6 +56,12 @@ async def answered(pacer: Pacer, number: int, priority: Priority = INTERACTIVE) 
     """Take so many slots, each answered at once."""
     for _ in range(number):
         pacer.release(await pacer.acquire(priority), SlotOutcome.ANSWERED, caller=object())
+
+
+async def refused(pacer: Pacer, retry_after: float | None, times: int = 2) -> None:
+    """Let a request be refused, and the probe after it."""
+    for _ in range(times):
+        pacer.release(await pacer.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller=object(), retry_after=retry_after)
 
 
 # ------------------------------------------------------------------------------------------------------------- the line
@@ -199,17 +206,27 @@ async def test_a_batch_feels_its_way_while_the_limit_is_unknown() -> None:
     assert 4 < widths[-1] <= 50
 
 
-async def test_six_answers_let_one_more_of_a_batch_be_in_the_air() -> None:
-    """Beside the two of the beginning, while the limit is unknown."""
+async def test_sixteen_answers_let_one_more_of_a_batch_be_in_the_air() -> None:
+    """Beside the two of the beginning, while the limit is unknown; after a refusal it begins anew."""
     paced = pacer()
-    await answered(paced, 33, BATCH)
+    await answered(paced, 32, BATCH)
 
-    flying = [asyncio.create_task(paced.acquire(BATCH)) for _ in range(20)]
-    await asyncio.sleep(0.01)
+    async def at_once() -> int:
+        flying = [asyncio.create_task(paced.acquire(BATCH)) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        granted = [task for task in flying if task.done()]
+        for task in flying:
+            if task in granted:
+                paced.release(await task, SlotOutcome.UNUSED)
+            task.cancel()
+        await asyncio.sleep(0)
+        return len(granted)
 
-    assert sum(task.done() for task in flying) == 8
-    for task in flying:
-        task.cancel()
+    assert await at_once() == 4
+    await refused(paced, None, times=1)
+    await asyncio.sleep(1)
+    await answered(paced, 2, INTERACTIVE)
+    assert await at_once() == 3
 
 
 async def test_interactive_calls_take_any_free_slot() -> None:
@@ -261,6 +278,33 @@ async def test_a_batch_that_fits_into_the_free_slots_is_not_spread() -> None:
     assert line.times["one too many"] == pytest.approx(60, abs=0.01)
 
 
+async def test_a_batch_that_is_not_to_be_spread_takes_what_is_free_until_an_interactive_call_comes() -> None:
+    """From a period after that call it does so again, if nothing else is to be spread."""
+    line = Line(pacer(RateLimit(20, per=60)))
+    line.pacer.announce(spread=False)
+    for index in range(60):
+        line.join(f"{index}", BATCH)
+    await asyncio.sleep(0.1)
+    assert len(line.order) == 20
+
+    await asyncio.sleep(40)
+    line.join("single")
+    await asyncio.sleep(20)
+    assert line.order[20] == "single"
+    assert len(line.order) == 22
+    await asyncio.sleep(30.5)
+    assert len(line.order) == 32
+    await asyncio.sleep(13)
+    assert len(line.order) == 40
+
+    pending = line.pacer.announce()
+    await asyncio.sleep(21)
+    assert len(line.order) < 50
+    line.pacer.withdraw(pending)
+    for task in line.tasks.values():
+        task.cancel()
+
+
 async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> None:
     """Beside a batch that is spread, single calls do not make the whole faster than the limit."""
     line = Line(pacer(RateLimit(60, per=60)))
@@ -278,6 +322,47 @@ async def test_what_an_interactive_call_takes_out_of_turn_the_batch_leaves() -> 
     assert len(line.order) - before <= 12
     for task in line.tasks.values():
         task.cancel()
+
+
+async def test_a_call_that_was_refused_goes_before_newcomers() -> None:
+    """It asked for its first slot before they did."""
+    paced = pacer(RateLimit(1, per=10))
+    await answered(paced, 1)
+    order = list[str]()
+
+    async def wait(name: str, since: float | None) -> None:
+        slot = await paced.acquire(INTERACTIVE, since=since)
+        order.append(name)
+        paced.release(slot, SlotOutcome.ANSWERED)
+
+    tasks = [asyncio.create_task(wait(name, since)) for name, since in (("new", None), ("second", 2.0), ("first", 1.0))]
+    await asyncio.gather(*tasks)
+
+    assert order == ["first", "second", "new"]
+
+
+async def test_a_call_that_is_promoted_waits_on_in_a_higher_class() -> None:
+    """Behind those who were there; one that does not wait, or not lower, stays as it is."""
+    paced = pacer(RateLimit(1, per=10))
+    await answered(paced, 1)
+    order = list[str]()
+
+    async def wait(name: str, priority: Priority) -> None:
+        slot = await paced.acquire(priority, caller=name)
+        order.append(name)
+        paced.release(slot, SlotOutcome.ANSWERED)
+
+    waiting = (("sweep", SWEEP), ("batch", BATCH), ("other", BATCH), ("single", INTERACTIVE))
+    tasks = [asyncio.create_task(wait(*each)) for each in waiting]
+    await asyncio.sleep(1)
+
+    for caller in ("other", "single", "nobody"):
+        paced.promote(caller, INTERACTIVE)
+    paced.promote("batch", SWEEP)
+    assert [paced.waiting(priority) for priority in Priority] == [2, 1, 1]
+    await asyncio.gather(*tasks)
+
+    assert order == ["single", "other", "batch", "sweep"]
 
 
 # --------------------------------------------------------------------------------------------------------- giving up
@@ -445,10 +530,10 @@ async def test_a_slot_that_comes_in_the_moment_of_the_deadline_is_granted() -> N
 async def test_a_pause_counts_for_a_deadline() -> None:
     """While everybody is held back, nobody can be served earlier than that."""
     paced = pacer()
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=50.0)
+    await refused(paced, 50.0)
 
     with pytest.raises(DeadlineUnreachable) as caught:
-        await paced.acquire(INTERACTIVE, deadline=40.0)
+        await paced.acquire(INTERACTIVE, deadline=now() + 40.0)
 
     assert caught.value.wait == pytest.approx(50)
 
@@ -456,13 +541,14 @@ async def test_a_pause_counts_for_a_deadline() -> None:
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
-async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
+async def test_a_refusal_that_a_probe_confirms_holds_everybody_back() -> None:
     """For as long as it said; then one goes first."""
     line = Line(pacer())
-    line.pacer.release(await line.pacer.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    await refused(line.pacer, 30.0)
+    began = now()
     for index in range(10):
         line.join(f"{index}", hold=1)
-    assert line.pacer.paused_until(now()) == 30
+    assert line.pacer.paused_until(now()) == began + 30
 
     await asyncio.sleep(29.9)
     assert line.order == []
@@ -472,16 +558,29 @@ async def test_a_refusal_while_nothing_is_known_holds_everybody_back() -> None:
 
     assert line.pacer.paused_until(now()) is None
     # One by one at first: nobody stampedes.
-    assert sorted(line.times.values())[:3] == pytest.approx([30, 31, 31], abs=0.01)
+    assert [time - began for time in sorted(line.times.values())[:3]] == pytest.approx([30, 31, 31], abs=0.01)
+
+
+async def test_a_refusal_that_a_probe_disproves_holds_nobody_back() -> None:
+    """A tenth of a second after it one request goes, and all others when that is let in."""
+    line = Line(pacer())
+    await refused(line.pacer, 30.0, times=1)
+    for index in range(10):
+        line.join(f"{index}", hold=0.2)
+    await line.all_served()
+
+    times = sorted(line.times.values())
+    assert times[:2] == pytest.approx([0.1, 0.3], abs=0.01)
+    assert times[-1] <= 1.0
 
 
 async def test_refusals_without_a_wait_pause_longer_and_longer() -> None:
-    """Half a second, then twice as long each time, and never more than half a minute."""
+    """Half a second, then twice as long each time that a probe confirms one, and never more than half a minute."""
     paced = pacer()
     pauses = list[float]()
     paced.on_pause = lambda reason, seconds, lower_only: pauses.append(seconds)
-    for _ in range(9):
-        paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=None)
+
+    await refused(paced, None, times=18)
 
     assert pauses == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert paced.window.limit is None
@@ -503,13 +602,50 @@ async def test_the_refusals_of_one_flight_make_one_pause() -> None:
 
 async def test_a_wait_beyond_reason_pauses_for_a_bounded_time() -> None:
     """It may be nonsense: a probe finds out, again and again."""
-    paced = pacer()
-    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, caller="a", retry_after=1e9)
+    paced = Pacer(LocalWindow(None, longest_pause=50.0), max_in_flight=64)
+    told = list[tuple[str, float, bool]]()
+    paced.on_pause = lambda *event: told.append(event)
+    await refused(paced, 1e9)
+    began = now()
 
     await paced.acquire(INTERACTIVE)
 
-    assert now() == pytest.approx(120, abs=0.001)
+    assert now() - began == pytest.approx(50, abs=0.001)
+    assert told == [("refused", 50.0, False)]
     assert paced.window.limit is None
+
+
+async def test_what_was_let_in_is_known_for_each_operation() -> None:
+    """A refusal of one says nothing of another."""
+    paced = pacer()
+    assert not paced.let_in_since(0.0, "create")
+    await asyncio.sleep(5)
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED, operation="create")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.REFUSED, operation="list")
+
+    assert paced.let_in_since(5.0, "create")
+    assert not paced.let_in_since(5.1, "create")
+    assert not paced.let_in_since(0.0, "list")
+
+
+@pytest.mark.parametrize(("end", "told"), [(SlotOutcome.ANSWERED, 20), (SlotOutcome.REFUSED, 0)])
+async def test_what_an_answer_states_of_the_limit_is_heard(end: SlotOutcome, told: int) -> None:
+    """Of a refusal it is not: that there is nothing left, it says itself."""
+    paced = pacer(RateLimit(60, per=60))
+
+    paced.release(await paced.acquire(INTERACTIVE), end, hint=RateHint(remaining=39, reset=30.0))
+
+    assert paced.window.others(now()) == told
+
+
+async def test_the_last_problem_is_remembered() -> None:
+    """An answer does not make it undone."""
+    paced = pacer()
+    assert paced.last_problem is None
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.UNREACHED, problem="no route to host")
+    paced.release(await paced.acquire(INTERACTIVE), SlotOutcome.ANSWERED)
+
+    assert paced.last_problem == "no route to host"
 
 
 # ------------------------------------------------------------------------------------------------------------ outages
@@ -575,6 +711,28 @@ async def test_an_outage_is_probed_by_one_at_a_time_and_ends_with_a_success() ->
     assert rounds == [1, 2, 4, 8]
 
 
+async def test_a_server_that_fails_and_asks_to_wait_is_left_alone_by_all() -> None:
+    """For so long; it is no outage, and is told as what it is."""
+    paced = pacer(RateLimit(1000, per=1))
+    told = list[tuple[str, float, bool]]()
+    paced.on_pause = lambda *event: told.append(event)
+    slots = [await paced.acquire(INTERACTIVE) for _ in range(2)]
+    for slot in slots:
+        paced.release(slot, SlotOutcome.FAILED, caller=slot, retry_after=20.0)
+    assert paced.paused_until(now()) == 20
+
+    assert told == [("asked", 20.0, False)]
+    assert not paced.outage
+    with pytest.raises(DeadlineUnreachable) as caught:
+        await paced.acquire(INTERACTIVE, deadline=now() + 19)
+    assert caught.value.wait == pytest.approx(20)
+    line = Line(paced)
+    for index in range(3):
+        line.join(f"{index}", hold=1)
+    await line.all_served()
+    assert sorted(line.times.values()) == pytest.approx([20, 21, 21], abs=0.01)
+
+
 # ------------------------------------------------------------------------------------------------------------ closing
 
 
@@ -595,6 +753,20 @@ async def test_closing_fails_those_who_wait_and_those_who_come() -> None:
         await line.pacer.acquire(INTERACTIVE)
     await in_the_air
     assert now() == pytest.approx(5)
+
+
+async def test_closing_leaves_alone_who_has_just_given_up() -> None:
+    """It still stands in line, and is cancelled already."""
+    line = Line(pacer(max_in_flight=1))
+    line.join("a", hold=5)
+    waiting = line.join("b")
+    await asyncio.sleep(0)
+
+    waiting.cancel()
+    line.pacer.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 async def test_closing_can_leave_the_lowest_class_open() -> None:

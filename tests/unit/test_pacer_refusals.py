@@ -8,7 +8,7 @@ from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, Slot, SlotOutcome
-from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, pacer
+from tests.unit.test_pacer import BATCH, INTERACTIVE, SWEEP, Line, answered, pacer, refused
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -22,24 +22,6 @@ async def _later() -> None:
     await asyncio.sleep(1000)
 
 
-class SharedSlots(LocalWindow):
-    """A window as a shared one looks to the pacer, that notes what it is told of refusals."""
-
-    def __init__(self, limit: RateLimit | None) -> None:
-        super().__init__(limit)
-        self.told = list[tuple[float, float, float | None]]()
-
-    @property
-    def shared(self) -> bool:
-        """Say so."""
-        return True
-
-    def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
-        """Note it."""
-        self.told.append((now, sent_at, retry_after))
-        return super().refused(now, sent_at, retry_after)
-
-
 async def flight(paced: Pacer, number: int) -> list[Slot]:
     """Take so many slots at the same time."""
     return [await paced.acquire(INTERACTIVE) for _ in range(number)]
@@ -48,16 +30,40 @@ async def flight(paced: Pacer, number: int) -> list[Slot]:
 # --------------------------------------------------------------------------------------------------------- refusals
 
 
-async def test_while_nothing_is_known_a_refusal_pauses_everybody_though_others_were_let_in() -> None:
-    """What the limit is, is counted first."""
+async def test_nothing_is_sent_until_the_flight_of_a_refusal_has_come_back() -> None:
+    """What was sent with it tells what it means; then a probe goes."""
     paced = pacer()
-    first, second, third = await flight(paced, 3)
-    await asyncio.sleep(0.1)
-    paced.release(first, SlotOutcome.ANSWERED, caller="a")
-    paced.release(second, SlotOutcome.REFUSED, caller="b", retry_after=30.0)
+    first, second = await flight(paced, 2)
+    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    asyncio.get_running_loop().call_later(0.4, paced.release, second, SlotOutcome.LOST)
+    began = now()
 
-    assert paced.paused_until(now()) == now() + 30
-    paced.release(third, SlotOutcome.UNUSED)
+    await paced.acquire(INTERACTIVE)
+
+    assert now() - began == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("end", [SlotOutcome.ANSWERED, SlotOutcome.REFUSED, SlotOutcome.LOST, SlotOutcome.UNUSED])
+async def test_requests_that_stall_hold_no_probe_up(end: SlotOutcome) -> None:
+    """No longer than a second is waited for them, and they leave the probe's place to it, now and later."""
+    paced = pacer()
+    refused_one, *stalled = await flight(paced, 4)
+    paced.release(refused_one, SlotOutcome.REFUSED, caller="a", retry_after=30.0)
+    began = now()
+
+    probe = await paced.acquire(INTERACTIVE)
+    assert now() - began == pytest.approx(1.1, abs=0.01)
+    for slot in stalled[:2]:
+        paced.release(slot, end, caller=slot, retry_after=30.0 if end is SlotOutcome.REFUSED else None)
+    paced.release(probe, SlotOutcome.ANSWERED)
+    line = Line(paced)
+    for index in range(4):
+        line.join(f"{index}", hold=1)
+    await asyncio.sleep(0.5)
+
+    # The probe's success lets two be in the air, beside what stalls still.
+    assert len(line.order) == 2
+    await line.all_served()
 
 
 async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_calls_own() -> None:
@@ -71,63 +77,21 @@ async def test_where_the_limit_is_known_a_refusal_beside_others_let_in_is_one_ca
     assert paced.paused_until(now()) is None
 
 
-async def test_where_nobody_was_let_in_beside_it_a_refusal_is_everybodys() -> None:
-    """Whether or not the limit is known; what was let in by an earlier flight proves nothing."""
+async def test_where_a_probe_confirms_it_a_refusal_is_everybodys() -> None:
+    """Also where the limit is known; what was let in by an earlier flight proves nothing."""
     paced = pacer(MINUTE)
     await answered(paced, 5)
     await asyncio.sleep(1)
-    (slot,) = await flight(paced, 1)
-    paced.release(slot, SlotOutcome.REFUSED, caller="b", retry_after=30.0)
+    await refused(paced, 30.0, times=1)
+    assert paced.paused_until(now()) is None
+    await refused(paced, 30.0, times=1)
     until = now() + 30
 
     assert paced.paused_until(now()) == until
     await asyncio.sleep(29.9)
     assert paced.paused_until(now()) == until
     assert paced.paused_until(until) is None
-    assert paced.refused == 1
-
-
-async def test_a_wait_of_exactly_the_longest_pause_is_obeyed_and_learned_from() -> None:
-    """Only what is longer is beyond reason."""
-    told = list[tuple[str, float, bool]]()
-    paced = pacer(longest_pause=50.0)
-    paced.on_pause = lambda *event: told.append(event)
-    await answered(paced, 10)
-    (slot,) = await flight(paced, 1)
-    await asyncio.sleep(0.1)
-
-    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=50.0)
-
-    assert paced.window.limit is not None
-    assert told == [("refused", 50.0, False)]
-
-
-async def test_a_wait_beyond_reason_is_told_to_the_others_within_reason() -> None:
-    """They are as paused as this process is, and no longer."""
-    window = SharedSlots(MINUTE)
-    paced = Pacer(window, max_in_flight=64, longest_pause=50.0)
-    (slot,) = await flight(paced, 1)
-    sent_at = now()
-    await asyncio.sleep(0.1)
-
-    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=86_400.0)
-
-    assert window.told == [(now(), sent_at, 50.0)]
-    assert paced.paused_until(now()) == now() + 50
-
-
-async def test_a_wait_beyond_reason_ends_the_counting_of_a_burst_too() -> None:
-    """Its slot is no longer in the air, and what the refusal before it told can be concluded."""
-    paced = pacer(longest_pause=100.0)
-    await answered(paced, 10)
-    first, second = await flight(paced, 2)
-    await asyncio.sleep(0.1)
-    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=59.9)
-    assert paced.window.limit is None
-
-    paced.release(second, SlotOutcome.REFUSED, caller="b", retry_after=86_400.0)
-
-    assert paced.window.limit == RateLimit(10, per=60)
+    assert paced.refused == 2
 
 
 # -------------------------------------------------------------------------------------------------------- deadlines
@@ -152,15 +116,15 @@ async def test_a_deadline_ends_with_the_least_wait_that_was_left() -> None:
 async def test_a_pause_counts_for_a_deadline_by_what_is_left_of_it() -> None:
     """Not by the time of day at which it ends."""
     paced = pacer()
-    (slot,) = await flight(paced, 1)
-    paced.release(slot, SlotOutcome.REFUSED, caller="a", retry_after=50.0)
+    await refused(paced, 50.0)
+    until = now() + 50
     await asyncio.sleep(20)
 
     with pytest.raises(DeadlineUnreachable) as caught:
         await paced.acquire(INTERACTIVE, deadline=now() + 29.9)
 
     assert caught.value.wait == pytest.approx(30)
-    assert (await paced.acquire(INTERACTIVE, deadline=now() + 30.1)).granted_at == pytest.approx(1050, abs=0.01)
+    assert (await paced.acquire(INTERACTIVE, deadline=now() + 30.1)).granted_at == pytest.approx(until, abs=0.01)
 
 
 async def test_an_outage_counts_for_the_deadlines_of_the_lower_classes_only() -> None:
@@ -220,8 +184,8 @@ async def test_a_batch_that_is_withdrawn_no_longer_counts_for_the_others() -> No
 
 
 async def test_all_that_is_left_fits_or_does_not() -> None:
-    """Into what is free, not into what the limit is; then it is not spread."""
-    for left, at_once in ((30, ["0"]), (31, [])):
+    """Into half of what is free, not of what the limit is; then it is not spread."""
+    for left, at_once in ((15, ["0"]), (16, [])):
         paced = pacer(MINUTE)
         await answered(paced, 30)
         paced.announce().more = left
@@ -236,13 +200,18 @@ async def test_all_that_is_left_fits_or_does_not() -> None:
 # ------------------------------------------------------------------------------------------------- a shared window
 
 
-class Asked(SharedSlots):
+class Asked(LocalWindow):
     """One that has slots only while it is told so, and notes what is wanted."""
 
     def __init__(self) -> None:
         super().__init__(RateLimit(1000, per=1))
         self.open = True
         self.wanted = (0, 0, 0.0)
+
+    @property
+    def shared(self) -> bool:
+        """Say so."""
+        return True
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Note it."""
@@ -317,8 +286,8 @@ async def test_who_is_in_the_air_after_trouble_leaves_less_room() -> None:
         window = Asked()
         paced = Pacer(window, max_in_flight=9)
         for culprit in "abc":
-            paced.release(await paced.acquire(priority), end, caller=culprit, retry_after=0.5)
-            await asyncio.sleep(0.6 if end is SlotOutcome.REFUSED else 0)
+            said = 0.5 if end is SlotOutcome.REFUSED else None
+            paced.release(await paced.acquire(priority), end, caller=culprit, retry_after=said)
         await asyncio.sleep(1)
         paced.release(await paced.acquire(priority), SlotOutcome.ANSWERED)
         await paced.acquire(priority)
@@ -379,19 +348,6 @@ async def test_an_outage_is_told_by_how_slots_ended(end: SlotOutcome, callers: s
         paced.release(await paced.acquire(INTERACTIVE), end, caller=caller)
 
     assert paced.outage is outage
-
-
-async def test_a_call_that_reaches_nobody_ends_the_counting_of_a_burst_too() -> None:
-    """Its slot is no longer in the air."""
-    paced = pacer()
-    await answered(paced, 10)
-    first, second = await flight(paced, 2)
-    await asyncio.sleep(0.1)
-    paced.release(first, SlotOutcome.REFUSED, caller="a", retry_after=59.9)
-
-    paced.release(second, SlotOutcome.UNREACHED, caller="b")
-
-    assert paced.window.limit == RateLimit(10, per=60)
 
 
 async def test_a_slot_says_whose_it_is_and_when_it_was_asked_for_and_granted() -> None:

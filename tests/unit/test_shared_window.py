@@ -9,8 +9,9 @@ import pytest
 
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.shared_log_client import LEASE
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
-from respan_async._pacing.shared_window import LEASE, SharedWindow
+from respan_async._pacing.shared_window import SharedWindow
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
 from tests.waiting import now
 
@@ -31,8 +32,11 @@ class ScriptedLog:
         trip: Seconds that an answer takes.
         leads: Seconds until the next slots begin; at once when there are none left.
         again: Seconds to wait, without a grant, for each of the next asks.
+        held: Slots that other processes hold ahead of their time.
         closed: Whether it was closed.
     """
+
+    loss_hint = "it was switched off"
 
     def __init__(self) -> None:
         self.asks = list[ReserveRequest]()
@@ -41,6 +45,7 @@ class ScriptedLog:
         self.trip = 0.01
         self.leads = deque[float]()
         self.again = deque[float]()
+        self.held = 0
 
     async def exchange(self, request: ReserveRequest) -> ReserveReply:
         """Grant everything at once, unless told otherwise."""
@@ -55,7 +60,9 @@ class ScriptedLog:
         return self._grants(0.0, (lead,) if lead else (0.0,) * number)
 
     def _grants(self, again: float, begins: tuple[float, ...]) -> ReserveReply:
-        return ReserveReply(epoch=self.epoch, vanished=False, used=1, at=1.0, soonest=0.0, again=again, begins=begins)
+        return ReserveReply(
+            epoch=self.epoch, used=1, held=self.held, at=1.0, soonest=0.0, again=again, full=0.0, begins=begins
+        )
 
     async def aclose(self) -> None:
         """Note it."""
@@ -246,9 +253,10 @@ async def test_an_interactive_call_asks_although_a_batch_was_told_to_wait() -> N
     await world.window.aclose()
 
 
-async def test_a_batch_asks_late_for_slots_that_lie_far_ahead() -> None:
+async def test_a_batch_asks_late_where_other_batches_hold_slots() -> None:
     """What it holds for long, an interactive call in another process must wait behind."""
     world = World(RateLimit(60, per=60))
+    world.log.held = 4
     world.log.leads.extend([4.0] * 20)
     batch = asyncio.create_task(world.send_many(20, BATCH))
     await asyncio.sleep(60)
@@ -263,6 +271,7 @@ async def test_a_batch_asks_late_for_slots_that_lie_far_ahead() -> None:
 async def test_a_word_that_is_said_for_news_does_not_ask_for_a_batchs_slot_before_its_time() -> None:
     """Else a batch of a large fleet would hold its next slot from the moment it tells of the last one."""
     world = World()
+    world.log.held = 5
     world.log.leads.extend([30.0] * 3)
     batch = asyncio.create_task(world.send_many(3, BATCH))
     asked = list[tuple[int, int]]()

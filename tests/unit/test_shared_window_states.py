@@ -1,6 +1,7 @@
 """What a shared window tells the pacer: by what the log said last, and while the log is away."""
 
 import asyncio
+import math
 import contextvars
 import gc
 from collections.abc import AsyncIterator
@@ -11,8 +12,9 @@ import pytest
 from respan_async import ConfigurationError
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.shared_log_client import LEASE
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
-from respan_async._pacing.shared_window import LEASE, SharedWindow
+from respan_async._pacing.shared_window import SharedWindow
 from respan_async._pacing.slots import Priority, SlotOutcome
 from tests.waiting import now
 
@@ -20,7 +22,7 @@ pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is l
 
 INTERACTIVE, BATCH, _ = Priority
 LIMIT = RateLimit(10, per=60)
-ANSWER = ReserveReply(epoch="e", vanished=False, used=1, at=1.0, soonest=0.0, again=0.0, begins=())
+ANSWER = ReserveReply(epoch="e", used=1, held=0, at=1.0, soonest=0.0, again=0.0, full=0.0, begins=())
 
 
 class Log:
@@ -35,6 +37,8 @@ class Log:
         away: Whether it cannot be reached.
         closed: Whether it was closed.
     """
+
+    loss_hint = "it was switched off"
 
     def __init__(self) -> None:
         self.says = list[ReserveReply]()
@@ -153,7 +157,7 @@ async def test_a_refusal_holds_newcomers_back_as_long_as_it_said(log: Log, windo
     await asyncio.sleep(0.1)
     window.take(now())
 
-    assert window.refused(now(), now() - 0.1, 30.0) is False
+    window.refused(now(), now() - 0.1, 30.0)
 
     assert window.delay(now()) == pytest.approx(30)
     await asyncio.sleep(0.1)
@@ -178,9 +182,13 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(log: Log, window: Share
 
 
 @pytest.mark.parametrize(("limit", "bound"), [(LIMIT, 3.0), (RateLimit(10, per=1), 2.0)])
-def test_a_refusal_binds_by_the_limit_of_all(limit: RateLimit, bound: float) -> None:
+async def test_a_refusal_binds_by_the_limit_of_all(limit: RateLimit, bound: float) -> None:
     """Whole seconds are taken at their word where the period is long."""
-    assert SharedWindow(Log(), limit, 0.5, timeout=1.0).global_pause(3.0) == bound
+    window = SharedWindow(Log(), limit, 0.5, timeout=1.0)
+
+    window.refused(now(), now() - 0.1, 3.0)
+
+    assert window.paused_until(now()) == now() + bound
 
 
 async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pacer: Pacer) -> None:
@@ -226,7 +234,7 @@ async def test_a_batch_asks_so_late_that_it_will_hold_its_slot_for_a_short_time(
     window = SharedWindow(log, limit, 0.5, timeout=10.0)
     pacer = Pacer(window, max_in_flight=64)
     log.trip = trip
-    log.says = [attrs.evolve(ANSWER, begins=(begins,)) for begins in (lead / 2, lead + 2, lead + 0.5, 0.0)]
+    log.says = [attrs.evolve(ANSWER, held=10_000, begins=(begins,)) for begins in (lead / 2, lead + 2, lead + 0.5, 0.0)]
     used = list[float]()
 
     async def use() -> None:
@@ -271,8 +279,9 @@ async def test_before_the_first_word_nothing_is_known(window: SharedWindow) -> N
     """Nothing is taken, and nobody need wait for long."""
     assert window.used(now()) == 0
     assert 0 < window.delay(now()) < 0.001
-    assert window.wakes_at() is None
-    assert not window.is_frozen(now())
+    assert window.wakes_at(now()) is None
+    assert window.room(now(), 0) == math.inf
+    assert window.paused_until(now()) is None
     assert not window.learned
 
 
@@ -313,10 +322,10 @@ async def test_what_is_held_when_the_log_is_gone_is_given_back(log: Log, pacer: 
     log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
     waiting = asyncio.create_task(send(pacer, priority=BATCH))
     await asyncio.sleep(1)
-    assert window.wakes_at() is not None
+    assert window.wakes_at(now()) is not None
     log.away = True
     await asyncio.sleep(5)
-    assert window.wakes_at() is None
+    assert window.wakes_at(now()) is None
 
     log.away = False
     await waiting
@@ -333,7 +342,7 @@ async def test_what_another_log_had_granted_is_given_back(log: Log, pacer: Pacer
     log.says = [attrs.evolve(ANSWER, begins=(30.0,))]
     waiting = asyncio.create_task(send(pacer, priority=BATCH))
     await asyncio.sleep(1)
-    assert window.wakes_at() is not None
+    assert window.wakes_at(now()) is not None
 
     log.epoch = "f"
     await waiting
@@ -373,7 +382,7 @@ async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_an
         window.refused(now(), now() - 0.1, None)
         waits.append(window.delay(now()))
     await asyncio.sleep(30)
-    window.answered(now(), 1)
+    window.answered(now(), now() - 0.1, 1)
 
     window.refused(now(), now() - 0.1, None)
 

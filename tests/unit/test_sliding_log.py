@@ -27,7 +27,8 @@ def test_what_is_in_the_air_is_taken() -> None:
     log.in_air = 3
 
     assert log.used(100.0, 60) == 4
-    assert log.expiries(9, 60) == [160.0]
+    assert log.expiries(100.0, 9, 60) == [160.0]
+    assert log.expiries(160.0, 9, 60) == []
 
 
 def test_a_lost_answer_counts_for_a_period_and_the_grace() -> None:
@@ -47,8 +48,10 @@ def test_lost_answers_are_in_line_with_the_others() -> None:
     log.answered(103.0)
 
     assert log.used(103.0, 60) == 4
-    assert log.expiries(9, 60) == [160.0, 161.0, 162.5, 163.0]
-    assert log.expiries(3, 60) == [160.0, 161.0, 162.5]
+    assert log.expiries(103.0, 9, 60) == [160.0, 161.0, 162.5, 163.0]
+    assert log.expiries(103.0, 3, 60) == [160.0, 161.0, 162.5]
+    assert log.expiries(162.4, 3, 60) == [162.5, 163.0]
+    assert log.expiries(162.6, 3, 60) == [163.0]
 
 
 def test_a_repeated_request_counts_as_often_as_it_was_sent() -> None:
@@ -67,7 +70,7 @@ def test_what_was_let_in_before_the_log_was_there_takes_its_place_in_it() -> Non
     log.preload([100.0, 110.0])
 
     assert log.used(111.0, 60) == 3
-    assert log.expiries(9, 60) == [160.0, 165.0, 170.0]
+    assert log.expiries(111.0, 9, 60) == [160.0, 165.0, 170.0]
 
 
 def test_a_burst_reaches_back_to_the_last_pause() -> None:
@@ -125,8 +128,8 @@ def test_the_count_and_the_expiries_agree(gaps: list[float], lost: list[bool], p
         now += gap
         log.lost(now) if is_lost else log.answered(now)
         used = log.used(now, per)
-        ends = log.expiries(used + 1, per)
+        ends = log.expiries(now, used + 1, per)
         assert len(ends) == used
         assert ends == sorted(ends)
         assert all(end > now for end in ends)
-        assert log.expiries(1, per) == ends[:1]
+        assert log.expiries(now, 1, per) == ends[:1]

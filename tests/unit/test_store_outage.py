@@ -8,18 +8,24 @@ from respan_async._pacing.store_outage import StoreOutage
 MINUTE = RateLimit(60, per=60)
 
 
+def is_over(outage: StoreOutage, now: float = 101.0) -> bool:
+    """Reach the log; tell whether that ends a trouble that was worth a warning."""
+    outage.reached()
+    return outage.over(now)
+
+
 def test_only_an_absence_that_was_told_is_told_to_be_over() -> None:
     """One failed try is nobody's business; of more, the second is told, and the end."""
     outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
 
     for _ in range(2):  # each one is as if it were the first
-        assert not outage.ended()
+        assert not is_over(outage)
         assert not outage.failed(100.0, 101.0)
-        assert not outage.ended()
+        assert not is_over(outage)
         assert [outage.failed(100.0, 101.0) for _ in range(3)] == [False, True, False]
-        assert outage.ended()
+        assert is_over(outage)
         assert [outage.failed(100.0, 101.0) for _ in range(2)] == [False, True]
-        assert outage.ended()
+        assert is_over(outage)
 
 
 def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
@@ -29,7 +35,7 @@ def test_tries_come_at_longer_and_longer_pauses_up_to_a_bound() -> None:
     for _ in range(7):
         outage.failed(100.0, 100.0)
         pauses.append(round(outage.retry_at - 100.0, 6))
-    outage.ended()
+    outage.reached()
     outage.failed(100.0, 100.0)
 
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
@@ -83,3 +89,81 @@ def test_a_share_of_more_than_one_and_less_than_two_is_one() -> None:
     shares = {share: StoreOutage(MINUTE, share, timeout=1.0).fallback for share in (0.5 / 60, 1 / 60, 1.5 / 60)}
 
     assert list(shares.values()) == [RateLimit(1, per=120), RateLimit(1, per=60), RateLimit(1, per=60)]
+
+
+# ------------------------------------------------------------------------------------------------------- lost logs
+
+
+def test_one_loss_is_no_outage() -> None:
+    """The new log is full for a period, and asked for slots all the same; there is one warning, and no fall."""
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+
+    assert outage.lost(100.0, full=60.0)
+
+    assert not outage.untrusted
+    assert outage.falls_back_at() == math.inf
+    assert outage.trusted_at == 160.0
+
+
+def test_a_second_loss_within_three_periods_makes_the_log_untrusted() -> None:
+    """Until it has stayed for three; the share begins a period after the last slot that may have been granted."""
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+    outage.lost(100.0, full=60.0)
+
+    assert not outage.lost(130.0, full=58.0)  # the warning was given; another process has met it two seconds before
+
+    assert outage.untrusted
+    assert outage.falls_back_at() == 162.0  # nothing was granted since the first loss
+    assert outage.trusted_at == 128.0 + 180.0
+    assert not is_over(outage, 307.9)
+    assert is_over(outage, 308.0)
+    assert not outage.untrusted
+    assert outage.trusted_at == -math.inf
+
+
+def test_slots_that_were_granted_between_two_losses_are_waited_for() -> None:
+    """The log was open for 20 seconds."""
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+    outage.lost(100.0, full=60.0)
+
+    outage.lost(180.0, full=60.0)
+
+    assert outage.falls_back_at() == 242.0
+    outage.lost(230.0, full=60.0)
+    outage.lost(300.0, full=60.0)
+    assert outage.falls_back_at() == 242.0  # it is not put off again
+
+
+def test_a_loss_after_three_quiet_periods_is_a_first_one() -> None:
+    """With a warning of its own."""
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+    outage.lost(100.0, full=60.0)
+    assert is_over(outage, 280.0)
+
+    assert outage.lost(281.0, full=60.0)
+
+    assert not outage.untrusted
+
+
+def test_an_outage_of_a_log_that_is_lost_again_and_again_warns_once_too() -> None:
+    """It ends with the losses, not when the log is reached."""
+    outage = StoreOutage(MINUTE, 0.5, timeout=1.0)
+    assert [outage.failed(100.0, 101.0) for _ in range(2)] == [False, True]
+    outage.reached()
+    assert outage.lost(102.0, full=60.0)
+    assert not outage.over(102.0)
+
+    assert [outage.failed(110.0, 111.0) for _ in range(2)] == [False, False]
+    assert not is_over(outage, 281.9)
+    assert is_over(outage, 282.0)
+
+
+def test_without_a_share_no_log_is_untrusted() -> None:
+    """There is nothing else to go on with."""
+    outage = StoreOutage(MINUTE, 0.0, timeout=1.0)
+
+    for time in (100.0, 110.0, 120.0):
+        outage.lost(time, full=60.0)
+
+    assert not outage.untrusted
+    assert outage.falls_back_at() == math.inf

@@ -1,0 +1,241 @@
+"""One process's conversation with the log that many processes share.
+
+Rules:
+
+1. One request at a time is on its way to the log, in a task of its own. It carries all there is to report, and asks for
+   slots if it is time to.
+2. At most one slot is held ahead of its time. Slots that are free at once are granted together.
+3. Whatever was asked without an answer may have been done. Its slots are given back with the next request, and what was
+   reported is reported again.
+4. News is reported with the next request for slots, or after a while; a pause that the server asked for, and what was
+   sent without a slot, at once.
+5. While the log is away, or is not to be relied upon, it is asked for no slots (`store_outage.py`).
+"""
+
+import asyncio
+import contextvars
+import logging
+import math
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async._pacing.request_timing import RequestTiming
+from respan_async._pacing.reserved_slots import ReservedSlots
+from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
+from respan_async._pacing.store_outage import StoreOutage
+
+LEASE: Final = 10.0
+_SILENCE: Final = LEASE / 3
+_TICK: Final = 1e-4
+
+_logger: Final = logging.getLogger("respan_async")
+
+
+class SharedLogClient:
+    """Ask for slots in the background, and report what became of earlier ones.
+
+    Args:
+        log: Where the log is.
+        limit: The account's limit, of all processes together.
+        outage: What to do while the log is away.
+
+    Attributes:
+        reserved: What this process has of the log.
+        timing: What is wanted, and when to ask for it.
+        alone: Whether the process goes on with its share of the limit, without slots of the log.
+        used: How many slots are taken, by what the log said last.
+        soonest_at: When the next slot comes back, by what the log said last; minus infinity when one is free.
+        paused_until: Until when the server has asked this process to wait.
+        on_news: Called when slots have come, or `alone` has changed.
+        on_pause: Called with the reason, the seconds, and whether only the lower classes are held.
+    """
+
+    def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
+        self.reserved = ReservedSlots()
+        self.timing = RequestTiming(limit)
+        self.alone = False
+        self.used = 0
+        self.soonest_at = self.paused_until = -math.inf
+        self.on_news: Callable[[], None] = lambda: None
+        self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
+        self._log = log
+        self._limit = limit
+        self._outage = outage
+        self._epoch = ""
+        self._heard = 0.0
+        self._met_at = -math.inf
+        self._asking: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def could_be_sooner(self, begins: float, now: float) -> bool:
+        """Whether an interactive call need not wait for a slot held ahead: it is a batch's, and others come sooner."""
+        if begins <= now or self.timing.asked_urgently:
+            return False
+        return self.used < self._limit.limit or now < self.soonest_at < begins
+
+    def consider(self) -> None:
+        """Ask when it is time to, or set the alarm for when it will be."""
+        if self._asking is not None or self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        # What lies ahead for nobody, another process may have use for.
+        self.reserved.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
+        if not self.alone and now >= self._outage.falls_back_at():
+            self.alone = True
+            self.timing.withdraw()  # nobody tells what is wanted, from now on
+            self.on_news()
+        due = self._due(now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due <= now:
+            self._asking = loop.create_task(self._ask(), context=contextvars.Context())
+        elif due < math.inf:
+            self._timer = loop.call_at(max(due, now + _TICK), self.consider)
+
+    async def aclose(self) -> None:
+        """Say what is left to be said, and let go of the log."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close())
+        # It comes to its end also when this is cancelled: cut short, a client of a store leaves its connection open.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        try:
+            if self._asking is not None:
+                await asyncio.wait({self._asking})
+            self.timing.withdraw()
+            self.reserved.give_back(asyncio.get_running_loop().time())
+            if self.reserved.has_news and self._outage.since is None:
+                await self._exchange()
+        finally:
+            await self._log.aclose()
+
+    # ------------------------------------------------------------------ asking
+
+    def _due(self, now: float) -> float:
+        """Return when there is something to be said."""
+        if self._outage.since is not None:
+            return self._outage.due(now)
+        due = self.reserved.due(min(_SILENCE, self._limit.per / 2), _SILENCE)
+        if self.alone:
+            return min(due, self._outage.trusted_at)
+        if self._outage.untrusted:
+            return min(due, self._outage.falls_back_at(), self._outage.trusted_at)
+        if self._wants_slots(now):
+            due = min(due, max(self.timing.due(), self.paused_until))
+        return due
+
+    def _wants_slots(self, now: float) -> bool:
+        begins = self.reserved.begins()
+        if begins is None:
+            return self.timing.urgent > 0 or self.timing.patient > 0
+        return self.timing.urgent > 0 and self.could_be_sooner(begins, now)
+
+    async def _ask(self) -> None:
+        try:
+            await self._exchange()
+        except asyncio.CancelledError:
+            self._closed = True  # the loop is being closed, without anybody having closed the client
+            raise
+        finally:
+            self._asking = None
+        if not self._closed:
+            self.on_news()
+            self.consider()
+
+    async def _exchange(self) -> None:
+        """Say what is to be said, and take what is granted."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        urgent = patient = 0
+        if not self._is_on_its_own and self._wants_slots(now) and now >= self.paused_until:
+            urgent, patient = self.timing.amounts(now)
+            self.reserved.give_back(now)
+        first, names = self.reserved.names(urgent + patient)
+        reports = self.reserved.pending_reports(now, _SILENCE)
+        alive_for = 2 * (self._limit.per + LEASE)
+        request = ReserveRequest(
+            limit=self._limit,
+            lease=LEASE,
+            owner=self.reserved.owner,
+            epoch=self._epoch if now < self._met_at + alive_for else "",
+            fresh=secrets.token_hex(8),
+            urgent=urgent,
+            patient=patient,
+            waiting=self.timing.urgent,
+            left=self.timing.left,
+            first=first,
+            away=self._outage.within if self._outage.is_long(now) else 0.0,
+            heard=self._heard,
+            reports=reports,
+        )
+        try:
+            reply = await self._log.exchange(request)
+        except Unreachable as error:
+            self.reserved.give_back_unconfirmed(now, names)
+            self.reserved.forget(now - alive_for)
+            self._on_unreachable(now, error)
+            return
+        self.reserved.acknowledge(reports, now)
+        self._on_reached(reply, loop.time())
+        if names:
+            self.timing.replied(urgently=urgent > 0, again_at=self._met_at + reply.again)
+        self.reserved.granted(names, [self._met_at + begins for begins in reply.begins])
+        if patient and reply.begins:
+            self.timing.granted(reply.begins[0], reply.held, self._met_at - now)
+
+    @property
+    def _is_on_its_own(self) -> bool:
+        """Whether no slots are asked for: what the log granted without anybody's knowing would be lost."""
+        return self.alone or self._outage.since is not None or self._outage.untrusted
+
+    def _on_reached(self, reply: ReserveReply, now: float) -> None:
+        self._outage.reached()
+        if reply.epoch != self._epoch and (self._epoch or reply.full):
+            self.reserved.reset(now)  # this log is another one
+            self.timing.reset()
+            if reply.full:
+                self._on_lost(reply.full, now)
+        self._epoch, self._heard = reply.epoch, reply.at
+        self._met_at = now
+        self.used = reply.used
+        self.soonest_at = now + reply.soonest if reply.soonest else -math.inf
+        if self._outage.over(now):
+            _logger.info("the shared pace is back")
+        if now >= self._outage.trusted_at:
+            self.alone = False
+
+    # ----------------------------------------------------------- without a log
+
+    def _on_lost(self, full: float, now: float) -> None:
+        trusted = not self._outage.untrusted
+        if self._outage.lost(now, full):
+            _logger.warning(
+                "the shared pace was lost (%s): it counts as used up for %g s; lost again, it is replaced by %s",
+                self._log.loss_hint,
+                full,
+                self._outage.fallback or "nothing",
+            )
+        if trusted and self._outage.untrusted:
+            self.on_pause("unreachable", max(self._outage.falls_back_at() - now, 0.0), False)
+
+    def _on_unreachable(self, asked_at: float, error: Unreachable) -> None:
+        self.reserved.reset(asked_at)
+        self.timing.reset()
+        if self._outage.failed(asked_at, asyncio.get_running_loop().time()):
+            _logger.warning(
+                "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",
+                error,
+                self._limit.per,
+                self._outage.fallback or "nothing",
+            )
+            self.on_pause("unreachable", self._limit.per, False)

@@ -1,0 +1,27 @@
+"""The settings that every shared window has, checked in one place."""
+
+from typing import TypeGuard
+
+from respan_async._pacing.rate_limit import RateLimit
+from respan_async.errors import ConfigurationError
+
+
+def check_settings(limit: object, key: object, fallback_share: object, timeout: object) -> None:
+    """Check what a user gave; the messages repeat nothing that may be a password.
+
+    Raises:
+        ConfigurationError: `limit` is no `RateLimit`, `key` is no name, `fallback_share` is not a number from 0 to 1,
+            or `timeout` is not a number of seconds above 0.
+    """
+    if not isinstance(limit, RateLimit):
+        raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
+    if not isinstance(key, str) or not key:
+        raise ConfigurationError(f"key: expected a name, got {type(key).__name__}")
+    if not _is_number(fallback_share) or not 0 <= fallback_share <= 1:
+        raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
+    if not _is_number(timeout) or not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {timeout!r:.100}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
