@@ -6,12 +6,14 @@ Rules:
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
 2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
    that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
-   raised.
+   raised. By a 403 the server says either, that a key is not accepted or that one thing is not allowed: it is the
+   item's own, until several come in a row with nothing made in between, or nothing but that was answered at all.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded.
+   never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
 """
 
 import asyncio
+import warnings
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -35,11 +37,13 @@ from respan_async.errors import (
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    Effect,
     InvalidRequestError,
     PermissionDeniedError,
     RateLimitError,
     RespanError,
 )
+from respan_async.events import logger
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress
 
@@ -47,6 +51,9 @@ Item = TypeVar("Item")
 
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
+
+_SEVERAL: Final = 5
+"""Items refused with a 403 in a row that are about the API key."""
 
 
 class Batch(Generic[Item]):
@@ -92,7 +99,7 @@ class Batch(Generic[Item]):
         self._prepare = prepare
         self._total = len(items) if isinstance(items, Sized) else None
         self._plain: Iterator[Item] | None = None
-        self._source: AsyncIterator[Item]
+        self._source: AsyncIterator[Item] | None = None
         self._pulling = asyncio.Lock()
         self._workers: set[asyncio.Task[None]] = set()
         self._working: dict[int, Job[CreatedKey]] = {}
@@ -108,17 +115,24 @@ class Batch(Generic[Item]):
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
+        self._forbidden: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row
         self._broken = False  # the input raised
-        self._entered = self._awaited = False
+        self._entered = self._awaited = self._begun = False
         self._began = self._ended = 0.0
         self._refused_before = 0
 
     # ---------------------------------------------------------------- outside
 
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        # Without the attribute where the arguments were wrong.
+        if not getattr(self, "_begun", True):
+            warn("a batch was neither awaited nor entered, and so has done nothing", ResourceWarning, source=self)
+
     def __await__(self) -> Generator[Any, None, list[Issued[Item] | Failed[Item]]]:
         return self._collect().__await__()
 
     async def __aenter__(self) -> Self:
+        self._begun = True
         if self._entered:
             raise ClientStateError("a batch runs once; make another for another run")
         self._lifecycle.check()
@@ -149,9 +163,12 @@ class Batch(Generic[Item]):
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
-        if self._workers:
-            # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
-            await asyncio.wait(self._workers)
+        # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
+        left: set[asyncio.Task[None]] = set(self._workers)
+        if not self._awaited:  # or what is left of the input is still to be counted
+            left |= self._closing_input()
+        if left:
+            await asyncio.wait(left)
 
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
@@ -280,6 +297,8 @@ class Batch(Generic[Item]):
             return Failed(item, index, self._why_given_up(job.abandoned_error()))
         finally:
             self._working.pop(index, None)
+        if not job.replayed:
+            self._forbidden.clear()
         return Issued(item, index, key, job.replayed, job.delivered)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
@@ -289,8 +308,10 @@ class Batch(Generic[Item]):
 
     def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
-        # A 403 after a success is about that one item; before any, about the API key.
-        useless = isinstance(error, PermissionDeniedError) and self._done == self._failed + self._replayed
+        useless = False
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden.append(error)
+            useless = len(self._forbidden) >= _SEVERAL
         given_up = self._halted and isinstance(error, ClientStateError)
         # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
         unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
@@ -303,7 +324,8 @@ class Batch(Generic[Item]):
 
     def _why_given_up(self, error: RespanError) -> RespanError:
         """Return what ended the batch, in place of an error that says no more than that the item was given up."""
-        return self._fatal if isinstance(self._fatal, RespanError) and not error.suspects else error
+        said = bool(error.suspects) or error.effect is not Effect.NONE
+        return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
     async def _pull(self) -> Item:
         """Take an item from an asynchronous input, one worker at a time."""
@@ -311,10 +333,27 @@ class Batch(Generic[Item]):
             if self._stopped:
                 raise StopAsyncIteration
             self._puller = asyncio.current_task()
+            assert self._source is not None  # an input is plain or not
             try:
                 return await anext(self._source)
             finally:
                 self._puller = None
+
+    def _closing_input(self) -> set[asyncio.Task[None]]:
+        """Close an asynchronous input once nobody takes from it any more; return the task that does, if any."""
+        aclose = getattr(self._source, "aclose", None)
+        if aclose is None:
+            return set()
+
+        async def close() -> None:
+            if self._workers:
+                await asyncio.wait(self._workers)
+            try:
+                await aclose()
+            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+                logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+
+        return {self._lifecycle.spawn(close())}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -391,6 +430,8 @@ class Batch(Generic[Item]):
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
+        if self._forbidden and len(self._forbidden) == self._done - self._replayed:
+            self._fatal = self._fatal or self._forbidden[-1]  # every item; there were fewer than several
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
@@ -421,6 +462,10 @@ class Batch(Generic[Item]):
                     raise
                 # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
+            finally:
+                closing = self._closing_input()
+            if closing:
+                await asyncio.wait(closing)
         except BaseException:
             for outcome in outcomes:
                 self._throw_away(outcome)
@@ -431,7 +476,8 @@ class Batch(Generic[Item]):
         """Take what is left of the input, as far as it goes."""
         while True:
             try:
-                item = next(self._plain) if self._plain is not None else await anext(self._source)
+                # An input is plain, or else there is a source.
+                item = next(self._plain) if self._source is None else await anext(self._source)  # type: ignore[arg-type]
             except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
                 return
             yield self._taken, item

@@ -15,6 +15,7 @@ from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
@@ -30,7 +31,8 @@ from respan_async._calls.settings import (
 )
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
-from respan_async._http.session import check_session
+from respan_async._calls.token_provider import TokenProvider
+from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
@@ -77,8 +79,10 @@ class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:
-        api_key: The organisation's API key: text, a `Secret`, or an async callable asked before each request. From
-            `RESPAN_API_KEY` when left out.
+        api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
+            asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
+            everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -87,7 +91,8 @@ class AsyncRespan(ServiceOwner):
         pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
             the server refuses, and its refusals teach the limit; or a window that processes share, such as
             `respan_async.redis.RedisWindow`.
-        max_in_flight: Requests in the air at the same time, of all calls and batches together.
+        max_in_flight: Requests in the air at the same time, of all calls and batches together. No more than the
+            connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
         session: An `aiohttp.ClientSession` of one's own; it is never closed here.
@@ -126,16 +131,17 @@ class AsyncRespan(ServiceOwner):
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
         dispatcher = EventDispatcher(checked_hooks(hooks), _now)
-        pacer = Pacer(window, max_in_flight, longest_pause=retry.max_retry_after)
+        pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
             transport=Transport(origin, session),
             pacer=pacer,
             dispatcher=dispatcher,
-            token=source,
+            tokens=TokenProvider(source, lifecycle),
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
             lifecycle=lifecycle,
+            refused_deletes=RefusedDeletes(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused

@@ -12,7 +12,7 @@ from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
-from respan_async.errors import Effect, InvalidRequestError, NotFoundError
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
     UNSET,
     CreatedKey,
@@ -115,6 +115,10 @@ class TemporaryKeys:
     def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
 
+        To revoke what is listed, take `await keys.list().all()`, which reads to the end first: revoking a key while the
+        list is read moves the pages under the reader, and about half of the keys would be left out. Creating one
+        meanwhile makes keys come twice, but not in `all()`.
+
         Pages after the first are read in the batch class, so that a long list does not hold single calls up.
 
         Args:
@@ -160,6 +164,11 @@ class TemporaryKeys:
             rate_limit: Requests a minute, or None.
             spending_limit: US dollars, or None.
 
+        Returns:
+            The key as the server shows it. Where it answers without a key (204, or 200 with nothing to tell which), the
+            change was made all the same: then only the id and what was sent are known, every other attribute is None,
+            and `retrieve` tells the rest.
+
         Raises:
             InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
             NotFoundError: There is no such key.
@@ -187,6 +196,9 @@ class TemporaryKeys:
         """
         try:
             await self._service.send(protocol.delete(id))
+        except ClientStateError:
+            self._service.context.refused_deletes.add(id)
+            raise
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
             if not protocol.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):

@@ -100,7 +100,7 @@ class SecretBytes(bytes):
         return SecretBytes(part) if isinstance(part, bytes) else part
 
 
-TokenSource = Callable[[], Awaitable[Secret | str]]
+TokenSource = Callable[[], Awaitable[Secret | str] | Secret | str]
 """Asked for the token before each request."""
 
 

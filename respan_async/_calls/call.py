@@ -14,22 +14,25 @@ from typing import Any, Final, Generic, TypeVar, cast
 from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
+from respan_async._calls.token_provider import CallToken
 from respan_async._http import protocol
 from respan_async._http.rate_headers import rate_hint
-from respan_async._http.transport import TrackedBody
+from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
 from respan_async.errors import (
+    APIConnectionError,
+    AuthenticationError,
     ClientStateError,
-    ConfigurationError,
     DeadlineExceededError,
     Effect,
     InvalidResponseError,
+    PermissionDeniedError,
     RespanError,
 )
 from respan_async.models import CreatedKey, CreateKeyRequest
 from respan_async.retry import AttemptCounts, retry_after_of
-from respan_async.secret import Secret, as_secret, usable_token
+from respan_async.secret import Secret
 
 T = TypeVar("T")
 
@@ -61,11 +64,14 @@ class Call(Generic[T]):
         "_stats",
         "_subject",
         "_task",
+        "_token",
         "_tracked_body",
     )
 
-    replayed: Final = False
-    """As a job: whether the result was there already, which it never was."""
+    @property
+    def replayed(self) -> bool:
+        """Whether the result was there already, which it never was."""
+        return False
 
     delivered: Final = False
     """As a job: whether the result was put anywhere, which is for whoever gets it."""
@@ -85,6 +91,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallStats(context, self._operation.name, self._attempt_log)
+        self._token = CallToken(context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -182,24 +189,75 @@ class Call(Generic[T]):
     # ------------------------------------------------------------- an attempt
 
     async def _attempt(self) -> T | RespanError:
+        """Make one attempt, or two, where the token that was refused has been replaced meanwhile."""
+        while True:
+            result = await self._attempt_in_turn()
+            if not isinstance(result, AuthenticationError | PermissionDeniedError):
+                self._token.accepted()
+                return result
+            try:
+                if self._abandoned or not await self._token.renew():
+                    return result
+            except APIConnectionError as error:
+                self._context.pacer.unreachable(str(error))
+                return error
+            except RespanError as error:
+                return error
+            if self._stats.counts is not None:
+                self._stats.counts.counted -= 1
+            self._stats.emit_retry(result, 0.0)
+
+    async def _attempt_in_turn(self) -> T | RespanError:
+        """Make an attempt when its turn has come."""
         try:
-            since = None if self._refused_at is None else self._started
-            slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
-            return await self._send(slot)
+            while True:
+                kept = self._refused_at is not None or self._token.waited_for
+                since = self._started if kept else None
+                slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
+                if (token := await self._token_for(slot)) is not None:
+                    return await self._send(slot, token)
         except DeadlineUnreachable as late:
             wait = late.wait
         except RespanError as error:
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
 
-    async def _send(self, slot: Slot) -> T | RespanError:
+    async def _token_for(self, slot: Slot) -> Secret | None:
+        """Return the token, with the slot in hand; None where it took so long that the slot was given back."""
+        pacer = self._context.pacer
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            held = False
+            pacer.release(slot, SlotOutcome.UNUSED, caller=self)
+
+        try:
+            token = await self._token.get(give_back)
+        except BaseException as error:
+            failed = isinstance(error, APIConnectionError)
+            problem = f"{type(error).__name__}: {error!s:.300}" if failed else None
+            if held:
+                outcome = SlotOutcome.UNREACHED if failed else SlotOutcome.UNUSED
+                pacer.release(slot, outcome, caller=self, problem=problem)
+            elif problem is not None:
+                pacer.unreachable(problem)
+            if failed:
+                counts = self._stats.counts = self._stats.counts or AttemptCounts()
+                if self._is_patient and pacer.outage:
+                    counts.held_back += 1
+                else:
+                    counts.counted += 1
+            raise
+        return token if held else None
+
+    async def _send(self, slot: Slot, token: Secret) -> T | RespanError:
         context, attempt_log = self._context, self._attempt_log
         outcome = SlotOutcome.UNUSED
-        answer: T | RespanError | None = None
+        answer: Any = None
         sendings = 1
         hint: RateHint | None = None
         try:
-            token = await self._token()
             prepared = self._prepare()
             request = prepared.request
             await self._claim_attempt(prepared)
@@ -241,7 +299,7 @@ class Call(Generic[T]):
             )
         if context.dispatcher.listening:
             self._stats.emit_attempt(request, result, answer, slot, departed)
-        return answer
+        return cast("T | RespanError", answer)
 
     def _prepare(self) -> PreparedRequest[T]:
         now = self._context.clock()
@@ -301,16 +359,6 @@ class Call(Generic[T]):
         except BaseException:
             self._attempt_log.mark_void(prepared)
             raise
-
-    async def _token(self) -> Secret:
-        source = self._context.token
-        if isinstance(source, Secret):
-            return source
-        try:
-            token = as_secret(await source())
-        except Exception as error:
-            raise ConfigurationError(f"api_key: the callable raised {type(error).__name__}") from error
-        return usable_token(token)
 
     # --------------------------------------------------------------- retrying
 

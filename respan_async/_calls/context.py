@@ -8,13 +8,15 @@ import attrs
 
 from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.lifecycle import Lifecycle
+from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.token_provider import TokenProvider
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority
 from respan_async.events import EventDispatcher, PauseEvent, logger
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource
+from respan_async.secret import Secret
 
 
 @attrs.frozen(kw_only=True)
@@ -44,22 +46,24 @@ class ClientContext:
         transport: Sends.
         pacer: Says when.
         dispatcher: Tells the hooks.
-        token: Gives the bearer token for each request.
+        tokens: Gives the bearer token for each request.
         suspects: Where suspects are remembered.
         attempt_log: Where attempts are noted, unless a call has a log of its own.
         clock: The wall clock, aware.
         lifecycle: Where and until when the client may be used.
+        refused_deletes: What was to be revoked after that.
         base_url: Scheme, host and port.
     """
 
     transport: Transport
     pacer: Pacer
     dispatcher: EventDispatcher
-    token: Secret | TokenSource
+    tokens: TokenProvider
     suspects: InMemorySuspectStore
     attempt_log: AttemptLog
     clock: Callable[[], datetime]
     lifecycle: Lifecycle
+    refused_deletes: RefusedDeletes
     base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
 from respan_async._calls.service import Service
-from respan_async._http import protocol
+from respan_async._http import error_body, protocol
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
@@ -16,7 +16,11 @@ MAX_PAGES: Final = 10_000
 class Listing:
     """A list of keys that is still to be read.
 
-    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on.
+    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on, as the pages come; `await`
+    its `all()` for a list of them. The server counts its pages anew for each request. So a key that is revoked while
+    pages are still to be read moves others to a page that was read already: who revokes keys *while* iterating over
+    them leaves about half of them alive. A key that is created meanwhile makes others come twice. `all()` is the safe
+    way.
     """
 
     def __init__(self, service: Service, page: int, page_size: int | None) -> None:
@@ -43,6 +47,14 @@ class Listing:
         finally:
             pacer.withdraw(pending)
 
+    async def all(self) -> list[TemporaryKey]:
+        """Read the list to its end, and return every key once: what may then be revoked one after the other.
+
+        Where others revoke keys at the same time, keys may still be missing, as the pages move for everybody.
+        """
+        keys = {key.id: key async for key in self}
+        return list(keys.values())
+
     async def _further_pages(self, page: KeyPage) -> AsyncIterator[KeyPage]:
         """Read the pages after this one, the first of all."""
         number, pages = self._first, 1
@@ -52,8 +64,10 @@ class Listing:
             number, pages = following, pages + 1
             try:
                 page = await self._read(number, Priority.BATCH)
-            except NotFoundError:
-                return  # keys were revoked meanwhile, and the page with them
+            except NotFoundError as error:
+                if error_body.is_past_the_end(error.body or ""):
+                    return  # keys were revoked meanwhile, and the page with them
+                raise  # a missing route, during a deployment for one, says nothing of the list
             yield page
 
     async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:

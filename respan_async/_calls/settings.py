@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
 
@@ -148,9 +149,17 @@ def checked_window(pace: object, longest_pause: float) -> Window:
 def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
-        if not callable(hook) or inspect.iscoroutinefunction(hook):
+        if not callable(hook) or _is_async(hook):
             raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
     return checked
+
+
+def _is_async(hook: object) -> bool:
+    """Whether calling it gives something to be awaited: a function, a method, an object, or a part of one of these."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    functions = (hook, getattr(hook, "__call__", None))  # noqa: B004  looked at, not called
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in functions)
 
 
 def checked_priority(name: str) -> Priority:

@@ -22,19 +22,22 @@ MOST: Final = 10_000
 MOST_UNTRACEABLE: Final = 1_000
 """Suspects that are kept in memory, and those among them that have neither a tag nor an id."""
 
-_random = bytearray()
-# Asked of the system for many tags at once. Two processes must not share what is left.
-os.register_at_fork(after_in_child=_random.clear)
 _TO_ALPHABET: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
+_AT_ONCE: Final = 256
+
+_tags: list[str] = []
+# Made many at a time, because the system is slow to ask. Two processes must not share what is left.
+os.register_at_fork(after_in_child=_tags.clear)
 
 
 def new_tag() -> str:
     """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
-    if len(_random) < _TAG:
-        _random.extend(secrets.token_bytes(256 * _TAG))
-    tag = _random[-_TAG:].translate(_TO_ALPHABET).decode("ascii")
-    del _random[-_TAG:]
-    return tag
+    while True:
+        try:
+            return _tags.pop()  # one step, so that no two threads get the same
+        except IndexError:
+            letters = secrets.token_bytes(_AT_ONCE * _TAG).translate(_TO_ALPHABET).decode("ascii")
+            _tags.extend(letters[start : start + _TAG] for start in range(0, len(letters), _TAG))
 
 
 def tagged(name: str, tag: str) -> str:

@@ -205,7 +205,8 @@ class _Sweep:
         found: defaultdict[str, set[str]] = defaultdict(set)
         alive: defaultdict[str, set[str]] = defaultdict(set)
         async for key in Listing(self._service, 1, _PAGE):
-            suspect = by_tag.get(tag := tag_in(key.name)) if codec.is_usable_id(key.id) else None
+            tag = tag_in(key.name)
+            suspect = by_tag.get(tag) if codec.is_usable_id(key.id) else None
             if suspect is None or key.revoked:
                 continue
             alive[tag].add(key.id)

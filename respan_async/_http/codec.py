@@ -2,12 +2,15 @@
 
 Requests are written strictly: what was given, and nothing else. Answers are read leniently, because a key that was
 made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
+A number that comes as text is read as the number, where nothing of it is lost by that.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -15,6 +18,7 @@ import cattrs.gen
 import orjson
 from cattrs.preconf.orjson import make_converter
 
+from respan_async._http import lenient_json
 from respan_async._http.redaction import WINDOW
 from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import Secret
@@ -29,6 +33,10 @@ _LONGEST_LINK: Final = 4096
 
 # Begun with what is rare, so that it is found fast: every new key's id is looked at.
 _DOTS: Final = re.compile(r"\.(?<![^/\\]\.)\.?(?![^/\\;])").search
+_DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?").fullmatch
+_BITS_64: Final = 2**63
+_NO_CHARACTER: Final = "\ufffd"
+"""What the lenient reader gives for bytes that are no character."""
 _UNREADABLE: Final = object()
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
@@ -47,8 +55,31 @@ def _flag(raw: Any) -> Any:
     return raw if isinstance(raw, bool) else _UNREADABLE
 
 
+def _id(raw: Any) -> Any:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return str(raw)
+    return _text(raw)
+
+
 def _number(raw: Any) -> Any:
+    if isinstance(raw, str):
+        raw = _number_in(raw)
+    if isinstance(raw, float) and not math.isfinite(raw):
+        return _UNREADABLE
     return raw if isinstance(raw, int | float) and not isinstance(raw, bool) else _UNREADABLE
+
+
+def _number_in(text: str) -> Any:
+    """Read a number that was written as text, unless something of it would be lost."""
+    if not _DECIMAL(text):
+        return _UNREADABLE
+    try:
+        exact = Decimal(text)
+        # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
+        number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
+        return number if Decimal(repr(number)) == exact else _UNREADABLE
+    except (InvalidOperation, OverflowError, ValueError):
+        return _UNREADABLE
 
 
 def _whole(raw: Any) -> Any:
@@ -56,7 +87,7 @@ def _whole(raw: Any) -> Any:
     number = _number(raw)
     if isinstance(number, float):
         # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
-        return int(number) if number.is_integer() and abs(number) < 2**63 else _UNREADABLE
+        return int(number) if number.is_integer() and abs(number) < _BITS_64 else _UNREADABLE
     return number
 
 
@@ -80,13 +111,13 @@ def _last_used(raw: Any) -> Any:
 _TEXT: Final = ((str,), _text)
 _FLAG: Final = ((bool,), _flag)
 _WHOLE: Final = ((int,), _whole)
-_NUMBER: Final = ((int, float), _number)
+_NUMBER: Final = ((int,), _number)
 _INSTANT: Final = ((), _instant)
 
 _FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
     name: (attribute, kind[0], kind[1])
     for name, attribute, kind in (
-        ("id", "id", _TEXT),
+        ("id", "id", ((str,), _id)),
         ("name", "name", _TEXT),
         ("prefix", "prefix", _TEXT),
         ("status", "status", _TEXT),
@@ -154,7 +185,13 @@ def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
 
 def is_usable_id(key_id: str) -> bool:
     """Whether a key's id can be kept, shown and sent back as a part of a path."""
-    return key_id.isprintable() and 0 < len(key_id) <= MAX_ID and not key_id.isspace() and not has_dots(key_id)
+    return (
+        key_id.isprintable()
+        and 0 < len(key_id) <= MAX_ID
+        and not key_id.isspace()
+        and not has_dots(key_id)
+        and _NO_CHARACTER not in key_id
+    )
 
 
 def has_dots(key_id: str) -> bool:
@@ -172,13 +209,17 @@ def _structure_created(data: Any, _: Any = None) -> CreatedKey:
         raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
     # White space or control characters could not travel in an Authorization header: no key anybody can use.
-    if not isinstance(api_key, Secret) or not api_key.reveal().isprintable() or " " in api_key.reveal():
+    if not isinstance(api_key, Secret) or not _is_usable_secret(api_key.reveal()):
         raise DecodeError("expected a non-empty string as api_key")
     extra, secret = values["extra"], api_key.reveal()
     for name, raw in extra.items():
         if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
             extra[name] = _without(secret, raw)
     return CreatedKey(api_key=api_key, **values)
+
+
+def _is_usable_secret(text: str) -> bool:
+    return text.isprintable() and " " not in text and _NO_CHARACTER not in text
 
 
 def _without(secret: str, raw: Any) -> Any:
@@ -192,7 +233,7 @@ def _without(secret: str, raw: Any) -> Any:
 
 def _page_number(url: Any) -> int | None:
     """Take the page number out of a `next` link, and nothing else of it."""
-    if url is None:
+    if url is None or url == "":
         return None
     try:
         if isinstance(url, str) and len(url) <= _LONGEST_LINK:
@@ -310,8 +351,12 @@ def _plain(value: float) -> float:
     return float(value)
 
 
-def parse(text: bytes) -> Any:
-    """Read strict JSON (no NaN, valid UTF-8, bounded depth and number of objects).
+def parse(text: bytes, charset: str | None = None) -> Any:
+    """Read JSON: strictly, or else leniently; never more than a bounded number of objects.
+
+    Args:
+        text: The text.
+        charset: Its character set, as declared, or None.
 
     Raises:
         DecodeError: It is no JSON, or too much of it.
@@ -321,15 +366,42 @@ def parse(text: bytes) -> Any:
     try:
         return orjson.loads(text)
     except ValueError:
+        pass
+    try:
+        return lenient_json.loads(text, charset)
+    except ValueError:
         raise DecodeError("expected JSON") from None
 
 
-def decode(text: bytes, model: type[T]) -> T:
-    """Read a JSON answer as `model`.
+def decode(text: bytes, model: type[T], charset: str | None = None) -> T:
+    """Read a JSON answer as `model`; arguments as of `parse`.
 
     Raises:
         DecodeError: It is no JSON, or lacks what makes it a `model`.
     """
     # The hook itself: `structure` would look it up through more layers for each answer.
-    read: T = converter.get_structure_hook(model)(parse(text), model)
+    read: T = converter.get_structure_hook(model)(parse(text, charset), model)
     return read
+
+
+def decode_changed(text: bytes, sent: Mapping[str, Any], charset: str | None = None) -> TemporaryKey:
+    """Read the answer to a change that was made; what it does not say is as it was sent.
+
+    Args:
+        text: JSON, or nothing at all.
+        sent: The key's id and the fields that were changed, in JSON types.
+        charset: As of `parse`.
+
+    Raises:
+        DecodeError: It is neither a JSON object nor nothing.
+    """
+    data = parse(text, charset) if text.strip() else None
+    if data is None or (type(data) is dict and id_in(data) is None):
+        data = {**sent, **(data or {}), "id": sent["id"]}
+    return _structure_key(data)
+
+
+def id_in(data: object) -> str | None:
+    """Return the id in a JSON object that is otherwise of no use, if the key can be revoked by it."""
+    key_id = _id(data.get("id")) if isinstance(data, dict) else None
+    return key_id if isinstance(key_id, str) and is_usable_id(key_id) else None

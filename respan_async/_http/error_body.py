@@ -3,6 +3,7 @@
 Always without secrets, and bounded; what the answer means is for `protocol`, which is told here who wrote its body.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -61,6 +62,28 @@ def said(body: bytes, shown: str, token: Secret | None) -> str:
     return f": {text:.500}" if text else ""
 
 
+_TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<>]{1,200})</title>", re.IGNORECASE)
+_PAGE: Final = re.compile(r"\s*(?:<!doctype|<html|<head|<body|<\?xml|<!--)", re.IGNORECASE)
+_CLOUDFLARE: Final = re.compile(r"error code: (1[0-9]{3})\s*")
+_WHOSE: Final = {403: "a firewall or proxy in front of the API", 404: "a server without this route; is base_url right?"}
+
+
+def stranger(status: int, shown: str) -> str:
+    """Return whose answer a 403 or 404 is that the API itself has not written, as the end of a sentence.
+
+    Args:
+        status: The answer's.
+        shown: What may be shown of its body.
+    """
+    whose = _WHOSE.get(status)
+    code = _CLOUDFLARE.fullmatch(shown)
+    if whose is None or not (code or _PAGE.match(shown)):
+        return ""
+    title = _TITLE.search(shown)
+    said = f"error code {code[1]}" if code else f"{' '.join(title[1].split())!r:.120}" if title else "without a title"
+    return f" with a page, not in the API's own JSON ({printable(said)}): the answer of {whose}"
+
+
 _OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})
 
 
@@ -71,6 +94,16 @@ def is_of_the_api(body: bytes) -> bool:
     except codec.DecodeError:
         return False
     return isinstance(data, dict) and not _OWN_FIELDS.isdisjoint(data)
+
+
+def is_past_the_end(shown: str) -> bool:
+    """Whether a 404 is the API's own, to a page after the last one (read in Django REST Framework)."""
+    try:
+        data = codec.parse(shown.encode(errors="replace"))
+    except codec.DecodeError:
+        return False
+    detail = data.get("detail") if isinstance(data, dict) else None
+    return isinstance(detail, str) and detail.startswith("Invalid page")
 
 
 _DEEPEST: Final = 5

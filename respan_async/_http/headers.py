@@ -18,6 +18,15 @@ def lines(headers: Mapping[str, str], name: str) -> Sequence[str]:
     return (headers[name],) if getall is None else getall(name)
 
 
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([A-Za-z0-9._:-]{1,40})", re.IGNORECASE)
+
+
+def charset(headers: Mapping[str, str]) -> str | None:
+    """Return the character set that an answer's Content-Type declares; None if it declares none."""
+    found = _CHARSET.search(headers.get("Content-Type", ""))
+    return found[1] if found else None
+
+
 def number(text: str) -> float | None:
     """Read a decimal number, 0 or more; None if it is none."""
     text = text.strip(" \t")

@@ -13,6 +13,7 @@ import attrs
 
 from respan_async import errors
 from respan_async._http import codec, error_body
+from respan_async._http.headers import charset
 from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
     APIConnectionError,
@@ -67,11 +68,13 @@ class Request(Generic[T]):
         operation: What it asks for.
         path: From the host's root, percent-encoded, with the query.
         body: JSON text, or None.
+        changes: For an update, the key's id and the fields that are sent, in JSON types.
     """
 
     operation: Operation[T]
     path: str
     body: bytes | None = attrs.field(default=None, repr=False)
+    changes: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
 
 
 @attrs.define
@@ -136,7 +139,7 @@ def retrieve(key_id: str) -> Request[TemporaryKey]:
 
 def update(key_id: str, fields: Mapping[str, Any]) -> Request[TemporaryKey]:
     """Change these fields of one key."""
-    return Request(UPDATE, _path_of(key_id), codec.encode(fields))
+    return Request(UPDATE, _path_of(key_id), codec.encode(fields), {**fields, "id": key_id})
 
 
 def delete(key_id: str) -> Request[None]:
@@ -215,7 +218,7 @@ def _meaning(
     if not operation.changes:
         effect = Effect.NONE
     elif not operation.creates and effect is Effect.LOST:
-        effect = Effect.UNKNOWN if isinstance(result, TransportFailure) else Effect.NONE
+        effect = Effect.UNKNOWN  # there is no key to be lost; the change was made, if it was the API that answered
     return effect, retryable
 
 
@@ -296,7 +299,7 @@ def failure(
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = error_body.said(result.body, shown, token)
+    said = error_body.said(result.body, shown, token) or error_body.stranger(result.status, shown)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     error.retry_after = retry_after(result.headers, result.body, now)
     return error
@@ -308,7 +311,10 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
     if model is None:
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     try:
-        return codec.decode(answer.body, model)
+        if request.changes is not None:
+            changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+            return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
+        return codec.decode(answer.body, model, charset(answer.headers))
     except codec.DecodeError as error:
         problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
@@ -335,8 +341,6 @@ def states_absence(error: errors.NotFoundError) -> bool:
 def answered_id(answer: Response) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
     try:
-        data = codec.parse(answer.body)
+        return codec.id_in(codec.parse(answer.body, charset(answer.headers)))
     except codec.DecodeError:
         return None
-    key_id = data.get("id") if isinstance(data, dict) else None
-    return key_id if isinstance(key_id, str) and codec.is_usable_id(key_id) else None

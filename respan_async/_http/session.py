@@ -53,12 +53,20 @@ def own_session() -> aiohttp.ClientSession:
 
 
 def check_session(session: object) -> None:
-    """Refuse a session that would change what an answer is.
+    """Refuse what is no session.
 
     Raises:
-        ConfigurationError: It is no session, or hands out compressed bytes.
+        ConfigurationError: It is none.
     """
     if not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
-    if not session.auto_decompress:
-        raise ConfigurationError("session: expected one with auto_decompress=True, so that answers can be read")
+
+
+def most_in_air(session: aiohttp.ClientSession | None, wanted: int) -> int:
+    """Return how many requests may be in the air: as many as wanted, or as a caller's session has connections for.
+
+    A request that waits for a connection has its slot already, and the time of its attempt runs.
+    """
+    connector = None if session is None else session.connector
+    limits = () if connector is None else (connector.limit, connector.limit_per_host)
+    return min([wanted, *(limit for limit in limits if limit > 0)])

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http.content_encoding import decoded
 from respan_async._http.protocol import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, own_session
 from respan_async._http.transport_failures import authority, classify
@@ -131,6 +132,7 @@ class Transport:
                 allow_redirects=False,
                 raise_for_status=False,
                 middlewares=(),
+                auto_decompress=False,  # see `content_encoding`
                 upload_tracker=sendings,
             )
             if tracked_body is None or not tracked_body.recall():
@@ -206,7 +208,7 @@ def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
-    return Response(response.status, response.headers, content.read_nowait(), False, resends)
+    return _whole(response, content.read_nowait(), resends)
 
 
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
@@ -235,7 +237,16 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
     finally:
         if closed is not None:
             closed.remove_done_callback(over)
-    return Response(response.status, response.headers, b"".join(chunks), False, resends, cut)
+    return _whole(response, b"".join(chunks), resends, cut)
+
+
+def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
+    """Return an answer that was read to its end, of a body that may be compressed."""
+    if "Content-Encoding" in response.headers:
+        body = decoded(response.headers, body, MAX_BODY)
+        if len(body) > MAX_BODY:
+            return Response(response.status, response.headers, body[:_CHUNK], True, resends)
+    return Response(response.status, response.headers, body, False, resends, cut)
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
@@ -255,3 +266,8 @@ def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
 def timeout_of(value: float | Timeout) -> Timeout:
     """Return aiohttp's form of a number of seconds for one attempt."""
     return value if isinstance(value, Timeout) else Timeout(total=value)
+
+
+def bound_of(timeout: Timeout) -> float | None:
+    """Return the seconds that an attempt may take, as far as its phases are bounded; None where none is."""
+    return timeout.total or timeout.sock_read or timeout.connect or timeout.sock_connect

@@ -200,6 +200,16 @@ class Pacer:
             window.told(now, hint)
         self._dispatch()
 
+    def unreachable(self, problem: str) -> None:
+        """Note that a request could not be made, where its slot was given back before that was known.
+
+        Args:
+            problem: What went wrong, in a sentence.
+        """
+        self.last_problem = problem
+        self._note_failure(asyncio.get_running_loop().time(), object())
+        self._dispatch()
+
     def let_in_since(self, time: float, operation: object) -> bool:
         """Whether a request for this operation was let in at that time or later."""
         return self._let_in_at.get(operation, -math.inf) >= time

@@ -80,6 +80,7 @@ class IssueRun:
         self._interrupts = 0
         self._broken: Exception | None = None
         self._fatal: Exception | None = None
+        self._forbidden: list[tuple[Tenant, RespanError]] = []  # each its own tenant's failure, or the key's
         output.on_broken = self._break_off
 
     async def run(self) -> int:
@@ -114,6 +115,8 @@ class IssueRun:
                     self._note_issued(tenant, outcome)
         except (RespanError, exit_codes.WrongUse, OSError) as error:
             self._fatal = error
+        if not isinstance(self._fatal, PermissionDeniedError):
+            self._say_forbidden()
 
     def _note_issued(self, tenant: Tenant, outcome: Issued[Ticket]) -> None:
         if outcome.replayed:
@@ -122,6 +125,7 @@ class IssueRun:
             self._absent += sink is not None and tenant.ticket.id not in sink
         else:
             self._issued += 1
+            self._say_forbidden()
             if self._arguments.sandbox:
                 self.held.append(outcome.key.id)
 
@@ -156,9 +160,11 @@ class IssueRun:
         stopped = self._interrupts or self._broken is not None
         if isinstance(error, ClientStateError) or (stopped and error.retryable and error.effect is Effect.NONE):
             return  # given up before it was sent, or before it was sent again
-        succeeded = self._issued or self._replayed
-        if isinstance(error, AuthenticationError) or (isinstance(error, PermissionDeniedError) and not succeeded):
+        if isinstance(error, AuthenticationError):
             return  # the key's failure, said once when the batch ends with it
+        if isinstance(error, PermissionDeniedError):
+            self._forbidden.append((tenant, error))
+            return
         if isinstance(error, APIConnectionError) and not error.retryable and not stopped:
             return  # the connection's, likewise: its certificate, or what a proxy asks for
         if isinstance(error, LedgerError) and not isinstance(error, TicketConflictError) and not error.retryable:
@@ -166,6 +172,12 @@ class IssueRun:
             if error.effect is Effect.NONE:
                 return
         self._say_failure(tenant, error)
+
+    def _say_forbidden(self) -> None:
+        """Say which tenants were refused with a 403, now that a key was made, or the batch has not ended with it."""
+        for tenant, error in self._forbidden:
+            self._say_failure(tenant, error)
+        self._forbidden.clear()
 
     def _say_failure(self, tenant: Tenant, error: RespanError) -> None:
         self._failed += 1

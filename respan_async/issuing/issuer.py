@@ -31,7 +31,6 @@ from respan_async.issuing.ledger import Counts, Ledger
 from respan_async.issuing.tickets import Ticket
 from respan_async.models import UNSET, CreatedKey, Maybe
 from respan_async.outcomes import Issued
-from respan_async.secret import Secret
 
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
 
@@ -316,8 +315,8 @@ class Issuer:
         return await self.sweep() if await self._ledger.acquire_sweep_turn(pause) else None
 
     def _account(self) -> str:
-        token = self._service.context.token
-        known = hashlib.sha256(token.reveal().encode()).hexdigest()[:16] if isinstance(token, Secret) else "?"
+        token = self._service.context.tokens.fixed
+        known = "?" if token is None else hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
         return f"{self._place or self._service.context.base_url} {known}"
 
     def _suspect_added(self) -> None:

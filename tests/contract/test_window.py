@@ -148,6 +148,7 @@ async def test_a_caller_that_gives_up_leaves_its_place(pacer: Pacer) -> None:
 async def test_a_refusal_holds_everybody_for_as_long_as_it_says(pacer: Pacer) -> None:
     """Where the next request is refused as well."""
     await send_many(pacer, 1)
+    begin = 0.0
     for _ in range(2):
         slot = await pacer.acquire(INTERACTIVE)
         begin = now()

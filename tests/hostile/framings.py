@@ -40,7 +40,9 @@ def cuts(operation: str, framing: str, then: str, every: int = 1) -> Iterator[Mi
         elif framing != "until the end":
             means = Means.DONE if at == len(data) else Means.BROKEN
         elif then == "fin":
-            means = Means.DONE if at == len(data) else Means.USELESS
+            # An answer to a change may have no body.
+            done = at == len(data) or (operation == "update" and at == head)
+            means = Means.DONE if done else Means.USELESS
         else:
             means = Means.BROKEN
         ends = "keep" if then == "stall" and at == len(data) else then

@@ -143,7 +143,8 @@ def _check_suspects(
     """An error tells its suspects; nothing but a create leaves any."""
     known = respan.suspects
     if operation.startswith("sweep"):
-        stays = isinstance(result, BaseException) or (misbehaviour.means is Means.ABSENT and "asking" in operation)
+        other = misbehaviour.means in (Means.ABSENT, Means.ENOUGH)
+        stays = isinstance(result, BaseException) or (other and "asking" in operation)
         watch.check(len(known) == stays, f"{result!r}, and suspects {known}")
         return
     if isinstance(result, RespanError):

@@ -182,6 +182,16 @@ def test_the_key_is_refused(server: Server, run: Run, monkeypatch: pytest.Monkey
     assert run("list")[0] == 3
 
 
+def test_a_tenant_that_is_forbidden_is_told(server: Server, run: Run) -> None:
+    """Before any other has its key, too: it is that tenant's failure, and each line of the summary is true."""
+    server.fake.script("forbidden_403", "ok", "forbidden_403")
+    code, _, err = run("issue", tenants(10), "--out", "keys.jsonl", "--max-in-flight", "1")
+
+    assert code == 1
+    assert len([line for line in err.splitlines() if "answered 403" in line]) == 2
+    assert "2 failed" in err
+
+
 def test_a_certificate_that_does_not_verify(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It is no tenant's failure: said once, with the host and the reason, and the run ends at once."""
     context, _ = certify(tmp_path)

@@ -330,7 +330,7 @@ async def test_the_source_of_the_token_may_close_the_client() -> None:
     async with FakeRespan(latency=1.0) as fake:
         respan = AsyncRespan(token, base_url=fake.url)
 
-        with pytest.raises(ClientStateError, match="the client is closed"):
+        with pytest.raises(ClientStateError, match="given up before it was sent"):
             await respan.temporary_keys.create()
 
         assert now() <= 5
@@ -484,3 +484,101 @@ async def test_a_second_closing_waits_for_the_first() -> None:
         await first
 
         assert (fake.counts.created, fake.alive()) == (1, [])
+
+
+# ----------------------------------------------------------- what comes too late
+
+
+def not_revoked(caplog: pytest.LogCaptureFixture) -> list[set[str]]:
+    """Give the ids that each warning about keys that were not revoked names."""
+    told = [record.getMessage() for record in caplog.records if "were not revoked" in record.getMessage()]
+    return [set(message.partition("may be alive: ")[2].split(", ")) for message in told]
+
+
+async def test_keys_whose_jobs_end_after_the_client_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Fifty jobs that were cancelled and not awaited want to revoke their keys: one warning names all of them."""
+
+    async def job() -> None:
+        key = await respan.temporary_keys.create()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await respan.temporary_keys.delete(key.id)
+
+    async with FakeRespan(latency=0.1) as fake:
+        async with AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+            jobs = [asyncio.create_task(job()) for _ in range(50)]
+            await asyncio.sleep(1)
+            for task in jobs:
+                task.cancel()
+        errors = await asyncio.gather(*jobs, return_exceptions=True)
+        alive = {record.id for record in fake.alive()}
+
+    assert {type(error) for error in errors} == {ClientStateError}
+    assert len(alive) == 50
+    assert not_revoked(caplog) == [alive]
+
+
+async def test_keys_that_are_to_be_revoked_long_after_are_named_too(caplog: pytest.LogCaptureFixture) -> None:
+    """All of one turn in one warning."""
+    async with world() as (_, respan):
+        await respan.aclose()
+        await asyncio.gather(*(respan.temporary_keys.delete(key) for key in "abc"), return_exceptions=True)
+        await asyncio.sleep(1)
+        with pytest.raises(ClientStateError):
+            await respan.temporary_keys.delete("d\n")
+        await asyncio.sleep(1)
+
+    assert not_revoked(caplog) == [{"a", "b", "c"}, {"d\\n"}]
+
+
+async def test_a_delete_that_waited_when_the_client_was_closed_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """One that was in the air is finished, and is not."""
+    async with world(pace=RateLimit(1, per=60)) as (fake, respan):
+        sent, waiting = (asyncio.create_task(respan.temporary_keys.delete(key, missing_ok=True)) for key in "ab")
+        await asyncio.sleep(0.1)
+        await respan.aclose()
+        await asyncio.gather(sent, waiting, return_exceptions=True)
+
+        assert fake.counts.requests == 1
+    assert not_revoked(caplog) == [{"b"}]
+
+
+async def test_a_delete_that_was_refused_for_another_reason_is_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    """Its caller knows."""
+    async with world() as (_, respan):
+        with pytest.raises(RespanError):
+            await respan.temporary_keys.delete("a")
+        await respan.aclose()
+
+    assert not_revoked(caplog) == []
+
+
+# ------------------------------------------------------- a session of one's own
+
+
+@pytest.mark.parametrize(
+    "limits", [{"limit": 3}, {"limit": 0, "limit_per_host": 3}, {"limit": 50, "limit_per_host": 3}]
+)
+async def test_no_more_is_in_the_air_than_a_session_has_connections_for(limits: dict[str, Any]) -> None:
+    """A request that waited for a connection would be taken for one whose answer is lost."""
+    async with (
+        FakeRespan(latency=1.0) as fake,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits)) as session,
+        AsyncRespan(fake.api_key, base_url=fake.url, session=session, timeout=1.5) as respan,
+    ):
+        await asyncio.gather(*(respan.temporary_keys.create() for _ in range(12)))
+        assert respan.suspects == ()
+        assert (fake.counts.created, fake.counts.max_in_flight) == (12, 3)
+
+
+@pytest.mark.parametrize("limits", [{"limit": 0}, {"limit": 100}])
+async def test_a_wide_session_bounds_nothing(limits: dict[str, Any]) -> None:
+    """Then it is `max_in_flight` that counts."""
+    async with (
+        FakeRespan(latency=1.0) as fake,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(**limits)) as session,
+        AsyncRespan(fake.api_key, base_url=fake.url, session=session, max_in_flight=8) as respan,
+    ):
+        await asyncio.gather(*(respan.temporary_keys.create() for _ in range(12)))
+        assert fake.counts.max_in_flight == 8

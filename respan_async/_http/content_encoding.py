@@ -1,0 +1,54 @@
+"""Bodies out of what they are said to be compressed with, by ourselves: aiohttp loses one whose label is wrong."""
+
+import zlib
+from collections.abc import Mapping
+from typing import Final
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+_FORMS: Final = {
+    "gzip": (_GZIP,),
+    "x-gzip": (_GZIP,),
+    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),  # with the header that the standard asks for, or without
+}
+
+
+def decoded(headers: Mapping[str, str], body: bytes, limit: int) -> bytes:
+    """Return a body as it was before it was compressed; as it is, where it is not what its label says.
+
+    Args:
+        headers: Those of the answer.
+        body: As it came.
+        limit: Bytes; a body of more than that is cut a byte after it.
+    """
+    label = headers.get("Content-Encoding", "")
+    plain = body
+    for name in reversed(label.lower().split(",")):
+        if (name := name.strip()) and name != "identity":
+            inflated = _inflated(plain, _FORMS.get(name, ()), limit)
+            if inflated is None:
+                return body
+            plain = inflated
+    return plain
+
+
+def _inflated(body: bytes, forms: tuple[int, ...], limit: int) -> bytes | None:
+    for form in forms:
+        try:
+            return _members(body, form, limit)
+        except zlib.error:
+            continue
+    return None
+
+
+def _members(body: bytes, form: int, limit: int) -> bytes:
+    """Decompress all members of a stream, one after the other."""
+    parts: list[bytes] = []
+    size = 0
+    while body and size <= limit:
+        stream = zlib.decompressobj(form)
+        parts.append(stream.decompress(body, limit + 1 - size))
+        size += len(parts[-1])
+        if not stream.eof and size <= limit:
+            raise zlib.error("cut short")
+        body = stream.unused_data
+    return b"".join(parts)
