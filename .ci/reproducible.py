@@ -25,7 +25,7 @@ LITTER: Final = (
     "respan_async/__pycache__/client.cpython-311.pyc", "respan_async/keys.db-wal", "respan_async/keys.jsonl",
 )  # fmt: skip
 IN_THE_SDIST: Final = ("respan_async/", "tests/", "benchmarks/")
-BESIDE_THEM: Final = {"README.md", "LICENSE", "pyproject.toml", ".gitignore", "PKG-INFO"}
+BESIDE_THEM: Final = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", ".gitignore", "PKG-INFO"}
 OF_THE_WHEEL: Final = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 
 
@@ -69,7 +69,8 @@ def expected(path: Path, known: list[str]) -> set[str]:
     if path.suffix == ".whl":
         name, version, *_ = path.name.split("-")
         about = {f"{name}-{version}.dist-info/{part}" for part in OF_THE_WHEEL}
-        return {file for file in known if file.startswith("respan_async/")} | about
+        # A folder's README.md is for those who read the source.
+        return {file for file in known if file.startswith("respan_async/") and not file.endswith("/README.md")} | about
     return {file for file in known if file.startswith(IN_THE_SDIST)} | BESIDE_THEM
 
 

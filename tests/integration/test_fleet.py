@@ -1,4 +1,4 @@
-"""The README's fleet: workers on one queue, one ledger and one pace, one of them killed in the middle."""
+"""The example of a fleet: workers on one queue, one ledger and one pace, one of them killed in the middle."""
 
 import asyncio
 import base64
@@ -14,11 +14,11 @@ import attrs
 import pytest
 
 from respan_async.testing import FakeRespan, SlidingLog
+from tests.environment import environment
 from tests.integration.fleet import made
 from tests.servers.postgres import PostgresServer
-from tests.test_readme import WORKERS, environment
 
-(BLOCK,) = WORKERS
+EXAMPLE = Path(__file__).parents[1] / "examples" / "fleet.py"
 _RESCUING = """
 async def rescuing():
     async with fleet.queue.open_async():
@@ -29,7 +29,7 @@ async def rescuing():
 
 @attrs.define
 class Fleet:
-    """The README's program, and what it finds around it.
+    """The example, and what it finds around it.
 
     Attributes:
         fake: Respan.
@@ -101,7 +101,9 @@ async def fleet(
 ) -> AsyncIterator[Fleet]:
     """Give the program with everything it needs, set up."""
     # As fast as the fake server lets it.
-    fast = BLOCK.replace("DOCUMENTED_LIMIT)", "RateLimit(40, per=1))").replace("DOCUMENTED_LIMIT,", "RateLimit,")
+    code = EXAMPLE.read_text()
+    assert code.count("DOCUMENTED_LIMIT") == 2
+    fast = code.replace("DOCUMENTED_LIMIT)", "RateLimit(40, per=1))").replace("DOCUMENTED_LIMIT,", "RateLimit,")
     (tmp_path / "fleet.py").write_text(fast)
     async with FakeRespan(limit=SlidingLog(40, per=1), latency=(0.01, 0.05)) as fake:
         env = environment(

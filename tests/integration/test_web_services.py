@@ -1,4 +1,4 @@
-"""The README's web services, under a real uvicorn and a real aiohttp server: crowds, browsers that hang up, SIGTERM."""
+"""The example services, under a real uvicorn and a real aiohttp server: crowds, browsers that hang up, SIGTERM."""
 
 import asyncio
 import signal
@@ -16,8 +16,13 @@ import pytest
 from respan_async import AsyncRespan
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan, SlidingLog
-from tests.test_readme import SERVICES, environment
+from tests.environment import environment
 from tests.waiting import until
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+GIVEN = "pace=DOCUMENTED_LIMIT"
+LEARNED = 'pace="auto"'
+"""In place of the documented limit, for tests that make more than 60 requests at a server that is faster."""
 
 IN_FLIGHT = 64
 """What a client has in the air at most, unless it is told otherwise."""
@@ -58,18 +63,18 @@ app.router.lifespan_context = lifespan
 
 @attrs.frozen
 class Kind:
-    """One of the README's services.
+    """One of the examples.
 
     Attributes:
         name: Its framework's.
-        block: Its code.
+        code: The example's.
         method: How it is asked for a key.
         exit_code: How its process ends at SIGTERM; uvicorn lets the signal have its way once all is done.
-        own_end: What of the block makes it give up for browsers that are gone, and what to put there so that it won't.
+        own_end: What of the code makes it give up for browsers that are gone, and what to put there so that it won't.
     """
 
     name: str
-    block: str
+    code: str
     method: str
     exit_code: int
     own_end: tuple[str, str]
@@ -77,14 +82,14 @@ class Kind:
 
 FASTAPI = Kind(
     "fastapi",
-    next(block for block in SERVICES if "FastAPI(" in block),
+    (EXAMPLES / "fastapi_service.py").read_text(),
     "POST",
     -signal.SIGTERM,
     ("{working, watching}", "{working}"),
 )
 AIOHTTP = Kind(
     "aiohttp",
-    next(block for block in SERVICES if "web.Application(" in block),
+    (EXAMPLES / "aiohttp_service.py").read_text(),
     "PUT",
     0,
     ("handler_cancellation=True", "handler_cancellation=False"),
@@ -198,13 +203,15 @@ class Service:
 
 @asynccontextmanager
 async def serving(
-    kind: Kind, folder: Path, fake: FakeRespan, *, block: str | None = None, batch: int = 0
+    kind: Kind, folder: Path, fake: FakeRespan, *, pace: str = GIVEN, code: str | None = None, batch: int = 0
 ) -> AsyncIterator[Service]:
-    """Serve one of the README's blocks, as it stands unless another is given, with a batch of so many beside it."""
+    """Serve an example: as it stands, but for a pace or the code that is given; with a batch of so many beside it."""
+    code = code or kind.code
+    assert code.count(GIVEN) == 1
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (folder / "service.py").write_text(block or kind.block)
+    (folder / "service.py").write_text(code.replace(GIVEN, pace))
     if kind is FASTAPI:
         (folder / "batched.py").write_text(BATCHED)
         (folder / "batch").write_text(str(batch))
@@ -247,7 +254,7 @@ async def test_a_crowd_gets_its_keys_while_a_batch_runs(kind: Kind, tmp_path: Pa
     """200 requests at once, behind 4,000 tenants of the same process: each has its key before the batch has its own."""
     async with (
         FakeRespan(limit=SlidingLog(2000, per=1), latency=0.005) as fake,
-        serving(kind, tmp_path, fake, batch=4000) as service,
+        serving(kind, tmp_path, fake, pace=LEARNED, batch=4000) as service,
     ):
         await service.begin_batch(4000)
         ids = await asyncio.gather(*(service.key(f"tenant-{number}") for number in range(200)))
@@ -264,7 +271,7 @@ async def test_a_crowd_gets_its_keys_while_a_batch_runs(kind: Kind, tmp_path: Pa
 @both
 async def test_browsers_that_hang_up_leave_no_key_behind(kind: Kind, tmp_path: Path) -> None:
     """What had left is revoked, or is there when its browser asks again; what still waited is never sent."""
-    async with SlowRespan() as fake, serving(kind, tmp_path, fake) as service:
+    async with SlowRespan() as fake, serving(kind, tmp_path, fake, pace=LEARNED) as service:
         staying = asyncio.create_task(service.key("staying"))
         await until(lambda: fake.counts.requests == 1)
         await service.call_and_hang_up(100)
@@ -284,9 +291,9 @@ async def test_browsers_that_hang_up_leave_no_key_behind(kind: Kind, tmp_path: P
 @both
 async def test_a_server_left_to_itself_works_for_browsers_that_are_gone(kind: Kind, tmp_path: Path) -> None:
     """Why the examples do something about it: otherwise those who wait get keys too, long after they have left."""
-    block = kind.block.replace(*kind.own_end)
-    assert block != kind.block
-    async with SlowRespan() as fake, serving(kind, tmp_path, fake, block=block) as service:
+    code = kind.code.replace(*kind.own_end)
+    assert code != kind.code
+    async with SlowRespan() as fake, serving(kind, tmp_path, fake, pace=LEARNED, code=code) as service:
         await service.call_and_hang_up(100)
         fake.go_on.set()
         await service.end()
@@ -309,7 +316,10 @@ async def test_a_graceful_shutdown_under_load_loses_nothing(kind: Kind, tmp_path
                 statuses.add(status)
                 delivered.add(body["id"])
 
-    async with FakeRespan(latency=0.05) as fake, serving(kind, tmp_path, fake, batch=20_000) as service:
+    async with (
+        FakeRespan(latency=0.05) as fake,
+        serving(kind, tmp_path, fake, pace=LEARNED, batch=20_000) as service,
+    ):
         await service.begin_batch(20_000)
         browsing = [asyncio.create_task(browse(service, number)) for number in range(40)]
         await until(lambda: len(delivered) >= 200 and fake.counts.requests > len(fake.keys))  # some are in the air
@@ -336,16 +346,36 @@ async def test_who_would_wait_too_long_is_told_when_to_come_again(kind: Kind, tm
         assert await service.end() == ""
 
 
-async def test_a_deadline_tells_when_there_is_room_again(tmp_path: Path) -> None:
+@both
+async def test_who_comes_when_the_limit_is_used_up_is_told_at_once_and_nothing_is_refused(
+    kind: Kind, tmp_path: Path
+) -> None:
+    """65 browsers at a server that lets in 60 a minute: five hear at once to come again, because the limit is given."""
+    async with (
+        FakeRespan(limit=SlidingLog(60, per=60), latency=0.05) as fake,
+        serving(kind, tmp_path, fake) as service,
+    ):
+        answers = await asyncio.gather(*(service.ask(f"tenant-{number}") for number in range(65)))
+
+        told = [int(after) for status, _, after in answers if status == 503 and after is not None]
+        assert len(told) == 5
+        assert sum(status < 300 for status, _, _ in answers) == 60
+        assert all(50 <= seconds <= 61 for seconds in told) if kind is FASTAPI else set(told) == {5}
+        assert fake.counts.refused == 0
+        assert await service.end() == ""
+
+
+async def test_a_limit_that_was_learned_tells_when_there_is_room_again(tmp_path: Path) -> None:
     """Five keys a minute for ten requests: the five that cannot have one within 5 s hear how long that minute is."""
     async with (
         FakeRespan(limit=SlidingLog(5, per=60), latency=0.05) as fake,
-        serving(FASTAPI, tmp_path, fake) as service,
+        serving(FASTAPI, tmp_path, fake, pace=LEARNED) as service,
     ):
         answers = await asyncio.gather(*(service.ask(f"tenant-{number}") for number in range(10)))
 
         assert sorted(status for status, _, _ in answers) == [201] * 5 + [503] * 5
         assert all(50 <= int(after) <= 61 for _, _, after in answers if after is not None)
+        assert fake.counts.refused > 0
         assert await service.end() == ""
 
 

@@ -55,7 +55,7 @@ def test_no_wait_is_shorter_than_the_server_asked(
     """The jitter comes after, and is at most `initial`; how often one has tried does not matter."""
     wait = policy.wait(refusal(asked), AttemptCounts(counted, refused))
 
-    assert asked <= wait <= asked + policy.initial
+    assert min(asked, policy.max_retry_after) <= wait <= asked + policy.initial
 
 
 @given(policy=policies(), error=failures, counted=st.integers(1, 10**9))

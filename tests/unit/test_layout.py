@@ -2,18 +2,18 @@
 
 import ast
 import pkgutil
-import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import respan_async
 from respan_async import issuing
+from tests.documents import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+BLOCKS = [block.code for block in blocks("python")]
+EXAMPLES = [path.read_text() for path in sorted((ROOT / "tests/examples").glob("*.py"))]
 AT_THE_ROOT = 12
+README_LINES = 280
 
 
 def imported(source: str) -> Iterator[str]:
@@ -25,9 +25,9 @@ def imported(source: str) -> Iterator[str]:
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-@pytest.mark.parametrize("source", [*BLOCKS, (ROOT / "tests/typing/api.py").read_text()])
+@pytest.mark.parametrize("source", [*BLOCKS, *EXAMPLES, (ROOT / "tests/typing/api.py").read_text()])
 def test_what_users_are_shown_imports_nothing_internal(source: str) -> None:
-    """Every program of the README, and the typed example, gets along with public names."""
+    """Every program of a README, every example, and the typed one, gets along with public names."""
     ours = [name for name in imported(source) if name.split(".")[0] == "respan_async"]
 
     assert ours
@@ -51,3 +51,8 @@ def test_the_root_is_seen_at_a_glance() -> None:
     modules = [module.name for module in pkgutil.iter_modules(respan_async.__path__) if not module.ispkg]
 
     assert len(modules) <= AT_THE_ROOT
+
+
+def test_the_readme_does_not_grow() -> None:
+    """A reader sees where it ends: what is about one folder is in the README of that folder."""
+    assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
