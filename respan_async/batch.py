@@ -299,7 +299,7 @@ class Batch(Generic[Item]):
             self._working.pop(index, None)
         if not job.replayed:
             self._forbidden.clear()
-        return Issued(item, index, key, job.replayed)
+        return Issued(item, index, key, job.replayed, job.delivered)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
         if job.deadline is None:

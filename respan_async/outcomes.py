@@ -19,12 +19,15 @@ class Issued(Generic[Item]):
         index: Its place in the input, from 0.
         key: The key.
         replayed: The key was made earlier, and nothing was sent for it now.
+        delivered: An issuer's `deliver` has put its secret where it belongs, by now or earlier. False while it is being
+            tried again, and without a `deliver`.
     """
 
     item: Item
     index: int
     key: CreatedKey
     replayed: bool = False
+    delivered: bool = False
 
 
 @attrs.frozen

@@ -73,6 +73,9 @@ class Call(Generic[T]):
         """Whether the result was there already, which it never was."""
         return False
 
+    delivered: Final = False
+    """As a job: whether the result was put anywhere, which is for whoever gets it."""
+
     def __init__(
         self,
         context: ClientContext,

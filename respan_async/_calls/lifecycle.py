@@ -47,6 +47,7 @@ class Lifecycle:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
         self._steps: dict[Stage, dict[Callable[[], object], None]] = {stage: {} for stage in Stage}
         self.closing = False
         self.closed = asyncio.Event()
@@ -111,6 +112,21 @@ class Lifecycle:
         task.add_done_callback(self._over)
         return task
 
+    def delegate(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run somebody else's code, for the running task, in a task that may not heed its cancellation.
+
+        Closing waits for the running task, and not for this one.
+        """
+        task = asyncio.get_running_loop().create_task(work)
+        self._delegates[task] = self.acting_task()
+        task.add_done_callback(self._delegate_over)
+        return task
+
+    def acting_task(self) -> asyncio.Task[Any] | None:
+        """Return the running task, or the one that it runs somebody else's code for."""
+        current = asyncio.current_task()
+        return self._delegates.get(current, current)
+
     def release(self, task: asyncio.Task[Any]) -> None:
         """Let something in the background end when the client is closed, which is not to wait for it."""
         if self.closing:
@@ -122,7 +138,7 @@ class Lifecycle:
     @property
     def within(self) -> bool:
         """Whether whoever asks runs in the background of this client itself."""
-        return asyncio.current_task() in self._tasks
+        return self.acting_task() in self._tasks
 
     async def _take(self, stage: Stage) -> None:
         """Call what is registered for a stage; each comes to its turn, also when one before it is cancelled."""
@@ -149,9 +165,14 @@ class Lifecycle:
         if not task.cancelled():
             task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
 
+    def _delegate_over(self, task: asyncio.Task[Any]) -> None:
+        del self._delegates[task]
+        if not task.cancelled():
+            task.exception()  # as above
+
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.
-        return self._tasks - {asyncio.current_task()}
+        return self._tasks - {self.acting_task()}
 
 
 async def _call(step: Callable[[], object]) -> None:

@@ -31,6 +31,11 @@ class Job(Protocol[T_co]):
         """Whether the result was there already, so that nothing was sent; known once the job is done."""
         ...
 
+    @property
+    def delivered(self) -> bool:
+        """Whether the result was delivered to the place for it; known once the job is done."""
+        ...
+
     def begin(self) -> None:
         """Let the time of the whole job begin."""
         ...

@@ -76,7 +76,17 @@ async def _run(
             fake = await stack.enter_async_context(small_sandbox())
             client = _client(arguments, suspects, api_key=fake.api_key, base_url=fake.url)
         account = None if fake is None else _SANDBOX_ACCOUNT
-        issuer = Issuer(client, ledger, deliver=output, force=arguments.force_ledger, account=account)
+        # A reader may take its time, and a key that the file does not want is that line's own failure.
+        issuer = Issuer(
+            client,
+            ledger,
+            deliver=output,
+            force=arguments.force_ledger,
+            account=account,
+            max_deliveries=arguments.max_in_flight,
+            deliver_timeout=None,
+            max_undelivered=None,
+        )
         async with client:
             await ledger_file.enter(issuer, path)
             if fake is not None:

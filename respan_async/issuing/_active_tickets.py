@@ -50,10 +50,14 @@ class ActiveTickets:
         """Let nobody begin from now on."""
         self._closed = True
 
-    def abandon(self) -> None:
-        """Give up what has not been sent."""
+    def abandon(self, acting: asyncio.Task[Any] | None) -> None:
+        """Give up what has not been sent.
+
+        Args:
+            acting: The task that does so, or that it is done for.
+        """
         for job, (_, task) in list(self._jobs.items()):
-            if task is asyncio.current_task():
+            if task is acting:
                 self._forget(job)  # `deliver` closes the issuer, from within work that cannot wait for itself
             else:
                 job.abandon()

@@ -3,13 +3,15 @@
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from respan_async._calls.lifecycle import Lifecycle, Stage, being_cancelled
+import attrs
+
+from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
-from respan_async.errors import LedgerError
+from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing.ledger import Ledger
 from respan_async.models import CreatedKey
@@ -18,10 +20,43 @@ FIRST: Final = 1.0
 LONGEST: Final = 60.0
 """Seconds from one attempt to deliver a secret to the next: the first pause, doubled up to the longest."""
 
+_LAST_MOMENT: Final = 1.0
+"""Seconds for which a call that was cancelled is waited for."""
+
 _PAGE: Final = 100
 
 _THEIRS: Final = 600.0
 """Seconds for which a key is left to the owner that has recorded it, if that is alive."""
+
+
+@attrs.frozen(kw_only=True)
+class DeliverySettings:
+    """How much is delivered at a time, and how long that may take.
+
+    Attributes:
+        max_deliveries: Calls of the user's function at a time.
+        deliver_timeout: Seconds that one may take; None for any number.
+        max_undelivered: Keys that could not be delivered, of which a batch makes no more; None for any number.
+
+    Raises:
+        ConfigurationError: One of them is not that.
+    """
+
+    max_deliveries: int
+    deliver_timeout: float | None
+    max_undelivered: int | None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("max_deliveries", "max_undelivered"):
+            count = getattr(self, name)
+            optional = name == "max_undelivered" and count is None
+            if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {count!r:.100}")
+        seconds = self.deliver_timeout
+        if seconds is not None and (
+            not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < float("inf")
+        ):
+            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {seconds!r:.100}")
 
 
 class Delivery:
@@ -30,11 +65,15 @@ class Delivery:
     Whether a key is dead is told by this machine's clock, which may be set wrong. So a secret that was not delivered is
     erased only when its key has been dead for long; until then a clock that is set right lets it be delivered.
 
+    Each call runs in a task of its own, because it may heed neither its time nor its cancellation: whoever waits for it
+    goes on then, and the ticket is left alone until it has ended.
+
     Args:
         deliver: The user's function, idempotent by ticket.
         ledger: Where the secrets are kept until then.
         lifecycle: Where what goes on in the background belongs.
         clock: The wall clock, aware.
+        settings: How many, and for how long.
     """
 
     def __init__(
@@ -43,32 +82,40 @@ class Delivery:
         ledger: Ledger,
         lifecycle: Lifecycle,
         clock: Callable[[], datetime],
+        settings: DeliverySettings,
     ) -> None:
         self._deliver = deliver
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._settings = settings
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._calls: dict[str, asyncio.Task[str | None]] = {}  # of the user's function, by ticket
+        self._free = asyncio.Semaphore(settings.max_deliveries)
         self._under_way: set[str] = set()
-        self._erased: set[str] = set()  # since the last page of what was left was asked for
+        self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._erased: set[str] = set()  # since what was left began to be looked through
         self._catching_up = False
         self._unreadable: set[str] = set()  # of which the log has told
         self._stopped = False
         lifecycle.register(Stage.STOP, self._stop)
 
-    async def deliver(self, ticket_id: str, key: CreatedKey) -> None:
-        """Deliver now, if that is not under way; what fails is tried again in the background."""
+    async def deliver(self, ticket_id: str, key: CreatedKey) -> bool:
+        """Deliver now, if that is not under way; what fails is tried again in the background.
+
+        Returns:
+            Whether it was delivered now.
+        """
         if ticket_id in self._under_way:
-            return
+            return False
         self._under_way.add(ticket_id)
-        insist = False
-        try:
-            insist = not await self._once(ticket_id, key) and not self._stopped
-        finally:
-            if insist:
-                self._spawn(self._retry(ticket_id, key))
-            else:
-                self._under_way.discard(ticket_id)
+        return await self._deliver_first(ticket_id, key)
+
+    async def room(self) -> None:
+        """Wait until less is undelivered than may be."""
+        await self._has_room.wait()
 
     def deliver_left(self) -> None:
         """Deliver, in the background, what earlier runs and others that have died have left."""
@@ -77,39 +124,96 @@ class Delivery:
             self._spawn(self._catch_up())
 
     async def aclose(self) -> None:
-        """End what goes on in the background; the ledger keeps what is not delivered."""
+        """End what goes on, within a moment; the ledger keeps what is not delivered."""
         self._lifecycle.unregister(Stage.STOP, self._stop)
         self._stop()
-        if tasks := self._others():
-            await asyncio.wait(tasks)
+        for call in (calls := self._others(self._calls.values())):
+            call.cancel()
+        # Calls that heed their cancellation end within it. What does not, nobody can end.
+        if tasks := self._others(self._tasks) | calls:
+            await asyncio.wait(tasks, timeout=_LAST_MOMENT)
+        if deaf := sum(not call.done() for call in calls):
+            logger.warning("%d calls of `deliver` go on though they were cancelled", deaf)
 
     def _stop(self) -> None:
         self._stopped = True
-        for task in self._others():
+        self._has_room.set()
+        for task in self._others(self._tasks):
             task.cancel()
 
-    def _others(self) -> set[asyncio.Task[None]]:
+    def _others(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         # The user's function may close the issuer from within one of these tasks, which cannot wait for itself.
-        return {task for task in self._tasks if task is not asyncio.current_task()}
+        return set(tasks) - {asyncio.current_task(), self._lifecycle.acting_task()}
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
         task = self._lifecycle.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _deliver_first(self, ticket_id: str, key: CreatedKey) -> bool:
+        insist = delivered = False
+        try:
+            delivered = await self._once(ticket_id, key)
+            # Beyond what may be undelivered, it is left to the ledger, and delivered from there.
+            insist = not delivered and not self._stopped and self._has_room.is_set()
+        finally:
+            if insist:
+                self._note_failed(ticket_id)
+                self._spawn(self._retry(ticket_id, key)).add_done_callback(lambda _: self._note_over(ticket_id))
+            else:
+                self._under_way.discard(ticket_id)
+        return delivered
+
+    def _note_failed(self, ticket_id: str) -> None:
+        self._failed.add(ticket_id)
+        most = self._settings.max_undelivered
+        if most is not None and len(self._failed) >= most:
+            self._has_room.clear()
+            logger.warning("%d keys could not be delivered yet: batches wait until some are", most)
+
+    def _note_over(self, ticket_id: str) -> None:
+        self._under_way.discard(ticket_id)
+        self._failed.discard(ticket_id)
+        self._has_room.set()
 
     async def _once(self, ticket_id: str, key: CreatedKey) -> bool:
-        try:
-            await self._deliver(ticket_id, key)
-        except asyncio.CancelledError:
-            if being_cancelled():
-                raise
-            logger.warning("ticket %r could not be delivered: CancelledError", ticket_id)
-            return False
-        except Exception as error:  # noqa: BLE001  the user's function; it is called again
-            logger.warning("ticket %r could not be delivered: %s", ticket_id, _named(error))
+        failure = await self._call(ticket_id, key)
+        if failure is not None:
+            logger.warning("ticket %r could not be delivered: %s", ticket_id, failure)
             return False
         await self._erase(ticket_id)
         return True
+
+    async def _call(self, ticket_id: str, key: CreatedKey) -> str | None:
+        """Call the user's function; return None, or why it has failed."""
+        late = False
+        async with self._free:
+            call = self._calls.get(ticket_id)
+            if call is None:  # or the one before, which did not heed its cancellation
+                call = self._calls[ticket_id] = self._lifecycle.delegate(self._invoke(ticket_id, key))
+                call.add_done_callback(lambda _: self._calls.pop(ticket_id, None))
+            try:
+                await asyncio.wait({call}, timeout=self._settings.deliver_timeout)
+                if late := not call.done():
+                    call.cancel()
+                    await asyncio.wait({call}, timeout=_LAST_MOMENT)
+            except asyncio.CancelledError:
+                call.cancel()
+                raise
+        if not call.done() or (late and call.cancelled()):
+            return f"no end within {self._settings.deliver_timeout:g} s"
+        if call.cancelled():
+            return "CancelledError"
+        return call.result()
+
+    async def _invoke(self, ticket_id: str, key: CreatedKey) -> str | None:
+        """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
+        try:
+            await self._deliver(ticket_id, key)
+        except Exception as error:  # noqa: BLE001  the user's function; it is called again
+            return _named(error)
+        return None
 
     async def _erase(self, ticket_id: str) -> None:
         try:
@@ -122,14 +226,11 @@ class Delivery:
 
     async def _retry(self, ticket_id: str, key: CreatedKey) -> None:
         pause = FIRST
-        try:
-            while not self._is_dead(key, AFTER_EXPIRY):
-                await asyncio.sleep(pause)
-                if await self._once(ticket_id, key) or self._stopped:
-                    return
-                pause = min(2 * pause, LONGEST)
-        finally:
-            self._under_way.discard(ticket_id)
+        while not self._is_dead(key, AFTER_EXPIRY):
+            await asyncio.sleep(pause)
+            if await self._once(ticket_id, key) or self._stopped:
+                return
+            pause = min(2 * pause, LONGEST)
         logger.warning("ticket %r was not delivered before its key expired", ticket_id)
 
     async def _catch_up(self) -> None:
@@ -141,20 +242,26 @@ class Delivery:
             self._catching_up = False
 
     async def _deliver_left(self) -> None:
+        """Go through what is left, with so many deliveries at a time: one that hangs holds none of the others."""
         after = ""
-        while True:
-            self._erased.clear()
-            left = await self._ledger.undelivered(after, _PAGE, left_for=_THEIRS)
-            if not left:
-                return
+        running: set[asyncio.Task[Any]] = set()
+        self._erased.clear()
+        while left := await self._ledger.undelivered(after, _PAGE, left_for=_THEIRS):
             for ticket_id, key in left:
                 after = ticket_id
                 if isinstance(key, LedgerError):
                     self._tell_unreadable(ticket_id, key)
-                elif self._is_dead(key, LONG_AFTER_EXPIRY):
+                    continue
+                if self._is_dead(key, LONG_AFTER_EXPIRY):
                     await self._erase(ticket_id)
-                elif ticket_id not in self._erased and not self._is_dead(key, AFTER_EXPIRY):
-                    await self.deliver(ticket_id, key)
+                    continue
+                if len(running) >= self._settings.max_deliveries:
+                    _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                await self.room()
+                elsewhere = ticket_id in self._under_way or ticket_id in self._erased
+                if not elsewhere and not self._is_dead(key, AFTER_EXPIRY):
+                    self._under_way.add(ticket_id)
+                    running.add(self._spawn(self._deliver_first(ticket_id, key)))
 
     def _tell_unreadable(self, ticket_id: str, error: LedgerError) -> None:
         if ticket_id not in self._unreadable:

@@ -63,7 +63,7 @@ class TicketProcessor:
     def __init__(self, context: IssuerContext, ticket: Ticket, service: Service, priority: Priority) -> None:
         if not isinstance(ticket, Ticket):
             raise InvalidRequestError(f"ticket: expected a Ticket, got {type(ticket).__name__}")
-        self.replayed = False
+        self.replayed = self.delivered = False
         self._context = context
         self._ledger = context.ledger
         self._ticket = ticket
@@ -116,6 +116,8 @@ class TicketProcessor:
         self._task = asyncio.current_task()
         if self._abandoned:
             raise self.abandoned_error()
+        if self._context.delivery is not None and self._priority is Priority.BATCH:
+            await self._context.delivery.room()  # before the ticket is in hand, which somebody else may want at once
         await self._context.active.begin(self._ticket.id, self, self._priority)
         try:
             return await self._recorded() or await self._made()
@@ -143,13 +145,14 @@ class TicketProcessor:
         if record is None or record.key is None:
             return None
         self.replayed = True
+        self.delivered = record.state is TicketState.DELIVERED
         if record.state is TicketState.ISSUED:  # whoever recorded it may be gone
             await self._deliver(record.key)
         return record.key
 
     async def _deliver(self, key: CreatedKey) -> None:
         if self._context.delivery is not None:
-            await self._context.delivery.deliver(self._ticket.id, key)
+            self.delivered = await self._context.delivery.deliver(self._ticket.id, key)
 
     def _release(self) -> None:
         if self._log.used:

@@ -24,7 +24,7 @@ from respan_async.client import AsyncRespan
 from respan_async.errors import ClientStateError, ConfigurationError
 from respan_async.issuing._active_tickets import ActiveTickets
 from respan_async.issuing._background_writes import BackgroundWrites
-from respan_async.issuing._delivery import Delivery
+from respan_async.issuing._delivery import Delivery, DeliverySettings
 from respan_async.issuing._suspect_store import LedgerSuspectStore
 from respan_async.issuing._ticket_processor import IssuerContext, TicketProcessor
 from respan_async.issuing.ledger import Counts, Ledger
@@ -59,6 +59,10 @@ class Issuer:
             is gone; then its key is revoked, if the server states that it was never used. If the ledger is a copy, such
             as a backup that was restored, the key may be somebody's: one that was delivered and lay idle for so long
             is lost. None is the answer to that: then only `sweep(taken_over=True)` revokes it.
+        max_deliveries: Calls of `deliver` at a time.
+        deliver_timeout: Seconds that one may take, then it is cancelled, and tried again later; None for any number.
+        max_undelivered: How many keys could not be delivered, for the place is down, when batches make no more until
+            some are; None for any number.
 
     Raises:
         ConfigurationError: An argument is not that; the message names it.
@@ -74,6 +78,9 @@ class Issuer:
         account: str | None = None,
         auto_sweep: bool = True,
         takeover_age: timedelta | None = sweep.TAKEOVER_AGE,
+        max_deliveries: int = 16,
+        deliver_timeout: float | None = 30.0,
+        max_undelivered: int | None = 1_000,
     ) -> None:
         if not isinstance(respan, AsyncRespan):
             raise ConfigurationError(f"respan: expected an AsyncRespan, got {type(respan).__name__}")
@@ -92,7 +99,10 @@ class Issuer:
         self._ledger = ledger
         lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
         self._lifecycle = lifecycle
-        self._delivery = Delivery(deliver, ledger, lifecycle, clock) if deliver is not None else None
+        delivering = DeliverySettings(
+            max_deliveries=max_deliveries, deliver_timeout=deliver_timeout, max_undelivered=max_undelivered
+        )
+        self._delivery = Delivery(deliver, ledger, lifecycle, clock, delivering) if deliver is not None else None
         self._force = force
         self._active = ActiveTickets()
         self._background_writes = BackgroundWrites(lifecycle)
@@ -135,7 +145,7 @@ class Issuer:
         self._lifecycle.check()
         service = self._service if deadline is UNSET else service_of(self._respan.with_options(deadline=deadline))
         job = TicketProcessor(self._context, ticket, service, Priority.INTERACTIVE)
-        return Issued(ticket, 0, await run_shielded(job, self._lifecycle, _keep), job.replayed)
+        return Issued(ticket, 0, await run_shielded(job, self._lifecycle, _keep), job.replayed, job.delivered)
 
     def issue_many(
         self,
@@ -209,7 +219,7 @@ class Issuer:
             self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
             if self._maintenance is not None:
                 self._maintenance.cancel()
-            self._active.abandon()
+            self._active.abandon(self._lifecycle.acting_task())
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     await self._active.finished()

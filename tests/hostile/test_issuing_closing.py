@@ -127,7 +127,7 @@ async def test_a_closing_that_is_cancelled_closes_the_ledger_all_the_same(tmp_pa
         ):
             issued = await other.issue(TICKET)
             (outcome,) = await asyncio.gather(call, return_exceptions=True)
-            await other.sweep(grace=0)
+            await other.sweep(grace=0, taken_over=True)
             assert alive(fake) == [issued.key.id]
         await respan.aclose()
 

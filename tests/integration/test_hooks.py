@@ -140,8 +140,8 @@ async def test_a_call_that_fails_is_no_issue(fake_respan: FakeRespan, heard: Hea
             await respan.temporary_keys.create()
 
     (key_id,) = fake_respan.keys
-    assert heard.kinds == [SuspectEvent, AttemptEvent]
-    assert heard.facts(AttemptEvent, "status", "effect", "error") == [(201, Effect.LOST, "InvalidResponseError")]
+    assert heard.kinds[:2] == [SuspectEvent, AttemptEvent]  # then its key may be revoked already, by its id
+    assert heard.facts(AttemptEvent, "status", "effect", "error")[0] == (201, Effect.LOST, "InvalidResponseError")
     assert heard[0].suspect.id == key_id
 
 

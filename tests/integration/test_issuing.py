@@ -503,21 +503,27 @@ async def test_what_a_call_has_delivered_meanwhile_is_not_delivered_once_more(
     async with issuing(fake_respan, tmp_path / "keys.db") as issuer:
         await issuer.issue_many([ticket(1), ticket(2)])
     tries: list[str] = []
-    go_on = asyncio.Event()
 
     async def deliver(ticket_id: str, key: CreatedKey) -> None:
         tries.append(ticket_id)
-        if ticket_id == "tenant-1":
-            await go_on.wait()
+        if tries == ["tenant-1"]:
+            raise OSError
 
-    async with issuing(fake_respan, tmp_path / "keys.db", deliver=deliver) as issuer:
+    async with (
+        AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan,
+        Issuer(
+            respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver, max_deliveries=1, max_undelivered=1
+        ) as issuer,
+    ):
         await until(lambda: tries)
-        await issuer.issue(ticket(2))
-        go_on.set()
+        issued = await issuer.issue(ticket(2))
+        await until(lambda: len(tries) == 3)
         await until(lambda: not issuer._delivery or not issuer._delivery._catching_up)
+        await asyncio.sleep(0.05)
         assert await state_of(issuer, TicketState.DELIVERED) == 2
 
-    assert tries == ["tenant-1", "tenant-2"]
+    assert issued.delivered
+    assert tries == ["tenant-1", "tenant-2", "tenant-1"]
 
 
 async def test_a_secret_that_could_not_be_erased_is_delivered_again_by_the_next_run(
@@ -870,13 +876,13 @@ async def test_what_others_have_left_since_is_swept_and_delivered() -> None:
 
 
 @contextlib.asynccontextmanager
-async def delivering(deliver: Deliver, *left: CreatedKey) -> AsyncIterator[Still]:
+async def delivering(deliver: Deliver, *left: CreatedKey, **settings: Any) -> AsyncIterator[Still]:
     """Run an issuer on a ledger in which these keys were left."""
     ledger = Still()
     ledger.kept = [(f"tenant-{number}", key) for number, key in enumerate(left, 1)]
     async with (
         AsyncRespan("key", base_url="http://127.0.0.1:1") as respan,
-        Issuer(respan, cast("Ledger", ledger), deliver=deliver),
+        Issuer(respan, cast("Ledger", ledger), deliver=deliver, **settings),
     ):
         yield ledger
 
@@ -890,7 +896,7 @@ async def test_a_delivery_that_takes_long_is_waited_for_and_not_begun_again() ->
         tries.append(asyncio.get_running_loop().time())
         await asyncio.sleep(200)
 
-    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret"))) as ledger:
+    async with delivering(deliver, CreatedKey(id="key-1", api_key=Secret("secret")), deliver_timeout=300) as ledger:
         await asyncio.sleep(190)
         assert ledger.done == []
         await asyncio.sleep(20)

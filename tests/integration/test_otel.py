@@ -422,7 +422,7 @@ async def test_the_gauges_tell_an_outage(telemetry: Telemetry) -> None:
 
 
 async def test_the_gauges_tell_the_states_of_the_ledger(fake_respan: FakeRespan, telemetry: Telemetry) -> None:
-    """Refused, lost, issued, delivered, swept: tickets and attempts where they are; every state is there, at 0 too."""
+    """Lost, issued, delivered, swept: tickets and attempts where they are; every state is there, at 0 too."""
     delivering, may_deliver = asyncio.Event(), asyncio.Event()
 
     async def deliver(ticket_id: str, key: CreatedKey) -> None:
@@ -441,7 +441,7 @@ async def test_the_gauges_tell_the_states_of_the_ledger(fake_respan: FakeRespan,
             delivery = asyncio.create_task(issuer.issue(Ticket("ticket-2", CreateKeyRequest())))
             await delivering.wait()
         assert telemetry.gauge("respan.ledger.tickets") == {"open": 0, "claimed": 0, "issued": 1, "delivered": 1}
-        attempts = {"intent": 0, "void": 1, "recorded": 2, "suspect": 1, "revoked": 0, "expired": 0}
+        attempts = {"intent": 0, "void": 0, "recorded": 2, "suspect": 1, "revoked": 0, "expired": 0}
         assert telemetry.gauge("respan.ledger.attempts") == attempts
         assert telemetry.gauge("respan.client.suspects.remembered") == 0
 
