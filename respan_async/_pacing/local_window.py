@@ -8,7 +8,8 @@ fewer than the limit, which was given or learned (`limit_estimator.py`, `limit_s
 2. A believed refusal that no log of this limit can explain, because one of our own slots comes back sooner than the
    server asks to wait, is another limit's. It pauses everything as told, and teaches nothing.
 3. One that is over within the time that two requests are apart is chance, a burst, or a full window in which others
-   come and go. It matters when such refusals are frequent, or when a smaller share for others was being tried.
+   come and go. It matters when such refusals are frequent, or when a smaller share for others was being tried. Where
+   many follow one another, more is missing than a slot, and the next probe waits for longer.
 4. Any other refusal shows what others hold.
 5. One that is met while none of our own requests count is an outage or an exhausted quota. It teaches nothing.
 6. After a pause one request goes first, and more as they are let in (`slow_start.py`).
@@ -42,6 +43,10 @@ _PART: Final = 0.02
 """Of a period, after which a probe is sent where a limit is known."""
 _SLACK: Final = 0.05
 """Of a period, by which a server's clock and ours may differ in what they make of a wait."""
+_EVEN_PROBES: Final = 4
+_LONGEST_GAP: Final = 1 / 12
+"""So many probes in a row follow one another as requests do; each further one waits for twice as long, up to this part
+of a period: where the server speaks of a moment each time, more is missing than the next slot."""
 _NOMINAL: Final = 1.0
 """Seconds of a period for patience with bursts, while no limit is known."""
 
@@ -290,7 +295,9 @@ class LocalWindow:
                     self._burst.tighten(now, let_in, limit.per)
                 elif ours < limit.limit:
                     self._others.found(now, ours, limit.limit, limit.per, retry_after)
-            self._slow_start.close(now, max(limit.interval, at_least(retry_after or 0.0)))
+            doublings = min(max(self._slow_start.failures - _EVEN_PROBES, 0), 30)
+            gap = min(limit.interval * 2.0**doublings, _LONGEST_GAP * limit.per)
+            self._slow_start.close(now, max(limit.interval, gap, at_least(retry_after or 0.0)))
             return
         self._review.explained()
         assert retry_after is not None

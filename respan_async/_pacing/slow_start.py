@@ -16,6 +16,11 @@ class SlowStart:
     Args:
         first: Seconds of the first pause of which nobody said how long it should be; each further one is twice as long.
         longest: Seconds of the longest such pause.
+
+    Attributes:
+        closed_until: When the pause ends.
+        width: How many requests may be in the air.
+        failures: How many pauses there were in a row, without a success between them.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -24,20 +29,20 @@ class SlowStart:
         self._closed_at = -math.inf
         self._first = first
         self._longest = longest
-        self._failures = 0
+        self.failures = 0
         self._unsaid = 0  # of these, those of which nobody said how long to pause
 
     @property
     def troubled(self) -> bool:
         """Whether the last word was a failure."""
-        return self._failures > 0
+        return self.failures > 0
 
     def close(self, now: float, seconds: float | None = None) -> float:
         """Pause for `seconds`, or for as long as the failures in a row suggest; return how long that is."""
         if seconds is None:
             seconds = min(self._first * 2.0 ** min(self._unsaid, 30), self._longest)
             self._unsaid += 1
-        self._failures += 1
+        self.failures += 1
         self._closed_at = now
         self.closed_until = max(self.closed_until, now + seconds)
         self.width = 1.0
@@ -47,7 +52,7 @@ class SlowStart:
         """Note a success. One that was sent before the pause began says nothing about the time after."""
         if sent_at < self._closed_at:
             return
-        self._failures = self._unsaid = 0
+        self.failures = self._unsaid = 0
         self.width = self.width + 1.0 if self.width < _WIDE else math.inf
 
     def admits(self, now: float, in_air: int) -> bool:

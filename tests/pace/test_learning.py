@@ -58,14 +58,14 @@ def test_a_limit_is_learned_from_refusals_that_say_nothing(limit: RateLimit, off
     ("limit", "most", "most_refused"),
     [
         (RateLimit(60, per=60), 1.05, 0.06),
-        (RateLimit(150, per=60), 1.35, 0.3),
+        (RateLimit(150, per=60), 1.45, 0.15),
         (RateLimit(100, per=5), 1.15, 0.1),
     ],
 )
 def test_windows_that_are_half_over_mislead_where_nothing_is_said(
     limit: RateLimit, most: float, most_refused: float
 ) -> None:
-    """The rest of the first window is taken for a period, so that of 150 a minute more than one in four is refused."""
+    """The rest of the first window is taken for a period, so that of 150 a minute one in seven is refused."""
     for offset in (0.1, 0.37):
         _, ratio, refused = learned(limit, offset, "nothing")
 

@@ -67,7 +67,7 @@ def test_single_calls_in_an_account_that_was_just_used_wait_for_one_period(
         (MINUTE, 0.8, False, 0.82, 0.045, 0.08),
         (SIX, 0.25, False, 0.9, 0.06, 0.15),
         (SIX, 0.5, False, 0.9, 0.06, 0.13),
-        (SIX, 0.8, False, 0.86, 0.08, 0.07),
+        (SIX, 0.8, False, 0.86, 0.085, 0.07),
         (FIVE, 0.25, False, 0.9, 0.03, 0.09),
         (FIVE, 0.5, False, 0.9, 0.03, 0.08),
         (FIVE, 0.8, False, 0.8, 0.05, 0.08),

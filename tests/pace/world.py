@@ -60,6 +60,8 @@ class World:
         began: When the world began.
         waits: How long each interactive call waited for its first slot.
         done: When each call was done.
+        hopeless: How often one call was refused, at most, while nothing was let in since its first refusal: beyond
+            `max_refusals` the client gives such a call up.
     """
 
     server: Server
@@ -71,6 +73,7 @@ class World:
     began: float = 0.0
     waits: list[float] = attrs.field(factory=list)
     done: list[float] = attrs.field(factory=list)
+    hopeless: int = 0
 
     @property
     def limit(self) -> RateLimit | None:
@@ -91,7 +94,7 @@ class World:
         loop = asyncio.get_running_loop()
         caller, began = object(), loop.time()
         waited: float | None = None
-        refused = 0
+        refused, refused_at = 0, loop.time()
         while True:
             slot = await self.pacer.acquire(priority, since=None if waited is None else began, caller=caller)
             if waited is None:
@@ -106,7 +109,10 @@ class World:
                 break
             else:
                 self.pacer.release(slot, SlotOutcome.REFUSED, caller=caller, retry_after=asked)
+                refused_at = refused_at if refused else loop.time()
                 refused += 1
+                if not self.pacer.let_in_since(refused_at, None):
+                    self.hopeless = max(self.hopeless, refused)
                 await asyncio.sleep(self._pause(asked, refused))
         if priority is Priority.INTERACTIVE:
             self.waits.append(waited)

@@ -362,6 +362,19 @@ def test_refusals_that_are_soon_over_are_probed_and_forgiven() -> None:
     assert told == []
 
 
+def test_probes_that_are_refused_again_and_again_wait_for_longer() -> None:
+    """At first as long as two requests are apart, then twice as long each time, up to a twelfth of the period."""
+    window = LocalWindow(MINUTE)
+    window.preload(100.0, range(60, 0, -1))
+    gaps, now = list[float](), 100.0
+    for _ in range(9):
+        refuse(window, now, 1.0)
+        gaps.append(window.delay(now))
+        now += 0.1
+
+    assert [round(gap, 1) for gap in gaps] == [1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
 def test_frequent_refusals_of_bursts_cap_what_goes_at_once() -> None:
     """At what was let in, and what is in the air counts until it has drained."""
     window = LocalWindow(MINUTE)
