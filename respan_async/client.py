@@ -229,6 +229,10 @@ class AsyncRespan(ServiceOwner):
 
         Args:
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
+
+        Raises:
+            ClientStateError: It was called in a forked process, or on another event loop while that of the client
+                lives; nothing was closed.
         """
         if not self._is_view:
             await self._service.context.lifecycle.aclose(grace)
