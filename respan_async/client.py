@@ -12,6 +12,7 @@ import aiohttp
 import attrs
 
 from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.refused_deletes import RefusedDeletes
@@ -142,6 +143,7 @@ class AsyncRespan(ServiceOwner):
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
+            skew=ClockSkew(),
             lifecycle=lifecycle,
             refused_deletes=RefusedDeletes(lifecycle),
             base_url=origin,
