@@ -560,7 +560,7 @@ async def test_a_delete_that_was_refused_for_another_reason_is_not_named(caplog:
 @pytest.mark.parametrize(
     "limits", [{"limit": 3}, {"limit": 0, "limit_per_host": 3}, {"limit": 50, "limit_per_host": 3}]
 )
-async def test_no_more_is_in_the_air_than_a_session_has_connections_for(limits: dict[str, int]) -> None:
+async def test_no_more_is_in_the_air_than_a_session_has_connections_for(limits: dict[str, Any]) -> None:
     """A request that waited for a connection would be taken for one whose answer is lost."""
     async with (
         FakeRespan(latency=1.0) as fake,
@@ -573,7 +573,7 @@ async def test_no_more_is_in_the_air_than_a_session_has_connections_for(limits: 
 
 
 @pytest.mark.parametrize("limits", [{"limit": 0}, {"limit": 100}])
-async def test_a_wide_session_bounds_nothing(limits: dict[str, int]) -> None:
+async def test_a_wide_session_bounds_nothing(limits: dict[str, Any]) -> None:
     """Then it is `max_in_flight` that counts."""
     async with (
         FakeRespan(latency=1.0) as fake,
