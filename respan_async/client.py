@@ -13,6 +13,7 @@ import attrs
 
 from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.refused_deletes import RefusedDeletes
@@ -140,6 +141,7 @@ class AsyncRespan(ServiceOwner):
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
             clock=_now,
+            skew=ClockSkew(),
             lifecycle=lifecycle,
             refused_deletes=RefusedDeletes(lifecycle),
             base_url=origin,
@@ -242,6 +244,10 @@ class AsyncRespan(ServiceOwner):
 
         Args:
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
+
+        Raises:
+            ClientStateError: It was called in a forked process, or on another event loop while that of the client
+                lives; nothing was closed.
         """
         if not self._is_view:
             await self._service.context.lifecycle.aclose(grace)

@@ -1,6 +1,6 @@
 """One attempt at a call: what it sends, and the log in which attempts are noted."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -31,10 +31,19 @@ class PreparedRequest(Generic[T]):
     tag: str | None = None
 
 
-def prepare_create(request: CreateKeyRequest, now: datetime, *, tag_name: bool) -> PreparedRequest[CreatedKey]:
-    """Write one attempt to create a key: its expiry counts from now, and its tag is its own."""
-    fields = codec.fields_of(request, now)
-    if request.expiry_date and request.expiry_date <= now:
+def prepare_create(
+    request: CreateKeyRequest, now: datetime, ahead: timedelta, *, tag_name: bool
+) -> PreparedRequest[CreatedKey]:
+    """Write one attempt to create a key: its expiry counts from now, and its tag is its own.
+
+    Args:
+        request: What the key should be.
+        now: The wall clock, aware.
+        ahead: By how much the server's is ahead of it.
+        tag_name: Whether its name carries a tag.
+    """
+    fields = codec.fields_of(request, now + ahead)
+    if request.expiry_date and request.expiry_date <= now + ahead:
         logger.warning("expiry_date %s is in the past: the key will be dead when it arrives", fields["expiry_date"])
     tag = None
     if tag_name:

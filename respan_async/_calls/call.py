@@ -8,13 +8,13 @@ secret.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 
+from respan_async._calls.admission import Admission
 from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
-from respan_async._calls.token_provider import CallToken
 from respan_async._http import protocol
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
@@ -50,6 +50,7 @@ class Call(Generic[T]):
 
     __slots__ = (
         "_abandoned",
+        "_admission",
         "_attempt_log",
         "_context",
         "_deadline",
@@ -64,7 +65,6 @@ class Call(Generic[T]):
         "_stats",
         "_subject",
         "_task",
-        "_token",
         "_tracked_body",
     )
 
@@ -91,7 +91,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallStats(context, self._operation.name, self._attempt_log)
-        self._token = CallToken(context.tokens, bound_of(options.timeout))
+        self._admission = Admission(context.pacer, context.tokens, bound_of(options.timeout), self)
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -193,63 +193,30 @@ class Call(Generic[T]):
         while True:
             result = await self._attempt_in_turn()
             if not isinstance(result, AuthenticationError | PermissionDeniedError):
-                self._token.accepted()
+                self._admission.accepted()
                 return result
             try:
-                if self._abandoned or not await self._token.renew():
+                if self._abandoned or not await self._admission.renew_token():
                     return result
-            except APIConnectionError as error:
-                self._context.pacer.unreachable(str(error))
-                return error
             except RespanError as error:
                 return error
-            if self._stats.counts is not None:
-                self._stats.counts.counted -= 1
+            self._counts().counted -= 1
             self._stats.emit_retry(result, 0.0)
 
     async def _attempt_in_turn(self) -> T | RespanError:
         """Make an attempt when its turn has come."""
         try:
-            while True:
-                kept = self._refused_at is not None or self._token.waited_for
-                since = self._started if kept else None
-                slot = await self._context.pacer.acquire(self._priority, self._deadline, since=since, caller=self)
-                if (token := await self._token_for(slot)) is not None:
-                    return await self._send(slot, token)
+            slot, token = await self._admission.enter(
+                self._priority, self._deadline, self._started, again=self._refused_at is not None
+            )
+            return await self._send(slot, token)
         except DeadlineUnreachable as late:
             wait = late.wait
         except RespanError as error:
+            if isinstance(error, APIConnectionError):
+                self._count(SlotOutcome.UNREACHED, error)
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
-
-    async def _token_for(self, slot: Slot) -> Secret | None:
-        """Return the token, with the slot in hand; None where it took so long that the slot was given back."""
-        pacer = self._context.pacer
-        held = True
-
-        def give_back() -> None:
-            nonlocal held
-            held = False
-            pacer.release(slot, SlotOutcome.UNUSED, caller=self)
-
-        try:
-            token = await self._token.get(give_back)
-        except BaseException as error:
-            failed = isinstance(error, APIConnectionError)
-            problem = f"{type(error).__name__}: {error!s:.300}" if failed else None
-            if held:
-                outcome = SlotOutcome.UNREACHED if failed else SlotOutcome.UNUSED
-                pacer.release(slot, outcome, caller=self, problem=problem)
-            elif problem is not None:
-                pacer.unreachable(problem)
-            if failed:
-                counts = self._stats.counts = self._stats.counts or AttemptCounts()
-                if self._is_patient and pacer.outage:
-                    counts.held_back += 1
-                else:
-                    counts.counted += 1
-            raise
-        return token if held else None
 
     async def _send(self, slot: Slot, token: Secret) -> T | RespanError:
         context, attempt_log = self._context, self._attempt_log
@@ -280,9 +247,11 @@ class Call(Generic[T]):
             if result.resends:
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
-            answer = protocol.parse(request, result, token, context.clock(), self._refusals)
+            now = context.clock()
+            answer = protocol.parse(request, result, token, now, self._refusals)
             if isinstance(result, protocol.Response):
-                hint = rate_hint(result.headers, context.clock())
+                hint = rate_hint(result.headers, now)
+                answer = self._if_alive(answer, prepared, result, now)
             outcome = _outcome_of(result, self._refusals)
             if not protocol.is_refusal(result, self._refusals):
                 let_in = self._operation
@@ -307,9 +276,25 @@ class Call(Generic[T]):
     def _prepare(self) -> PreparedRequest[T]:
         now = self._context.clock()
         if isinstance(self._subject, CreateKeyRequest):
-            prepared = prepare_create(self._subject, now, tag_name=self._attempt_log.tag_names)
+            ahead = self._context.skew.ahead
+            prepared = prepare_create(self._subject, now, ahead, tag_name=self._attempt_log.tag_names)
             return cast("PreparedRequest[T]", prepared)  # such a call is a Call[CreatedKey]
         return PreparedRequest(request=self._subject, sent_at=now)
+
+    def _if_alive(
+        self, answer: T | RespanError, prepared: PreparedRequest[T], result: protocol.Response, now: datetime
+    ) -> T | RespanError:
+        """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
+        skew = self._context.skew
+        there = skew.measure(result.headers, prepared.sent_at, now)
+        if not isinstance(answer, CreatedKey) or not isinstance(self._subject, CreateKeyRequest):
+            return answer
+        sent = prepared.fields or {}
+        dead = skew.dead_on_arrival(answer, self._subject, sent, prepared.sent_at, now, there)
+        if dead is None:
+            return answer
+        dead.status = result.status
+        return dead
 
     def _cut_off(
         self, cut: BaseException, prepared: PreparedRequest[T], tracked_body: TrackedBody | None
@@ -332,26 +317,35 @@ class Call(Generic[T]):
     ) -> None:
         if error.status is not None:
             self._last_answer = error
-        counts = self._stats.counts = self._stats.counts or AttemptCounts()
-        pacer = self._context.pacer
         if protocol.is_refusal(result, self._refusals):
+            counts = self._counts()
             counts.refused += 1
             if self._refused_at is None:
                 self._refused_at = slot.granted_at
-            counts.only_refused = not pacer.let_in_since(self._refused_at, self._operation)
-        elif self._is_patient and (
-            (outcome is SlotOutcome.UNREACHED and pacer.outage)
-            or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
-        ):
-            counts.held_back += 1
+            counts.only_refused = not self._context.pacer.let_in_since(self._refused_at, self._operation)
         else:
-            counts.counted += 1
+            self._count(outcome, error)
         if error.effect is not Effect.NONE:
             key_id = protocol.answered_id(result) if isinstance(result, protocol.Response) else None
             self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
+
+    def _count(self, outcome: SlotOutcome, error: RespanError) -> None:
+        """Count a failure that is no refusal; one during an outage does not use up the attempts of an item."""
+        counts = self._counts()
+        if self._is_patient and (
+            (outcome is SlotOutcome.UNREACHED and self._context.pacer.outage)
+            or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
+        ):
+            counts.held_back += 1
+        else:
+            counts.counted += 1
+
+    def _counts(self) -> AttemptCounts:
+        counts = self._stats.counts = self._stats.counts or AttemptCounts()
+        return counts
 
     async def _claim_attempt(self, prepared: PreparedRequest[T]) -> None:
         try:

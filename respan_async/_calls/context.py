@@ -7,6 +7,7 @@ from datetime import datetime
 import attrs
 
 from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.suspects import InMemorySuspectStore
@@ -50,6 +51,7 @@ class ClientContext:
         suspects: Where suspects are remembered.
         attempt_log: Where attempts are noted, unless a call has a log of its own.
         clock: The wall clock, aware.
+        skew: How far it is from the server's.
         lifecycle: Where and until when the client may be used.
         refused_deletes: What was to be revoked after that.
         base_url: Scheme, host and port.
@@ -62,6 +64,7 @@ class ClientContext:
     suspects: InMemorySuspectStore
     attempt_log: AttemptLog
     clock: Callable[[], datetime]
+    skew: ClockSkew
     lifecycle: Lifecycle
     refused_deletes: RefusedDeletes
     base_url: str

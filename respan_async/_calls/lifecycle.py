@@ -5,10 +5,10 @@ import contextlib
 import contextvars
 import enum
 import inspect
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError
 
 T = TypeVar("T")
@@ -44,8 +44,7 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._pid = 0
+        self._home = OwningLoop("client", "made")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
         self._steps: dict[Stage, dict[Callable[[], object], None]] = {stage: {} for stage in Stage}
@@ -65,7 +64,13 @@ class Lifecycle:
 
         Args:
             grace: Seconds for what is in the background.
+
+        Raises:
+            ClientStateError: As of `check_home`; nothing was closed.
         """
+        if self.closed.is_set():
+            return
+        self.check_home()
         if self.closing:
             # What the one who closes waits for must not wait for that one.
             if not self.within:
@@ -91,14 +96,15 @@ class Lifecycle:
         """
         if self.closing:
             raise ClientStateError("the client is closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-            self._pid = os.getpid()
-        elif os.getpid() != self._pid:
-            raise ClientStateError("the client was made before a fork; make one in each process")
-        elif loop is not self._loop:
-            raise ClientStateError("the client belongs to another event loop; make one for each loop")
+        self._home.bind()
+
+    def check_home(self) -> None:
+        """Refuse to touch what belongs elsewhere, such as a parent's sockets.
+
+        Raises:
+            ClientStateError: The client belongs to another event loop that lives, or to the process before a fork.
+        """
+        self._home.check(living=True)
 
     def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.

@@ -1,11 +1,12 @@
 """The session that a client makes for itself, and what is asked of one that it is given."""
 
+import asyncio
 import weakref
 from typing import Any, Final
 
 import aiohttp
 
-from respan_async.errors import ConfigurationError
+from respan_async.errors import ClientStateError, ConfigurationError
 
 KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
@@ -60,6 +61,17 @@ def check_session(session: object) -> None:
     """
     if not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
+
+
+def check_loop(session: aiohttp.ClientSession) -> None:
+    """Refuse a session of another event loop, be it closed, before a request that could not be carried through.
+
+    Raises:
+        ClientStateError: It is one.
+    """
+    loop = getattr(session, "_loop", None)  # its public name is deprecated; under a mock there is none
+    if isinstance(loop, asyncio.AbstractEventLoop) and loop is not asyncio.get_running_loop():
+        raise ClientStateError("the aiohttp session belongs to another event loop; give AsyncRespan one of this loop")
 
 
 def most_in_air(session: aiohttp.ClientSession | None, wanted: int) -> int:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from respan_async._http.content_encoding import decoded
 from respan_async._http.protocol import Request, Response, TransportFailure
-from respan_async._http.session import HEADERS, own_session
+from respan_async._http.session import HEADERS, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
@@ -107,7 +107,7 @@ class Transport:
             extra_headers: Sent besides; ours win.
 
         Raises:
-            ClientStateError: The session was closed.
+            ClientStateError: The session was closed, or belongs to another event loop.
             ConfigurationError: The caller's session cannot carry this request at all.
         """
         session = self._session
@@ -118,6 +118,8 @@ class Transport:
             session = self._session = own_session()
         elif session.closed:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
+        if not self._owned:
+            check_loop(session)
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
         sendings = aiohttp.UploadTracker() if tracked_body is None else None
         result: TransportFailure | ConfigurationError | None = None

@@ -200,7 +200,12 @@ class Issuer:
 
         Args:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
+
+        Raises:
+            ClientStateError: It was called in a forked process, or on another event loop while that of the client
+                lives; nothing was closed.
         """
+        self._lifecycle.check_home()
         if self._closed:
             if not self._lifecycle.within:
                 await self._over.wait()
@@ -254,6 +259,7 @@ class Issuer:
     # ----------------------------------------------------------------- inside
 
     async def _open(self) -> None:
+        self._lifecycle.check_home()
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from random import Random
 from typing import Any, Self, cast
@@ -223,7 +224,12 @@ class FakeRespan:
             self._in_flight -= 1
             self._handling.discard(task)
             self._by_status[reply.status] += 1
-        return reply.response() if isinstance(reply, ServerResponse) else reply
+        if not isinstance(reply, ServerResponse):
+            return reply
+        response = reply.response()
+        # By the clock that keys live by, as any server has but one.
+        response.headers.setdefault("Date", format_datetime(self.now(), usegmt=True))
+        return response
 
     async def _reply(self, request: web.BaseRequest, connection: Connection) -> ServerResponse | web.StreamResponse:
         target = find_target(request.method, request.raw_path)

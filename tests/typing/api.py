@@ -91,6 +91,8 @@ def settings(session: aiohttp.ClientSession) -> None:
     AsyncRespan(Secret("key"))
     AsyncRespan(text)
     AsyncRespan(secret)
+    AsyncRespan(lambda: "key")
+    AsyncRespan(lambda: Secret("key"))
     AsyncRespan(
         "key",
         base_url="https://api.respan.ai",
@@ -201,6 +203,7 @@ async def operations(keys: TemporaryKeys, moment: datetime) -> None:
     assert_type(page.results, tuple[TemporaryKey, ...])
     assert_type(page.count, int)
     assert_type(page.next_page, int | None)
+    assert_type(await keys.list().all(), list[TemporaryKey])
     async for listed in keys.list():
         assert_type(listed, TemporaryKey)
 

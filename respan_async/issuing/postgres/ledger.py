@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast
 
+from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
@@ -87,6 +88,7 @@ class PostgresLedger:
         self._pool: ConnectionPool | None = None
         self._owner = 0
         self._mark = RotationMark()
+        self._home = OwningLoop("ledger", "opened")
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # -------------------------------------------------------------- lifecycle
@@ -114,6 +116,7 @@ class PostgresLedger:
         if self._pool is not None:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._pool = pool = self._connect()
+        self._home.bind()
         try:
             async with self._schema.explaining(pool):
                 self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
@@ -129,6 +132,7 @@ class PostgresLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the connections; see `Ledger`."""
+        self._home.check()
         self._lease_keeper.stop()
         pool, self._pool = self._pool, None
         if pool is None:
@@ -141,6 +145,7 @@ class PostgresLedger:
                         await pool.ask(self._sql["reclaim_owners"], {**STATES, "owner": owner, "leaving": True})
         finally:
             await pool.aclose()
+            self._home.unbind()
 
     def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
@@ -298,6 +303,7 @@ class PostgresLedger:
         attempt: float | None = None,
         **values: Any,
     ) -> list[Any]:
+        self._home.check()
         if self._pool is None:
             raise LedgerError("the ledger is not open")
         values = {**STATES, **values}

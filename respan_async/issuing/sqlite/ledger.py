@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _rows
@@ -70,6 +71,7 @@ class SQLiteLedger:
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
+        self._home = OwningLoop("ledger", "opened")
 
     # -------------------------------------------------------------- lifecycle
 
@@ -78,6 +80,7 @@ class SQLiteLedger:
         if self._open:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._open = True
+        self._home.bind()
         try:
             if not self._memory:
                 make_private(self._path)
@@ -101,6 +104,7 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
+        self._home.check()
         self._lease_keeper.stop()
         writer, self._writer = self._writer, None
         if writer is not None:
@@ -119,6 +123,7 @@ class SQLiteLedger:
         finally:
             self._lock.release()
             self._open = False
+            self._home.unbind()
 
     def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""
@@ -266,12 +271,14 @@ class SQLiteLedger:
     # ---------------------------------------------------------------- inside
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._home.check()
         if self._writer is None:
             raise LedgerError("the ledger is not open")
         return await self._writer.do(work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Read beside the writer, what may take long."""
+        self._home.check()
         if self._memory or self._writer is None:
             return await self._write(work)
         reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, self._files, work))

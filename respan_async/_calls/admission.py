@@ -1,0 +1,93 @@
+"""What an attempt needs before it is sent: a slot of the pace, and the token."""
+
+from respan_async._calls.token_provider import CallToken, TokenProvider
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.slots import Priority, Slot, SlotOutcome
+from respan_async.errors import APIConnectionError
+from respan_async.secret import Secret
+
+
+class Admission:
+    """Get both, attempt by attempt, for one call.
+
+    The token is asked for with the slot in hand, so that it is a fresh one. Where that takes long the slot is given
+    back, and the call keeps its place in line.
+
+    Args:
+        pacer: Grants slots.
+        tokens: Gives tokens.
+        seconds: How long a token may be waited for; None for as long as it takes.
+        caller: The call.
+    """
+
+    __slots__ = ("_caller", "_pacer", "_token")
+
+    def __init__(self, pacer: Pacer, tokens: TokenProvider, seconds: float | None, caller: object) -> None:
+        self._pacer = pacer
+        self._token = CallToken(tokens, seconds)
+        self._caller = caller
+
+    async def enter(
+        self, priority: Priority, deadline: float | None, since: float, *, again: bool
+    ) -> tuple[Slot, Secret]:
+        """Return a slot, to be released once, and the token.
+
+        Args:
+            priority: The class to wait in.
+            deadline: The event loop's time until which the slot is of use.
+            since: When the call began.
+            again: It has had a slot before, and so keeps its place.
+
+        Raises:
+            DeadlineUnreachable: As of `Pacer.acquire`.
+            APIConnectionError: The token could not be had; another attempt may mend that.
+            RespanError: The client was closed, or what was got is no token.
+        """
+        while True:
+            kept = since if again or self._token.waited_for else None
+            slot = await self._pacer.acquire(priority, deadline, since=kept, caller=self._caller)
+            if (token := await self._token_for(slot)) is not None:
+                return slot, token
+
+    async def renew_token(self) -> bool:
+        """Ask once more for a token that the server refused; return whether there is another one now.
+
+        Raises:
+            APIConnectionError, ConfigurationError: As of `enter`.
+        """
+        try:
+            return await self._token.renew()
+        except APIConnectionError as error:
+            self._pacer.unreachable(_problem(error))
+            raise
+
+    def accepted(self) -> None:
+        """Note that the server took the token."""
+        self._token.accepted()
+
+    async def _token_for(self, slot: Slot) -> Secret | None:
+        """Return the token; None where it took so long that the slot was given back."""
+        held = True
+
+        def give_back() -> None:
+            nonlocal held
+            held = False
+            self._pacer.release(slot, SlotOutcome.UNUSED, caller=self._caller)
+
+        try:
+            token = await self._token.get(give_back)
+        except APIConnectionError as error:
+            if held:
+                self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self._caller, problem=_problem(error))
+            else:
+                self._pacer.unreachable(_problem(error))
+            raise
+        except BaseException:
+            if held:
+                self._pacer.release(slot, SlotOutcome.UNUSED, caller=self._caller)
+            raise
+        return token if held else None
+
+
+def _problem(error: APIConnectionError) -> str:
+    return f"{type(error).__name__}: {error!s:.300}"

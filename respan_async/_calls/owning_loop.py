@@ -1,0 +1,51 @@
+"""The process and the event loop to which something belongs: sockets, threads and tasks work nowhere else."""
+
+import asyncio
+import os
+
+from respan_async.errors import ClientStateError
+
+
+class OwningLoop:
+    """Know where something is used, and refuse its use elsewhere, before anything of it is touched.
+
+    After a fork the child has the parent's sockets and files in its hands, and the threads of neither.
+
+    Args:
+        what: Its name, for messages.
+        made: What was done to it at first.
+    """
+
+    def __init__(self, what: str, made: str) -> None:
+        self._what = what
+        self._made = made
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+
+    def bind(self) -> None:
+        """Let it belong to this process and to the running loop, if it belongs nowhere yet; else see `check`."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._pid = os.getpid()
+        else:
+            self.check()
+
+    def unbind(self) -> None:
+        """Let it belong nowhere."""
+        self._loop = None
+
+    def check(self, *, living: bool = False) -> None:
+        """Refuse a use elsewhere, if it belongs anywhere.
+
+        Args:
+            living: Let it be used on another loop where its own is closed.
+
+        Raises:
+            ClientStateError: It belongs to another event loop, or to the process before a fork.
+        """
+        if self._loop is None:
+            return
+        if os.getpid() != self._pid:
+            raise ClientStateError(f"the {self._what} was {self._made} before a fork; make one in each process")
+        if asyncio.get_running_loop() is not self._loop and not (living and self._loop.is_closed()):
+            raise ClientStateError(f"the {self._what} belongs to another event loop; make one for each loop")
