@@ -2,7 +2,7 @@
 
 Rules:
 
-1. Slots of one process are alike. Which of those in the air was answered does not matter to the log, only how many were.
+1. Slots of one process are alike. The log need not know which of those in the air was answered, only how many were.
 2. A name is given once. What is sent without a slot gets a name too, so that the log can count it.
 3. News stays until the log has confirmed it.
 4. A slot that could be used and is not is given back after two seconds.
