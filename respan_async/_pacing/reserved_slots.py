@@ -1,6 +1,12 @@
-"""What one process has of a log that many share: slots it holds, slots in the air, and what it has yet to tell of them.
+"""What one process has of a log that many share: slots it holds, slots in the air, and what it has yet to report.
 
-Slots of one process are alike: which of those in the air was answered does not matter to the log, only how many were.
+Rules:
+
+1. Slots of one process are alike. The log need not know which of those in the air was answered, only how many were.
+2. A name is given once. What is sent without a slot gets a name too, so that the log can count it.
+3. News stays until the log has confirmed it.
+4. A slot that could be used and is not is given back after two seconds.
+5. What is in the air is reported again and again, or the log would take it for answered.
 """
 
 import math

@@ -1,4 +1,15 @@
-"""What a process and the account's shared log say to each other."""
+"""What a process and the account's shared log say to each other, whatever store the log is in.
+
+Rules:
+
+1. One request reports and asks, and the log does all of it in one step, by the clock of its store. Times travel as
+   ages and as seconds from now, because clocks differ.
+2. A request that arrives twice means the same as one that arrives once. A slot has a name, and is granted once.
+3. A grant says from when its slot may be used. While all slots are taken, it is the one that comes back next.
+4. While an interactive call waits in one process, batches of the others get nothing but every twentieth slot.
+5. A log has a name. One that takes the place of a lost one has a name of its own, and counts as full for a period.
+6. What was sent without a slot is reported as any other: the log counts it.
+"""
 
 import enum
 from typing import Protocol
