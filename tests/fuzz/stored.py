@@ -94,7 +94,9 @@ def row(data: bytes) -> None:
     for read in (
         lambda: _rows.record_of(columns, "tenant-42", None),
         lambda: _rows.kept(("tenant-42", columns[2] or "", columns[3]), None),
-        lambda: _rows.suspect_of(("tag", None, "name", columns[0], _number(state), columns[1], "reason", None, _number(state))),
+        lambda: _rows.suspect_of(
+            ("tag", None, "name", columns[0], _number(state), columns[1], "reason", None, _number(state))
+        ),
         lambda: _rows.conflict("tenant-42", columns[0], '{"name":"other"}'),
         lambda: _rows.not_claimed((columns[0], columns[1]), "tenant-42", '{"name":"other"}'),
     ):
