@@ -8,7 +8,7 @@ from respan_async.secret import Secret
 
 
 class Admission:
-    """Get both, attempt by attempt, for one call.
+    """Get both, attempt by attempt, for one call, which the pacer knows by this object.
 
     The token is asked for with the slot in hand, so that it is a fresh one. Where that takes long the slot is given
     back, and the call keeps its place in line.
@@ -17,15 +17,13 @@ class Admission:
         pacer: Grants slots.
         tokens: Gives tokens.
         seconds: How long a token may be waited for; None for as long as it takes.
-        caller: The call.
     """
 
-    __slots__ = ("_caller", "_pacer", "_token")
+    __slots__ = ("_pacer", "_token")
 
-    def __init__(self, pacer: Pacer, tokens: TokenProvider, seconds: float | None, caller: object) -> None:
+    def __init__(self, pacer: Pacer, tokens: TokenProvider, seconds: float | None) -> None:
         self._pacer = pacer
         self._token = CallToken(tokens, seconds)
-        self._caller = caller
 
     async def enter(
         self, priority: Priority, deadline: float | None, since: float, *, again: bool
@@ -45,7 +43,7 @@ class Admission:
         """
         while True:
             kept = since if again or self._token.waited_for else None
-            slot = await self._pacer.acquire(priority, deadline, since=kept, caller=self._caller)
+            slot = await self._pacer.acquire(priority, deadline, since=kept, caller=self)
             if (token := await self._token_for(slot)) is not None:
                 return slot, token
 
@@ -61,6 +59,10 @@ class Admission:
             self._pacer.unreachable(_problem(error))
             raise
 
+    def promote(self, priority: Priority) -> None:
+        """Go on waiting in this class."""
+        self._pacer.promote(self, priority)
+
     def accepted(self) -> None:
         """Note that the server took the token."""
         self._token.accepted()
@@ -72,19 +74,19 @@ class Admission:
         def give_back() -> None:
             nonlocal held
             held = False
-            self._pacer.release(slot, SlotOutcome.UNUSED, caller=self._caller)
+            self._pacer.release(slot, SlotOutcome.UNUSED, caller=self)
 
         try:
             token = await self._token.get(give_back)
         except APIConnectionError as error:
             if held:
-                self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self._caller, problem=_problem(error))
+                self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self, problem=_problem(error))
             else:
                 self._pacer.unreachable(_problem(error))
             raise
         except BaseException:
             if held:
-                self._pacer.release(slot, SlotOutcome.UNUSED, caller=self._caller)
+                self._pacer.release(slot, SlotOutcome.UNUSED, caller=self)
             raise
         return token if held else None
 

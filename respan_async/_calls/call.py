@@ -91,7 +91,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallStats(context, self._operation.name, self._attempt_log)
-        self._admission = Admission(context.pacer, context.tokens, bound_of(options.timeout), self)
+        self._admission = Admission(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -138,7 +138,7 @@ class Call(Generic[T]):
         """Wait in a higher class from now on, because somebody in that class waits for this call."""
         if priority < self._priority:
             self._priority = priority
-            self._context.pacer.promote(self, priority)
+            self._admission.promote(priority)
 
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
@@ -262,7 +262,7 @@ class Call(Generic[T]):
             context.pacer.release(
                 slot,
                 outcome,
-                caller=self,
+                caller=self._admission,  # not the call itself: a circle would keep its request alive
                 let_in=let_in,
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,

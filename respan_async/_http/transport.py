@@ -7,7 +7,7 @@ Authorization header, out of every chain of exceptions and every traceback.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
@@ -43,6 +43,10 @@ class TrackedBody(aiohttp.BytesPayload):
     def __init__(self, body: bytes, permits: Callable[[], bool] | None = None) -> None:
         super().__init__(body, content_type="application/json")
         self._permits = permits
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return this body: a mock copies what it was called with, and with `permits` it would copy the whole client."""
+        return self
 
     @property
     def size(self) -> int | None:

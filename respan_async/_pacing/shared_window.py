@@ -9,7 +9,8 @@ Rules:
 1. A call goes when the process holds a slot whose time has come. Slots are not tied to calls: an interactive call takes
    the slot that a batch has asked for.
 2. A slot of which the log hears nothing comes back by itself, one lease and one period after its last sign of life.
-3. A refusal that one process meets holds back every process.
+3. A refusal that one process meets holds back every process. After it, that process sends one request first, and more
+   as they are let in.
 4. While the log is away or cannot be relied upon, this process goes on with its share of the limit, counted by itself,
    and the log hears of what it sends as soon as it can (`store_outage.py`).
 
@@ -27,6 +28,7 @@ from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.retry_after import at_least
 from respan_async._pacing.shared_log_client import SharedLogClient
 from respan_async._pacing.shared_protocol import SharedLog
+from respan_async._pacing.slow_start import SlowStart
 from respan_async._pacing.store_outage import StoreOutage
 from respan_async._pacing.window import GRACE, OnPause
 from respan_async.errors import ConfigurationError
@@ -53,7 +55,7 @@ class SharedWindow:
         self._client = SharedLogClient(log, limit, self._outage)
         self._reserved = self._client.reserved
         self._local: LocalWindow | None = None
-        self._unsaid = 0  # refusals in a row that did not say how long to wait
+        self._slow_start = SlowStart(limit.interval, limit.per)
         self._attached = False
         self._wake: Callable[[], None] = lambda: None
         self._client.on_news = self._on_news
@@ -68,7 +70,7 @@ class SharedWindow:
 
     @property
     def learned(self) -> bool:
-        return self._local is not None and self._local.learned
+        return False
 
     def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
         """Have somebody to wake when slots have come, and to tell when the log cannot be reached."""
@@ -96,7 +98,7 @@ class SharedWindow:
         return self._given.interval if self._local is None else self._local.spread_interval(now)
 
     def room(self, now: float, in_air: int) -> float:
-        return math.inf if self._local is None else self._local.room(now, in_air)
+        return self._slow_start.width - in_air if self._local is None else self._local.room(now, in_air)
 
     def paused_until(self, now: float) -> float | None:
         if self._local is not None:
@@ -138,7 +140,7 @@ class SharedWindow:
             self._local.unused(now)
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
-        self._unsaid = 0
+        self._slow_start.succeeded(sent_at)
         self._reserved.mark_answered(now)
         for _ in range(sendings - 1):
             self._reserved.mark_repeated(now)
@@ -162,7 +164,7 @@ class SharedWindow:
         if self._local is not None:
             self._local.refused(now, sent_at, retry_after)
             return
-        pause = self._pause_for(retry_after or None)
+        pause = self._slow_start.close(now, self._stated_pause(retry_after or None))
         if self._client.paused_until <= now:
             self._client.on_pause("refused", pause, False)
         self._client.paused_until = max(self._client.paused_until, now + pause)
@@ -173,17 +175,16 @@ class SharedWindow:
         if self._local is not None:
             self._local.told(now, hint)
 
-    def _pause_for(self, retry_after: float | None) -> float:
-        """Return how long a refusal holds everybody back.
+    def _stated_pause(self, retry_after: float | None) -> float | None:
+        """Return how long a refusal holds everybody back, if it says so.
 
         A whole second means up to one second less. Where that matters to a period as short as this, a probe tells
         sooner.
         """
         if retry_after is None:
-            self._unsaid += 1
-            return min(self._given.interval * 2.0 ** min(self._unsaid - 1, 30), self._given.per)
+            return None
         least = at_least(retry_after) if self._given.per < _COARSE else retry_after
-        return min(max(least, self._given.interval), _LONGEST_PAUSE)
+        return min(max(least, min(self._given.interval, retry_after)), _LONGEST_PAUSE)
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""

@@ -66,8 +66,8 @@ def _flag(text: str) -> bool:
 
 def _policies(text: str) -> Any:
     try:
-        value = parse(text.encode(errors="surrogatepass"))  # bytes that are no UTF-8, which is then said of them
-    except DecodeError:
+        value = parse(text.encode())
+    except (DecodeError, UnicodeEncodeError):  # no JSON, or no text: the shell hands over any bytes
         value = None
     if not isinstance(value, list):
         raise InvalidRequestError(f"limit_policies: expected a JSON list of limit policies, got {text!r:.100}")

@@ -28,6 +28,8 @@ def created(data: bytes) -> None:
     known = _json(data)
     key_id: Any = known.get("id") if isinstance(known, dict) else None
     secret: Any = known.get("api_key") if isinstance(known, dict) else None
+    if isinstance(key_id, int) and not isinstance(key_id, bool):
+        key_id = str(key_id)
     complete = (
         isinstance(key_id, str) and codec.is_usable_id(key_id)
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret

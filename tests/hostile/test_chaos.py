@@ -28,7 +28,9 @@ class Named(Connection):
 
     async def send(self, data: bytes) -> None:
         """Write the answer with this key's id."""
-        await super().send(data.replace(b"key-1", self._key_id))
+        for encoding in ("ascii", "utf-16-le", "utf-32-le"):
+            data = data.replace("key-1".encode(encoding), self._key_id.decode().encode(encoding))
+        await super().send(data)
 
 
 @attrs.define
@@ -48,7 +50,10 @@ class Chaos:
     doubts: list[Effect] = attrs.field(factory=list)
 
     async def do(self, connection: Connection, seen: Seen) -> None:
-        """Do one of them."""
+        """Do one of them to a create; the client's own tries to revoke what it lost come to nothing."""
+        if seen.method != "POST":
+            await raw("fails", message(503, b"")).do(connection, seen)
+            return
         lot = self.chance.choice(self.lots)
         number = len(self.whole) + len(self.doubts)
         effect = lot.means.effect("create")
@@ -87,7 +92,7 @@ async def batch_through(chaos: Chaos, items: int) -> list[Issued[CreateKeyReques
             in_flight = respan.pace.in_flight
         await asyncio.sleep(5)
         assert server.open == 0
-    assert in_flight == 0
+    assert in_flight <= 1  # what the client tries to revoke by itself
     assert asyncio.all_tasks() == {asyncio.current_task()}
     watch.verdict()
     assert sorted(one.effect.value for one in suspects) == sorted(

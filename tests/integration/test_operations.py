@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -36,6 +37,9 @@ from respan_async import (
 )
 from respan_async._calls.service import Service
 from respan_async._http.protocol import Request
+from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.slots import Priority
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import FIN, RST, STALL, Act, Connection, RawServer, Seen, answer, key, message
 
@@ -438,12 +442,14 @@ async def test_pages_without_an_end_have_one() -> None:
     read: list[str] = []
 
     class Endless:
-        async def send(self, request: Request[KeyPage]) -> KeyPage:
+        context = SimpleNamespace(pacer=Pacer(LocalWindow(None), 1))
+
+        async def send(self, request: Request[KeyPage], _: Priority = Priority.INTERACTIVE) -> KeyPage:
             read.append(request.path)
             return KeyPage(next_page=len(read) + 1)
 
     with pytest.raises(InvalidResponseError, match="page 10000 of the list"):
-        await anext(aiter(Listing(cast("Service", Endless()), 1, None)))
+        _ = [key async for key in Listing(cast("Service", Endless()), 1, None)]
 
     assert len(set(read)) == 10_000
 

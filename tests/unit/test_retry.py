@@ -436,11 +436,12 @@ async def test_the_bounds_themselves_are_allowed() -> None:
 
 
 async def test_what_does_not_count_as_an_attempt_counts_together() -> None:
-    """Refusals and connections that an outage kept from being made: neither is endless beside the other."""
+    """Connections that an outage kept from being made, and refusals while nothing of the client is let in."""
     policy = RetryPolicy(max_attempts=2, max_refusals=2)
 
-    assert not policy.exhausted(AttemptCounts(counted=1, refused=1, held_back=1))
-    assert policy.exhausted(AttemptCounts(counted=1, refused=1, held_back=2))
+    assert not policy.exhausted(AttemptCounts(counted=1, refused=1, only_refused=True, held_back=1))
+    assert policy.exhausted(AttemptCounts(counted=1, refused=1, only_refused=True, held_back=2))
+    assert not policy.exhausted(AttemptCounts(counted=1, refused=9, only_refused=False, held_back=2))
     assert policy.exhausted(AttemptCounts(counted=2))
 
 

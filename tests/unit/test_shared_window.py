@@ -388,7 +388,7 @@ async def test_a_share_of_less_than_one_is_one_in_a_longer_time() -> None:
 
 
 async def test_away_a_slot_ends_as_one_of_a_limit_of_its_own_does() -> None:
-    """Unused it is free again; lost it counts for longer; a refusal is obeyed."""
+    """Unused it is free again; lost it counts for longer; a refusal is looked into by a probe, a slot later."""
     world = World(share=0.5)
     world.log.away = True
 
@@ -404,7 +404,7 @@ async def test_away_a_slot_ends_as_one_of_a_limit_of_its_own_does() -> None:
     refused_at = now()
     await world.send()
 
-    assert world.sent[-1] - refused_at == pytest.approx(30, abs=0.1)
+    assert world.sent[-1] - refused_at == pytest.approx(12, abs=0.1)
     await world.window.aclose()
 
 

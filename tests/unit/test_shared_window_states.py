@@ -185,10 +185,12 @@ async def test_a_shorter_pause_does_not_end_a_longer_one(log: Log, window: Share
 async def test_a_refusal_binds_by_the_limit_of_all(limit: RateLimit, bound: float) -> None:
     """Whole seconds are taken at their word where the period is long."""
     window = SharedWindow(Log(), limit, 0.5, timeout=1.0)
+    paced = Pacer(window, 64)
 
-    window.refused(now(), now() - 0.1, 3.0)
+    await send(paced, SlotOutcome.REFUSED, retry_after=3.0)
 
     assert window.paused_until(now()) == now() + bound
+    await window.aclose()
 
 
 async def test_what_was_sent_more_often_than_once_is_told_as_often(log: Log, pacer: Pacer) -> None:
@@ -501,14 +503,17 @@ async def test_on_its_own_what_was_sent_again_without_an_answer_counts_each_time
     assert window.used(now()) == before + 2
 
 
-async def test_on_its_own_a_process_learns_from_refusals(log: Log, pacer: Pacer) -> None:
-    """By how much was let in, and by what the refusal says; and is lower than its share while it is alone."""
+async def test_on_its_own_a_process_learns_from_refusals_what_others_hold(log: Log, pacer: Pacer) -> None:
+    """Of the share that is its own, others hold what it does not; the share stays what it is."""
     await fallen_back(log, pacer)
     await asyncio.sleep(1)
-    await send(pacer, SlotOutcome.REFUSED, retry_after=58.5)
+    ours = pacer.window.used(now())
+    for _ in range(2):
+        await send(pacer, SlotOutcome.REFUSED, retry_after=58.5)
 
-    assert pacer.window.limit == RateLimit(2, per=60)
-    assert pacer.window.learned
+    assert pacer.window.others(now()) == 5 - ours
+    assert pacer.window.limit == RateLimit(5, per=60)
+    assert not pacer.window.learned
 
 
 async def test_away_a_newcomer_waits_for_the_next_try(log: Log, pacer: Pacer) -> None:
