@@ -74,7 +74,8 @@ class ClientContext:
         limit = self.pacer.window.limit
         said = str(limit) if limit else None
         problem = self.pacer.last_problem
-        level = logging.INFO if reason == "refused" else logging.WARNING
+        holds_nothing = lower_only and not self.pacer.has_patient_work
+        level = logging.INFO if reason == "refused" or holds_nothing else logging.WARNING
         message = "requests are held back for %.1f s: %s; the limit is %s; last seen: %s"
         logger.log(level, message, seconds, reason, said or "unknown", problem or "nothing")
         self.dispatcher.emit(

@@ -231,6 +231,11 @@ class Pacer:
         """Whether the lower classes are held back by failures in a row."""
         return self._breaker.troubled
 
+    @property
+    def has_patient_work(self) -> bool:
+        """Whether batches or sweeps wait, or will ask for more."""
+        return self._left() > 0
+
     def waiting(self, priority: Priority) -> int:
         """Return how many wait in a class."""
         return len(self._lines[priority])

@@ -53,6 +53,22 @@ def test_an_interrupt_loses_nothing(world: World, run: Run, number: signal.Signa
     assert world.server.fake.counts.alive == 120
 
 
+def test_a_run_that_is_held_back_says_for_how_long(world: World) -> None:
+    """The server asks for more than is ever waited for at once."""
+    world.server.fake.chance("refuse:500", 1)
+    world.tenants(3)
+    process = world.start(*ISSUE, FAST)
+    assert process.stderr is not None
+    while "paused for " not in (said := process.stderr.readline()):
+        assert said
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+
+    assert said.rpartition("; paused for ")[2].strip() in ("2:00", "1:59", "1:58", "1:57")
+    assert process.returncode == 130
+    assert "0 failed, 3 not sent" in err
+
+
 @pytest.mark.parametrize("world", [{"stall": 0.3}], indirect=True)
 def test_a_second_interrupt_ends_at_once(world: World) -> None:
     """Whoever does not want to wait for lost answers need not, and is told what that means."""

@@ -362,7 +362,7 @@ async def test_the_gauges_tell_the_pace(telemetry: Telemetry) -> None:
         assert telemetry.gauge("respan.client.pace.used") == 0
         assert telemetry.gauge("respan.client.pace.waiting") == {"interactive": 0, "batch": 0, "sweep": 0}
 
-        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(8)]
+        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(6)]
         requests = [CreateKeyRequest() for _ in range(4)]
         batch = asyncio.ensure_future(respan.temporary_keys.create_many(requests))
         await asyncio.sleep(1.5)
@@ -382,19 +382,19 @@ async def test_the_gauges_tell_the_pace(telemetry: Telemetry) -> None:
 async def test_the_gauges_tell_a_pause_and_what_it_taught(telemetry: Telemetry) -> None:
     """No limit is known, so none is told, until refusals are believed: all are held back, and then there is a limit."""
     async with (
-        FakeRespan(limit=SlidingLog(5, per=60), latency=0.1) as fake,
+        FakeRespan(limit=SlidingLog(60, per=60), latency=0.1) as fake,
         connect(fake, telemetry) as respan,
         telemetry.hook.observing(respan, every=1.0),
     ):
         assert telemetry.gauge("respan.client.pace.limit") is None
 
-        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(8)]
+        callers = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(150)]
         await asyncio.sleep(10)
         assert telemetry.gauge("respan.client.pace.paused") == {"refused": 1, "outage": 0}
 
         await asyncio.gather(*callers)
         await asyncio.sleep(1)
-        assert telemetry.gauge("respan.client.pace.limit") == 5
+        assert telemetry.gauge("respan.client.pace.limit") == 60
         assert telemetry.gauge("respan.client.pace.period") == 60
         assert telemetry.gauge("respan.client.pace.paused") == {"refused": 0, "outage": 0}
 
