@@ -75,7 +75,9 @@ class ClientContext:
         said = str(limit) if limit else None
         problem = self.pacer.last_problem
         holds_nothing = lower_only and not self.pacer.has_patient_work
-        level = logging.INFO if reason == "refused" or holds_nothing else logging.WARNING
+        # A refusal is everyday; that a store is unreachable was told with what becomes of it.
+        is_news = reason not in ("refused", "unreachable") and not holds_nothing
+        level = logging.WARNING if is_news else logging.INFO
         message = "requests are held back for %.1f s: %s; the limit is %s; last seen: %s"
         logger.log(level, message, seconds, reason, said or "unknown", problem or "nothing")
         self.dispatcher.emit(

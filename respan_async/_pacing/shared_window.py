@@ -37,6 +37,8 @@ _TICK: Final = 1e-4
 _COARSE: Final = 20.0
 """Seconds of a period below which whole seconds are too coarse a measure to be taken at their word."""
 _LONGEST_PAUSE: Final = 120.0
+_FIRST_PAUSE: Final = 1 / 8
+"""Of a period, after a refusal that does not say how long to wait."""
 
 
 class SharedWindow:
@@ -55,7 +57,7 @@ class SharedWindow:
         self._client = SharedLogClient(log, limit, self._outage)
         self._reserved = self._client.reserved
         self._local: LocalWindow | None = None
-        self._slow_start = SlowStart(limit.interval, limit.per)
+        self._slow_start = SlowStart(limit.per * _FIRST_PAUSE, limit.per)
         self._attached = False
         self._wake: Callable[[], None] = lambda: None
         self._client.on_news = self._on_news

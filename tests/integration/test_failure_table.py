@@ -20,6 +20,7 @@ from respan_async import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    DeadlineExceededError,
     Effect,
     InternalServerError,
     InvalidResponseError,
@@ -820,14 +821,29 @@ async def test_a_connection_that_takes_all_the_time_there_is(full_port: str, ver
 
 
 async def test_waiting_for_a_connection_of_a_small_pool() -> None:
-    """A session with one connection, which is taken: who waited for it in vain has sent nothing."""
+    """A session with one connection, which its owner uses: who waited for it in vain has sent nothing."""
+    async with RawServer(STALL) as server, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        policy = RetryPolicy(max_attempts=1, on_unknown="raise")
+        async with AsyncRespan("token", base_url=server.url, session=session, retry=policy) as respan:
+            theirs = asyncio.ensure_future(session.get(server.url))
+            await server.arrived.wait()
+            with pytest.raises(APITimeoutError) as caught:
+                await respan.with_options(timeout=MOMENT).temporary_keys.create()
+            theirs.cancel()
+
+    assert (caught.value.effect, caught.value.suspects) == (NONE, ())
+    assert len(server.requests) == 1
+
+
+async def test_calls_wait_for_a_small_pool_before_their_time_begins() -> None:
+    """A session with one connection, which a call of ours uses: the next one waits for as long as it has a deadline."""
     async with RawServer(STALL) as server, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         policy = RetryPolicy(max_attempts=1, on_unknown="raise")
         async with AsyncRespan("token", base_url=server.url, session=session, retry=policy) as respan:
             first = asyncio.ensure_future(respan.with_options(timeout=3 * MOMENT).temporary_keys.create())
             await server.arrived.wait()
-            with pytest.raises(APITimeoutError) as caught:
-                await respan.with_options(timeout=MOMENT).temporary_keys.create()
+            with pytest.raises(DeadlineExceededError) as caught:
+                await respan.with_options(deadline=MOMENT).temporary_keys.create()
             with pytest.raises(APITimeoutError) as of_first:
                 await first
 

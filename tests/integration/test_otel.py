@@ -529,7 +529,15 @@ async def test_no_secret_name_or_id_is_exported() -> None:
         telemetry.hook.observing(respan, issuer),
     ):
         fake.script(
-            "refuse:0.01", "refuse:0.01", "error_500", "ok", "lose_answer_after_create", "ok", "ok", "conflict_409", "unauthorized_401"
+            "refuse:0.01",
+            "refuse:0.01",
+            "error_500",
+            "ok",
+            "lose_answer_after_create",
+            "ok",
+            "ok",
+            "conflict_409",
+            "unauthorized_401",
         )
         keys = respan.temporary_keys
         with telemetry.tracer.start_as_current_span("caller"):

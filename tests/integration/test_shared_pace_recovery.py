@@ -132,8 +132,9 @@ def set_back(seconds: float) -> Callable[[VirtualRedis], None]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Give what was warned of."""
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    """Give what was warned of, but that the wall clock here does not go as fast as the server's, which is virtual."""
+    texts = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    return [text for text in texts if "this machine's clock" not in text]
 
 
 # ------------------------------------------------------------------------------------------------------ the log is full
