@@ -73,8 +73,10 @@ class Call(Generic[T]):
         """Whether the result was there already, which it never was."""
         return False
 
-    delivered: Final = False
-    """As a job: whether the result was put anywhere, which is for whoever gets it."""
+    @property
+    def delivered(self) -> bool:
+        """Whether the result was put anywhere, which is for whoever gets it."""
+        return False
 
     def __init__(
         self,

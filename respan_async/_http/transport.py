@@ -45,7 +45,7 @@ class TrackedBody(aiohttp.BytesPayload):
         self._permits = permits
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return this body: a mock copies what it was called with, and with `permits` it would copy the whole client."""
+        """Return this body: a mock copies what it was called with, which with `permits` would be the whole client."""
         return self
 
     @property

@@ -18,7 +18,6 @@ When the log is asked is in `request_timing.py`, what is said to it in `shared_l
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Iterable
 from typing import Final
 

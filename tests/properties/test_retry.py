@@ -80,7 +80,7 @@ def test_the_jitter_is_full() -> None:
 
 @given(policy=policies(), events=st.lists(st.one_of(failures, refusals), min_size=60, max_size=60))
 def test_a_call_ends_whatever_it_meets(policy: RetryPolicy, events: list[RespanError]) -> None:
-    """So many attempts and, while nothing else is let in, so many refusals; and no wait that the server did not ask for or the policy allow."""
+    """So many attempts and, while nothing is let in, so many refusals; no wait that was not asked for or allowed."""
     counts, waits = AttemptCounts(), list[float]()
     coming = iter(events)
 

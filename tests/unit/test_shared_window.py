@@ -319,7 +319,7 @@ async def test_a_wait_beyond_reason_is_told_as_a_bounded_one() -> None:
 
 
 async def test_refusals_that_say_nothing_hold_back_longer_and_longer() -> None:
-    """From one interval on, twice as long each time, up to a period; an answer begins anew."""
+    """From an eighth of a period on, twice as long each time, up to a period."""
     world = World(RateLimit(60, per=60))
     for _ in range(4):
         await world.send(end=SlotOutcome.REFUSED)
@@ -328,7 +328,7 @@ async def test_refusals_that_say_nothing_hold_back_longer_and_longer() -> None:
     pauses = [
         report.seconds for request in world.log.asks for report in request.reports if report.status is SlotStatus.PAUSE
     ]
-    assert sorted({round(pause) for pause in pauses}) == [1, 2, 4, 8]
+    assert sorted({round(pause) for pause in pauses}) == [8, 15, 30, 60]
     await world.window.aclose()
 
 

@@ -373,7 +373,7 @@ async def test_an_interactive_call_asks_for_a_slot_of_its_own_only_if_there_are_
 async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_answer(
     log: Log, window: SharedWindow
 ) -> None:
-    """It doubles from the time of one slot, and one that was let in ends that."""
+    """It doubles, and one that was let in ends that."""
     log.says = [attrs.evolve(ANSWER, begins=(0.0,) * 4)]
     window.request_slots(4, 0, 0)
     await asyncio.sleep(0.1)
@@ -388,7 +388,7 @@ async def test_the_pause_after_refusals_that_say_nothing_begins_anew_after_an_an
 
     window.refused(now(), now() - 0.1, None)
 
-    assert [*waits, window.delay(now())] == pytest.approx([6, 12, 6])
+    assert [*waits, window.delay(now())] == pytest.approx([7.5, 15, 7.5])
 
 
 @pytest.mark.parametrize(("per", "within"), [(1.0, 0.5), (60.0, LEASE / 3)])
@@ -509,7 +509,7 @@ async def test_on_its_own_a_process_learns_from_refusals_what_others_hold(log: L
     await asyncio.sleep(1)
     ours = pacer.window.used(now())
     for _ in range(2):
-        await send(pacer, SlotOutcome.REFUSED, retry_after=58.5)
+        await send(pacer, SlotOutcome.REFUSED, retry_after=30.0)
 
     assert pacer.window.others(now()) == 5 - ours
     assert pacer.window.limit == RateLimit(5, per=60)
