@@ -40,7 +40,7 @@ async def meet(misbehaviour: Misbehaviour, timeout: float, complaints: list[str]
             watch.check(second.replayed == (effect is None), f"replayed={second.replayed}")
             watch.check(second.key.id == ("key-1" if effect is None else "key-2"), f"it has {second.key.id}")
             left = {AttemptState.RECORDED: 1}
-            if effect is not None:
+            if effect is not None and str(misbehaviour) != "answers 429":  # of a refusal nothing is kept
                 left[AttemptState.VOID if effect is Effect.NONE else AttemptState.SUSPECT] = 1
             counts = await issuer.counts()
             for _ in range(200):

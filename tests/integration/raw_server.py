@@ -104,6 +104,7 @@ class RawServer:
     Args:
         *script: What happens to each request; the last act is repeated.
         listening: False for a port that refuses connections until `listen()`.
+        aside: By method, what happens to requests that have no part in the script, and are not noted.
 
     Attributes:
         requests: What was read, in order.
@@ -111,9 +112,10 @@ class RawServer:
         arrived: Set when there is a request.
     """
 
-    def __init__(self, *script: Act, listening: bool = True) -> None:
+    def __init__(self, *script: Act, listening: bool = True, aside: Mapping[str, Act] | None = None) -> None:
         self._script = list(script) or [key()]
         self._listening = listening
+        self._aside = aside or {}
         self._serving: set[asyncio.Task[Any]] = set()
         self._port = 0
         self._server: asyncio.Server | None = None
@@ -173,6 +175,9 @@ class RawServer:
                 seen = await connection.read()
                 if seen is None:
                     break
+                if seen.method in self._aside:
+                    await self._aside[seen.method].do(connection, seen)
+                    continue
                 self.requests.append(seen)
                 self.arrived.set()
                 await self._next().do(connection, seen)
