@@ -30,6 +30,7 @@ _KEY_TEXT: Final = re.compile(
     r"[A-Za-z0-9_-](?:(?:\s|\\[nrt]){0,3}[A-Za-z0-9_-]){15,31}[A-Za-z0-9_-]*"
 )
 _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
+_MASKED_KEY: Final = r"\1.***"
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{12,}")
 _SURELY_LONG: Final = 20
 
@@ -40,7 +41,7 @@ def redacted(text: str, secrets: Iterable[Secret]) -> str:
     """Return a text without these secrets, and without anything that looks like a key."""
     for secret in secrets:
         text = _without(text, secret.reveal())
-    return _KEY_TEXT.sub(r"\1.***", _KEY_FIELD.sub(r'\1"***"', text))
+    return _KEY_TEXT.sub(_MASKED_KEY, _KEY_FIELD.sub(r'\1"***"', text))
 
 
 def without_long_words(text: str) -> str:
@@ -52,7 +53,8 @@ def printable(text: str) -> str:
     """Escape what does not print: line breaks, and whatever a terminal would obey."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _KEY_TEXT.sub(_MASKED_KEY, escaped)  # an escape may complete what was half a key's prefix
 
 
 def _masked(match: re.Match[str]) -> str:
