@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -73,13 +73,10 @@ def _number_in(text: str) -> Any:
     """Read a number that was written as text, unless something of it would be lost."""
     if not _DECIMAL(text):
         return _UNREADABLE
-    try:
-        exact = Decimal(text)
-        # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
-        number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
-        return number if Decimal(repr(number)) == exact else _UNREADABLE
-    except (InvalidOperation, OverflowError, ValueError):
-        return _UNREADABLE
+    exact = Decimal(text)
+    # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
+    number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
+    return number if Decimal(repr(number)) == exact else _UNREADABLE
 
 
 def _whole(raw: Any) -> Any:

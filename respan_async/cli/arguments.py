@@ -163,6 +163,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         help="revoke at once what killed runs have left, because no other copy of the ledger is or was in use",
     )
     sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
+    _account(sweep)
     keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)
     keepers = keeping.add_subparsers(metavar="COMMAND", required=True)
     rotating = keepers.add_parser(
@@ -222,7 +223,16 @@ def _issue(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
+    _account(parser)
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
+
+
+def _account(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--account",
+        metavar="NAME",
+        help="one word that the ledger belongs to, so that the API key and the base URL may change",
+    )
 
 
 def _sandbox(parser: argparse.ArgumentParser) -> None:

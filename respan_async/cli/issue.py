@@ -75,7 +75,7 @@ async def _run(
         if client is None:
             fake = await stack.enter_async_context(small_sandbox())
             client = _client(arguments, suspects, api_key=fake.api_key, base_url=fake.url)
-        account = None if fake is None else _SANDBOX_ACCOUNT
+        account = arguments.account if fake is None else _SANDBOX_ACCOUNT
         # A reader may take its time, and a key that the file does not want is that line's own failure.
         issuer = Issuer(
             client,

@@ -29,7 +29,7 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
             say(f"key {event.id} is revoked: {event.reason}")
 
     async with make_client(arguments, hooks=(tell,)) as respan:
-        issuer = Issuer(respan, ledger, force=arguments.force_ledger, auto_sweep=False)
+        issuer = Issuer(respan, ledger, force=arguments.force_ledger, account=arguments.account, auto_sweep=False)
         await ledger_file.enter(issuer, path)
         if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")

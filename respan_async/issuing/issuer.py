@@ -52,7 +52,9 @@ class Issuer:
         deliver: An async function of a ticket's id and its key that puts the secret where it belongs. Called until it
             succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
         force: Use a ledger that belongs to another account or base URL.
-        account: One word that the ledger is bound to in place of the base URL, for a server whose address changes.
+        account: One word that the ledger is bound to in place of the API key and the base URL, both of which may then
+            change: a rotated key opens the ledger as the old one does. A ledger that is bound to another one is bound
+            to this word once it has been opened with `force=True`.
         auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes at
             first, and ever more rarely while nothing is found.
         takeover_age: How long a suspect is left alone that this copy of the ledger has taken over from a process that
@@ -321,9 +323,11 @@ class Issuer:
         return await self.sweep() if await self._ledger.acquire_sweep_turn(pause) else None
 
     def _account(self) -> str:
+        if self._place is not None:
+            return f"{self._place} ?"
         token = self._service.context.tokens.fixed
         known = "?" if token is None else hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
-        return f"{self._place or self._service.context.base_url} {known}"
+        return f"{self._service.context.base_url} {known}"
 
     def _suspect_added(self) -> None:
         if self._auto_sweep is not None:

@@ -37,6 +37,7 @@ async def killed(world: World, lives: Iterable[Callable[[], Awaitable[bool]]]) -
     assert await world.live()
 
 
+@pytest.mark.hostile
 async def test_a_worker_killed_at_every_point_ends_with_one_live_key_for_each_ticket(tmp_path: Path) -> None:
     """SIGKILL at each named point once, a fresh start each time: nothing is lost, doubled or left behind."""
     async with world(tmp_path, tickets=200, seed=1, limit=SlidingLog(60, per=0.5)) as world_:

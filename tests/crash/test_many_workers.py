@@ -52,7 +52,7 @@ async def stop_outside_of_a_commit(worker: Process, ledger: Path) -> None:
     raise AssertionError("the worker is never outside of a commit")
 
 
-@pytest.mark.parametrize("point", ["request arrived", "key made"])
+@pytest.mark.parametrize("point", ["request arrived", pytest.param("key made", marks=pytest.mark.hostile)])
 async def test_a_worker_that_was_stopped_beyond_its_lease_spoils_nothing(tmp_path: Path, point: str) -> None:
     """Another finishes; what the first one had in the air is neither recorded when it wakes, nor alive."""
     async with world(tmp_path, tickets=60, seed=12) as first:

@@ -168,6 +168,14 @@ async def test_a_wrong_bound_is_refused(number: Any) -> None:
             respan.temporary_keys.create_many([], max_in_flight=number)
 
 
+@pytest.mark.parametrize("spread", [1, None, "no"])
+async def test_a_wrong_spread_is_refused(spread: Any) -> None:
+    """`spread` is True or False."""
+    async with world() as (_, respan):
+        with pytest.raises(InvalidRequestError, match="spread: expected True or False"):
+            respan.temporary_keys.create_many([], spread=spread)
+
+
 # ---------------------------------------------------------------------------------------------------------- how much
 
 

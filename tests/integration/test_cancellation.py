@@ -229,7 +229,9 @@ async def cancel_batch(how: str, script: Sequence[str], turn: int, place: Place)
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("script", [[], ["refuse:1"], ["ok", "unavailable_503", "reset"]], ids=len)
+@pytest.mark.parametrize(
+    "script", [[], ["refuse:1"], pytest.param(["ok", "unavailable_503", "reset"], marks=pytest.mark.hostile)], ids=len
+)
 @pytest.mark.parametrize("how", ["streamed", "ordered", "awaited"])
 def test_a_batch_can_be_cancelled_at_every_turn_of_the_loop(how: str, script: Sequence[str], place: Place) -> None:
     """Whenever a batch's consumer is cancelled, the keys that work are exactly those it was handed."""

@@ -120,6 +120,7 @@ async def fleet(
 LEFT = "SELECT 1 FROM procrastinate_jobs WHERE status IN ('todo', 'doing') AND task_name = 'issue'"
 
 
+@pytest.mark.hostile
 async def test_a_worker_goes_on_after_its_database_was_started_anew(fleet: Fleet) -> None:
     """Its process ends when it is told to, and only then."""
     await fleet.run("fleet.set_up()")  # again

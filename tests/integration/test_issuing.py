@@ -852,6 +852,25 @@ def dead_suspect(tag: str = "tag") -> Suspect:
 virtual = pytest.mark.virtual
 
 
+async def test_a_ticket_of_a_batch_for_which_a_request_waits_goes_before_the_batch() -> None:
+    """It need not wait for the others' turn: the batch's own call goes on as an interactive one."""
+    async with (
+        FakeRespan(limit=SlidingLog(10, per=0.5)) as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, pace=RateLimit(10, per=0.5)) as respan,
+        Issuer(respan, SQLiteLedger(":memory:"), auto_sweep=False) as issuer,
+    ):
+        tickets = [ticket(number) for number in range(40)]
+        batch = asyncio.ensure_future(issuer.issue_many(tickets, max_in_flight=40))
+        await until(lambda: fake.counts.created >= 2)
+
+        issued = await issuer.issue(tickets[-1])
+
+        assert fake.counts.created <= 15
+        outcomes = await batch
+        assert [outcome.key for outcome in outcomes if isinstance(outcome, Issued)][-1] == issued.key
+        assert fake.counts.created == 40
+
+
 @virtual
 async def test_what_others_have_left_since_is_swept_and_delivered() -> None:
     """By those that live on, within half a minute: nobody tells them."""
@@ -1607,3 +1626,26 @@ async def test_a_ledger_of_another_account_is_refused(fake_respan: FakeRespan, t
                 await issuer.issue(ticket())
         async with Issuer(respan, SQLiteLedger(path), force=True) as forced:
             assert (await forced.issue(ticket())).key == issued.key
+
+
+async def test_a_ledger_of_a_named_account_outlives_its_api_key(tmp_path: Path) -> None:
+    """The old key and a new one open it, one after the other and at the same time; nobody has to force anything."""
+    path = tmp_path / "keys.db"
+    async with (
+        FakeRespan(api_keys=("old", "new")) as fake,
+        AsyncRespan("old", base_url=fake.url) as before,
+        AsyncRespan("new", base_url=fake.url) as after,
+    ):
+        async with Issuer(before, SQLiteLedger(path), force=True) as unnamed:
+            first = await unnamed.issue(ticket())
+        with pytest.raises(LedgerError, match="another account or base URL"):
+            await Issuer(before, SQLiteLedger(path), account="acme").issue(ticket())
+        async with Issuer(before, SQLiteLedger(path), account="acme", force=True) as named:
+            assert (await named.issue(ticket())).replayed
+        async with (
+            Issuer(after, SQLiteLedger(path), account="acme") as rotated,
+            Issuer(before, SQLiteLedger(path), account="acme") as still_there,
+        ):
+            assert (await rotated.issue(ticket())).key == first.key
+            assert (await still_there.issue(ticket(2))).key.id in fake.keys
+            assert (await rotated.issue(ticket(2))).replayed

@@ -85,7 +85,13 @@ async def mishap(server: RedisServer, name: str) -> None:
                 await set_back(server.url, 20)
 
 
-@pytest.mark.parametrize("name", ["restarted", "away", "a replica at first", "evicted", "set back"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "restarted",
+        *(pytest.param(n, marks=pytest.mark.hostile) for n in ("away", "a replica at first", "evicted", "set back")),
+    ],
+)
 async def test_a_mishap_of_redis_costs_a_period_at_most(redis_server: RedisServer, name: str) -> None:
     """A batch and the calls beside it go on by themselves, and within the limit."""
     limit = RateLimit(40, per=2)

@@ -141,7 +141,14 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("where", ["the same process", "another process"])
-@pytest.mark.parametrize(("limit", "pause"), [(FAST, 0.5), (MINUTE, 2.0), (MINUTE, 5.0)])
+@pytest.mark.parametrize(
+    ("limit", "pause"),
+    [
+        (FAST, 0.5),
+        pytest.param(MINUTE, 2.0, marks=pytest.mark.hostile),
+        pytest.param(MINUTE, 5.0, marks=pytest.mark.hostile),
+    ],
+)
 async def test_a_batch_beside_interactive_calls_gets_all_that_they_leave(
     limit: RateLimit, pause: float, where: str
 ) -> None:
@@ -157,6 +164,7 @@ async def test_a_batch_beside_interactive_calls_gets_all_that_they_leave(
         assert found.kept()
 
 
+@pytest.mark.hostile
 async def test_interactive_calls_that_take_all_there_is_leave_a_batch_every_twentieth_slot() -> None:
     """One call comes half a second after the other, which is more than the limit allows: no slot is lost."""
     async with world(MINUTE) as found:
@@ -174,7 +182,7 @@ async def test_interactive_calls_that_take_all_there_is_leave_a_batch_every_twen
 
 
 @pytest.mark.parametrize("pause", [None, 0.33])
-@pytest.mark.parametrize("processes", [4, 20])
+@pytest.mark.parametrize("processes", [4, pytest.param(20, marks=pytest.mark.hostile)])
 async def test_batches_of_many_processes_use_the_whole_limit_with_about_one_request_a_key(
     processes: int, pause: float | None
 ) -> None:
@@ -230,6 +238,7 @@ async def test_a_mishap_of_the_store_costs_a_period_at_most(
         assert found.kept()
 
 
+@pytest.mark.hostile
 async def test_after_a_long_outage_the_shares_go_on_until_the_store_is_to_be_relied_upon() -> None:
     """It comes back empty, so it counts as full for a period; nobody waits for that who had a share already."""
     async with world(FAST) as found:
@@ -251,7 +260,13 @@ async def test_after_a_long_outage_the_shares_go_on_until_the_store_is_to_be_rel
 
 @pytest.mark.parametrize(
     ("limit", "every", "processes"),
-    [(FAST, 3.0, 1), (FAST, 5.5, 1), (FAST, 3.0, 4), (MINUTE, 7.0, 1), (MINUTE, 90.0, 2)],
+    [
+        (FAST, 3.0, 1),
+        *(
+            pytest.param(*world, marks=pytest.mark.hostile)
+            for world in ((FAST, 5.5, 1), (FAST, 3.0, 4), (MINUTE, 7.0, 1), (MINUTE, 90.0, 2))
+        ),
+    ],
 )
 async def test_where_the_log_vanishes_again_and_again_each_process_goes_on_with_its_share(
     limit: RateLimit, every: float, processes: int, caplog: pytest.LogCaptureFixture
@@ -283,6 +298,7 @@ async def test_where_the_log_vanishes_again_and_again_each_process_goes_on_with_
         assert all("maxmemory-policy" in warning for warning in warnings(caplog))
 
 
+@pytest.mark.hostile
 async def test_a_log_that_stays_is_used_again(caplog: pytest.LogCaptureFixture) -> None:
     """After three periods without a loss: the whole limit, and a word that it is back."""
     caplog.set_level(logging.INFO, "respan_async")
@@ -298,6 +314,7 @@ async def test_a_log_that_stays_is_used_again(caplog: pytest.LogCaptureFixture) 
         assert found.kept()
 
 
+@pytest.mark.hostile
 async def test_without_a_share_a_log_that_vanishes_is_used_for_as_long_as_it_is_there() -> None:
     """`fallback_share=0` has nothing to go on with: what the log grants between two losses is better than nothing."""
     async with world(FAST) as found:

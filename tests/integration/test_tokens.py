@@ -117,6 +117,19 @@ async def test_a_batch_goes_on_with_the_new_token(awaited: bool, forbidden: bool
         assert 300 < fake.counts.requests <= 316
 
 
+async def test_a_source_that_fails_when_it_is_asked_for_another_token_is_asked_again_later() -> None:
+    """A secret store that is away for a moment does not make a refused token a wrong one."""
+    vault = Vault("token-1")
+    async with world(vault) as (fake, respan):
+        call = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.01)
+        rotate(fake, vault)
+        vault.broken = [ConnectionRefusedError()]
+
+        assert isinstance(await call, CreatedKey)
+        assert (fake.counts.requests, fake.counts.alive, vault.asked) == (2, 1, 3)
+
+
 @pytest.mark.parametrize("source", ["function", "text"])
 async def test_a_token_that_stays_the_same_is_refused_for_good(source: str) -> None:
     """The function is asked once more, and not sent again with what it says."""

@@ -11,6 +11,7 @@ import pytest
 
 from respan_async import ConfigurationError
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared_log_client import LEASE
 from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
@@ -514,6 +515,19 @@ async def test_on_its_own_a_process_learns_from_refusals_what_others_hold(log: L
     assert pacer.window.others(now()) == 5 - ours
     assert pacer.window.limit == RateLimit(5, per=60)
     assert not pacer.window.learned
+
+
+async def test_on_its_own_a_process_heeds_what_answers_state(log: Log, pacer: Pacer) -> None:
+    """While the log is there, it knows better; alone, the process leaves out what others hold."""
+    hint = RateHint(limit=None, per=None, remaining=0, reset=30.0)
+    pacer.window.told(now(), hint)
+    assert pacer.window.others(now()) == 0
+    await fallen_back(log, pacer)
+    ours = pacer.window.used(now())
+
+    pacer.window.told(now(), hint)
+
+    assert pacer.window.others(now()) == 5 - ours
 
 
 async def test_away_a_newcomer_waits_for_the_next_try(log: Log, pacer: Pacer) -> None:
