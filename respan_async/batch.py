@@ -40,7 +40,6 @@ from respan_async.errors import (
     Effect,
     InvalidRequestError,
     PermissionDeniedError,
-    RateLimitError,
     RespanError,
 )
 from respan_async.events import logger
@@ -97,7 +96,8 @@ class Batch(Generic[Item]):
         self._ordered = ordered
         self._spread = spread
         self._prepare = prepare
-        self._total = len(items) if isinstance(items, Sized) else None
+        # What an async input says of its length is how many wait in it now.
+        self._total = len(items) if isinstance(items, Sized) and not isinstance(items, AsyncIterable) else None
         self._plain: Iterator[Item] | None = None
         self._source: AsyncIterator[Item] | None = None
         self._pulling = asyncio.Lock()
@@ -126,7 +126,7 @@ class Batch(Generic[Item]):
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
         # Without the attribute where the arguments were wrong.
         if not getattr(self, "_begun", True):
-            warn("a batch was neither awaited nor entered, and so has done nothing", ResourceWarning, source=self)
+            warn("a batch was neither awaited nor entered, and so has done nothing", RuntimeWarning, source=self)
 
     def __await__(self) -> Generator[Any, None, list[Issued[Item] | Failed[Item]]]:
         return self._collect().__await__()
@@ -290,7 +290,7 @@ class Batch(Generic[Item]):
         try:
             key = await self._key_of(job)
         except RespanError as error:
-            return self._failure(item, index, error)
+            return self._failure(item, index, error, quota_exhausted=job.quota_exhausted)
         except asyncio.CancelledError:
             if being_cancelled():
                 self._cancelled()
@@ -306,7 +306,7 @@ class Batch(Generic[Item]):
             return await job.run()  # the worker is a task of its own already
         return await run_shielded(job, self._lifecycle, self._discard)
 
-    def _failure(self, item: Item, index: int, error: RespanError) -> Failed[Item]:
+    def _failure(self, item: Item, index: int, error: RespanError, *, quota_exhausted: bool = False) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
         useless = False
         if isinstance(error, PermissionDeniedError):
@@ -315,9 +315,7 @@ class Batch(Generic[Item]):
         given_up = self._halted and isinstance(error, ClientStateError)
         # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
         unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
-        # A call of a batch is refused for good only when its quota is exhausted.
-        refused = isinstance(error, RateLimitError)
-        if useless or unreachable or refused or (isinstance(error, _FATAL) and not given_up):
+        if useless or unreachable or quota_exhausted or (isinstance(error, _FATAL) and not given_up):
             self._fatal = self._fatal or error
             self._stop()
         return Failed(item, index, self._why_given_up(error) if given_up else error)

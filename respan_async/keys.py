@@ -1,5 +1,6 @@
 """The operations on temporary keys."""
 
+import asyncio
 from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -196,7 +197,7 @@ class TemporaryKeys:
         """
         try:
             await self._service.send(protocol.delete(id))
-        except ClientStateError:
+        except (ClientStateError, asyncio.CancelledError):
             self._service.context.refused_deletes.add(id)
             raise
         except NotFoundError as error:

@@ -15,7 +15,7 @@ from respan_async._calls.admission import Admission
 from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
-from respan_async._http import protocol
+from respan_async._http import error_body, protocol
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.rate_hint import RateHint
@@ -72,6 +72,12 @@ class Call(Generic[T]):
     def replayed(self) -> bool:
         """Whether the result was there already, which it never was."""
         return False
+
+    @property
+    def quota_exhausted(self) -> bool:
+        """Whether it was refused for so long that no other call would fare better."""
+        counts = self._stats.counts
+        return counts is not None and self._options.retry.quota_exhausted(counts)
 
     @property
     def delivered(self) -> bool:
@@ -288,7 +294,10 @@ class Call(Generic[T]):
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
-        there = skew.measure(result.headers, prepared.sent_at, now)
+        if isinstance(answer, RespanError) and not error_body.is_of_the_api(result.body):
+            return answer  # of a proxy, whose clock is another
+        made = answer.created_at if isinstance(answer, CreatedKey) else None
+        there = skew.measure(result.headers, made, prepared.sent_at, now)
         if not isinstance(answer, CreatedKey) or not isinstance(self._subject, CreateKeyRequest):
             return answer
         sent = prepared.fields or {}

@@ -1,9 +1,13 @@
 """How far this machine's clock is from the server's, as answers tell it, and the keys that are dead because of it.
 
 A key lives until its expiry by the *server's* clock. On a machine whose clock is two hours slow, a key that is to live
-for one hour is dead when it is made. Every answer says in its `Date` what time it is for the server; so from the first
-one on, lifetimes are counted from that. The difference is known to the time that the request took and one second: where
-it may be a few seconds only, it counts as none.
+for one hour is dead when it is made. Every answer says in its `Date` what time it is for the server, and that to a
+create says when the key was made; so from the first one on, lifetimes are counted from that. Rules:
+
+1. The difference is known to the time that the request took and one second. Where it may be a few seconds only, it
+   counts as none.
+2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own.
+3. What is a hundred years away is no time.
 """
 
 from collections.abc import Mapping
@@ -18,6 +22,7 @@ from respan_async.models import CreatedKey, CreateKeyRequest
 _TOLERATED: Final = timedelta(seconds=5)
 _RESOLUTION: Final = timedelta(seconds=1)
 _NONE: Final = timedelta(0)
+_FARTHEST: Final = timedelta(days=36_525)
 
 
 class ClockSkew:
@@ -31,19 +36,25 @@ class ClockSkew:
         self.ahead = _NONE
         self._is_told = False
 
-    def measure(self, headers: Mapping[str, str], sent: datetime, received: datetime) -> datetime | None:
-        """Compare with the `Date` of an answer, and return that; one out of a cache (`Age`) tells an old time.
+    def measure(
+        self, headers: Mapping[str, str], made: datetime | None, sent: datetime, received: datetime
+    ) -> datetime | None:
+        """Compare with the times in an answer of the API's own, and return the one that is believed, if there is one.
 
         Args:
-            headers: Those of the answer.
+            headers: Those of the answer; a `Date` out of a cache (`Age`) tells an old time.
+            made: When the key was made, by the answer; None where it has no such time.
             sent: When the request was sent, by this machine's clock.
             received: When the answer came.
         """
-        there = date(headers.get("Date"))
-        if there is None or headers.get("Age", "0").strip() != "0":
+        there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
+        times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
+        if not times:
             return None
-        self._note(there, sent, received)
-        return there
+        fitting = (time for time in times if abs(_nearest(time, sent, received)) <= _TOLERATED)
+        believed = next(fitting, times[0])
+        self._note(believed, sent, received)
+        return believed
 
     def dead_on_arrival(
         self,
@@ -52,7 +63,7 @@ class ClockSkew:
         fields: Mapping[str, Any],
         sent: datetime,
         received: datetime,
-        there: datetime | None,
+        believed: datetime | None,
     ) -> InvalidResponseError | None:
         """Return the error of a key that was dead when it was made, though it was to live; None if that is not so.
 
@@ -65,16 +76,15 @@ class ClockSkew:
             fields: What was sent, in JSON types.
             sent: When that was, by this machine's clock.
             received: When the answer came.
-            there: What `measure` has returned.
+            believed: What `measure` has returned.
         """
         made, expiry_date = key.created_at, fields.get("expiry_date")
         if made is None or expiry_date is None or (request.expiry_date and request.expiry_date <= sent):
             return None
         ends = datetime.fromisoformat(expiry_date)
-        if min(made, made if there is None else there + _RESOLUTION) < max(ends, key.expiry_date or ends):
+        now_there = made if believed is None else min(made, believed + _RESOLUTION)
+        if now_there < max(ends, key.expiry_date or ends):
             return None
-        if there is None:
-            self._note(made, sent, received)
         # Another attempt is of use where it would end later, now that the server's clock is known.
         mended = bool(request.expires_in) and received + self.ahead + (request.expires_in or _NONE) > made
         behind = f"; this machine's clock is {self.ahead.total_seconds():.0f} s behind" if self.ahead > _NONE else ""
@@ -85,11 +95,9 @@ class ClockSkew:
         )
 
     def _note(self, there: datetime, sent: datetime, received: datetime) -> None:
-        # The server said so between the two, within the second.
-        least, most = there - received, there + _RESOLUTION - sent
-        # Whatever lies between these fits; where that may be next to nothing, it counts as nothing.
-        nearest = max(least, min(most, _NONE))
-        self.ahead = _NONE if abs(nearest) <= _TOLERATED else (least + most) / 2
+        nearest = _nearest(there, sent, received)
+        middle = ((there - received) + (there - sent) + _RESOLUTION) / 2
+        self.ahead = _NONE if abs(nearest) <= _TOLERATED else middle
         if self.ahead and not self._is_told:
             self._is_told = True
             logger.warning(
@@ -101,3 +109,8 @@ class ClockSkew:
 
 def _shown(instant: datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _nearest(there: datetime, sent: datetime, received: datetime) -> timedelta:
+    """Return the least difference that fits: the server said so between the two, within the second."""
+    return max(there - received, min(there - sent + _RESOLUTION, _NONE))

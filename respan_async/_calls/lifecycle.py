@@ -6,12 +6,16 @@ import contextvars
 import enum
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError
+from respan_async.events import logger
 
 T = TypeVar("T")
+
+_LONGEST_CUT: Final = 3.0
+"""Seconds in which what was cancelled is to end."""
 
 
 def being_cancelled() -> bool:
@@ -71,6 +75,9 @@ class Lifecycle:
         if self.closed.is_set():
             return
         self.check_home()
+        if self._home.is_gone:
+            await self._close_after_loop()
+            return
         if self.closing:
             # What the one who closes waits for must not wait for that one.
             if not self.within:
@@ -87,6 +94,15 @@ class Lifecycle:
             await self._take(Stage.STOP)
             await self._take(Stage.REFUSE)
             await self._finish(grace)
+
+    async def _close_after_loop(self) -> None:
+        """Close on another loop, where the client's own is closed: nothing that ran there will ever end."""
+        self.closing = True
+        self._tasks.clear()
+        self._delegates.clear()
+        async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self.closed.set)
+            stages.push_async_callback(self._take, Stage.RESOURCES)
 
     def check(self) -> None:
         """Refuse a call that could not work.
@@ -160,11 +176,19 @@ class Lifecycle:
             await asyncio.wait(tasks, timeout=left)
 
     async def _cut(self) -> None:
-        """Cancel what is still in the background, and what that starts in turn."""
+        """Cancel what is still in the background, and what that starts in turn.
+
+        What does not heed that runs somebody else's code, such as a batch's input: it holds nobody up for ever.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _LONGEST_CUT
         while tasks := self._others():
             for task in tasks:
                 task.cancel()
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=max(end - loop.time(), 0.0))
+            if loop.time() >= end:
+                logger.warning("%d tasks do not heed their cancellation, and are left behind", len(tasks))
+                return
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -34,6 +34,11 @@ class OwningLoop:
         """Let it belong nowhere."""
         self._loop = None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the event loop it belongs to is closed."""
+        return self._loop is not None and self._loop.is_closed()
+
     def check(self, *, living: bool = False) -> None:
         """Refuse a use elsewhere, if it belongs anywhere.
 

@@ -36,6 +36,11 @@ class Job(Protocol[T_co]):
         """Whether the result was delivered to the place for it; known once the job is done."""
         ...
 
+    @property
+    def quota_exhausted(self) -> bool:
+        """Whether it was refused for so long that no other job would fare better; known once the job is done."""
+        ...
+
     def begin(self) -> None:
         """Let the time of the whole job begin."""
         ...

@@ -34,9 +34,11 @@ from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
 from respan_async._http import codec, protocol
 from respan_async.errors import (
     APIStatusError,
+    AuthenticationError,
     ClientStateError,
     InvalidRequestError,
     NotFoundError,
+    PermissionDeniedError,
     RespanError,
     Suspect,
 )
@@ -58,6 +60,12 @@ LONG_AFTER_EXPIRY: Final = timedelta(days=7)
 _JUST_MADE: Final = timedelta(seconds=60)
 """How long after its attempt a key may be missing in a database that lags."""
 
+_WRONG_CLOCK: Final = timedelta(seconds=60)
+"""By so much a clock may be set back, and still be taken for right."""
+
+_FORBIDDEN: Final = 3
+"""So many keys that may not be revoked say that none may be."""
+
 _PAGE: Final = 100
 """Keys on a page of the list."""
 
@@ -74,10 +82,16 @@ class SweepPolicy:
         dry_run: Only tell what would be done.
     """
 
-    grace: float = GRACE
+    grace: float = attrs.field(default=GRACE)
     takeover_age: timedelta | None = TAKEOVER_AGE
     taken_over: bool = False
     dry_run: bool = False
+
+    @grace.validator
+    def _check_grace(self, _: object, grace: float) -> None:
+        is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
+        if not is_number or not math.isfinite(grace) or grace < 0:
+            raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
 
     def is_doubtful(self, suspect: Suspect) -> bool:
         """Whether a suspect's key may be somebody's, so that it has to be proven that it was never used."""
@@ -89,7 +103,9 @@ class SweepPolicy:
             return 0.0
         if self.takeover_age is None:
             return math.inf
-        return max((suspect.taken_over_at + self.takeover_age - now).total_seconds(), 0.0)
+        if suspect.taken_over_at + _WRONG_CLOCK < suspect.sent_at:
+            return math.inf  # by a clock that was wrong then; nobody knows when that was
+        return max(self.takeover_age.total_seconds() - (now - suspect.taken_over_at).total_seconds(), 0.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -146,6 +162,7 @@ class _Sweep:
         self._revoked: dict[str, Suspect] = {}
         self._expired: list[Suspect] = []
         self._failure: RespanError | None = None
+        self._forbidden = 0
 
     async def run(self) -> SweepReport:
         """Sweep."""
@@ -180,15 +197,18 @@ class _Sweep:
         found = await self._keys_of([*due, *dead])
         for suspect in due:
             for key_id in found.get(suspect.tag or "", ()):
-                if await self._is_still(key_id, suspect):
-                    await self._revoke(key_id, suspect)
+                try:
+                    if await self._is_still(key_id, suspect):
+                        await self._revoke(key_id, suspect)
+                except (APIStatusError, InvalidRequestError) as error:
+                    self._note_failure(error)
         # One that must not be revoked yet, and whose key is there after all, has not died: this clock is wrong.
         await self._expire([it for it in dead if it.tag in due_tags or it.tag not in found])
 
     def _has_died(self, suspect: Suspect, since: timedelta) -> bool:
         """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
         end = expires_at(suspect)
-        return end is not None and end + since < self._clock()
+        return end is not None and end < self._clock() - since  # and not `end + since`: there is no year 10,000
 
     async def _wait_out(self, suspects: Sequence[Suspect]) -> None:
         if not suspects:
@@ -234,7 +254,14 @@ class _Sweep:
             if not self._policy.is_doubtful(suspect) or await self._is_still(key_id, suspect):
                 await self._revoke(key_id, suspect)
         except (APIStatusError, InvalidRequestError) as error:
-            self._failure = self._failure or error  # about this one key; the others are revoked all the same
+            self._note_failure(error)
+
+    def _note_failure(self, error: RespanError) -> None:
+        """Remember a failure that is about one key: the others are revoked all the same; raise any other one."""
+        self._failure = self._failure or error
+        self._forbidden += isinstance(error, PermissionDeniedError)
+        if isinstance(error, AuthenticationError) or self._forbidden >= _FORBIDDEN:
+            raise error
 
     async def _revoke(self, key_id: str, suspect: Suspect) -> None:
         if self._policy.dry_run:
@@ -245,8 +272,9 @@ class _Sweep:
         except NotFoundError as error:
             if not protocol.states_absence(error):
                 raise
-            if self._clock() - suspect.sent_at < _JUST_MADE:
-                return
+            if self._clock() - suspect.sent_at >= _JUST_MADE:
+                await self._expire([suspect])  # it is not there, which is not our doing
+            return
         closed = await self._store.close_suspect(suspect, revoked=True)
         if not closed and suspect not in self._revoked.values():
             return  # another sweep was faster; a suspect of this one may have left two keys

@@ -84,6 +84,11 @@ def stranger(status: int, shown: str) -> str:
     return f" with a page, not in the API's own JSON ({printable(said)}): the answer of {whose}"
 
 
+def is_page(body: bytes) -> bool:
+    """Whether a body is a page for people, which the API never writes."""
+    return _PAGE.match(body[:_MOST_READ].decode(errors="replace")) is not None
+
+
 _OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})
 
 

@@ -308,15 +308,17 @@ def failure(
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
     model = request.operation.model
-    if model is None:
+    problem = "with a page, which the API never writes"
+    if model is None and not error_body.is_page(answer.body):
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
-    try:
-        if request.changes is not None:
-            changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
-            return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
-        return codec.decode(answer.body, model, charset(answer.headers))
-    except codec.DecodeError as error:
-        problem = str(error)
+    if model is not None:
+        try:
+            if request.changes is not None:
+                changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+                return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
+            return codec.decode(answer.body, model, charset(answer.headers))
+        except codec.DecodeError as error:
+            problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
     effect, retryable = _meaning(request.operation, answer)
     return InvalidResponseError(
@@ -339,7 +341,12 @@ def states_absence(error: errors.NotFoundError) -> bool:
 
 
 def answered_id(answer: Response) -> str | None:
-    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it."""
+    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it.
+
+    In any other answer it may be the id of anything: of the error, of the request, of somebody's key.
+    """
+    if not 200 <= answer.status < 300:
+        return None
     try:
         return codec.id_in(codec.parse(answer.body, charset(answer.headers)))
     except codec.DecodeError:

@@ -7,14 +7,15 @@ from typing import Any
 
 import attrs
 
+from respan_async._http.protocol import states_absence
 from respan_async.cli import exit_codes
 from respan_async.cli.client_factory import make_client
-from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.console import ConsoleLogHandler, command_line, say
 from respan_async.cli.fields import request_of
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.client import AsyncRespan
-from respan_async.errors import NotFoundError
+from respan_async.errors import NotFoundError, RespanError
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
@@ -38,8 +39,14 @@ def create(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 async def _revoke(respan: AsyncRespan, key: CreatedKey) -> None:
     """Revoke a key that could not be shown to anybody."""
-    await respan.temporary_keys.delete(key.id, missing_ok=True)
-    say(f"key {key.id} could not be written to standard output, and was revoked")
+    what = f"key {key.id} could not be written to standard output"
+    try:
+        await respan.temporary_keys.delete(key.id)  # a key just made is not missing, whatever a server says
+    except RespanError as error:
+        command = f"respan-keys delete -- {command_line(key.id)}"
+        say(f"{what} nor revoked ({exit_codes.sentence(error)}); it is alive, and nobody's: {command}")
+    else:
+        say(f"{what}, and was revoked")
 
 
 def list_keys(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
@@ -82,8 +89,8 @@ def delete(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     async def work(respan: AsyncRespan) -> None:
         try:
             await respan.temporary_keys.delete(arguments.id)
-        except NotFoundError:
-            if not arguments.missing_ok:
+        except NotFoundError as error:
+            if not arguments.missing_ok or not states_absence(error):
                 raise
             say(f"key {arguments.id} is not there")
         else:

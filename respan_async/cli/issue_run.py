@@ -138,7 +138,7 @@ class IssueRun:
         del self._output.kept_back[tenant.ticket.id]
         what = f"{self._place(tenant)}: key {key_id} could not be put on record"
         try:
-            await self._respan.temporary_keys.delete(key_id, missing_ok=True)
+            await self._respan.temporary_keys.delete(key_id)
         except RespanError as error:
             command = f"respan-keys delete -- {command_line(key_id)}"
             self._display.say(

@@ -71,8 +71,11 @@ def schema(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 
 async def _rotate(path: str, ledger: SQLiteLedger) -> int:
+    account = read_snapshot(path).account
+    if not account:
+        raise exit_codes.WrongUse(f"{path}: nothing was issued with this ledger yet, so there is nothing to encrypt")
     try:
-        await ledger.open(read_snapshot(path).account)
+        await ledger.open(account)
         try:
             return await ledger.rotate()
         finally:

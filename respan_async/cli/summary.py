@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 import attrs
 
@@ -119,12 +121,15 @@ class Summary:
         say(f"to go on: {again}{command_line('respan-keys', *argv)}")
 
 
+_LAST_HOUR: Final = datetime.max.replace(tzinfo=UTC) - AFTER_EXPIRY
+
+
 def how_they_end(suspects: Sequence[Suspect]) -> str:
     """Say when suspects stop being any, in one sentence."""
     ends = [end for end in map(expires_at, suspects) if end is not None]
     says = "a suspect ends when its key is found and revoked, or an hour after its expiry"
     if len(ends) == len(suspects):
-        last = (max(ends) + AFTER_EXPIRY).isoformat(timespec="seconds")
+        last = (min(max(ends), _LAST_HOUR) + AFTER_EXPIRY).isoformat(timespec="seconds")
         return f"{says}: the last of these at {last}, by the next sweep"
     count = len(suspects) - len(ends)
     return f"{says}; {count} without an expiry stay{'s' if count == 1 else ''} until the key is found, if there is one"

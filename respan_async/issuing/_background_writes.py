@@ -53,4 +53,8 @@ class BackgroundWrites:
         except LedgerError:
             self._lost.append(write)
             return False
+        except asyncio.CancelledError:
+            if asyncio.current_task() not in self._tasks:  # of these, `_over` knows
+                self._lost.appendleft(write)
+            raise
         return True

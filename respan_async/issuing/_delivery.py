@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import inspect
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
@@ -210,7 +211,9 @@ class Delivery:
     async def _invoke(self, ticket_id: str, key: CreatedKey) -> str | None:
         """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
         try:
-            await self._deliver(ticket_id, key)
+            result: object = self._deliver(ticket_id, key)
+            if inspect.isawaitable(result):  # a plain function has done it already
+                await result
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
             return _named(error)
         return None
@@ -270,7 +273,7 @@ class Delivery:
 
     def _is_dead(self, key: CreatedKey, since: timedelta) -> bool:
         """Whether a key has expired that long ago, by this machine's clock."""
-        return key.expiry_date is not None and key.expiry_date + since <= self._clock()
+        return key.expiry_date is not None and key.expiry_date <= self._clock() - since
 
 
 def _named(error: Exception) -> str:

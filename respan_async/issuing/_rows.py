@@ -69,6 +69,11 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
     return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
+def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None:
+    """Raise a `LedgerError` if the cipher has not the key of one of these secrets."""
+    renewed(secrets, cipher)
+
+
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
     """Return what is known of a ticket."""
     with _readable(f"ticket {ticket_id!r:.100}"):
@@ -110,6 +115,7 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
     Raises:
         LedgerError: It is another account's, unless forced.
     """
+    known = known or None  # a ledger that was made and never opened
     if known is not None and not force and not same_account(known, account):
         raise LedgerError(
             f"{where}: the ledger of another account or base URL; give this one {place} of its own, or force it"
@@ -139,7 +145,8 @@ def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
         before, now = codec.parse(known.encode()), codec.parse(fields.encode())
         differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
     return TicketConflictError(
-        f"ticket {ticket_id!r:.100}: issued before with another {', '.join(differing)}; a new issuance is a new ticket"
+        f"ticket {ticket_id!r:.100}: asked for before with another {', '.join(differing)}; "
+        "a new issuance is a new ticket"
     )
 
 

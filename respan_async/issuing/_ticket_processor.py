@@ -81,6 +81,11 @@ class TicketProcessor:
         """Seconds for all of it, or None."""
         return self._call.deadline
 
+    @property
+    def quota_exhausted(self) -> bool:
+        """Whether its call was refused for so long that no other would fare better."""
+        return self._call.quota_exhausted
+
     def begin(self) -> None:
         """Let the time of the whole call begin."""
         self._call.begin()

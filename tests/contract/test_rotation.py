@@ -74,6 +74,19 @@ async def test_what_was_kept_in_plain_text_is_read_and_encrypted_by_a_rotation(s
     assert without == []
 
 
+async def test_a_rotation_that_lacks_a_key_leaves_everything_as_it_was(shared: Store) -> None:  # noqa: F811
+    """Whoever has the right key goes on, and the wrong one is the one that is refused."""
+    right = await opened(shared, FIRST)
+    await issued(right, "t1")
+    forgetful = await opened(shared, SECOND)
+
+    with pytest.raises(LedgerError, match="encrypted with another key"):
+        await forgetful.rotate()
+
+    await issued(right, "t2")
+    assert await readable(await opened(shared, FIRST)) == ["t1", "t2"]
+
+
 @pytest.mark.parametrize("first", [FIRST, None])
 async def test_a_process_that_missed_a_rotation_sends_nothing_more(shared: Store, first: bytes | None) -> None:  # noqa: F811
     """It would write what nobody can read once the former key is gone; what it had in the air is not lost."""

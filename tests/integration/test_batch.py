@@ -5,11 +5,12 @@ import itertools
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from respan_async import (
+    APIStatusError,
     AsyncRespan,
     AuthenticationError,
     ClientStateError,
@@ -24,6 +25,7 @@ from respan_async import (
     RetryPolicy,
 )
 from respan_async.testing import FakeRespan, SlidingLog
+from tests.integration.raw_server import RawServer, answer
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -615,7 +617,7 @@ async def test_a_batch_that_was_never_run_does_nothing() -> None:
         assert batch.progress.eta is None
         assert len(list(items)) == 3
         assert fake.counts.requests == 0
-        with pytest.warns(ResourceWarning, match="a batch was neither awaited nor entered"):
+        with pytest.warns(RuntimeWarning, match="a batch was neither awaited nor entered"):
             del batch
 
 
@@ -1014,3 +1016,57 @@ async def test_a_loop_that_ends_takes_a_batch_with_it_wherever_its_workers_are()
         assert len(respan.suspects) == 1
         assert fake.counts.requests == 2
         assert asyncio.all_tasks() == before
+
+
+# ---------------------------------------------------------------- what ends it, and what does not
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_an_exhausted_quota_ends_a_batch_however_it_is_refused(status: int) -> None:
+    """What a proxy refuses by, where `refusal_statuses` says so, is a refusal as any other."""
+    refusing = RawServer(answer(status, b"", {"Retry-After": "1"}))
+    policy = RetryPolicy(max_refusals=2, refusal_statuses={503})
+    async with refusing as server, AsyncRespan("token", base_url=server.url, retry=policy) as respan:
+        with pytest.raises(APIStatusError) as caught:
+            async with respan.temporary_keys.create_many(tenants(30), max_in_flight=2) as batch:
+                _ = [outcome async for outcome in batch]
+
+        assert caught.value.status == status
+        assert len(server.requests) <= 10
+
+
+async def test_one_long_refusal_ends_no_batch_of_an_interactive_view() -> None:
+    """An interactive call does not wait for so long; that is its own failure, and the others go on."""
+    async with world() as (fake, respan):
+        fake.script("refuse:130")
+        view = respan.with_options(priority="interactive")
+
+        outcomes = await view.temporary_keys.create_many(tenants(20), max_in_flight=1)
+
+        assert len(outcomes) == 20
+        assert [type(outcome) for outcome in outcomes].count(Failed) == 1
+
+
+class Channel:
+    """An async input whose length is how much waits in it now."""
+
+    def __init__(self, number: int) -> None:
+        self._left = tenants(number)
+
+    def __len__(self) -> int:
+        return 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CreateKeyRequest:
+        await asyncio.sleep(0.01)
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+async def test_the_length_of_an_async_input_says_nothing_of_what_comes() -> None:
+    """A channel that is empty now is not at its end."""
+    async with world() as (_, respan):
+        assert len(await respan.temporary_keys.create_many(Channel(5))) == 5

@@ -294,6 +294,9 @@ def test_one_key_from_birth_to_death(server: Server, run: Run) -> None:
     assert (code, out, err) == (0, [], f"key {key['id']} is revoked\n")
     assert run("delete", key["id"])[0] == 1
     assert run("delete", key["id"], "--missing-ok") == (0, [], f"key {key['id']} is not there\n")
+    code, _, err = run("delete", key["id"], "--missing-ok", "--base-url", f"{server.fake.url}/elsewhere")
+    assert code != 0
+    assert "is not there" not in err
     assert run("show", key["id"])[0] == 1
 
 

@@ -70,7 +70,7 @@ def test_other_fields_for_a_known_ticket(server: Server, run: Run) -> None:
     code, _, err = run(*ISSUE)
 
     assert code == 1
-    assert "t.csv:3: t1: ticket 't1': issued before with another name; a new issuance is a new ticket" in err
+    assert "t.csv:3: t1: ticket 't1': asked for before with another name; a new issuance is a new ticket" in err
     assert "1 issued in " in err
     assert "2 already issued, 1 failed, 0 not sent" in err
     assert "1 of the lines that failed will fail again as long as their fields are others than before" in err

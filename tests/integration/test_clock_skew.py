@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -167,6 +168,69 @@ async def test_an_expiry_that_is_shown_cut_kills_no_key(shown: str) -> None:
     async with raw_world(made(now, now, shown)) as (server, respan):
         assert (await respan.temporary_keys.create(expires_in=HOUR)).id == "key-1"
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT", "Thu, 01 Jun 9999 00:00:00 GMT"]
+)
+async def test_a_date_that_is_no_time_of_this_world_is_none(date: str) -> None:
+    """No key is lost to it, and no lifetime is counted from it."""
+    shown = {"id": "key-1", "api_key": API_KEY, "created": datetime.now(UTC).isoformat()}
+    script = (answer(201, shown, {"Date": date}), answer(200, {"results": []}, {"Date": date}))
+    async with (
+        RawServer(*script, answer(201, shown, {"Date": date})) as server,
+        AsyncRespan("token", base_url=server.url) as respan,
+    ):
+        assert (await respan.temporary_keys.create()).id == "key-1"
+        await respan.temporary_keys.list()
+        await respan.temporary_keys.create(expires_in=HOUR)
+
+        assert respan._service.context.skew.ahead == timedelta(0)
+    ends = datetime.fromisoformat(json.loads(server.requests[-1].body)["expiry_date"])
+    assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+
+
+async def test_a_proxys_wrong_clock_makes_no_key_dead(caplog: pytest.LogCaptureFixture) -> None:
+    """What the API itself says of when the key was made agrees with this machine's clock."""
+    wrong = {"Date": format_datetime(datetime.now(UTC) - 2 * HOUR, usegmt=True)}
+    shown = {"id": "key-1", "api_key": API_KEY, "created": datetime.now(UTC).isoformat()}
+    async with RawServer(answer(201, shown, wrong)) as server, AsyncRespan("token", base_url=server.url) as respan:
+        for _ in range(2):
+            await respan.temporary_keys.create(expires_in=HOUR)
+
+    for seen in server.requests:
+        ends = datetime.fromisoformat(json.loads(seen.body)["expiry_date"])
+        assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+    assert skew_told(caplog) == []
+
+
+async def test_a_key_that_a_wrong_date_of_a_list_made_dead_is_made_again() -> None:
+    """The list tells no other time; the key does."""
+    wrong = {"Date": format_datetime(datetime.now(UTC) - 2 * HOUR, usegmt=True)}
+    shown = {"id": "key-1", "api_key": API_KEY, "created": datetime.now(UTC).isoformat()}
+    script = (answer(200, {"results": []}, wrong), answer(201, shown, wrong))
+    async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url) as respan:
+        await respan.temporary_keys.list()
+        await respan.temporary_keys.create(expires_in=HOUR)
+
+    assert server.methods == ["GET", "POST", "POST"]
+    ends = datetime.fromisoformat(json.loads(server.requests[-1].body)["expiry_date"])
+    assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+
+
+async def test_a_gateways_own_clock_is_not_the_apis() -> None:
+    """Its page says nothing of when a key dies."""
+    wrong = {"Date": format_datetime(datetime.now(UTC) - 2 * HOUR, usegmt=True)}
+    shown = {"id": "key-1", "api_key": API_KEY}
+    script = (answer(502, "<html>Bad Gateway</html>", wrong), answer(201, shown))
+    async with (
+        RawServer(*script) as server,
+        AsyncRespan("token", base_url=server.url, retry=RetryPolicy(initial=0.01)) as respan,
+    ):
+        await respan.temporary_keys.create(expires_in=HOUR)
+
+    ends = datetime.fromisoformat(json.loads(server.requests[-1].body)["expiry_date"])
+    assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
 
 
 async def test_a_cached_answer_tells_no_time() -> None:

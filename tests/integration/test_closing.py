@@ -582,3 +582,26 @@ async def test_a_wide_session_bounds_nothing(limits: dict[str, Any]) -> None:
     ):
         await asyncio.gather(*(respan.temporary_keys.create() for _ in range(12)))
         assert fake.counts.max_in_flight == 8
+
+
+async def test_a_delete_that_is_cancelled_while_the_client_closes_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """A second cancellation, while `finally` wants to revoke: the key is told all the same."""
+
+    async def job() -> None:
+        key = await respan.temporary_keys.create()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await respan.temporary_keys.delete(key.id)
+
+    async with FakeRespan() as fake:
+        async with AsyncRespan(fake.api_key, base_url=fake.url, pace=RateLimit(1, per=60)) as respan:
+            task = asyncio.create_task(job())
+            await asyncio.sleep(1)
+            task.cancel()
+            await asyncio.sleep(0.1)
+            asyncio.get_running_loop().call_later(0.1, task.cancel)
+        await asyncio.gather(task, return_exceptions=True)
+        (alive,) = (record.id for record in fake.alive())
+
+    assert not_revoked(caplog) == [{alive}]

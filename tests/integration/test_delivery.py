@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any, cast
 
+import attrs
 import pytest
 
 from respan_async import AsyncRespan, ConfigurationError, CreatedKey, Issued
@@ -257,3 +259,37 @@ def test_settings_that_are_none_are_told_at_once(setting: str, value: Any) -> No
     """By their names."""
     with pytest.raises(ConfigurationError, match=f"^{setting}: expected"):
         Issuer(AsyncRespan("key"), SQLiteLedger(":memory:"), **{setting: value})
+
+
+# ------------------------------------------------------------ what a user may give
+
+
+@pytest.mark.virtual
+async def test_a_key_that_expires_at_the_end_of_time_is_delivered_and_holds_up_no_other() -> None:
+    """There is no year 10,000 with which its expiry could be compared."""
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    far, near = keys(2)
+    far = attrs.evolve(far, expiry_date=datetime.max.replace(tzinfo=UTC))
+    async with delivering(deliver, far, near):
+        await asyncio.sleep(10)
+
+    assert sorted(delivered) == ["tenant-1", "tenant-2"]
+
+
+@pytest.mark.virtual
+async def test_a_plain_function_delivers_too() -> None:
+    """What it returns need not be awaited, and it is called once."""
+    delivered: list[str] = []
+
+    def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    async with delivering(cast("Deliver", deliver), *keys(2)) as ledger:
+        await asyncio.sleep(100)
+
+        assert sorted(ledger.done) == [("tenant-1", "erased"), ("tenant-2", "erased")]
+    assert sorted(delivered) == ["tenant-1", "tenant-2"]

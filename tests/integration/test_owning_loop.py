@@ -1,6 +1,7 @@
 """A client, a session and a ledger where they do not belong: in a forked process, or on another event loop."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import warnings
@@ -11,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from respan_async import AsyncRespan, ClientStateError, CreateKeyRequest
+from respan_async import AsyncRespan, ClientStateError, CreateKeyRequest, RetryPolicy
 from respan_async.issuing import Issuer, PostgresLedger, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
 
@@ -198,3 +199,38 @@ async def test_a_ledger_on_another_loop_is_not_touched(ledger: Any) -> None:
         assert told[OF_LEDGER:] == [OF_ANOTHER_LOOP.format("client")] * OF_ISSUER
         await issuer.issue(Ticket("second", CreateKeyRequest()))
     assert await told_on_another_loop(ledger.aclose) == ["no error"]  # it was closed, and belongs nowhere
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what will never end
+@pytest.mark.parametrize("left", ["nothing", "a call in the air", "a sweep to come"])
+def test_a_client_whose_loop_is_closed_can_be_closed_on_another(left: str) -> None:
+    """What ran on that loop will never end, and is not waited for."""
+
+    async def use(fake: FakeRespan, respan: AsyncRespan) -> None:
+        await respan.temporary_keys.create()
+        if left == "a call in the air":
+            fake.script("stall")
+            calls.append(asyncio.ensure_future(respan.temporary_keys.create()))
+            await asyncio.sleep(0.05)
+        elif left == "a sweep to come":
+            fake.script("lose_answer_after_create")
+            await respan.temporary_keys.create()
+
+    async def begin() -> AsyncRespan:
+        async with FakeRespan() as fake:
+            respan = AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True, retry=RetryPolicy(initial=0.01))
+            await use(fake, respan)
+        return respan
+
+    calls = list[Any]()
+    loop = asyncio.new_event_loop()
+    respan = loop.run_until_complete(begin())
+    for call in calls:
+        call._log_destroy_pending = False
+    with warnings.catch_warnings(), contextlib.suppress(RuntimeError):
+        warnings.simplefilter("ignore")
+        loop.close()
+
+    asyncio.run(asyncio.wait_for(respan.aclose(grace=0.5), 5))
+    with pytest.raises(ClientStateError):
+        asyncio.run(respan.temporary_keys.create())

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +20,7 @@ from respan_async import (
     AsyncRespan,
     ConflictError,
     Effect,
+    InvalidRequestError,
     InvalidResponseError,
     NotFoundError,
     RateLimit,
@@ -31,6 +32,7 @@ from respan_async._calls.service import Service
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse
+from tests.integration.raw_server import RawServer, answer
 from tests.virtual import VirtualLoop
 from tests.waiting import until
 
@@ -453,7 +455,7 @@ async def test_a_404_ends_a_suspect_only_when_its_key_is_not_new(caplog: pytest.
 
         assert (early.revoked, early.left) == ((), (suspect,))
         assert after_a_page == (old,)
-        assert (late.revoked, late.left) == ((suspect.id,), ())
+        assert (late.revoked, late.expired, late.left) == ((), (old,), ())  # it is gone, and that was not our doing
 
 
 async def test_a_page_for_a_missing_route_is_no_answer_to_the_second_look() -> None:
@@ -755,3 +757,61 @@ def test_in_the_end_the_keys_alive_are_the_keys_handed_out(
         alive, handed_out = runner.run(main())
 
     assert alive == handed_out
+
+
+# ----------------------------------------------------------- what stands in nobody's way
+
+
+async def test_an_expiry_at_the_end_of_time_stops_no_sweep(world: World) -> None:
+    """A suspect whose key lives until the year 9999 is swept as any other."""
+    far = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+    left = [await world.leave(expiry_date=far), await world.leave()]
+
+    report = await world.keys.sweep(grace=0)
+
+    assert set(report.revoked) == {record.id for record in left}
+
+
+async def test_a_key_that_cannot_be_revoked_hides_no_other(world: World) -> None:
+    """The others are revoked, and the failure is told at the end."""
+    left = [await world.leave() for _ in range(3)]
+    world.fake.script(*["conflict_409"], operation="delete")
+
+    with pytest.raises(ConflictError):
+        await world.keys.sweep(grace=0)
+
+    assert len(world.alive & {record.id for record in left}) == 1
+    assert len(world.respan.suspects) == 1
+
+
+@pytest.mark.parametrize(("fault", "most"), [("unauthorized_401", 1), ("forbidden_403", 3)])
+async def test_an_api_key_that_may_not_revoke_is_not_tried_for_each_suspect(fault: str, most: int) -> None:
+    """401 is about the API key; several 403 in a row are, too."""
+    async with make_world() as world:
+        for _ in range(10):
+            await world.leave()
+        world.fake.chance(fault, 1, operation="delete")
+
+        with pytest.raises(RespanError):
+            await world.keys.sweep(grace=0)
+
+        assert len(world.requests("delete")) == most
+        assert len(world.respan.suspects) == 10
+        world.fake.chance(fault, 0, operation="delete")
+
+
+@pytest.mark.parametrize("grace", [-1, float("inf"), float("nan"), True, "60", None, timedelta(seconds=1)])
+async def test_a_grace_is_a_number_of_seconds(world: World, grace: Any) -> None:
+    """Nothing waits for ever, and nothing is guessed."""
+    with pytest.raises(InvalidRequestError, match="grace: expected a number of seconds, 0 or more, got"):
+        await world.keys.sweep(grace=grace)
+
+
+async def test_a_page_in_answer_to_a_delete_revokes_nothing() -> None:
+    """A gateway's maintenance page under 200 says nothing of a key."""
+    page = answer(200, b"<html><title>Maintenance</title></html>")
+    async with RawServer(page) as server, AsyncRespan("token", base_url=server.url) as respan:
+        with pytest.raises(InvalidResponseError, match="with a page, which the API never writes") as caught:
+            await respan.temporary_keys.delete("key-1")
+
+    assert caught.value.effect is Effect.UNKNOWN

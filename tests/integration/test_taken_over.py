@@ -148,11 +148,17 @@ async def world(place: InFile | InPostgres) -> AsyncIterator[World]:
         yield world
 
 
+def let_a_day_pass(place: InFile | InPostgres) -> None:
+    """Let everything be a day longer ago."""
+    for column in ("taken_over_at", "sent_at"):
+        place.set_back(DAY.total_seconds() + 1, column)
+
+
 async def a_day_later(world: World) -> None:
     """Open the restored ledger once, and let a day pass after that."""
     async with world.issuer() as issuer:
         assert len(await issuer._ledger.suspects()) == 3
-    world.place.set_back(DAY.total_seconds() + 1, "taken_over_at")
+    let_a_day_pass(world.place)
 
 
 # --------------------------------------------------------------------------------------------------------- by itself
@@ -175,6 +181,21 @@ async def test_a_restored_ledger_revokes_nothing_that_somebody_holds(world: Worl
 def is_recent(suspect: Suspect) -> bool:
     """Tell whether a suspect was taken over a moment ago."""
     return suspect.taken_over_at is not None and datetime.now(UTC) - suspect.taken_over_at < timedelta(minutes=1)
+
+
+async def test_a_clock_that_was_wrong_at_the_take_over_lets_no_day_pass(world: World) -> None:
+    """A machine without a clock of its own begins in the past: the day has not passed as soon as its clock is set."""
+    async with world.issuer() as issuer:
+        assert len(await issuer._ledger.suspects()) == 3
+    world.place.set_back(2000 * DAY.total_seconds(), "taken_over_at")
+
+    async with world.issuer(takeover_age=timedelta.max) as issuer:
+        assert (await issuer.sweep(grace=0)).revoked == ()
+    async with world.issuer() as issuer:
+        report = await issuer.sweep(grace=0)
+
+    assert report.revoked == ()
+    assert world.alive >= set(world.delivered.values())
 
 
 async def test_a_day_later_keys_that_were_used_live_on_and_others_are_revoked(world: World) -> None:
@@ -211,7 +232,7 @@ async def test_a_server_that_does_not_state_it_has_nothing_revoked(place: InFile
     async with FakeRespan(shape="b") as fake:
         world = World(fake, place)
         await crash(world)
-        world.place.set_back(DAY.total_seconds() + 1, "taken_over_at")
+        let_a_day_pass(world.place)
         async with world.issuer() as issuer:
             report = await issuer.sweep(grace=0)
             by_hand = await issuer.sweep(grace=0, taken_over=True)
@@ -243,7 +264,7 @@ async def test_of_two_keys_with_one_tag_neither_is_revoked_by_itself(place: InFi
         left = fake.keys[await crash(world)]
         async with AsyncRespan(fake.api_key, base_url=fake.url) as proxy:
             await proxy.temporary_keys.create(name=left.name)
-        world.place.set_back(DAY.total_seconds() + 1, "taken_over_at")
+        let_a_day_pass(world.place)
         async with world.issuer() as issuer:
             report = await issuer.sweep(grace=0)
             by_hand = await issuer.sweep(grace=0, taken_over=True)

@@ -406,3 +406,32 @@ async def test_a_forbidden_key_of_a_fixed_token_is_told_at_once() -> None:
             await respan.temporary_keys.create()
 
         assert fake.counts.requests == 1
+
+
+async def test_a_source_that_heeds_no_cancellation_does_not_hold_up_the_closing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is left behind, and the log says so."""
+    over = asyncio.Event()
+
+    async def deaf() -> str:
+        while not over.is_set():
+            try:
+                await over.wait()
+            except asyncio.CancelledError:
+                continue
+        return "token-1"
+
+    async with FakeRespan() as fake:
+        respan = AsyncRespan(deaf, base_url=fake.url, timeout=1000)
+        call = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(1)
+        began = now()
+        await respan.aclose(grace=0.5)
+
+        assert now() - began <= 4
+        over.set()
+        with pytest.raises(RespanError):
+            await call
+        await asyncio.sleep(1)
+    assert "do not heed their cancellation" in caplog.text

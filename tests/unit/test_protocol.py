@@ -356,6 +356,12 @@ def test_an_id_without_a_key_is_remembered(body: object, key_id: str | None) -> 
     assert answered_id(Response(201, {}, b"<html>")) is None
 
 
+@pytest.mark.parametrize("status", [302, 400, 408, 500, 502, 520])
+def test_an_id_in_an_error_is_no_keys(status: int) -> None:
+    """It may be the error's, the request's, or that of somebody's key."""
+    assert answered_id(Response(status, {}, b'{"id": 42, "error": "database timeout"}')) is None
+
+
 @pytest.mark.parametrize("status", [0, 99, 101, 199])
 def test_a_status_below_200_ends_nothing(status: int) -> None:
     """It is no answer that this client knows; a key may have been made."""

@@ -242,6 +242,10 @@ class PostgresLedger:
         """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
+        after = ""
+        while found := await self._ask("secrets", after=after, limit=_PAGE):
+            _rows.check_readable(found, self._cipher)  # all of them, or the mark would lock out who has the right key
+            after = found[-1][0]
         if (key_id := key_id_of(self._cipher)) is not None:
             await self._ask("mark_rotated", key_id=key_id)  # first: what comes after is of this key
         after, rotated = "", 0

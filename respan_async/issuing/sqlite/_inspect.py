@@ -59,7 +59,10 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         LedgerError: There is no such file, or it cannot be read, or is newer than this code, or what was written last
             is gone from it.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()  # its log lies beside the file itself
+    if not path.is_file():
         raise LedgerError(f"{path}: there is no such ledger")
     noted = OwnerLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
     try:

@@ -217,11 +217,15 @@ class SQLiteLedger:
             How many were encrypted anew.
 
         Raises:
-            LedgerError: There is no cipher, or it has not the key of a secret. Those before it are encrypted anew.
+            LedgerError: There is no cipher, or it has not the key of a secret; then all is left as it was.
         """
         cipher = self._cipher
         if cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
+        after = ""
+        while found := await self._select("secrets", after=after, limit=100):
+            _rows.check_readable(found, cipher)  # all of them, or the mark would lock out who has the right key
+            after = found[-1][0]
         if (key_id := key_id_of(cipher)) is not None:
             await self._execute("set_meta", name=MARK, value=key_id)  # first: what comes after is of this key
         after, rotated = "", 0
