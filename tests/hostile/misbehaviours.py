@@ -41,6 +41,8 @@ class Means(enum.Enum):
     """A 2xx that did not come to its end."""
     USELESS = "useless", LOST, UNKNOWN, NONE
     """A whole 2xx that says nothing."""
+    PAGE = "a page", LOST, UNKNOWN, NONE
+    """One for people, under 2xx: somebody else has answered."""
     TOO_LARGE = "too large", LOST, UNKNOWN, NONE
     GARBAGE = "garbage", UNKNOWN, UNKNOWN, NONE
     FAILED = "failed", UNKNOWN, UNKNOWN, NONE
@@ -275,7 +277,7 @@ def bodies(operation: str) -> Iterator[Misbehaviour]:
         "nested gzip": gzip.compress(gzip.compress(body)),
     }.items():
         headers = {"Content-Encoding": "gzip"} if name == "nested gzip" else {}
-        means = Means.DONE if name in READABLE else Means.USELESS
+        means = Means.DONE if name in READABLE else Means.PAGE if name == "HTML" else Means.USELESS
         if name in ENOUGH.get(operation, frozenset()):
             means = Means.ENOUGH
         yield Misbehaviour(raw(f"a body of {name}", message(status, text, headers)), means)

@@ -182,7 +182,7 @@ def check_once(watch: Watch, operation: str, misbehaviour: Misbehaviour, result:
     if kind == "create":
         doubts = [one.effect for one in result.suspects]
         watch.check(doubts == [effect] * (effect is not Effect.NONE), f"{effect} with suspects {doubts}")
-    if misbehaviour.means in (Means.USELESS, Means.TOO_LARGE) and kind == "create":
+    if misbehaviour.means in (Means.USELESS, Means.PAGE, Means.TOO_LARGE) and kind == "create":
         watch.check(not result.retryable, "a changed server would cost a key for each attempt")
 
 
