@@ -49,7 +49,10 @@ def classify(
     if status is None and isinstance(error, _BEFORE_SENDING):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
-        return ConfigurationError(f"the aiohttp session cannot send this request to {host}: {type(error).__name__}")
+        why = f"the aiohttp session cannot send this request to {host}: {type(error).__name__}"
+        # aiohttp refuses two credentials by this word, which holds neither.
+        own = "; it has credentials of its own, by auth or by a netrc file" if "AUTHORIZATION" in str(error) else ""
+        return ConfigurationError(why + own)
     timed_out = isinstance(error, TimeoutError)
     if status is not None:
         reason = f"the answer of {host} broke off after the status {status}"

@@ -39,6 +39,7 @@ from respan_async import (
     Suspect,
     UnprocessableEntityError,
 )
+from respan_async._calls.lifecycle import Lifecycle
 from respan_async.events import Event, IssuedEvent
 from respan_async.issuing import (
     AttemptState,
@@ -50,6 +51,7 @@ from respan_async.issuing import (
     TicketConflictError,
     TicketState,
 )
+from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.waiting import until
@@ -1649,3 +1651,31 @@ async def test_a_ledger_of_a_named_account_outlives_its_api_key(tmp_path: Path) 
             assert (await rotated.issue(ticket())).key == first.key
             assert (await still_there.issue(ticket(2))).key.id in fake.keys
             assert (await rotated.issue(ticket(2))).replayed
+
+
+async def test_a_write_that_is_given_up_while_it_is_repeated_is_written_in_the_end(tmp_path: Path) -> None:
+    """The last try, at closing, has what was being tried when the client was closed."""
+    written: list[str] = []
+    lifecycle = Lifecycle()
+    writes = BackgroundWrites(lifecycle)
+    hangs = True
+
+    async def write() -> None:
+        if not written and hangs:
+            written.append("tried")
+            raise LedgerError("locked")
+        if hangs:
+            await asyncio.sleep(1000)
+        written.append("done")
+
+    writes.add(write)
+    await writes.written()
+    repeating = asyncio.ensure_future(writes.repeat())
+    await asyncio.sleep(0.01)
+    repeating.cancel()
+    await asyncio.gather(repeating, return_exceptions=True)
+    hangs = False
+
+    await writes.repeat()
+
+    assert written == ["tried", "done"]

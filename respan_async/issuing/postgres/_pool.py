@@ -33,6 +33,9 @@ from respan_async.secret import as_secret
 _OPEN: Final = 4
 """Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
 
+_PASSING: Final = ("53", "55", "57014")
+"""By their SQLSTATE: a full disk, too little memory, a lock or a statement that took too long."""
+
 _TOO_LARGE: Final = "54"
 """The class of SQLSTATE of what is more than the server can take. psycopg calls it operational; it stays as it is."""
 
@@ -241,6 +244,8 @@ class ConnectionPool:
                 return ConnectionLost(given_up, retryable=True)
             case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
                 return LedgerError(f"the ledger could not be used: {told}")
+            case _ if (error.sqlstate or "").startswith(_PASSING):
+                return ConnectionLost(f"the ledger could not be used: {told}", retryable=True)
             case psycopg.errors.ReadOnlySqlTransaction():
                 return ConnectionLost(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
             case psycopg.OperationalError() | psycopg.InterfaceError():
