@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT
-from respan_async.cli import ledger_file
+from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
@@ -32,6 +32,9 @@ _SANDBOX_ACCOUNT: Final = "sandbox"
 
 def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Issue a key for every line; see the module."""
+    if arguments.sandbox and arguments.force_ledger:
+        # The suspects of a real account would be let go with those of the sandbox.
+        raise exit_codes.WrongUse("--force-ledger: expected a run that is no --sandbox, which has a ledger of its own")
     with open_csv(arguments.file, known=COLUMNS, keys=KEYS) as csv_file:
         try:
             tickets = check(csv_file)

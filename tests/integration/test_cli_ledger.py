@@ -194,6 +194,18 @@ def test_sandbox_and_account_do_not_mix(server: Server, run: Run) -> None:
     assert server.fake.counts.requests == 0
 
 
+def test_a_sandbox_takes_no_ledger_by_force(server: Server, run: Run) -> None:
+    """It lets go of suspects, which in another account's ledger are real."""
+    server.fake.script("html_502")
+    run("issue", tenants(1), "--out", "keys.jsonl")
+
+    code, _, err = run(*ISSUE, "--sandbox", "--force-ledger")
+
+    assert code == 2
+    assert "--force-ledger: expected a run that is no --sandbox" in err
+    assert status_of(run)["attempts"]["suspect"] == 1
+
+
 async def test_an_account_of_its_own_is_one_word(respan: AsyncRespan) -> None:
     """What a ledger is bound to in place of the base URL is refused at once when it could not be compared."""
     account: Any
