@@ -1,8 +1,9 @@
-"""What is public, by its name: an underscore marks what only the package itself may import."""
+"""What is public, by its name, and what stays behind an underscore; how much there is to see at first."""
 
 import ast
 import pkgutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.documents import ROOT, blocks
 
 BLOCKS = [block.code for block in blocks("python")]
 EXAMPLES = [path.read_text() for path in sorted((ROOT / "tests/examples").glob("*.py"))]
+PACKAGE = Path(respan_async.__file__).parent
 AT_THE_ROOT = 12
 README_LINES = 280
 
@@ -56,3 +58,64 @@ def test_the_root_is_seen_at_a_glance() -> None:
 def test_the_readme_does_not_grow() -> None:
     """A reader sees where it ends: what is about one folder is in the README of that folder."""
     assert len((ROOT / "README.md").read_text().splitlines()) <= README_LINES
+
+
+# ---------------------------------------------------------- private attributes
+
+
+def foreign_accesses(path: Path, root: Path = PACKAGE) -> Iterator[str]:
+    """Find private attributes that are taken from anything but an object's own self, or a new object of its class."""
+    tree = ast.parse(path.read_text())
+    libraries = {name.name for node in tree.body if isinstance(node, ast.Import) for name in node.names}  # os._exit
+    for function in [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]:
+        own = {"self", "cls"} | made_here(function) | libraries
+        for node in ast.walk(function):
+            if isinstance(node, ast.Attribute) and is_private(node.attr):
+                base = ast.unparse(node.value)
+                if base not in own and node.attr not in of_this_file(tree, base):
+                    yield f"{path.relative_to(root)}:{node.lineno}: {ast.unparse(node)}"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def made_here(function: ast.AST) -> set[str]:
+    """Return the names that stand for an object which the function makes without calling its class."""
+    return {
+        target.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and ast.unparse(node.value).startswith("object.__new__(")
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def of_this_file(tree: ast.Module, base: str) -> set[str]:
+    """Return the private attributes that this file declares, for a plain name; none for a way through an object."""
+    if not base.isidentifier():
+        return set()
+    return {
+        name
+        for cls in tree.body
+        if isinstance(cls, ast.ClassDef)
+        for node in cls.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and is_private(name := node.target.id)
+    }
+
+
+def test_nothing_reaches_into_another_object() -> None:
+    """No attribute with an underscore is taken from a neighbour, in any file of the package."""
+    found = [access for path in sorted(PACKAGE.rglob("*.py")) for access in foreign_accesses(path)]
+
+    assert found == []
+
+
+def test_reaching_into_another_object_is_found(tmp_path: Path) -> None:
+    """The test above sees a neighbour's attribute, directly or by way of one's own."""
+    path = tmp_path / "module.py"
+    path.write_text("class A:\n    def run(self, other):\n        return self._b._c, other._d, self._e\n")
+
+    found = {ast.unparse(ast.parse(access.rpartition(": ")[2])) for access in foreign_accesses(path, tmp_path)}
+
+    assert found == {"self._b._c", "other._d"}
