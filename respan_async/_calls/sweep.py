@@ -114,7 +114,7 @@ class SweepReport:
 
     Attributes:
         revoked: The ids of the keys it revoked.
-        expired: The suspects whose key has died by itself.
+        expired: The suspects whose key has died by itself, or is not there any more.
         left: The suspects that are left, those without a tag among them.
         dry_run: Whether nothing of that was done.
     """
