@@ -110,8 +110,7 @@ class RetryPolicy:
 
     def quota_exhausted(self, counts: "AttemptCounts") -> bool:
         """Whether a call was refused so often, while nothing was let in, that waiting will not help."""
-        refused = counts.refused if counts.only_refused else 0
-        return refused > 0 and refused + counts.held_back > self.max_refusals
+        return counts.only_refused and counts.refused > self.max_refusals
 
     def wait(self, error: RespanError, counts: "AttemptCounts") -> float:
         """Return the seconds to wait before trying again."""

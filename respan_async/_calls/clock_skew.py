@@ -6,7 +6,8 @@ create says when the key was made; so from the first one on, lifetimes are count
 
 1. The difference is known to the time that the request took and one second. Where it may be a few seconds only, it
    counts as none.
-2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own.
+2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
+   the key's time has shown that, a `Date` alone is not believed until it fits again.
 3. What is a hundred years away is no time.
 """
 
@@ -34,7 +35,7 @@ class ClockSkew:
 
     def __init__(self) -> None:
         self.ahead = _NONE
-        self._is_told = False
+        self._is_told = self._is_date_wrong = False
 
     def measure(
         self, headers: Mapping[str, str], made: datetime | None, sent: datetime, received: datetime
@@ -49,10 +50,14 @@ class ClockSkew:
         """
         there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
         times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
+        fitting = [time for time in times if abs(_nearest(time, sent, received)) <= _TOLERATED]
+        if there in times:
+            self._is_date_wrong = there not in fitting and (bool(fitting) or (self._is_date_wrong and made is None))
+            if self._is_date_wrong:
+                times.remove(there)
         if not times:
             return None
-        fitting = (time for time in times if abs(_nearest(time, sent, received)) <= _TOLERATED)
-        believed = next(fitting, times[0])
+        believed = fitting[0] if fitting else times[0]
         self._note(believed, sent, received)
         return believed
 
@@ -79,11 +84,15 @@ class ClockSkew:
             believed: What `measure` has returned.
         """
         made, expiry_date = key.created_at, fields.get("expiry_date")
-        if made is None or expiry_date is None or (request.expiry_date and request.expiry_date <= sent):
+        if (
+            made is None
+            or believed is None
+            or expiry_date is None
+            or (request.expiry_date and request.expiry_date <= sent)
+        ):
             return None
         ends = datetime.fromisoformat(expiry_date)
-        now_there = made if believed is None else min(made, believed + _RESOLUTION)
-        if now_there < max(ends, key.expiry_date or ends):
+        if min(made, believed + _RESOLUTION) < max(ends, key.expiry_date or ends):
             return None
         # Another attempt is of use where it would end later, now that the server's clock is known.
         mended = bool(request.expires_in) and received + self.ahead + (request.expires_in or _NONE) > made

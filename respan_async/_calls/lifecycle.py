@@ -186,8 +186,8 @@ class Lifecycle:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=max(end - loop.time(), 0.0))
-            if loop.time() >= end:
-                logger.warning("%d tasks do not heed their cancellation, and are left behind", len(tasks))
+            if loop.time() >= end and (deaf := self._others()):
+                logger.warning("%d tasks do not heed their cancellation, and are left behind", len(deaf))
                 return
 
     def _over(self, task: asyncio.Task[Any]) -> None:

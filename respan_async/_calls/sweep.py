@@ -36,9 +36,11 @@ from respan_async.errors import (
     APIStatusError,
     AuthenticationError,
     ClientStateError,
+    Effect,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
+    RateLimitError,
     RespanError,
     Suspect,
 )
@@ -60,11 +62,11 @@ LONG_AFTER_EXPIRY: Final = timedelta(days=7)
 _JUST_MADE: Final = timedelta(seconds=60)
 """How long after its attempt a key may be missing in a database that lags."""
 
-_WRONG_CLOCK: Final = timedelta(seconds=60)
-"""By so much a clock may be set back, and still be taken for right."""
+_WRONG_CLOCK: Final = timedelta(days=1)
+"""So long before its own attempt a suspect was taken over by a clock that was wrong then; others differ by less."""
 
-_FORBIDDEN: Final = 3
-"""So many keys that may not be revoked say that none may be."""
+_SEVERAL: Final = 3
+"""So many keys in a row that could not be revoked, by a 403 or an outage, say that none can be now."""
 
 _PAGE: Final = 100
 """Keys on a page of the list."""
@@ -105,7 +107,8 @@ class SweepPolicy:
             return math.inf
         if suspect.taken_over_at + _WRONG_CLOCK < suspect.sent_at:
             return math.inf  # by a clock that was wrong then; nobody knows when that was
-        return max(self.takeover_age.total_seconds() - (now - suspect.taken_over_at).total_seconds(), 0.0)
+        since = max(suspect.taken_over_at, suspect.sent_at)
+        return max(self.takeover_age.total_seconds() - (now - since).total_seconds(), 0.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,7 +165,7 @@ class _Sweep:
         self._revoked: dict[str, Suspect] = {}
         self._expired: list[Suspect] = []
         self._failure: RespanError | None = None
-        self._forbidden = 0
+        self._failed_in_a_row = 0
 
     async def run(self) -> SweepReport:
         """Sweep."""
@@ -195,15 +198,17 @@ class _Sweep:
         if not due and not dead:
             return
         found = await self._keys_of([*due, *dead])
+        failed: set[str | None] = set()
         for suspect in due:
             for key_id in found.get(suspect.tag or "", ()):
                 try:
                     if await self._is_still(key_id, suspect):
                         await self._revoke(key_id, suspect)
                 except (APIStatusError, InvalidRequestError) as error:
+                    failed.add(suspect.tag)
                     self._note_failure(error)
-        # One that must not be revoked yet, and whose key is there after all, has not died: this clock is wrong.
-        await self._expire([it for it in dead if it.tag in due_tags or it.tag not in found])
+        # One whose key is there after all, and was not revoked, has not died: this clock is wrong.
+        await self._expire([it for it in dead if it.tag not in found or it.tag in due_tags - failed])
 
     def _has_died(self, suspect: Suspect, since: timedelta) -> bool:
         """Whether a suspect's key, if there is one, has died by itself that long ago, by this machine's clock."""
@@ -257,10 +262,10 @@ class _Sweep:
             self._note_failure(error)
 
     def _note_failure(self, error: RespanError) -> None:
-        """Remember a failure that is about one key: the others are revoked all the same; raise any other one."""
+        """Remember a failure, and let the other keys be revoked all the same; raise one that is not about its key."""
         self._failure = self._failure or error
-        self._forbidden += isinstance(error, PermissionDeniedError)
-        if isinstance(error, AuthenticationError) or self._forbidden >= _FORBIDDEN:
+        self._failed_in_a_row += isinstance(error, PermissionDeniedError) or error.retryable
+        if isinstance(error, AuthenticationError | RateLimitError) or self._failed_in_a_row >= _SEVERAL:
             raise error
 
     async def _revoke(self, key_id: str, suspect: Suspect) -> None:
@@ -272,9 +277,11 @@ class _Sweep:
         except NotFoundError as error:
             if not protocol.states_absence(error):
                 raise
-            if self._clock() - suspect.sent_at >= _JUST_MADE:
-                await self._expire([suspect])  # it is not there, which is not our doing
-            return
+            if error.effect is Effect.NONE:  # and not what success looks like after a lost answer
+                if self._clock() - suspect.sent_at >= _JUST_MADE:
+                    await self._expire([suspect])
+                return
+        self._failed_in_a_row = 0
         closed = await self._store.close_suspect(suspect, revoked=True)
         if not closed and suspect not in self._revoked.values():
             return  # another sweep was faster; a suspect of this one may have left two keys

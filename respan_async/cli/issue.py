@@ -27,7 +27,7 @@ from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent
 from respan_async.issuing import AttemptState, Issuer, SQLiteLedger
 
-_SANDBOX_ACCOUNT: Final = "sandbox"
+_SANDBOX_ACCOUNT: Final = "respan-keys:sandbox"  # no word that a person would give
 
 
 def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:

@@ -71,10 +71,10 @@ def schema(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 
 async def _rotate(path: str, ledger: SQLiteLedger) -> int:
-    account = read_snapshot(path).account
-    if not account:
-        raise exit_codes.WrongUse(f"{path}: nothing was issued with this ledger yet, so there is nothing to encrypt")
     try:
+        account = read_snapshot(path).account
+        if not account:
+            raise LedgerError(f"{path}: nothing was issued with this ledger yet, so there is nothing to encrypt")
         await ledger.open(account)
         try:
             return await ledger.rotate()

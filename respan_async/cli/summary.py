@@ -98,7 +98,8 @@ class Summary:
 
     def _command(self, name: str) -> str:
         url = ("--base-url", self.arguments.base_url) if self.arguments.base_url and name == "sweep" else ()
-        return command_line("respan-keys", name, "--ledger", self.ledger, *url)
+        account = ("--account", self.arguments.account) if self.arguments.account and name == "sweep" else ()
+        return command_line("respan-keys", name, "--ledger", self.ledger, *url, *account)
 
     def _say_how_to_go_on(self) -> None:
         if self.ledger == IN_MEMORY and self.arguments.out == "-":

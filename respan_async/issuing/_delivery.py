@@ -212,8 +212,10 @@ class Delivery:
         """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
         try:
             result: object = self._deliver(ticket_id, key)
-            if inspect.isawaitable(result):  # a plain function has done it already
+            if inspect.isawaitable(result):
                 await result
+            elif result is not None:  # a generator, or a future of a thread: it has not been done
+                return f"it returned a {type(result).__name__}"
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
             return _named(error)
         return None

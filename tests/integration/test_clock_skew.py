@@ -204,6 +204,28 @@ async def test_a_proxys_wrong_clock_makes_no_key_dead(caplog: pytest.LogCaptureF
     assert skew_told(caplog) == []
 
 
+async def test_a_date_that_a_key_has_shown_to_be_wrong_is_not_believed_of_a_list() -> None:
+    """A fast proxy's lists do not make the next key live for longer."""
+    wrong = {"Date": format_datetime(datetime.now(UTC) + 2 * HOUR, usegmt=True)}
+    shown = {"id": "key-1", "api_key": API_KEY, "created": datetime.now(UTC).isoformat()}
+    script = (answer(201, shown, wrong), answer(200, {"results": []}, wrong), answer(201, shown, wrong))
+    async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url) as respan:
+        await respan.temporary_keys.create(expires_in=HOUR)
+        await respan.temporary_keys.list()
+        await respan.temporary_keys.create(expires_in=HOUR)
+
+    ends = datetime.fromisoformat(json.loads(server.requests[-1].body)["expiry_date"])
+    assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+
+
+async def test_a_key_whose_time_of_creation_is_none_is_handed_out() -> None:
+    """What says nothing sensible proves nothing."""
+    shown = {"id": "key-1", "api_key": API_KEY, "created": "9999-12-31T00:00:00Z"}
+    absurd = {"Date": "Fri, 31 Dec 9999 23:59:59 GMT"}
+    async with RawServer(answer(201, shown, absurd)) as server, AsyncRespan("token", base_url=server.url) as respan:
+        assert (await respan.temporary_keys.create(expires_in=HOUR)).id == "key-1"
+
+
 async def test_a_key_that_a_wrong_date_of_a_list_made_dead_is_made_again() -> None:
     """The list tells no other time; the key does."""
     wrong = {"Date": format_datetime(datetime.now(UTC) - 2 * HOUR, usegmt=True)}

@@ -293,3 +293,19 @@ async def test_a_plain_function_delivers_too() -> None:
 
         assert sorted(ledger.done) == [("tenant-1", "erased"), ("tenant-2", "erased")]
     assert sorted(delivered) == ["tenant-1", "tenant-2"]
+
+
+@pytest.mark.virtual
+async def test_what_only_promises_to_deliver_has_not_delivered() -> None:
+    """A generator that nobody runs, or a future of a thread: the secret stays, and the call is repeated."""
+    calls: list[str] = []
+
+    def deliver(ticket_id: str, key: CreatedKey) -> object:
+        calls.append(ticket_id)
+        return (_ for _ in ())
+
+    async with delivering(cast("Deliver", deliver), *keys(1)) as ledger:
+        await asyncio.sleep(100)
+
+        assert ledger.done == []
+    assert len(calls) > 1

@@ -23,6 +23,7 @@ from respan_async import (
     InvalidRequestError,
     InvalidResponseError,
     NotFoundError,
+    PermissionDeniedError,
     RateLimit,
     RespanError,
     RetryPolicy,
@@ -782,6 +783,33 @@ async def test_a_key_that_cannot_be_revoked_hides_no_other(world: World) -> None
 
     assert len(world.alive & {record.id for record in left}) == 1
     assert len(world.respan.suspects) == 1
+
+
+async def test_keys_that_cannot_be_revoked_now_and_then_do_not_end_a_sweep(world: World) -> None:
+    """Three of ten may not be: the others are revoked, because it is not three in a row."""
+    left = [await world.leave() for _ in range(10)]
+    world.fake.script("ok", "forbidden_403", "ok", "forbidden_403", "ok", "forbidden_403", operation="delete")
+
+    with pytest.raises(PermissionDeniedError):
+        await world.keys.sweep(grace=0)
+
+    assert len(world.alive & {record.id for record in left}) == 3
+
+
+async def test_a_suspect_that_could_not_be_revoked_has_not_expired() -> None:
+    """By a clock that is fast its key died long ago; it was found alive, and stays a suspect."""
+    async with make_world() as world:
+        await world.leave(expires_in=timedelta(minutes=5))
+        (suspect,) = world.respan.suspects
+        old = {**suspect.sent, "expiry_date": (datetime.now(UTC) - timedelta(hours=2)).isoformat()}
+        assert world.respan.dismiss(suspect)
+        world.respan._service.context.suspects.add(attrs.evolve(suspect, sent=old))
+        world.fake.script("conflict_409", operation="delete")
+
+        with pytest.raises(ConflictError):
+            await world.keys.sweep(grace=0)
+
+        assert len(world.respan.suspects) == 1
 
 
 @pytest.mark.parametrize(("fault", "most"), [("unauthorized_401", 1), ("forbidden_403", 3)])

@@ -445,6 +445,15 @@ async def test_what_does_not_count_as_an_attempt_counts_together() -> None:
     assert policy.exhausted(AttemptCounts(counted=2))
 
 
+async def test_a_quota_is_exhausted_by_refusals_alone() -> None:
+    """An outage, or others who are let in, say nothing of it."""
+    policy = RetryPolicy(max_refusals=2)
+
+    assert policy.quota_exhausted(AttemptCounts(refused=3, only_refused=True))
+    assert not policy.quota_exhausted(AttemptCounts(refused=1, only_refused=True, held_back=2))
+    assert not policy.quota_exhausted(AttemptCounts(refused=3, only_refused=False))
+
+
 async def test_a_back_off_grows_with_refusals_too() -> None:
     """Where a refusal does not say how long, it is one more reason to wait longer."""
     policy = RetryPolicy(initial=1, maximum=1000)
