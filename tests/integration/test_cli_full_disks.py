@@ -76,6 +76,20 @@ def test_a_full_disk_behind_standard_output(server: Server, run: Run) -> None:
     assert issued[0] == created[0] == 1
     assert "standard output: No space left on device" in issued[2]
     assert "could not be written to standard output, and was revoked" in created[2]
+
+
+def test_a_key_that_can_neither_be_shown_nor_revoked_is_named(server: Server, run: Run) -> None:
+    """With the command that revokes it later."""
+    server.fake.chance("conflict_409", 1, operation="delete")
+    with standard_output("/dev/full"):
+        code, _, err = run("create")
+    server.fake.chance("conflict_409", 0, operation="delete")
+
+    (record,) = server.fake.alive()
+    assert code == 1
+    assert f"key {record.id} could not be written to standard output nor revoked (" in err
+    assert "it is alive, and nobody's: respan-keys delete -- " in err
+    assert run("delete", "--", record.id)[0] == 0
     assert server.ids() == set()
 
 

@@ -194,6 +194,34 @@ def test_sandbox_and_account_do_not_mix(server: Server, run: Run) -> None:
     assert server.fake.counts.requests == 0
 
 
+def test_a_ledger_that_was_never_used_has_nothing_to_rotate(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first run was killed before it had bound its ledger: it is bound to nothing, and stays so."""
+    run("issue", tenants(1), "--out", "keys.jsonl")
+    with closing(sqlite3.connect(LEDGER)) as connection, connection:
+        connection.execute("DELETE FROM meta WHERE name = 'account'")
+    monkeypatch.setenv("RESPAN_LEDGER_KEY", base64.b64encode(b"k" * 32).decode())
+
+    code, _, err = run("ledger", "rotate", "--ledger", LEDGER)
+
+    assert code == 2
+    assert "nothing was issued with this ledger yet" in err
+    monkeypatch.delenv("RESPAN_LEDGER_KEY")
+    assert run(*ISSUE)[0] == 0
+
+
+def test_status_by_a_link_shows_what_was_written_last(server: Server, run: Run) -> None:
+    """The log lies beside the file, not beside the link to it."""
+    run("issue", tenants(2), "--out", "keys.jsonl")
+    Path("link").symlink_to(LEDGER)
+
+    code, (status,), err = run("status", "--ledger", "link", "--json")
+
+    assert (code, err) == (0, "")
+    assert status["attempts"]["recorded"] == 2
+
+
 def test_a_sandbox_takes_no_ledger_by_force(server: Server, run: Run) -> None:
     """It lets go of suspects, which in another account's ledger are real."""
     server.fake.script("html_502")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import threading
 import warnings
@@ -234,3 +235,6 @@ def test_a_client_whose_loop_is_closed_can_be_closed_on_another(left: str) -> No
     asyncio.run(asyncio.wait_for(respan.aclose(grace=0.5), 5))
     with pytest.raises(ClientStateError):
         asyncio.run(respan.temporary_keys.create())
+    calls.clear()
+    del respan, loop
+    gc.collect()  # here, where Python's complaints of what will never end are expected
