@@ -18,6 +18,8 @@ from respan_async import (
     RetryPolicy,
     Secret,
 )
+from respan_async._http import protocol
+from respan_async._http.transport import Transport
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import STALL, RawServer, answer, cut_body, key
 
@@ -416,3 +418,14 @@ async def test_the_servers_id_of_a_request_is_told() -> None:
 
     assert [event.request_id for event in heard] == ["r-1"]
     assert caught.value.request_id == "r-1"
+
+
+async def test_a_closed_transport_makes_no_new_session(server: RawServer) -> None:
+    """A call from within which the client was closed: its session would never be closed."""
+    transport = Transport(server.url, None)
+    await transport.aclose()
+
+    with pytest.raises(ClientStateError, match="the client is closed"):
+        await transport.send(protocol.list_page(1, None), None, Secret("token"), aiohttp.ClientTimeout())
+
+    assert server.requests == []

@@ -273,7 +273,16 @@ def test_what_another_process_can_read_again(tmp_path: Path) -> None:
     os.mkfifo(pipe)
 
     assert can_be_read_again(str(path))
-    for name in ("-", "/dev/fd/0", "/dev/stdin", "/proc/self/fd/0", str(pipe), str(tmp_path / "gone"), "a\0b"):
+    for name in (
+        "-",
+        "/dev/fd/0",
+        "/dev/stdin",
+        "/proc/self/fd/0",
+        str(pipe),
+        str(tmp_path / "no"),
+        "a\0b",
+        "x" * 5000,
+    ):
         assert not can_be_read_again(name)
 
 
