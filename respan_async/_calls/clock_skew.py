@@ -51,7 +51,7 @@ class ClockSkew:
         there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
         times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
         fitting = [time for time in times if abs(_nearest(time, sent, received)) <= _TOLERATED]
-        if there in times:
+        if there is not None and there in times:
             self._is_date_wrong = there not in fitting and (bool(fitting) or (self._is_date_wrong and made is None))
             if self._is_date_wrong:
                 times.remove(there)

@@ -72,6 +72,12 @@ _PAGE: Final = 100
 """Keys on a page of the list."""
 
 
+def _check_grace(_policy: object, _attribute: object, grace: float) -> None:
+    is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
+    if not is_number or not math.isfinite(grace) or grace < 0:
+        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
+
+
 @attrs.frozen(kw_only=True)
 class SweepPolicy:
     """What a sweep may do.
@@ -84,16 +90,10 @@ class SweepPolicy:
         dry_run: Only tell what would be done.
     """
 
-    grace: float = attrs.field(default=GRACE)
+    grace: float = attrs.field(default=GRACE, validator=_check_grace)
     takeover_age: timedelta | None = TAKEOVER_AGE
     taken_over: bool = False
     dry_run: bool = False
-
-    @grace.validator
-    def _check_grace(self, _: object, grace: float) -> None:
-        is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
-        if not is_number or not math.isfinite(grace) or grace < 0:
-            raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
 
     def is_doubtful(self, suspect: Suspect) -> bool:
         """Whether a suspect's key may be somebody's, so that it has to be proven that it was never used."""
