@@ -307,18 +307,10 @@ def failure(
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
-    model = request.operation.model
-    problem = "with a page, which the API never writes"
-    if model is None and not error_body.is_page(answer.body):
-        return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
-    if model is not None:
-        try:
-            if request.changes is not None:
-                changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
-                return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
-            return codec.decode(answer.body, model, charset(answer.headers))
-        except codec.DecodeError as error:
-            problem = str(error)
+    try:
+        return _value(request, answer)
+    except codec.DecodeError as error:
+        problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
     effect, retryable = _meaning(request.operation, answer)
     return InvalidResponseError(
@@ -329,6 +321,18 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
         request_id=error_body.request_id(answer.headers, token),
         body=error_body.shown(answer.body, token, made=True),
     )
+
+
+def _value(request: Request[T], answer: Response) -> T:
+    model = request.operation.model
+    if model is None:
+        if error_body.is_page(answer.body):
+            raise codec.DecodeError("with a page, which the API never writes")
+        return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
+    if request.changes is not None:
+        changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+        return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
+    return codec.decode(answer.body, model, charset(answer.headers))
 
 
 def states_absence(error: errors.NotFoundError) -> bool:

@@ -71,7 +71,8 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
 
 def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None:
     """Raise a `LedgerError` if the cipher has not the key of one of these secrets."""
-    renewed(secrets, cipher)
+    for ticket, secret in secrets:
+        opened(secret, ticket, cipher)
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:

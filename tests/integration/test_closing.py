@@ -495,19 +495,21 @@ def not_revoked(caplog: pytest.LogCaptureFixture) -> list[set[str]]:
     return [set(message.partition("may be alive: ")[2].split(", ")) for message in told]
 
 
+async def job(respan: AsyncRespan) -> None:
+    """Hold a key, and revoke it in the end."""
+    key = await respan.temporary_keys.create()
+    try:
+        await asyncio.sleep(1000)
+    finally:
+        await respan.temporary_keys.delete(key.id)
+
+
 async def test_keys_whose_jobs_end_after_the_client_are_named(caplog: pytest.LogCaptureFixture) -> None:
     """Fifty jobs that were cancelled and not awaited want to revoke their keys: one warning names all of them."""
 
-    async def job() -> None:
-        key = await respan.temporary_keys.create()
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            await respan.temporary_keys.delete(key.id)
-
     async with FakeRespan(latency=0.1) as fake:
         async with AsyncRespan(fake.api_key, base_url=fake.url) as respan:
-            jobs = [asyncio.create_task(job()) for _ in range(50)]
+            jobs = [asyncio.create_task(job(respan)) for _ in range(50)]
             await asyncio.sleep(1)
             for task in jobs:
                 task.cancel()
@@ -587,16 +589,9 @@ async def test_a_wide_session_bounds_nothing(limits: dict[str, Any]) -> None:
 async def test_a_delete_that_is_cancelled_while_the_client_closes_is_named(caplog: pytest.LogCaptureFixture) -> None:
     """A second cancellation, while `finally` wants to revoke: the key is told all the same."""
 
-    async def job() -> None:
-        key = await respan.temporary_keys.create()
-        try:
-            await asyncio.sleep(1000)
-        finally:
-            await respan.temporary_keys.delete(key.id)
-
     async with FakeRespan() as fake:
         async with AsyncRespan(fake.api_key, base_url=fake.url, pace=RateLimit(1, per=60)) as respan:
-            task = asyncio.create_task(job())
+            task = asyncio.create_task(job(respan))
             await asyncio.sleep(1)
             task.cancel()
             await asyncio.sleep(0.1)
