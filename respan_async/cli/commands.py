@@ -10,15 +10,16 @@ import attrs
 from respan_async._http.protocol import states_absence
 from respan_async.cli import exit_codes
 from respan_async.cli.client_factory import make_client
-from respan_async.cli.console import ConsoleLogHandler, command_line, say
+from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.fields import request_of
+from respan_async.cli.revocation import revoke
 from respan_async.cli.std_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.client import AsyncRespan
-from respan_async.errors import NotFoundError, RespanError
+from respan_async.errors import NotFoundError
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.jsonlines_sink import line_of
-from respan_async.models import CreatedKey, CreateKeyRequest, TemporaryKey, UpdateKeyRequest
+from respan_async.models import CreateKeyRequest, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import SecretBytes
 
 
@@ -31,22 +32,10 @@ def create(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         try:
             _print(key)
         except OSError:
-            await _revoke(respan, key)
+            say(await revoke(respan, key.id, f"key {key.id} could not be written to standard output"))
             raise
 
     return _call(arguments, work)
-
-
-async def _revoke(respan: AsyncRespan, key: CreatedKey) -> None:
-    """Revoke a key that could not be shown to anybody."""
-    what = f"key {key.id} could not be written to standard output"
-    try:
-        await respan.temporary_keys.delete(key.id)  # a key just made is not missing, whatever a server says
-    except RespanError as error:
-        command = f"respan-keys delete -- {command_line(key.id)}"
-        say(f"{what} nor revoked ({exit_codes.sentence(error)}); it is alive, and nobody's: {command}")
-    else:
-        say(f"{what}, and was revoked")
 
 
 def list_keys(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:

@@ -9,11 +9,12 @@ from typing import Final
 
 from respan_async.batch import Batch
 from respan_async.cli import exit_codes
-from respan_async.cli.console import MOST_LINES, command_line, say
+from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledger_file import IN_MEMORY
 from respan_async.cli.output import OutputTarget
 from respan_async.cli.progress import Display, ProgressState, clock
+from respan_async.cli.revocation import revoke
 from respan_async.cli.summary import Summary
 from respan_async.cli.tenants import PendingTenants, Tenant
 from respan_async.client import AsyncRespan
@@ -137,15 +138,7 @@ class IssueRun:
             return
         del self._output.kept_back[tenant.ticket.id]
         what = f"{self._place(tenant)}: key {key_id} could not be put on record"
-        try:
-            await self._respan.temporary_keys.delete(key_id)
-        except RespanError as error:
-            command = f"respan-keys delete -- {command_line(key_id)}"
-            self._display.say(
-                f"{what} nor revoked ({exit_codes.sentence(error)}); it is alive, and nobody's: {command}"
-            )
-        else:
-            self._display.say(f"{what}, and was revoked")
+        self._display.say(await revoke(self._respan, key_id, what))
 
     def _break_off(self, error: Exception) -> None:
         if self._broken is None:

@@ -116,12 +116,12 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
     Raises:
         LedgerError: It is another account's, unless forced.
     """
-    known = known or None  # a ledger that was made and never opened
-    if known is not None and not force and not same_account(known, account):
+    # Empty, where a ledger was made and never opened.
+    if known and not force and not same_account(known, account):
         raise LedgerError(
             f"{where}: the ledger of another account or base URL; give this one {place} of its own, or force it"
         )
-    return account if known is None or force or not is_partial(account) else known
+    return account if not known or force or not is_partial(account) else known
 
 
 def suspect_of(row: tuple[Any, ...]) -> Suspect:
