@@ -338,7 +338,7 @@ class Batch(Generic[Item]):
                 self._puller = None
 
     def _closing_input(self) -> set[asyncio.Task[None]]:
-        """Close an asynchronous input once nobody takes from it any more; return the task that does, if any."""
+        """Close an asynchronous input once no worker takes from it any more; return the task that does, if any."""
         aclose = getattr(self._source, "aclose", None)
         if aclose is None:
             return set()

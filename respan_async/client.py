@@ -59,7 +59,7 @@ class Pace:
         in_flight: Requests in the air.
         waiting: How many wait for their turn, by class: `"interactive"`, `"batch"`, `"sweep"`.
         refused: Requests that the limit has turned away so far.
-        paused_until: Until when everybody is held back, aware; None when nobody is.
+        paused_until: Until when all calls are held back, aware; None when none is.
         problem: What went wrong last, in a sentence; None while nothing has.
         outage: Batches and sweeps are held back, because one call after the other fails.
     """

@@ -81,7 +81,7 @@ class Call(Generic[T]):
 
     @property
     def delivered(self) -> bool:
-        """Whether the result was put anywhere, which is for whoever gets it."""
+        """Whether the result was put anywhere, which is the caller's to do."""
         return False
 
     def __init__(
@@ -154,7 +154,7 @@ class Call(Generic[T]):
         return self._stats.with_totals(error)
 
     def abandon(self) -> bool:
-        """Give up whoever awaits this call; return whether it goes on.
+        """Stop working for the caller that awaits this; return whether the call goes on.
 
         An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
         """

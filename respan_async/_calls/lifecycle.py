@@ -32,7 +32,7 @@ class Stage(enum.Enum):
     REFUSE = enum.auto()
     """Those who wait for a slot are refused. Then the background is waited for, within the grace."""
     CUT = enum.auto()
-    """The grace is over: nobody may begin anything. Then what is left of the background is cancelled."""
+    """The grace is over: no call may begin. Then what is left of the background is cancelled."""
     DEPENDENTS = enum.auto()
     """Those who use the client close: an issuer, with its ledger."""
     RESOURCES = enum.auto()
@@ -159,7 +159,7 @@ class Lifecycle:
 
     @property
     def within(self) -> bool:
-        """Whether whoever asks runs in the background of this client itself."""
+        """Whether the running task is one of this client's own."""
         return self.acting_task() in self._tasks
 
     async def _take(self, stage: Stage) -> None:
@@ -193,7 +193,7 @@ class Lifecycle:
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at: whoever awaits the task sees it too, and nobody else needs to
+            task.exception()  # retrieved, or asyncio would log it; a task that awaits this one sees it too
 
     def _delegate_over(self, task: asyncio.Task[Any]) -> None:
         del self._delegates[task]

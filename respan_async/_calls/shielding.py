@@ -1,4 +1,4 @@
-"""Carrying a job to its end, whatever happens to whoever awaits it.
+"""Carrying a job to its end, also when its caller is cancelled.
 
 A key that is made and then held by nobody lives on, and its secret is gone. So a job runs in a task of its own. When
 the caller is cancelled, or its deadline passes, an attempt whose bytes may have left goes on, and the key that then
@@ -54,7 +54,7 @@ class Job(Protocol[T_co]):
         ...
 
     def abandon(self) -> bool:
-        """Give up whoever awaits it; return whether it goes on, because something may have left already."""
+        """Stop working for its caller; return whether it goes on, because something may have left already."""
         ...
 
     def abandoned_error(self) -> RespanError:
@@ -113,7 +113,7 @@ async def run_shielded(job: Job[T], lifecycle: Lifecycle, discard: Callable[[T],
         leave()
         raise error
     if task.cancelled() and not results:
-        # Cut, when the client was closed and its grace was over. Nobody cancelled whoever awaits this.
+        # Cut, when the client was closed and its grace was over. The caller itself was not cancelled.
         raise job.abandoned_error()
     if not results:
         task.result()  # raises

@@ -102,7 +102,7 @@ class TokenProvider:
                 self._forget(question)
                 task.cancel()
         if task.cancelled():
-            # By the function itself, or by whoever closes the client, who cuts this call as well.
+            # By the function itself, or by the closing of the client, which cuts this call as well.
             raise APIConnectionError("api_key: the callable raised CancelledError", retryable=True)
         return _token_in(task.result())
 

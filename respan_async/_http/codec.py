@@ -220,7 +220,7 @@ def _is_usable_secret(text: str) -> bool:
 
 
 def _without(secret: str, raw: Any) -> Any:
-    """Hide what says a secret again, under a name which nobody here knows."""
+    """Hide what says a secret again, under a name that this client does not know."""
     try:
         text = raw if type(raw) is str else orjson.dumps(raw).decode()
     except TypeError:

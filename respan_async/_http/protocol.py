@@ -161,7 +161,7 @@ def _path_of(key_id: str) -> str:
 
 
 _NOT_PROCESSED: Final = frozenset({501, 505, 511})
-"""Nobody has begun with the request, and the next one like it would fare no better.
+"""No server has begun with the request, and the next one like it would fare no better.
 
     501   RFC 9110, 15.6.2   the server does not support what the request needs, for any resource
     505   RFC 9110, 15.6.6   the server does not support this version of HTTP, or refuses to
@@ -291,7 +291,7 @@ def failure(
         "request_id": error_body.request_id(result.headers, token),
         "body": shown,
     }
-    if result.status < 200:  # 101, a change of protocols nobody asked for
+    if result.status < 200:  # 101, a change of protocols that the client did not ask for
         return InvalidResponseError(f"{called}: answered {result.status}, which ends no request", **facts)
     if result.status < 300:
         return InvalidResponseError(f"{called}: the answer is larger than this client reads", **facts)

@@ -67,7 +67,7 @@ class TrackedBody(aiohttp.BytesPayload):
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Note that the request is leaving, and let it, if it still may."""
         if self.recalled:
-            # Whoever awaits the answer is being cancelled, which takes one more turn of the loop than this write.
+            # The task that awaits the answer is being cancelled, which takes one more turn of the loop than this write.
             raise asyncio.CancelledError
         if self._permits is not None and not self._permits():
             raise ConnectionAbortedError  # with nothing sent: no answer, and proof of it
@@ -256,14 +256,15 @@ def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: boo
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at how a connection ended, or asyncio would complain that nobody does."""
+    """Look at how a connection ended, or asyncio would complain that its exception was never retrieved."""
     _ = closed.cancelled() or closed.exception()
 
 
 def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
     """End the reading of an answer whose connection is gone.
 
-    After bytes within a body that are no HTTP, aiohttp closes the connection and tells nobody who waits for the rest.
+    After bytes within a body that are no HTTP, aiohttp closes the connection and does not wake the task that waits for
+    the rest.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())

@@ -3,7 +3,7 @@
 Rules:
 
 1. A slot is granted when the window has one free, and the window, `max_in_flight` and the circuit breaker let one more
-   request be in the air. Whoever was granted a slot releases it exactly once.
+   request be in the air. A call that was granted a slot releases it exactly once.
 2. Interactive calls go before batches, and those before the sweep; first come, first served within a class, where a
    call that was refused keeps its place. A lower class that has been passed over 19 times in a row gets the next slot.
    An eighth of `max_in_flight` is never the lower classes', so that stalled batches hold no interactive call up.

@@ -130,7 +130,7 @@ class ReservedSlots:
         self._air = dict.fromkeys(self._air, -math.inf)
 
     def forget(self, before: float) -> None:
-        """Drop what is so old that nobody needs to hear of it."""
+        """Drop reports that are so old that the log does not need them."""
         self._reports = [report for report in self._reports if report[2] >= before]
 
     @property

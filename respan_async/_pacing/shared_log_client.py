@@ -83,7 +83,7 @@ class SharedLogClient:
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        # What lies ahead for nobody, another process may have use for.
+        # A slot ahead that no call here waits for may be of use to another process.
         self.reserved.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
         if not self.alone and now >= self._outage.falls_back_at():
             self.alone = True

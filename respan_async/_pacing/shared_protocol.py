@@ -25,7 +25,7 @@ class SlotStatus(enum.StrEnum):
     ANSWERED = "answered"
     """It was answered, so many seconds ago."""
     UNUSED = "unused"
-    """It was never sent, or the server turned it away: whoever comes next may have it."""
+    """It was never sent, or the server turned it away: the next request may have it."""
     FLYING = "flying"
     """It is still in the air, or held."""
     PAUSE = "pause"
@@ -53,7 +53,7 @@ class ReserveRequest:
 
     Attributes:
         limit: The account's.
-        lease: Seconds after which a slot counts as answered, if nobody says a word of it any more.
+        lease: Seconds after which a slot counts as answered, if no process reports it any more.
         owner: The process.
         epoch: The log as the process knows it; empty if it knows none that could still be there.
         fresh: A name for the log, should there be none.
@@ -95,7 +95,7 @@ class ReserveReply:
         soonest: Seconds until the next one comes back; 0 when one is free.
         again: Seconds until asking again makes sense, where nothing was granted.
         full: Seconds for which the log still counts as full, because it is new and the one before it was lost, or
-            because nobody could reach it for a period.
+            because no process could reach it for a period.
         begins: Seconds until each slot that was granted may be used.
     """
 

@@ -11,10 +11,10 @@ class SlowStart:
     """Hold requests back for a while, then let one through, and more as they succeed.
 
     After a pause one request goes first; each success lets one more be in the air at the same time, which doubles the
-    number with every round trip. So nobody stampedes a server that has just come back.
+    number with every round trip. So the client does not stampede a server that has just come back.
 
     Args:
-        first: Seconds of the first pause of which nobody said how long it should be; each further one is twice as long.
+        first: Seconds of the first pause for which the server named no time; each further one is twice as long.
         longest: Seconds of the longest such pause.
 
     Attributes:
@@ -30,7 +30,7 @@ class SlowStart:
         self._first = first
         self._longest = longest
         self.failures = 0
-        self._unsaid = 0  # of these, those of which nobody said how long to pause
+        self._unsaid = 0  # of these, those for which the server named no time
 
     @property
     def troubled(self) -> bool:

@@ -3,7 +3,7 @@
 Rules:
 
 1. A log that cannot be reached is tried again after pauses that grow from 0.1 to 2 seconds.
-2. A log that was lost (its name changed) counts as full for one period, because nobody knows what was in it.
+2. A log that was lost (its name changed) counts as full for one period, because no process knows what was in it.
 3. A log that is lost again within three periods is not asked for slots until it has stayed for three periods. What is
    sent is reported to it all the same.
 4. Without a log to ask, the process waits until nothing counts that others sent by it. That takes one period and the

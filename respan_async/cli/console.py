@@ -40,7 +40,7 @@ def _quoted(word: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write one line to standard error; where nobody reads it any more, the work goes on all the same."""
+    """Write one line to standard error; where its reader is gone, the work goes on all the same."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()

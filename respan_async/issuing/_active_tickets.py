@@ -47,7 +47,7 @@ class ActiveTickets:
         return any(other is not job and known == ticket_id for other, (known, _) in self._jobs.items())
 
     def close(self) -> None:
-        """Let nobody begin from now on."""
+        """Let no job begin from now on."""
         self._closed = True
 
     def abandon(self, acting: asyncio.Task[Any] | None) -> None:

@@ -19,7 +19,7 @@ class TicketAttemptLog(AttemptLog):
     Args:
         ticket: The ticket.
         ledger: Where attempts are noted.
-        writes: Writes what nobody waits for.
+        writes: Writes in the background.
         suspects: The ledger's.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""What is written though nobody waits for it, and written again when it could not be."""
+"""Writes to the ledger that no call waits for, repeated when they fail."""
 
 import asyncio
 from collections import deque

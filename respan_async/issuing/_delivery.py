@@ -66,8 +66,8 @@ class Delivery:
     Whether a key is dead is told by this machine's clock, which may be set wrong. So a secret that was not delivered is
     erased only when its key has been dead for long; until then a clock that is set right lets it be delivered.
 
-    Each call runs in a task of its own, because it may heed neither its time nor its cancellation: whoever waits for it
-    goes on then, and the ticket is left alone until it has ended.
+    Each call of `deliver` runs in a task of its own, because it may heed neither its time nor its cancellation. What
+    waits for it goes on then, and the ticket is left alone until it has ended.
 
     Args:
         deliver: The user's function, idempotent by ticket.
@@ -130,7 +130,7 @@ class Delivery:
         self._stop()
         for call in (calls := self._others(self._calls.values())):
             call.cancel()
-        # Calls that heed their cancellation end within it. What does not, nobody can end.
+        # Calls that heed their cancellation end within it. What does not, cannot be ended.
         if tasks := self._others(self._tasks) | calls:
             await asyncio.wait(tasks, timeout=_LAST_MOMENT)
         if deaf := sum(not call.done() for call in calls):

@@ -12,8 +12,8 @@ from respan_async.errors import ConfigurationError, LedgerError
 class LeaseKeeper:
     """Hold an owner's lease for as long as it beats.
 
-    After a sleep of the machine every lease is over, those of healthy processes too. So whoever was away for longer
-    than the time of two beats gives the others as long to wake, before it takes them for gone.
+    After a sleep of the machine every lease is over, those of healthy processes too. So a process that was away for
+    longer than the time of two beats gives the others as long to wake, before it takes them for gone.
 
     Args:
         lease: Seconds that a lease lasts.

@@ -34,7 +34,7 @@ class IssuerContext:
 
     Attributes:
         ledger: Where tickets, attempts and keys are kept.
-        writes: Writes what nobody waits for.
+        writes: Writes in the background.
         suspects: The ledger's.
         active: The tickets that are being worked on.
         delivery: Puts secrets where they belong; None: they stay in the ledger.
@@ -95,7 +95,7 @@ class TicketProcessor:
         self._call.promote(priority)
 
     def abandon(self) -> bool:
-        """Give up whoever awaits this; return whether it goes on."""
+        """Stop working for the caller that awaits this; return whether it goes on."""
         self._abandoned = True
         if self._keeping:
             return True
@@ -151,7 +151,7 @@ class TicketProcessor:
             return None
         self.replayed = True
         self.delivered = record.state is TicketState.DELIVERED
-        if record.state is TicketState.ISSUED:  # whoever recorded it may be gone
+        if record.state is TicketState.ISSUED:  # the process that recorded it may be gone
             await self._deliver(record.key)
         return record.key
 

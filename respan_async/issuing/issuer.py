@@ -222,7 +222,7 @@ class Issuer:
     async def _close(self, grace: float) -> None:
         try:
             if self._opening is not None and not self._opening.done():
-                await asyncio.wait({self._opening})  # or it would open what nobody closes
+                await asyncio.wait({self._opening})  # or it would open a ledger that is never closed
             self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
             if self._maintenance is not None:
                 self._maintenance.cancel()
@@ -232,7 +232,7 @@ class Issuer:
                     await self._active.finished()
                     await self._background_writes.written()
         finally:
-            # Also when whoever closes it is cancelled, or the ledger would go on prolonging its lease.
+            # Also when the task that closes it is cancelled, or the ledger would go on prolonging its lease.
             try:
                 if self._delivery is not None:
                     await self._delivery.aclose()
@@ -265,7 +265,7 @@ class Issuer:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
-            self._lifecycle.check()  # or nobody would close the ledger again
+            self._lifecycle.check()  # or the ledger would never be closed again
             self._opening = self._lifecycle.spawn(self._open_once())
         opening = self._opening
         try:
@@ -283,7 +283,7 @@ class Issuer:
         await self._ledger.open(self._account(), force=self._force)
         try:
             await self._preload_pace()
-            if self._over.is_set():  # whoever closes did not wait
+            if self._over.is_set():  # `aclose` did not wait
                 raise ClientStateError("the issuer is closed")
         except BaseException:
             await self._ledger.aclose()
@@ -307,7 +307,7 @@ class Issuer:
         pacer.window.preload(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
 
     async def _maintenance_loop(self) -> None:
-        """Look again and again at what was left, by whoever is at work on this ledger: nobody tells."""
+        """Look again and again at what other processes have left in this ledger: they do not tell."""
         while True:
             await asyncio.sleep(_ROUND)
             await self._background_writes.repeat()
@@ -339,4 +339,4 @@ class Issuer:
 
 
 def _keep(_: CreatedKey) -> None:
-    """Discard nothing: whatever key arrives is its ticket's."""
+    """Discard nothing: a key that arrives is its ticket's."""

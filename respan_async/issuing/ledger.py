@@ -1,4 +1,4 @@
-"""What an `Issuer` needs of a ledger, whatever it is kept in."""
+"""What an `Issuer` needs of a ledger, in any kind of store."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

@@ -31,7 +31,7 @@ class TicketState(enum.StrEnum):
     """Where a ticket is."""
 
     OPEN = "open"
-    """It has no key, and nobody is at work on it."""
+    """It has no key, and no process is at work on it."""
     CLAIMED = "claimed"
     """An owner is at work on it, as long as its lease lasts."""
     ISSUED = "issued"

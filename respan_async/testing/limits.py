@@ -1,6 +1,6 @@
 """The rate limits a server may have, as functions of the time and of what they let in before.
 
-No clock in here: whoever asks says what time it is, in seconds, and time does not go back. A request that is refused
+No clock in here: the caller says what time it is, in seconds, and time does not go back. A request that is refused
 leaves no trace, as in Django REST Framework, whose own throttle is `SlidingLog`.
 """
 
@@ -16,7 +16,7 @@ __all__ = ["GRAIN", "Bucket", "FixedWindow", "Limit", "SlidingLog", "busiest_win
 
 GRAIN = 1e-5
 """Seconds that two times may lie apart and still be the same: an event loop fires a timer up to its clock's resolution
-early (a microsecond on a loop with virtual time), and nobody who waited as long as told deserves a second refusal."""
+early (a microsecond on a loop with virtual time), and a client that waited as told deserves no second refusal."""
 
 
 class Limit(Protocol):

@@ -53,7 +53,7 @@ class Connection(web.RequestHandler):
         self._listener.accepted(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell whoever waits for it that the client is gone."""
+        """Tell the handler that waits for it that the client is gone."""
         super().connection_lost(exc)
         self._listener.dropped(self)
         self._lost.set_result(None)

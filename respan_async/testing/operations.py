@@ -60,7 +60,7 @@ class Operations:
         Args:
             call: Which, and with what.
             now: The time.
-            late: Whether nobody waits for the answer any more.
+            late: Whether the client does not wait for the answer any more.
 
         Returns:
             The answer, and the key if one was made.

@@ -88,7 +88,7 @@ def refusal(seconds: float, where: RetryAfter) -> ServerResponse:
 
 
 def rounded_up(seconds: float, digits: int) -> float:
-    """Round as Django REST Framework does, up, so that whoever waits that long is let in.
+    """Round as Django REST Framework does, up, so that a client that waits that long is let in.
 
     Args:
         seconds: What to round.

@@ -106,7 +106,7 @@ class Keyring:
             fields: The checked fields, by their names in `KeyRecord`.
             body: The fields as sent.
             now: The time.
-            late: Whether nobody waits for it any more.
+            late: Whether the client does not wait for it any more.
         """
         text = b64encode(self._rng.randbytes(48))
         plain = text.translate(_LETTERS).decode()

@@ -1,7 +1,7 @@
 """Connections to a Postgres: few, made when they are needed, and what is done again when one of them breaks.
 
 psycopg's own exceptions end here. A pool of psycopg's would connect in the background, wait longer from one try to the
-next and keep the reason to itself; here whoever asks connects, within the time that it has, and is told why it failed.
+next and keep the reason to itself; here each operation connects by itself, within its time, and says why that failed.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class ConnectionPool:
     ) -> list[Row]:
         """Run a statement and return its rows. It goes on to its end when the caller is cancelled.
 
-        It must be one that may be run twice: when a connection broke, nobody knows whether it was done.
+        It must be one that may be run twice: when a connection broke, the client cannot know whether it was done.
 
         Args:
             statement: What to run. It may be several, as one transaction, when there are no parameters.
@@ -301,7 +301,7 @@ def _numbering(diag: psycopg.errors.Diagnostic) -> str:
 
 
 def _abort(connection: _Connection) -> None:
-    """Break a connection: whoever waits for its answer waits no more, and what it has not sent yet is never sent."""
+    """Break a connection: its operation fails at once, and what it has not sent yet is never sent."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         twin.shutdown(socket.SHUT_RDWR)

@@ -55,7 +55,7 @@ def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Conne
 
     Args:
         path: Where it is.
-        files: Remembers which files are open then, for whoever wants to know.
+        files: Remembers which files are open then.
 
     Raises:
         LedgerError: It is no ledger, or one of a newer version, or cannot be opened.

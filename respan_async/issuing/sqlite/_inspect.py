@@ -77,7 +77,7 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Without a log nobody has it open, and it is read as it is: a reader of its own would leave an empty log behind.
+    # Without a log no process has it open. It is read as it is: a reader of the usual kind would leave an empty log.
     at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     address = f"{path.absolute().as_uri()}?mode=ro{at_rest}"
     return sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)

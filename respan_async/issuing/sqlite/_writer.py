@@ -1,7 +1,7 @@
 """One thread that writes, and commits for many at once.
 
-A durable commit waits for the disk. So whatever has been asked for while one commit was on its way shares the next:
-each operation gets a result of its own, and one that fails undoes itself and nothing else.
+A durable commit waits for the disk. So all operations that come while one commit is on its way share the next one. Each
+gets a result of its own, and one that fails undoes itself and nothing else.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _GROUP: Final = 1_000
 """Operations in one commit, at most."""
 
 PATIENCE: Final = 60.0
-"""Seconds for which a file that others keep locked is waited for. Nobody else can write to it, either, meanwhile."""
+"""Seconds to wait for a file that another process keeps locked. No other process can write to it meanwhile, either."""
 
 
 class WriteRequest(Generic[T]):
@@ -128,7 +128,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = self._connect()
-        except BaseException as error:  # noqa: BLE001  told to whoever opens the ledger
+        except BaseException as error:  # noqa: BLE001  raised where the ledger is opened
             self._tell(self._opened.set_exception, ledger_error(error, "opened", self._name))
             self._tell(self._closed.set_result, None)
             return

@@ -93,7 +93,7 @@ class SQLiteLedger:
                 asyncio.get_running_loop(),
                 self._seal,
             )
-            self._writer = writer  # before it is started: whoever cuts this short ends its thread
+            self._writer = writer  # before it is started: a cancellation here ends its thread
             await writer.start()
             await writer.do(lambda connection: check_whole(self._path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
@@ -365,6 +365,6 @@ class SQLiteLedger:
         self._retire(connection, self._owner)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
-        # Its tickets stay claimed by nobody: they are free to be claimed when they are asked for.
+        # Its tickets stay claimed by no owner: they are free to be claimed when they are asked for.
         for statement in ("mark_all_of_suspect", "retire"):
             connection.execute(_SQL[statement], {**STATES, "owner": owner})
