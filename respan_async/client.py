@@ -16,7 +16,6 @@ from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
-from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.service import Service, ServiceOwner
 from respan_async._calls.settings import (
     DEFAULT_BASE_URL,
@@ -33,6 +32,7 @@ from respan_async._calls.settings import (
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
+from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
@@ -143,7 +143,7 @@ class AsyncRespan(ServiceOwner):
             clock=_now,
             skew=ClockSkew(),
             lifecycle=lifecycle,
-            refused_deletes=RefusedDeletes(lifecycle),
+            unrevoked_keys=UnrevokedKeys(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused

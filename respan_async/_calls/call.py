@@ -15,7 +15,7 @@ from respan_async._calls.admission import Admission
 from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
 from respan_async._calls.call_stats import CallStats
 from respan_async._calls.context import ClientContext, Options
-from respan_async._http import error_body, protocol
+from respan_async._http import error_body, wire_protocol
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.rate_hint import RateHint
@@ -87,13 +87,13 @@ class Call(Generic[T]):
     def __init__(
         self,
         context: ClientContext,
-        subject: protocol.Request[T] | CreateKeyRequest,
+        subject: wire_protocol.Request[T] | CreateKeyRequest,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         attempt_log: AttemptLog | None = None,
     ) -> None:
         self._context = context
-        self._operation = protocol.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
+        self._operation = wire_protocol.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
@@ -232,7 +232,7 @@ class Call(Generic[T]):
         answer: Any = None
         sendings = 1
         hint: RateHint | None = None
-        let_in: protocol.Operation[Any] | None = None
+        let_in: wire_protocol.Operation[Any] | None = None
         try:
             prepared = self._prepare()
             request = prepared.request
@@ -256,12 +256,12 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             now = context.clock()
-            answer = protocol.parse(request, result, token, now, self._refusals)
-            if isinstance(result, protocol.Response):
+            answer = wire_protocol.parse(request, result, token, now, self._refusals)
+            if isinstance(result, wire_protocol.Response):
                 hint = rate_hint(result.headers, now)
                 answer = self._if_alive(answer, prepared, result, now)
             outcome = _outcome_of(result, self._refusals)
-            if not protocol.is_refusal(result, self._refusals):
+            if not wire_protocol.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, result, slot)
@@ -290,7 +290,7 @@ class Call(Generic[T]):
         return PreparedRequest(request=self._subject, sent_at=now)
 
     def _if_alive(
-        self, answer: T | RespanError, prepared: PreparedRequest[T], result: protocol.Response, now: datetime
+        self, answer: T | RespanError, prepared: PreparedRequest[T], result: wire_protocol.Response, now: datetime
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
@@ -323,12 +323,12 @@ class Call(Generic[T]):
         error: RespanError,
         outcome: SlotOutcome,
         prepared: PreparedRequest[T],
-        result: protocol.Response | protocol.TransportFailure,
+        result: wire_protocol.Response | wire_protocol.TransportFailure,
         slot: Slot,
     ) -> None:
         if error.status is not None:
             self._last_answer = error
-        if protocol.is_refusal(result, self._refusals):
+        if wire_protocol.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
             if self._refused_at is None:
@@ -337,7 +337,7 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            key_id = protocol.answered_id(result) if isinstance(result, protocol.Response) else None
+            key_id = wire_protocol.answered_id(result) if isinstance(result, wire_protocol.Response) else None
             self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
@@ -431,11 +431,13 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: protocol.Response | protocol.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
+def _outcome_of(
+    result: wire_protocol.Response | wire_protocol.TransportFailure, refusals: frozenset[int]
+) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if protocol.is_over_limit(result, refusals):
+    if wire_protocol.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
-    if isinstance(result, protocol.Response):
+    if isinstance(result, wire_protocol.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
     if result.status is not None:
         return SlotOutcome.FAILED

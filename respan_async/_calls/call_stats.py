@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from respan_async._calls.attempt import AttemptLog, PreparedRequest
 from respan_async._calls.context import ClientContext
-from respan_async._http import protocol
+from respan_async._http import wire_protocol
 from respan_async._pacing.slots import Slot
 from respan_async.errors import Effect, RespanError, Suspect
 from respan_async.events import AttemptEvent, IssuedEvent, RetryEvent, SuspectEvent, logger
@@ -91,8 +91,8 @@ class CallStats:
 
     def emit_attempt(
         self,
-        request: protocol.Request[Any],
-        result: protocol.Response | protocol.TransportFailure | None,
+        request: wire_protocol.Request[Any],
+        result: wire_protocol.Response | wire_protocol.TransportFailure | None,
         answer: object,
         slot: Slot,
         departed: float,

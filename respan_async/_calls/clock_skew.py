@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from respan_async._http.headers import date
+from respan_async._http.header_parsing import date
 from respan_async.errors import InvalidResponseError
 from respan_async.events import logger
 from respan_async.models import CreatedKey, CreateKeyRequest

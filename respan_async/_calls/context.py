@@ -9,9 +9,9 @@ import attrs
 from respan_async._calls.attempt import AttemptLog
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
-from respan_async._calls.refused_deletes import RefusedDeletes
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.token_provider import TokenProvider
+from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority
@@ -53,7 +53,7 @@ class ClientContext:
         clock: The wall clock, aware.
         skew: How far it is from the server's.
         lifecycle: Where and until when the client may be used.
-        refused_deletes: What was to be revoked after that.
+        unrevoked_keys: What was to be revoked after that.
         base_url: Scheme, host and port.
     """
 
@@ -66,7 +66,7 @@ class ClientContext:
     clock: Callable[[], datetime]
     skew: ClockSkew
     lifecycle: Lifecycle
-    refused_deletes: RefusedDeletes
+    unrevoked_keys: UnrevokedKeys
     base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
 from respan_async._calls.service import Service
-from respan_async._http import error_body, protocol
+from respan_async._http import error_body, wire_protocol
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
@@ -71,4 +71,4 @@ class Listing:
             yield page
 
     async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:
-        return await self._service.send(protocol.list_page(page, self._page_size), priority)
+        return await self._service.send(wire_protocol.list_page(page, self._page_size), priority)

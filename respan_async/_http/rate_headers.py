@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from respan_async._http.headers import date, lines, number
+from respan_async._http.header_parsing import date, lines, number
 from respan_async._pacing.rate_hint import RateHint
 
 _STANDARD: Final = ("RateLimit-Policy", "RateLimit", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")

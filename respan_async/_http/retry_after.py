@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from respan_async._http import codec
-from respan_async._http.headers import date, lines, number
+from respan_async._http.header_parsing import date, lines, number
 
 # A comma that joins two values, and not the one behind the name of a day, with which a date begins.
 _JOINT: Final = re.compile(r"(?<!mon|tue|wed|thu|fri|sat|sun|day),", re.IGNORECASE)

@@ -15,7 +15,7 @@ the rate of the limit, as from a leaky bucket. Rules:
 import math
 from typing import Final
 
-from respan_async._pacing.patience import Patience
+from respan_async._pacing.probe_backoff import ProbeBackoff
 
 _LEAST_PATIENCE: Final = 4.0
 """Periods: a burst is tried less often than a share, because spread requests lose nothing by a cap."""
@@ -33,7 +33,7 @@ class BurstCap:
         self._answered = 0.0  # of the level, as it was `_at`
         self._at = -math.inf
         self._level_refused = 0.0
-        self._patience = Patience(_LEAST_PATIENCE)
+        self._probe_backoff = ProbeBackoff(_LEAST_PATIENCE)
 
     def answered(self, now: float, interval: float) -> None:
         """Note that a request was let in, where the limit lets one in every `interval` seconds; 0: not known."""
@@ -63,20 +63,20 @@ class BurstCap:
 
     def tighten(self, now: float, let_in: float, per: float) -> None:
         """Cap the level at what was let in."""
-        if self.cap is not None and self._cap_before < self.cap and self._patience.is_trying(now, per):
+        if self.cap is not None and self._cap_before < self.cap and self._probe_backoff.is_trying(now, per):
             self.cap = self._cap_before
-            self._patience.failed(now)
+            self._probe_backoff.failed(now)
             return
         cap = max(1, math.ceil(let_in - 0.25))
         self.cap = cap if self.cap is None else max(1, min(cap, self.cap - 1))
-        self._patience.restart(now)
+        self._probe_backoff.restart(now)
 
     def relax(self, now: float, per: float) -> None:
         """Try twice as much, when it is time."""
-        if self.cap is not None and self._patience.is_over(now, per):
+        if self.cap is not None and self._probe_backoff.is_over(now, per):
             self._cap_before = self.cap
             self.cap *= 2
-            self._patience.tried(now)
+            self._probe_backoff.tried(now)
             if self.cap >= _MOST:
                 self.cap = None
 

@@ -23,7 +23,7 @@ import attrs
 
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async._pacing.retry_after import at_least, is_whole
+from respan_async._pacing.retry_after_rounding import at_least, is_whole
 from respan_async._pacing.sliding_log import SlidingLog
 
 _ROUND: Final = (

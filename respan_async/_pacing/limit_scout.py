@@ -9,7 +9,7 @@
 import math
 from typing import Final
 
-from respan_async._pacing.patience import Patience
+from respan_async._pacing.probe_backoff import ProbeBackoff
 from respan_async._pacing.rate_limit import RateLimit
 
 _FIRST_STEP: Final = 16
@@ -19,7 +19,7 @@ class LimitScout:
     """Find out whether more requests are let in than believed."""
 
     def __init__(self) -> None:
-        self._patience = Patience()
+        self._probe_backoff = ProbeBackoff()
         self._step = 0
         self._extra = 0
         self._beyond_since: float | None = None
@@ -34,18 +34,18 @@ class LimitScout:
         """Begin anew, with a limit that was just learned."""
         self._step = self._extra = 0
         self._beyond_since = None
-        self._patience = Patience()
-        self._patience.restart(now)
+        self._probe_backoff = ProbeBackoff()
+        self._probe_backoff.restart(now)
 
     def rest(self) -> None:
         """Try nothing: the server states its limit."""
-        self._patience = Patience(math.inf)
-        self._patience.restart(0.0)
+        self._probe_backoff = ProbeBackoff(math.inf)
+        self._probe_backoff.restart(0.0)
 
     def allowance(self, now: float, limit: RateLimit) -> int:
         """Return how many requests may go beyond the limit."""
-        used_up = self._used_up_at >= self._patience.clean_since
-        if not self._extra and used_up and self._patience.is_over(now, limit.per):
+        used_up = self._used_up_at >= self._probe_backoff.clean_since
+        if not self._extra and used_up and self._probe_backoff.is_over(now, limit.per):
             self._step = min(2 * self._step, limit.limit) or max(1, limit.limit // _FIRST_STEP)
             self._extra = self._step
         return self._extra
@@ -62,11 +62,11 @@ class LimitScout:
         if self._beyond_since is None or now < self._beyond_since + limit.per:
             return 0
         extra, self._extra, self._beyond_since = self._extra, 0, None
-        self._patience.succeeded()
+        self._probe_backoff.succeeded()
         return extra
 
     def refused(self, now: float) -> None:
         """Note that what went beyond the limit was refused."""
         self._step = self._extra = 0
         self._beyond_since = None
-        self._patience.failed(now)
+        self._probe_backoff.failed(now)

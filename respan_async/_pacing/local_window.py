@@ -30,7 +30,7 @@ from respan_async._pacing.others import Others
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.refusal_review import Observation, RefusalReview, Verdict
-from respan_async._pacing.retry_after import at_least
+from respan_async._pacing.retry_after_rounding import at_least
 from respan_async._pacing.sliding_log import SlidingLog
 from respan_async._pacing.slow_start import SlowStart
 from respan_async._pacing.window import GRACE, OnPause

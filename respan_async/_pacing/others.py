@@ -19,7 +19,7 @@ import math
 from bisect import bisect_right
 from typing import Final
 
-from respan_async._pacing.patience import Patience
+from respan_async._pacing.probe_backoff import ProbeBackoff
 
 _STEPS: Final = 20
 """A share grows by a twentieth of the limit at least."""
@@ -32,7 +32,7 @@ class Others:
         self._share = 0
         self._share_before = 0  # the last try began
         self._returns: list[float] = []  # when passing slots come back
-        self._patience = Patience()
+        self._probe_backoff = ProbeBackoff()
         self._refused_at = -math.inf
 
     @property
@@ -52,7 +52,7 @@ class Others:
 
     def is_trying(self, now: float, per: float) -> bool:
         """Whether a refusal now would say that the share is still taken."""
-        return self._share < self._share_before and self._patience.is_trying(now, per)
+        return self._share < self._share_before and self._probe_backoff.is_trying(now, per)
 
     def found(self, now: float, ours: int, limit: int, per: float, retry_after: float | None) -> None:
         """Note a refusal that our own count does not explain.
@@ -72,13 +72,13 @@ class Others:
             first = min(retry_after or 0.0, per)
             gap = (per - first) / missing
             self._returns = [now + first + gap * index for index in range(missing)]
-            self._patience.restart(now)
+            self._probe_backoff.restart(now)
         elif self.is_trying(now, per):
             self._share = self._share_before
-            self._patience.failed(now)
+            self._probe_backoff.failed(now)
         else:
             self._share = min(max(missing, self._share + max(1, limit // _STEPS)), limit - 1)
-            self._patience.restart(now)
+            self._probe_backoff.restart(now)
 
     def told(self, number: int, until: float) -> None:
         """Note that the server itself said how many slots others hold, until when."""
@@ -86,12 +86,12 @@ class Others:
 
     def relax(self, now: float, per: float) -> None:
         """Try half of the share, when it is time."""
-        if self._share and self._patience.is_over(now, per):
+        if self._share and self._probe_backoff.is_over(now, per):
             self._share_before = self._share
             self._share //= 2
-            self._patience.tried(now)
+            self._probe_backoff.tried(now)
             self._refused_at = now  # a refusal within two periods is no news of passing slots
 
     def relaxes_at(self, per: float) -> float | None:
         """Return when it will be time, if there is a share."""
-        return self._patience.ends_at(per) if self._share else None
+        return self._probe_backoff.ends_at(per) if self._share else None

@@ -24,7 +24,7 @@ from respan_async._pacing.circuit_breaker import CircuitBreaker
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
-from respan_async._pacing.waiting_line import Waiter, WaitingLine
+from respan_async._pacing.wait_queue import Waiter, WaitQueue
 from respan_async._pacing.window import Window
 from respan_async.errors import ClientStateError
 
@@ -72,7 +72,7 @@ class Pacer:
         self.last_problem: str | None = None
         self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
         self._max_below = max_in_flight - (max(1, max_in_flight // _RESERVED) if max_in_flight > 1 else 0)
-        self._lines: tuple[WaitingLine, ...] = tuple(WaitingLine() for _ in Priority)
+        self._lines: tuple[WaitQueue, ...] = tuple(WaitQueue() for _ in Priority)
         self._passed_over = [0] * len(Priority)
         self._in_air_below = 0  # of the lower classes
         self._pending: set[PendingWork] = set()

@@ -19,7 +19,7 @@ from typing import Final
 
 import attrs
 
-from respan_async._pacing.retry_after import at_least
+from respan_async._pacing.retry_after_rounding import at_least
 
 _LONGEST_WATCH: Final = 1.0
 _FREQUENT: Final = 4

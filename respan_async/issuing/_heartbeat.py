@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
-from respan_async._clock import elapsed
+from respan_async._suspend_clock import elapsed
 from respan_async.errors import ConfigurationError, LedgerError
 
 
@@ -25,7 +25,7 @@ class LeaseKeeper:
         ConfigurationError: `lease` is not above 0 and finite.
 
     Attributes:
-        until: When the lease ends, by `_clock.elapsed()`, at the earliest.
+        until: When the lease ends, by `_suspend_clock.elapsed()`, at the earliest.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ from importlib import resources
 from typing import Any, Final
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, Unreachable
-from respan_async._pacing.shared_settings import check_settings
-from respan_async._pacing.shared_window import SharedWindow
+from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, Unreachable
+from respan_async._pacing.shared.settings import check_settings
+from respan_async._pacing.shared.window import SharedWindow
 from respan_async.errors import ConfigurationError
 from respan_async.secret import Secret, as_secret
 

@@ -20,7 +20,7 @@ from respan_async import (
     RetryPolicy,
 )
 from respan_async._calls.service import Service
-from respan_async._http import protocol
+from respan_async._http import wire_protocol
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.virtual import VirtualLoop
@@ -142,12 +142,15 @@ def test_a_retry_after_date_goes_by_the_server_s_clock_where_it_tells_it(jump: t
     """With a Date beside it, a wrong clock here changes nothing; without one, the wait is never below nothing."""
     right = datetime(2026, 11, 22, 12, tzinfo=UTC)
     until = {"Retry-After": format_datetime(right + timedelta(seconds=30), usegmt=True)}
-    request = protocol.retrieve("id")
+    request = wire_protocol.retrieve("id")
 
-    with_date = protocol.failure(
-        request, protocol.Response(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""), None, right + jump
+    with_date = wire_protocol.failure(
+        request,
+        wire_protocol.Response(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""),
+        None,
+        right + jump,
     )
-    without = protocol.failure(request, protocol.Response(429, until, b""), None, right + jump)
+    without = wire_protocol.failure(request, wire_protocol.Response(429, until, b""), None, right + jump)
 
     assert isinstance(with_date, RateLimitError)
     assert isinstance(without, RateLimitError)

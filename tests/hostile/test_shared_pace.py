@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from respan_async._pacing.shared_protocol import SlotStatus
+from respan_async._pacing.shared.log_protocol import SlotStatus
 from respan_async._pacing.slots import DeadlineUnreachable
 from tests.unit.test_shared_window import INTERACTIVE, World
 from tests.waiting import now

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from respan_async._pacing.reserved_slots import HOLD, ReservedSlots
-from respan_async._pacing.shared_protocol import SlotReport, SlotStatus
+from respan_async._pacing.shared.log_protocol import SlotReport, SlotStatus
+from respan_async._pacing.shared.reserved_slots import HOLD, ReservedSlots
 
 
 def holding(*begins: float) -> ReservedSlots:

@@ -10,7 +10,7 @@ import pytest
 
 from respan_async.issuing import LedgerError
 from respan_async.issuing.sqlite._connection import APPLICATION, check_size, open_connection
-from respan_async.issuing.sqlite._open_files import OpenFiles
+from respan_async.issuing.sqlite._file_identity import FileIdentity
 
 _connect = sqlite3.connect
 
@@ -80,7 +80,7 @@ def test_a_file_that_is_replaced_while_it_is_being_opened_is_opened_once_more(tm
     path = tmp_path / "keys.db"
     path.touch(0o600)
 
-    class Replaced(OpenFiles):
+    class Replaced(FileIdentity):
         looks = 0
 
         def note(self) -> None:

@@ -3,7 +3,7 @@
 import math
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.store_outage import StoreOutage
+from respan_async._pacing.shared.store_outage import StoreOutage
 
 MINUTE = RateLimit(60, per=60)
 

@@ -11,7 +11,7 @@ from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.sqlite._failures import is_locked, ledger_error
-from respan_async.issuing.sqlite._open_files import OpenFiles
+from respan_async.issuing.sqlite._file_identity import FileIdentity
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
-def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Connection:
+def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
 
     Args:
@@ -60,7 +60,7 @@ def open_connection(path: Path, files: OpenFiles | None = None) -> sqlite3.Conne
     Raises:
         LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
     """
-    files = OpenFiles(path) if files is None else files
+    files = FileIdentity(path) if files is None else files
     until = time.monotonic() + _PATIENCE
     while True:
         before = files.found()
@@ -153,7 +153,7 @@ def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
     return tokens
 
 
-def read_beside(path: Path, files: OpenFiles, work: Callable[[sqlite3.Connection], T]) -> T:
+def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connection], T]) -> T:
     """Read something from a ledger that is there already, with a connection of its own.
 
     Raises:

@@ -13,14 +13,14 @@ from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _rows
+from respan_async.issuing._encryption_key_rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
-from respan_async.issuing._rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
 from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
-from respan_async.issuing.sqlite._open_files import OpenFiles
+from respan_async.issuing.sqlite._file_identity import FileIdentity
 from respan_async.issuing.sqlite._owner_lock import OwnerLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
@@ -67,7 +67,7 @@ class SQLiteLedger:
         self._lock = OwnerLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._mark = RotationMark()
-        self._files: OpenFiles
+        self._files: FileIdentity
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
@@ -85,7 +85,7 @@ class SQLiteLedger:
             if not self._memory:
                 make_private(self._path)
                 check_size(self._path)
-            self._files = OpenFiles(self._path)  # as the working directory is now
+            self._files = FileIdentity(self._path)  # as the working directory is now
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
             writer = Writer(
                 partial(open_connection, self._path, self._files),

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from respan_async._pacing.waiting_line import Waiter, WaitingLine
+from respan_async._pacing.wait_queue import Waiter, WaitQueue
 
 pytestmark = pytest.mark.virtual
 
@@ -17,7 +17,7 @@ def waiter(since: float | None = None, caller: object = None) -> Waiter:
 
 async def test_first_come_first_served() -> None:
     """In the order of joining."""
-    line = WaitingLine()
+    line = WaitQueue()
     waiters = [waiter() for _ in range(5)]
     for each in waiters:
         line.join(each)
@@ -30,7 +30,7 @@ async def test_first_come_first_served() -> None:
 
 async def test_who_comes_back_goes_before_all_newcomers_in_the_order_of_the_first_time() -> None:
     """Whenever it comes back."""
-    line = WaitingLine()
+    line = WaitQueue()
     new = [waiter() for _ in range(2)]
     back = [waiter(since=float(nth)) for nth in range(5)]
     joined = [*new, *back]
@@ -45,7 +45,7 @@ async def test_who_comes_back_goes_before_all_newcomers_in_the_order_of_the_firs
 
 async def test_those_who_began_at_the_same_time_are_served_as_they_come_back() -> None:
     """Also at the very beginning of a clock."""
-    line = WaitingLine()
+    line = WaitQueue()
     waiters = [waiter(since=0.0) for _ in range(3)]
     for each in waiters:
         line.join(each)
@@ -55,7 +55,7 @@ async def test_those_who_began_at_the_same_time_are_served_as_they_come_back() -
 
 async def test_who_leaves_is_gone_and_may_leave_twice() -> None:
     """From wherever in the line."""
-    line = WaitingLine()
+    line = WaitQueue()
     new, back, other = waiter(), waiter(since=1.0), waiter()
     for each in (new, back, other):
         line.join(each)
@@ -68,7 +68,7 @@ async def test_who_leaves_is_gone_and_may_leave_twice() -> None:
 
 async def test_a_call_is_found_by_its_caller() -> None:
     """In either part of the line."""
-    line = WaitingLine()
+    line = WaitQueue()
     first, second = waiter(caller="a"), waiter(since=1.0, caller="b")
     line.join(first)
     line.join(second)

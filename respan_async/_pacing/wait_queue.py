@@ -27,7 +27,7 @@ class Waiter:
     caller: object = None
 
 
-class WaitingLine:
+class WaitQueue:
     """First come, first served; a call that was refused keeps its place."""
 
     def __init__(self) -> None:

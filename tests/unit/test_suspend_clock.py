@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from respan_async._clock import elapsed
+from respan_async._suspend_clock import elapsed
 
 
 def test_it_goes_on_with_the_others() -> None:

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.request_timing import RequestTiming
-from respan_async._pacing.reserved_slots import ReservedSlots
-from respan_async._pacing.shared_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
-from respan_async._pacing.store_outage import StoreOutage
+from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
+from respan_async._pacing.shared.reservation_timing import ReservationTiming
+from respan_async._pacing.shared.reserved_slots import ReservedSlots
+from respan_async._pacing.shared.store_outage import StoreOutage
 
 LEASE: Final = 10.0
 _SILENCE: Final = LEASE / 3
@@ -54,7 +54,7 @@ class SharedLogClient:
 
     def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
         self.reserved = ReservedSlots()
-        self.timing = RequestTiming(limit)
+        self.timing = ReservationTiming(limit)
         self.alone = False
         self.used = 0
         self.soonest_at = self.paused_until = -math.inf

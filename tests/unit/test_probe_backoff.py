@@ -2,12 +2,12 @@
 
 import math
 
-from respan_async._pacing.patience import Patience
+from respan_async._pacing.probe_backoff import ProbeBackoff
 
 
 def test_there_is_no_waiting_before_the_first_refusal() -> None:
     """A try may begin at once."""
-    patience = Patience()
+    patience = ProbeBackoff()
 
     assert patience.is_over(0.0, 60.0)
     assert patience.clean_since == -math.inf
@@ -16,7 +16,7 @@ def test_there_is_no_waiting_before_the_first_refusal() -> None:
 
 def test_a_try_waits_for_clean_periods() -> None:
     """One, or as many as it is told at least."""
-    once, four = Patience(), Patience(4.0)
+    once, four = ProbeBackoff(), ProbeBackoff(4.0)
     for patience in (once, four):
         patience.restart(100.0)
 
@@ -27,7 +27,7 @@ def test_a_try_waits_for_clean_periods() -> None:
 
 def test_a_refusal_within_two_periods_of_a_try_answers_it() -> None:
     """Later it is another matter."""
-    patience = Patience()
+    patience = ProbeBackoff()
     patience.restart(100.0)
     patience.tried(200.0)
 
@@ -37,7 +37,7 @@ def test_a_refusal_within_two_periods_of_a_try_answers_it() -> None:
 
 def test_each_try_that_was_refused_doubles_the_wait_up_to_a_bound() -> None:
     """To sixty-four periods; a refusal that answers no try changes nothing."""
-    patience = Patience()
+    patience = ProbeBackoff()
     waits = list[float]()
     for _ in range(8):
         patience.tried(100.0)
@@ -52,7 +52,7 @@ def test_each_try_that_was_refused_doubles_the_wait_up_to_a_bound() -> None:
 
 def test_a_try_that_came_through_makes_the_next_one_due_at_once() -> None:
     """And the wait after that is as short as at first."""
-    patience = Patience(4.0)
+    patience = ProbeBackoff(4.0)
     patience.tried(100.0)
     patience.failed(100.0)
 

@@ -13,7 +13,7 @@ import attrs
 
 from respan_async import errors
 from respan_async._http import codec, error_body
-from respan_async._http.headers import charset
+from respan_async._http.header_parsing import charset
 from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
     APIConnectionError,

@@ -14,7 +14,7 @@ Rules:
 4. While the log is away or cannot be relied upon, this process goes on with its share of the limit, counted by itself,
    and the log hears of what it sends as soon as it can (`store_outage.py`).
 
-When the log is asked is in `request_timing.py`, what is said to it in `shared_log_client.py` and `shared_protocol.py`.
+When the log is asked is in `reservation_timing.py`, what is said to it in `log_client.py` and `log_protocol.py`.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from typing import Final
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.retry_after import at_least
-from respan_async._pacing.shared_log_client import SharedLogClient
-from respan_async._pacing.shared_protocol import SharedLog
+from respan_async._pacing.retry_after_rounding import at_least
+from respan_async._pacing.shared.log_client import SharedLogClient
+from respan_async._pacing.shared.log_protocol import SharedLog
+from respan_async._pacing.shared.store_outage import StoreOutage
 from respan_async._pacing.slow_start import SlowStart
-from respan_async._pacing.store_outage import StoreOutage
 from respan_async._pacing.window import GRACE, OnPause
 from respan_async.errors import ConfigurationError
 

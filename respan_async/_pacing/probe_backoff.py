@@ -11,7 +11,7 @@ from typing import Final
 _MOST: Final = 64.0
 
 
-class Patience:
+class ProbeBackoff:
     """Count the clean periods before the next try.
 
     Args:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from respan_async._pacing.shared_protocol import SlotReport, SlotStatus
+from respan_async._pacing.shared.log_protocol import SlotReport, SlotStatus
 
 HOLD: Final = 2.0
 """Seconds after which a slot that could be used and is not is given back."""

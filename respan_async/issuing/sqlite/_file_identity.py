@@ -16,7 +16,7 @@ _PARTS: Final = ("", "-wal", "-shm")
 _Identity: TypeAlias = tuple[int, int]
 
 
-class OpenFiles:
+class FileIdentity:
     """The files of one ledger, as they were when its connection was opened.
 
     Args:

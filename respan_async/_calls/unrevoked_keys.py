@@ -7,7 +7,7 @@ from respan_async._http.redaction import printable
 from respan_async.events import logger
 
 
-class RefusedDeletes:
+class UnrevokedKeys:
     """Remember which keys were not revoked because the client was closed, and say so once, with their ids.
 
     Work that was cancelled and not awaited comes to its `finally` when the client is being closed, or later.

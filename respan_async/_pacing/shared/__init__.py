@@ -1,0 +1,1 @@
+"""One window that several processes share, whatever store keeps its log."""
