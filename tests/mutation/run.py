@@ -75,7 +75,9 @@ GROUPS: Mapping[str, Group] = {
         ),
         ("tests/integration/test_operations.py",),
     ),
-    "redaction": Group(("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "wire_protocol")),
+    "redaction": Group(
+        ("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "wire_protocol")
+    ),
     "pacing": Group(
         tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "respan_async/_pacing").rglob("[!_]*.py"))),
         (
