@@ -6,8 +6,9 @@ Rules:
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
 2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
    that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
-   raised. By a 403 the server says either, that a key is not accepted or that one thing is not allowed: it is the
-   item's own, until several come in a row with nothing made in between, or nothing but that was answered at all.
+   raised. An answer that may be every item's (a redirect, a 403, a missing route, a 2xx without a key) is the item's
+   own, until several such come in a row with nothing made in between. For a 403, by which the server also says that
+   the API key is not accepted, it is enough that nothing else was answered at all.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
    never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
 """
@@ -34,11 +35,13 @@ from respan_async._calls.lifecycle import Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import (
     APIConnectionError,
+    APIStatusError,
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
     Effect,
     InvalidRequestError,
+    InvalidResponseError,
     PermissionDeniedError,
     RespanError,
 )
@@ -52,7 +55,10 @@ Item = TypeVar("Item")
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
 
 _SEVERAL: Final = 5
-"""Items refused with a 403 in a row that are about the API key."""
+"""So many items in a row with an answer that may be every item's are no chance."""
+
+_OF_AN_ITEM: Final = frozenset({400, 409, 413, 422, 429})
+"""Statuses that are about what was sent for one item, or about when."""
 
 
 class Batch(Generic[Item]):
@@ -115,7 +121,7 @@ class Batch(Generic[Item]):
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
-        self._forbidden: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row
+        self._alike: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row, what may be every item's
         self._broken = False  # the input raised
         self._entered = self._awaited = self._begun = False
         self._began = self._ended = 0.0
@@ -298,7 +304,7 @@ class Batch(Generic[Item]):
         finally:
             self._working.pop(index, None)
         if not job.replayed:
-            self._forbidden.clear()
+            self._alike.clear()
         return Issued(item, index, key, job.replayed, job.delivered)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
@@ -309,9 +315,9 @@ class Batch(Generic[Item]):
     def _failure(self, item: Item, index: int, error: RespanError, *, quota_exhausted: bool = False) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
         useless = False
-        if isinstance(error, PermissionDeniedError):
-            self._forbidden.append(error)
-            useless = len(self._forbidden) >= _SEVERAL
+        if _may_be_of_all(error):
+            self._alike.append(error)
+            useless = len(self._alike) >= _SEVERAL
         given_up = self._halted and isinstance(error, ClientStateError)
         # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
         unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
@@ -387,7 +393,7 @@ class Batch(Generic[Item]):
         self._halted = True
         self._end_input()
         for job in list(self._working.values()):
-            job.abandon()
+            job.abandon(wanted=not self._left)
         if self._puller is not None and (self._left or not self._awaited):
             # An awaited batch has an outcome for every item, so it goes on taking them.
             self._puller.cancel()
@@ -428,8 +434,9 @@ class Batch(Generic[Item]):
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
-        if self._forbidden and len(self._forbidden) == self._done - self._replayed:
-            self._fatal = self._fatal or self._forbidden[-1]  # every item; there were fewer than several
+        forbidden = [error for error in self._alike if isinstance(error, PermissionDeniedError)]
+        if forbidden and len(forbidden) == self._done - self._replayed:
+            self._fatal = self._fatal or forbidden[-1]  # every item; there were fewer than several
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
@@ -480,3 +487,10 @@ class Batch(Generic[Item]):
                 return
             yield self._taken, item
             self._taken += 1
+
+
+def _may_be_of_all(error: RespanError) -> bool:
+    """Whether another item would most likely fare no better: the host, the route or the API key is wrong."""
+    if isinstance(error, APIStatusError):
+        return not error.retryable and error.status not in _OF_AN_ITEM
+    return isinstance(error, InvalidResponseError)

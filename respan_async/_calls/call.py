@@ -66,6 +66,7 @@ class Call(Generic[T]):
         "_subject",
         "_task",
         "_tracked_body",
+        "_wanted",
     )
 
     @property
@@ -103,6 +104,7 @@ class Call(Generic[T]):
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
+        self._wanted = True
         self._final = False
         self._task: asyncio.Task[Any] | None = None
         self._deadline: float | None = None
@@ -138,7 +140,7 @@ class Call(Generic[T]):
             result = await self._retry(result, counts)
         if isinstance(result, RespanError):
             raise self._stats.with_totals(result)
-        if isinstance(result, CreatedKey) and not self._abandoned:
+        if isinstance(result, CreatedKey) and self._wanted:
             self._stats.emit_issued(result, self._started)
         return result
 
@@ -153,12 +155,15 @@ class Call(Generic[T]):
         error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._effect_if_sent)
         return self._stats.with_totals(error)
 
-    def abandon(self) -> bool:
-        """Stop working for the caller that awaits this; return whether the call goes on.
+    def abandon(self, *, wanted: bool = False) -> bool:
+        """Send nothing more; return whether the call goes on.
 
         An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
+
+        Args:
+            wanted: A key that arrives all the same is still taken; without, the caller is gone.
         """
-        self._abandoned = True
+        self._abandoned, self._wanted = True, wanted
         if self._in_air and (self._tracked_body is None or not self._tracked_body.recall()):
             return True
         if self._task is not None:

@@ -53,8 +53,12 @@ class Job(Protocol[T_co]):
         """Wait in a higher class from now on."""
         ...
 
-    def abandon(self) -> bool:
-        """Stop working for its caller; return whether it goes on, because something may have left already."""
+    def abandon(self, *, wanted: bool = False) -> bool:
+        """Send nothing more; return whether it goes on, because something may have left already.
+
+        Args:
+            wanted: A result that comes all the same is still taken; without, its caller is gone.
+        """
         ...
 
     def abandoned_error(self) -> RespanError:

@@ -94,13 +94,13 @@ class TicketProcessor:
         """Wait in a higher class from now on."""
         self._call.promote(priority)
 
-    def abandon(self) -> bool:
-        """Stop working for the caller that awaits this; return whether it goes on."""
+    def abandon(self, *, wanted: bool = False) -> bool:  # always: by its ticket
+        """Send nothing more; return whether it goes on."""
         self._abandoned = True
         if self._keeping:
             return True
         if self._calling:
-            return self._call.abandon()
+            return self._call.abandon(wanted=True)
         if self._task is not None:
             self._task.cancel()
         return False
@@ -145,7 +145,7 @@ class TicketProcessor:
     async def _recorded(self) -> CreatedKey | None:
         """Return the key that the ticket has already."""
         record = await self._ledger.find(self._ticket.id)
-        if record is not None and record.fields != self._ticket.fields:
+        if record is not None and record.fields != self._ticket.fields and record.state is not TicketState.OPEN:
             raise conflict(self._ticket.id, record.fields, self._ticket.fields)
         if record is None or record.key is None:
             return None

@@ -255,6 +255,45 @@ async def test_other_fields_are_a_conflict_that_names_them(
     assert await ledger.counts() == before
 
 
+@pytest.mark.parametrize("attempts", ["void", "forgotten", "revoked"])
+async def test_a_ticket_of_which_nothing_was_made_may_be_asked_for_with_other_fields(
+    ledger: Ledger, attempts: str
+) -> None:
+    """As where the server found a field wrong, which is corrected then."""
+    first, other = intent(), Ticket("tenant-1", CreateKeyRequest(name="corrected"))
+    epoch = await ledger.claim_attempt(TICKET, first)
+    match attempts:
+        case "void":
+            await ledger.mark_void(first.tag)
+        case "forgotten":
+            await ledger.forget_attempt(first.tag)
+        case _:
+            await ledger.mark_suspect(first.tag, Effect.UNKNOWN, "lost", None)
+            await ledger.close_suspect(first.tag, AttemptState.REVOKED)
+    await ledger.release("tenant-1", epoch)
+
+    again = intent()
+    epoch = await ledger.claim_attempt(other, again)
+    assert await ledger.record("tenant-1", epoch, again.tag, key()) is True
+
+    record = await ledger.find("tenant-1")
+    assert record is not None
+    assert record.fields == other.fields
+    with pytest.raises(TicketConflictError):
+        await ledger.claim_attempt(TICKET, intent())
+
+
+async def test_a_ticket_that_may_have_left_a_key_keeps_its_fields(ledger: Ledger) -> None:
+    """Or two keys that differ could live for it."""
+    first = intent()
+    epoch = await ledger.claim_attempt(TICKET, first)
+    await ledger.mark_suspect(first.tag, Effect.UNKNOWN, "lost", None)
+    await ledger.release("tenant-1", epoch)
+
+    with pytest.raises(TicketConflictError, match="another"):
+        await ledger.claim_attempt(Ticket("tenant-1", CreateKeyRequest(name="corrected")), intent())
+
+
 async def test_without_a_cipher_there_is_nothing_to_rotate(ledger: SQLiteLedger | PostgresLedger) -> None:
     """And it says so, rather than that all is well."""
     with pytest.raises(LedgerError, match="without a cipher has nothing to rotate"):

@@ -22,6 +22,7 @@ from respan_async import (
     Issued,
     PermissionDeniedError,
     RateLimit,
+    RespanError,
     RetryPolicy,
 )
 from respan_async.testing import FakeRespan, SlidingLog
@@ -492,6 +493,38 @@ async def test_a_small_batch_of_which_all_was_forbidden_is_about_the_key(number:
         fake.script(*["forbidden_403"] * number)
         with pytest.raises(PermissionDeniedError):
             await respan.temporary_keys.create_many(tenants(number))
+
+
+WRONG_HOSTS = {
+    "a redirect": answer(308, b"", {"Location": "https://elsewhere.example/"}),
+    "a page for a missing route": answer(404, b"<html>Not Found</html>"),
+    "a method that is not allowed": answer(405, {"detail": "Method not allowed."}),
+    "nobody pays": answer(402, {"detail": "Payment required."}),
+    "a page under 200": answer(200, b"<html>Welcome</html>"),
+    "no key in it": answer(201, {"status": "ok"}),
+    "a method that is not implemented": answer(501),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_HOSTS)
+async def test_a_batch_that_does_not_meet_the_api_ends(kind: str) -> None:
+    """Nothing can succeed; a 2xx without a key may even cost a live key for each item."""
+    async with RawServer(WRONG_HOSTS[kind]) as server, AsyncRespan("key", base_url=server.url) as respan:
+        with pytest.raises(RespanError):
+            await respan.temporary_keys.create_many(tenants(1000), max_in_flight=4)
+
+        assert len(server.requests) <= 12
+
+
+@pytest.mark.parametrize("fault", ["conflict_409", "unprocessable_422"])
+async def test_what_is_wrong_with_items_ends_no_batch(fault: str) -> None:
+    """However many there are in a row: each may be wrong in the same way."""
+    async with world() as (fake, respan):
+        fake.script(*[fault] * 50)
+
+        outcomes = await respan.temporary_keys.create_many(tenants(60))
+
+        assert len(failed(outcomes)) == 50
 
 
 async def test_a_forbidden_item_is_its_own_failure_once_others_have_succeeded() -> None:

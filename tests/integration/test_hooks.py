@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from respan_async import AsyncRespan, CreateKeyRequest, DeadlineExceededError, Effect, RateLimit, RespanError
+from respan_async import AsyncRespan, CreateKeyRequest, DeadlineExceededError, Effect, Issued, RateLimit, RespanError
 from respan_async.events import (
     AttemptEvent,
     Event,
@@ -200,6 +200,23 @@ async def test_a_key_whose_caller_left_is_told_as_revoked(heard: Heard) -> None:
     assert heard.facts(AttemptEvent, "operation", "status") == [("create", 201), ("delete", 204)]
     assert heard.facts(RevokedEvent, "id", "reason") == [(key_id, "its caller was gone when it arrived")]
     assert IssuedEvent not in heard.kinds
+
+
+async def test_a_key_that_a_stopped_batch_yields_is_told_as_issued(heard: Heard) -> None:
+    """What was in the air is taken; what nobody takes is revoked, and not told as issued."""
+    requests = [CreateKeyRequest(name=f"tenant-{number}") for number in range(9)]
+    async with (
+        FakeRespan(latency=10) as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, hooks=[heard]) as respan,
+        respan.temporary_keys.create_many(requests, max_in_flight=3) as batch,
+    ):
+        await asyncio.sleep(5)
+        batch.stop()
+        yielded = [outcome.key.id async for outcome in batch if isinstance(outcome, Issued)]
+
+    assert len(yielded) == 2  # as many as go before anything is known of the limit
+    assert sorted(key_id for (key_id,) in heard.facts(IssuedEvent, "id")) == sorted(yielded)
+    assert RevokedEvent not in heard.kinds
 
 
 async def test_a_sweep_is_told(fake_respan: FakeRespan, heard: Heard) -> None:

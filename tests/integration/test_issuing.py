@@ -218,6 +218,20 @@ async def test_other_fields_under_the_same_ticket_are_a_conflict(fake_respan: Fa
     assert creates(fake_respan) == 1
 
 
+async def test_a_ticket_whose_fields_the_server_refused_is_issued_with_corrected_ones(fake_respan: FakeRespan) -> None:
+    """Nothing was made of it, so nothing is contradicted."""
+    fake_respan.script("unprocessable_422")
+    async with issuing(fake_respan) as issuer:
+        with pytest.raises(UnprocessableEntityError):
+            await issuer.issue(ticket(max_usage=5))
+        corrected = await issuer.issue(ticket(max_usage=6))
+        with pytest.raises(TicketConflictError):
+            await issuer.issue(ticket(max_usage=5))
+
+    assert corrected.key.max_usage == 6
+    assert creates(fake_respan) == 2
+
+
 async def test_a_relative_expiry_is_compared_as_given(fake_respan: FakeRespan) -> None:
     """The same lifetime asked for later is the same request, though it would end at another time; None is not unset."""
     async with issuing(fake_respan) as issuer:

@@ -157,7 +157,8 @@ SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)
 -- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
--- that owner had in the air (rule 3). Nobody claims one who would encrypt its secret with a key that was rotated away.
+-- that owner had in the air (rule 3). One of which nothing was made, and nothing can have been, may be asked for with
+-- other fields. Nobody claims one who would encrypt its secret with a key that was rotated away.
 -- Whether its lease is over is as this statement saw it when it began; so it must not
 -- have claimed the ticket, and thus prolonged its lease, since then.
 WITH claimed AS (
@@ -168,13 +169,19 @@ WITH claimed AS (
         WHERE name = 'cipher' AND value <> %(cipher)s::text AND value <> %(cipher_before)s::text
     )
     ON CONFLICT (ticket) DO UPDATE SET
+        fields = excluded.fields,
         state = excluded.state,
         epoch = known.epoch + (known.owner IS DISTINCT FROM excluded.owner)::int,
         owner = excluded.owner,
         claimed_at = excluded.claimed_at
-    WHERE known.fields = excluded.fields AND (
-        known.state = %(open)s
-        OR (known.state = %(claimed)s AND (
+    WHERE (
+        known.state = %(open)s AND (known.fields = excluded.fields OR (
+            known.claimed_at < statement_timestamp() AND NOT EXISTS (
+                SELECT 1 FROM {schema}.attempts
+                WHERE attempts.ticket = %(ticket)s AND attempts.state IN ('intent', 'suspect')
+            )
+        ))
+        OR (known.state = %(claimed)s AND known.fields = excluded.fields AND (
             known.owner = excluded.owner
             OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
                 SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()

@@ -103,18 +103,22 @@ SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FRO
 
 -- name: claim
 -- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch: not
--- right after this machine has slept, when every lease is. And none for who would encrypt its secret with a key that was
--- rotated away.
+-- right after this machine has slept, when every lease is. A ticket of which nothing was made, and nothing can have been,
+-- may be asked for with other fields. And none is claimed for who would encrypt its secret with a key that was rotated
+-- away.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
 SELECT :ticket, :fields, :claimed, :owner, 1
 WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
 ON CONFLICT (ticket) DO UPDATE SET
+    fields = :fields,
     state = :claimed,
     epoch = epoch + (owner IS NOT :owner),
     owner = :owner
-WHERE fields = :fields AND (
-    state = :open
-    OR (state = :claimed AND (
+WHERE (
+    state = :open AND (fields = :fields OR NOT EXISTS (
+        SELECT 1 FROM attempts WHERE attempts.ticket = :ticket AND attempts.state IN ('intent', 'suspect')
+    ))
+    OR (state = :claimed AND fields = :fields AND (
         owner = :owner
         OR NOT EXISTS (
             SELECT 1 FROM owners
