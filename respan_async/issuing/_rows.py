@@ -9,6 +9,7 @@ import attrs
 
 from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
+from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
 from respan_async.issuing.ledger import Counts, TicketRecord
 from respan_async.issuing.states import AttemptState, TicketState
@@ -124,8 +125,18 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
     return account if not known or force or not is_partial(account) else known
 
 
-def suspect_of(row: tuple[Any, ...]) -> Suspect:
-    """Return a suspect."""
+def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:
+    """Return suspects; one whose record is damaged is told in the log, and holds up no other."""
+    found: list[Suspect] = []
+    for row in rows:
+        try:
+            found.append(_suspect_of(row))
+        except LedgerError as error:
+            logger.warning("a suspect is left out, and not swept: %s", error)
+    return found
+
+
+def _suspect_of(row: tuple[Any, ...]) -> Suspect:
     tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
     with _readable(f"attempt {tag!r:.100}"):
         return Suspect(
@@ -134,7 +145,7 @@ def suspect_of(row: tuple[Any, ...]) -> Suspect:
             id=key_id,
             effect=Effect(effect),
             sent_at=datetime.fromtimestamp(sent_at, UTC),
-            sent=codec.parse(sent.encode()),
+            sent=dict(codec.parse(sent.encode()).items()),  # an object, or damaged
             reason=reason,
             taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
         )

@@ -75,7 +75,7 @@ class Ledger(Protocol):
         """Claim a ticket and note an intent, in one step; return the claim's epoch.
 
         Raises:
-            TicketConflictError: The ticket is known with other fields.
+            TicketConflictError: The ticket is known with other fields, and something was made of it, or may have been.
             LedgerError: Another owner is at work on the ticket, or it has its key already.
         """
         ...

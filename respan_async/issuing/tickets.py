@@ -30,7 +30,8 @@ class Ticket:
 
     Args:
         id: The caller's own, stable id, such as `"tenant-42/2026-11"`: next month's key is next month's ticket.
-        request: What the key should be. Another request under the same id is a conflict.
+        request: What the key should be. Another request under the same id is a conflict, unless nothing was made
+            for the first, and nothing can have been.
 
     Raises:
         InvalidRequestError: One of them is not that.

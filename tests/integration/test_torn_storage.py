@@ -275,6 +275,30 @@ async def test_a_damaged_record_is_told_as_such(tmp_path: Path, damage: str) -> 
         await issuer.aclose()
 
 
+@pytest.mark.parametrize("damage", ["sent = '{\"name\":'", "sent = '[]'", "sent_at = 1e300", "effect = 'perhaps'"])
+async def test_a_damaged_suspect_holds_up_no_other(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is told, and left out; the others are swept, and `status` shows them."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    for number in range(3):
+        attempt = Intent(tag=f"tag-{number}", name="x", sent={"name": "x"}, sent_at=1e9)
+        await ledger.claim_attempt(Ticket(f"tenant-{number}"), attempt)
+        await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE attempts SET {damage} WHERE tag = 'tag-1'")
+
+    ledger = await opened(path)
+    found = await ledger.suspects()
+    await ledger.aclose()
+
+    assert sorted(suspect.tag or "" for suspect in found) == ["tag-0", "tag-2"]
+    assert "attempt 'tag-1': the ledger's record is damaged" in caplog.text
+    assert len(read_snapshot(path).suspects) == 2
+
+
 # ----------------------------------------------------------------------------------------------------------- torn files
 
 

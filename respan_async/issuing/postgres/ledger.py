@@ -273,7 +273,7 @@ class PostgresLedger:
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
-        return [_rows.suspect_of(row) for row in await self._ask("suspects", now=time.time())]
+        return _rows.suspects_of(await self._ask("suspects", now=time.time()))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""

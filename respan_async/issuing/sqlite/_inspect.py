@@ -99,7 +99,7 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
             tickets={state: tickets.get(str(state), 0) for state in TicketState},
             attempts={state: attempts.get(str(state), 0) for state in AttemptState},
         ),
-        suspects=tuple(sorted(map(_rows.suspect_of, suspects), key=lambda suspect: suspect.sent_at)),
+        suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
             Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
             for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])

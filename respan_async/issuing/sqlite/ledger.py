@@ -250,7 +250,7 @@ class SQLiteLedger:
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
-        return [_rows.suspect_of(row) for row in await self._select("suspects")]
+        return _rows.suspects_of(await self._select("suspects"))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
