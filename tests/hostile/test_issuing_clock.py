@@ -12,9 +12,10 @@ from typing import Final
 
 import pytest
 
-from respan_async import RateLimit
-from respan_async.issuing import AttemptState, TicketState
+from respan_async import CreatedKey, RateLimit
+from respan_async.issuing import AttemptState, Ticket, TicketState
 from respan_async.issuing.ledger import Intent
+from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.hostile.clocked_ledger import Clock, ClockedLedger
 from tests.hostile.issuer_faults import Happening, set_clock, set_clock_for_a_moment
@@ -22,6 +23,7 @@ from tests.hostile.issuing_world import Life, Scenario, World, in_file
 from tests.hostile.ledger_steps import all_survived
 from tests.hostile.test_cancel_at_every_step_of_issuing import LOST, SCENARIOS, one
 
+ACCOUNT: Final = "https://api.respan.ai abc"
 FAST: Final = timedelta(days=2)
 DAY: Final = timedelta(days=1)
 JUMPS: Final = [FAST, timedelta(hours=3), -timedelta(hours=3), -FAST]
@@ -165,3 +167,23 @@ async def test_a_dead_owners_ticket_is_free_whatever_the_clock_says(tmp_path: Pa
         await dead.aclose()
 
     assert [suspect.tag for suspect in suspects] == ["tag"]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+async def test_a_clock_that_is_set_takes_no_lease_from_a_process_that_is_well(tmp_path: Path, jump: timedelta) -> None:
+    """Neither one that opens the ledger then, nor one that has it open already."""
+    clock, path = Clock(), tmp_path / "keys.db"
+    first, beside, late = (ClockedLedger(path, clock, lease=0.4) for _ in range(3))
+    for ledger in (first, beside):
+        await ledger.open(ACCOUNT)
+    attempt = Intent(tag="tag-1", name="x", sent={}, sent_at=1e9)
+    epoch = await first.claim_attempt(Ticket("tenant-1"), attempt)
+
+    clock.offset = jump
+    await late.open(ACCOUNT)
+    await asyncio.sleep(0.3)  # in which all of them beat
+
+    assert await first.suspects() == []
+    assert await first.record("tenant-1", epoch, "tag-1", CreatedKey(id="key-1", api_key=Secret("x" * 20))) is True
+    for ledger in (late, beside, first):
+        await ledger.aclose()

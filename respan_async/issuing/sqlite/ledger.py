@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
+from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _rows
 from respan_async.issuing._encryption_key_rotation import MARK, RotationMark, key_id_of, outdated
@@ -148,7 +149,7 @@ class SQLiteLedger:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
         claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner, **self._mark.accepted(self._cipher)}
-        claim["others_may_wake"] = self._lease_keeper.others_may_wake()
+        claim |= {"others_may_wake": self._lease_keeper.others_may_wake(), "elapsed": elapsed()}
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()
 
@@ -200,7 +201,7 @@ class SQLiteLedger:
         self, after: str, limit: int, *, left_for: float = 0.0
     ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for)
+        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for, elapsed=elapsed())
         return [_rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
@@ -258,7 +259,7 @@ class SQLiteLedger:
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
-        return bool(await self._execute("acquire_sweep_turn", owner=self._owner, seconds=seconds))
+        return bool(await self._execute("acquire_sweep_turn", owner=self._owner, seconds=seconds, elapsed=elapsed()))
 
     async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
@@ -344,18 +345,19 @@ class SQLiteLedger:
         )
 
     def _register_owner(self, connection: sqlite3.Connection) -> int:
-        (owner,) = connection.execute(
-            _SQL["register_owner"], {"token": self._lock.token, "lease": self._lease}
-        ).fetchone()
+        lease = {"lease": self._lease, "elapsed": elapsed()}
+        (owner,) = connection.execute(_SQL["register_owner"], {"token": self._lock.token, **lease}).fetchone()
         return int(owner)
 
     def _renew(self, connection: sqlite3.Connection) -> bool:
-        renewed = connection.execute(_SQL["renew"], {"owner": self._owner, "lease": self._lease}).fetchone()
+        lease = {"lease": self._lease, "elapsed": elapsed()}
+        renewed = connection.execute(_SQL["renew"], {"owner": self._owner, **lease}).fetchone()
         return renewed is not None
 
     def _reclaim_owners(self, connection: sqlite3.Connection) -> None:
         """Take over what owners left that are dead, or whose lease is over."""
-        for owner, token, leased in connection.execute(_SQL["owners"], {"owner": self._owner}).fetchall():
+        others = connection.execute(_SQL["owners"], {"owner": self._owner, "elapsed": elapsed()})
+        for owner, token, leased in others.fetchall():
             if not leased or self._lock.is_dead(token):
                 self._retire(connection, owner)
                 self._lock.forget(token)

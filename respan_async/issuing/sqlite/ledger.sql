@@ -1,5 +1,6 @@
 -- name: schema
--- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite.
+-- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite. But leases end by a clock that nobody
+-- can set, the seconds since this machine has started, which all of its processes share.
 PRAGMA application_id = 0x52737041;
 PRAGMA user_version = 2;
 
@@ -70,12 +71,12 @@ PRAGMA user_version = 2;
 -- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO owners (token, lease_until, version)
-VALUES (:token, (julianday('now') - 2440587.5) * 86400.0 + :lease, 2)
+VALUES (:token, :elapsed + :lease, 2)
 RETURNING id;
 
 -- name: renew
 -- Prolong a lease that has not been taken away.
-UPDATE owners SET lease_until = (julianday('now') - 2440587.5) * 86400.0 + :lease
+UPDATE owners SET lease_until = :elapsed + :lease
 WHERE id = :owner
 RETURNING id;
 
@@ -83,7 +84,7 @@ RETURNING id;
 SELECT token FROM owners;
 
 -- name: owners
-SELECT id, token, lease_until > (julianday('now') - 2440587.5) * 86400.0 FROM owners WHERE id <> :owner;
+SELECT id, token, lease_until > :elapsed FROM owners WHERE id <> :owner;
 
 -- name: retire
 DELETE FROM owners WHERE id = :owner;
@@ -123,7 +124,7 @@ WHERE (
         OR NOT EXISTS (
             SELECT 1 FROM owners
             WHERE owners.id = tickets.owner
-                AND (lease_until > (julianday('now') - 2440587.5) * 86400.0 OR :others_may_wake)
+                AND (lease_until > :elapsed OR :others_may_wake)
         )
     ))
 )
@@ -187,7 +188,7 @@ WHERE state = 'issued' AND ticket > :after AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
     OR NOT EXISTS (
         SELECT 1 FROM owners
-        WHERE owners.id = tickets.owner AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+        WHERE owners.id = tickets.owner AND lease_until > :elapsed
     )
 )
 ORDER BY ticket LIMIT :limit;
@@ -221,7 +222,7 @@ WHERE CAST(value AS INTEGER) = :owner
     OR abs((julianday('now') - 2440587.5) * 86400.0 - CAST(substr(value, instr(value, ' ')) AS REAL)) >= :seconds
     OR NOT EXISTS (
         SELECT 1 FROM owners
-        WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > (julianday('now') - 2440587.5) * 86400.0
+        WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > :elapsed
     );
 
 -- name: owns_key
