@@ -19,6 +19,8 @@ from respan_async._pacing.probe_backoff import ProbeBackoff
 
 _LEAST_PATIENCE: Final = 4.0
 """Periods: a burst is tried less often than a share, because spread requests lose nothing by a cap."""
+A_PART: Final = 0.25
+"""A level, in requests, up to which nothing counts as having come at once: the last one is as good as drained."""
 _HAIR: Final = 1e-6
 _MOST: Final = 1024
 """A cap of so many requests at once is none."""
@@ -67,7 +69,7 @@ class BurstCap:
             self.cap = self._cap_before
             self._probe_backoff.failed(now)
             return
-        cap = max(1, math.ceil(let_in - 0.25))
+        cap = max(1, math.ceil(let_in - A_PART))
         self.cap = cap if self.cap is None else max(1, min(cap, self.cap - 1))
         self._probe_backoff.restart(now)
 

@@ -23,7 +23,7 @@ from typing import Final
 
 import attrs
 
-from respan_async._pacing.burst_cap import BurstCap
+from respan_async._pacing.burst_cap import A_PART, BurstCap
 from respan_async._pacing.limit_estimator import LimitEstimator
 from respan_async._pacing.limit_scout import LimitScout
 from respan_async._pacing.others import Others
@@ -291,7 +291,7 @@ class LocalWindow:
                 self._others.found(now, ours, limit.limit, limit.per, retry_after)
             elif self._review.are_frequent:
                 self._review.explained()
-                if let_in >= 1:
+                if let_in > A_PART:
                     self._burst.tighten(now, let_in, limit.per)
                 elif ours < limit.limit:
                     self._others.found(now, ours, limit.limit, limit.per, retry_after)
