@@ -30,7 +30,7 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from respan_async._calls.context import ClientContext
+from respan_async._calls.client_context import ClientContext
 from respan_async._calls.lifecycle import Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import (

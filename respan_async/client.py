@@ -11,13 +11,13 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
-from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
-from respan_async._calls.context import ClientContext
 from respan_async._calls.lifecycle import Lifecycle, Stage
-from respan_async._calls.service import Service, ServiceOwner
-from respan_async._calls.settings import (
+from respan_async._calls.requestor import RequestorOwner, Service
+from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
     checked_flag,
     checked_headers,
@@ -76,7 +76,7 @@ class Pace:
     outage: bool
 
 
-class AsyncRespan(ServiceOwner):
+class AsyncRespan(RequestorOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     Args:

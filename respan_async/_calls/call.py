@@ -11,11 +11,11 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 
-from respan_async._calls.admission import Admission
-from respan_async._calls.attempt import AttemptLog, PreparedRequest, prepare_create
-from respan_async._calls.call_stats import CallStats
-from respan_async._calls.context import ClientContext, Options
-from respan_async._http import error_body, wire_protocol
+from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
+from respan_async._calls.attempt_permit import AttemptPermit
+from respan_async._calls.call_recorder import CallRecorder
+from respan_async._calls.client_context import ClientContext, Options
+from respan_async._http import body_excerpt, sans_io
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.rate_hint import RateHint
@@ -88,19 +88,19 @@ class Call(Generic[T]):
     def __init__(
         self,
         context: ClientContext,
-        subject: wire_protocol.Request[T] | CreateKeyRequest,
+        subject: sans_io.Request[T] | CreateKeyRequest,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         attempt_log: AttemptLog | None = None,
     ) -> None:
         self._context = context
-        self._operation = wire_protocol.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
+        self._operation = sans_io.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
-        self._stats = CallStats(context, self._operation.name, self._attempt_log)
-        self._admission = Admission(context.pacer, context.tokens, bound_of(options.timeout))
+        self._stats = CallRecorder(context, self._operation.name, self._attempt_log)
+        self._admission = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -237,7 +237,7 @@ class Call(Generic[T]):
         answer: Any = None
         sendings = 1
         hint: RateHint | None = None
-        let_in: wire_protocol.Operation[Any] | None = None
+        let_in: sans_io.Operation[Any] | None = None
         try:
             prepared = self._prepare()
             request = prepared.request
@@ -261,12 +261,12 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             now = context.clock()
-            answer = wire_protocol.parse(request, result, token, now, self._refusals)
-            if isinstance(result, wire_protocol.Response):
+            answer = sans_io.parse(request, result, token, now, self._refusals)
+            if isinstance(result, sans_io.Response):
                 hint = rate_hint(result.headers, now)
                 answer = self._if_alive(answer, prepared, result, now)
             outcome = _outcome_of(result, self._refusals)
-            if not wire_protocol.is_refusal(result, self._refusals):
+            if not sans_io.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, result, slot)
@@ -295,11 +295,11 @@ class Call(Generic[T]):
         return PreparedRequest(request=self._subject, sent_at=now)
 
     def _if_alive(
-        self, answer: T | RespanError, prepared: PreparedRequest[T], result: wire_protocol.Response, now: datetime
+        self, answer: T | RespanError, prepared: PreparedRequest[T], result: sans_io.Response, now: datetime
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
-        if isinstance(answer, RespanError) and not error_body.is_of_the_api(result.body):
+        if isinstance(answer, RespanError) and not body_excerpt.is_of_the_api(result.body):
             return answer  # of a proxy, whose clock is another
         made = answer.created_at if isinstance(answer, CreatedKey) else None
         there = skew.measure(result.headers, made, prepared.sent_at, now)
@@ -328,12 +328,12 @@ class Call(Generic[T]):
         error: RespanError,
         outcome: SlotOutcome,
         prepared: PreparedRequest[T],
-        result: wire_protocol.Response | wire_protocol.TransportFailure,
+        result: sans_io.Response | sans_io.TransportFailure,
         slot: Slot,
     ) -> None:
         if error.status is not None:
             self._last_answer = error
-        if wire_protocol.is_refusal(result, self._refusals):
+        if sans_io.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
             if self._refused_at is None:
@@ -342,7 +342,7 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            key_id = wire_protocol.answered_id(result) if isinstance(result, wire_protocol.Response) else None
+            key_id = sans_io.answered_id(result) if isinstance(result, sans_io.Response) else None
             self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
@@ -436,13 +436,11 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(
-    result: wire_protocol.Response | wire_protocol.TransportFailure, refusals: frozenset[int]
-) -> SlotOutcome:
+def _outcome_of(result: sans_io.Response | sans_io.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if wire_protocol.is_over_limit(result, refusals):
+    if sans_io.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
-    if isinstance(result, wire_protocol.Response):
+    if isinstance(result, sans_io.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
     if result.status is not None:
         return SlotOutcome.FAILED

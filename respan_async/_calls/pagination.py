@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
-from respan_async._calls.service import Service
-from respan_async._http import error_body, wire_protocol
+from respan_async._calls.requestor import Service
+from respan_async._http import body_excerpt, sans_io
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
@@ -65,10 +65,10 @@ class Listing:
             try:
                 page = await self._read(number, Priority.BATCH)
             except NotFoundError as error:
-                if error_body.is_past_the_end(error.body or ""):
+                if body_excerpt.is_past_the_end(error.body or ""):
                     return  # keys were revoked meanwhile, and the page with them
                 raise  # a missing route, during a deployment for one, says nothing of the list
             yield page
 
     async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:
-        return await self._service.send(wire_protocol.list_page(page, self._page_size), priority)
+        return await self._service.send(sans_io.list_page(page, self._page_size), priority)

@@ -29,9 +29,9 @@ from typing import Final
 import attrs
 
 from respan_async._calls.pagination import Listing
-from respan_async._calls.service import Service
+from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
-from respan_async._http import codec, wire_protocol
+from respan_async._http import codec, sans_io
 from respan_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -246,9 +246,9 @@ class _Sweep:
     async def _is_still(self, key_id: str, suspect: Suspect) -> bool:
         """Ask for a key again: what the list said may be old."""
         try:
-            key = await self._service.send(wire_protocol.retrieve(key_id))
+            key = await self._service.send(sans_io.retrieve(key_id))
         except NotFoundError as error:
-            if wire_protocol.states_absence(error):
+            if sans_io.states_absence(error):
                 return False
             raise
         return is_left_by(suspect, key) and (key.used is False or not self._policy.is_doubtful(suspect))
@@ -273,9 +273,9 @@ class _Sweep:
             self._revoked[key_id] = suspect
             return
         try:
-            await self._service.send(wire_protocol.delete(key_id))
+            await self._service.send(sans_io.delete(key_id))
         except NotFoundError as error:
-            if not wire_protocol.states_absence(error):
+            if not sans_io.states_absence(error):
                 raise
             if error.effect is Effect.NONE:  # and not what success looks like after a lost answer
                 if self._clock() - suspect.sent_at >= _JUST_MADE:

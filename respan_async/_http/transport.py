@@ -14,9 +14,9 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from respan_async._http.content_encoding import decoded
+from respan_async._http.sans_io import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
-from respan_async._http.wire_protocol import Request, Response, TransportFailure
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 
 from respan_async._calls.sweep import GRACE
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async.cli import commands, fields, issue, maintenance, sandbox, status
+from respan_async.cli import fields, issue, key_commands, maintenance, sandbox, status
 from respan_async.cli.console import printable
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing.postgres._statements import SCHEMA
@@ -125,17 +125,17 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     )
-    create = add("create", "create one key and print it, with its secret", commands.create)
+    create = add("create", "create one key and print it, with its secret", key_commands.create)
     _fields(create, "name", "expires_in", "expiry_date", "max_usage", "rate_limit", "spending_limit", "limit_policies")
     create.add_argument("--is-test", action=argparse.BooleanOptionalAction, default=UNSET, help="a test key")
-    listing = add("list", "print all keys, or one page of them, without secrets", commands.list_keys)
+    listing = add("list", "print all keys, or one page of them, without secrets", key_commands.list_keys)
     listing.add_argument("--page", type=_count, metavar="N", help="only this page, from 1")
     listing.add_argument("--page-size", type=_count, metavar="N", help="keys on a page")
-    add("show", "print one key, without its secret", commands.show).add_argument("id", metavar="ID")
-    update = add("update", "change one key and print it", commands.update)
+    add("show", "print one key, without its secret", key_commands.show).add_argument("id", metavar="ID")
+    update = add("update", "change one key and print it", key_commands.update)
     update.add_argument("id", metavar="ID")
     _fields(update, "name", "expiry_date", "max_usage", "rate_limit", "spending_limit")
-    delete = add("delete", "revoke one key; it cannot be undone", commands.delete)
+    delete = add("delete", "revoke one key; it cannot be undone", key_commands.delete)
     delete.add_argument("id", metavar="ID")
     delete.add_argument("--missing-ok", action="store_true", help="do not mind a key that is not there")
     _ledger(add("status", "tell what is in a ledger, also while a run goes on", status.status)).add_argument(

@@ -18,10 +18,10 @@ from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
 from respan_async.cli.issue_run import IssueRun
-from respan_async.cli.output import OutputTarget, open_output
-from respan_async.cli.progress import display
+from respan_async.cli.output_target import OutputTarget, open_output
+from respan_async.cli.progress_display import display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
+from respan_async.cli.ticket_source import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.client import AsyncRespan
 from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent

@@ -12,11 +12,11 @@ from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
 from respan_async.cli.ledger_file import IN_MEMORY
-from respan_async.cli.output import OutputTarget
-from respan_async.cli.progress import Display, ProgressState, clock
-from respan_async.cli.revocation import revoke
+from respan_async.cli.output_target import OutputTarget
+from respan_async.cli.progress_display import Display, ProgressState, clock
 from respan_async.cli.summary import Summary
-from respan_async.cli.tenants import PendingTenants, Tenant
+from respan_async.cli.ticket_source import PendingTenants, Tenant
+from respan_async.cli.undeliverable_keys import revoke
 from respan_async.client import AsyncRespan
 from respan_async.errors import (
     APIConnectionError,

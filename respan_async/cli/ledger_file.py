@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.output import OutputTarget
+from respan_async.cli.output_target import OutputTarget
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
 from respan_async.issuing.cipher import ENVIRONMENT

@@ -5,8 +5,8 @@ import asyncio
 
 from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError

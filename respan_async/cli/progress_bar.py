@@ -5,7 +5,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from respan_async.cli.console import printable
-from respan_async.cli.progress import ProgressState, clock
+from respan_async.cli.progress_display import ProgressState, clock
 
 
 def drawable() -> bool:

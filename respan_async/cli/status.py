@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 from respan_async._http import codec
 from respan_async.cli import exit_codes, ledger_file
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, printable
-from respan_async.cli.progress import clock
+from respan_async.cli.progress_display import clock
+from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show
 from respan_async.errors import LedgerError

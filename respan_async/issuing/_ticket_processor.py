@@ -6,7 +6,7 @@ from functools import partial
 import attrs
 
 from respan_async._calls.call import Call
-from respan_async._calls.service import Service
+from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore
 from respan_async._pacing.slots import Priority
 from respan_async.errors import (
@@ -18,10 +18,10 @@ from respan_async.errors import (
     Suspect,
 )
 from respan_async.issuing._active_tickets import ActiveTickets
-from respan_async.issuing._attempt_log import TicketAttemptLog
 from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.issuing._delivery import Delivery
 from respan_async.issuing._rows import conflict
+from respan_async.issuing._ticket_attempt_log import TicketAttemptLog
 from respan_async.issuing.ledger import Ledger, TicketRecord
 from respan_async.issuing.states import TicketState
 from respan_async.issuing.tickets import Ticket

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, Unreachable
-from respan_async._pacing.shared.settings import check_settings
+from respan_async._pacing.shared.settings_validation import check_settings
 from respan_async._pacing.shared.window import SharedWindow
 from respan_async.errors import ConfigurationError
 from respan_async.secret import Secret, as_secret

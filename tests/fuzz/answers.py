@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from respan_async import errors
-from respan_async._http import codec, wire_protocol
-from respan_async._http.wire_protocol import Response
+from respan_async._http import codec, sans_io
+from respan_async._http.sans_io import Response
 from respan_async.errors import APIStatusError, Effect, InvalidResponseError, RespanError
 from respan_async.issuing import _rows
 from respan_async.issuing.jsonlines_sink import line_of
@@ -17,7 +17,7 @@ from tests.fuzz.payloads import BEARER, ECHOES, TOKEN
 from tests.fuzz.promises import told
 
 NOW: Final = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
-CREATE: Final = wire_protocol.create({"name": "tenant-42"})
+CREATE: Final = sans_io.create({"name": "tenant-42"})
 _KEY: Final = re.compile(r"[A-Za-z0-9]{8}\.[A-Za-z0-9]{32}")
 
 
@@ -33,7 +33,7 @@ def created(data: bytes) -> None:
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
     )  # fmt: skip
 
-    key = wire_protocol.read(CREATE, Response(201, {}, data), TOKEN)
+    key = sans_io.read(CREATE, Response(201, {}, data), TOKEN)
 
     assert isinstance(key, CreatedKey) == complete, key
     if not isinstance(key, CreatedKey):
@@ -43,7 +43,7 @@ def created(data: bytes) -> None:
         _check_error(key, data)
         if isinstance(secret, str) and _KEY.fullmatch(secret):
             assert secret not in f"{key} {key.body}"
-        named = wire_protocol.answered_id(Response(201, {}, data))
+        named = sans_io.answered_id(Response(201, {}, data))
         assert named is None or named == key_id
         return
     assert (key.id, key.api_key.reveal()) == (key_id, secret)
@@ -57,7 +57,7 @@ def created(data: bytes) -> None:
 
 def listed(data: bytes) -> None:
     """The body of a list: a page whose keys all have ids, or one error."""
-    page = wire_protocol.read(wire_protocol.list_page(1, None), Response(200, {}, data), TOKEN)
+    page = sans_io.read(sans_io.list_page(1, None), Response(200, {}, data), TOKEN)
 
     if not isinstance(page, KeyPage):
         assert page.effect is Effect.NONE
@@ -101,7 +101,7 @@ def refused(data: bytes) -> None:
     if 200 <= answer.status < 300:
         return
 
-    error = wire_protocol.failure(CREATE, answer, TOKEN, NOW)
+    error = sans_io.failure(CREATE, answer, TOKEN, NOW)
 
     assert type(error) is (errors.class_for(answer.status) if answer.status >= 300 else InvalidResponseError)
     assert (error.effect, error.retryable) == _meaning(answer.status)
@@ -138,7 +138,7 @@ def _check_error(error: RespanError, body: bytes) -> None:
         assert not [echo for echo in ECHOES if echo in text]
         assert _KEY.search(text) is None, text
     if len(shown) < 2_000 and len(body) <= 2_000:
-        again = wire_protocol.failure(CREATE, Response(400, {}, shown.encode()), TOKEN, NOW)
+        again = sans_io.failure(CREATE, Response(400, {}, shown.encode()), TOKEN, NOW)
         assert again.body == shown
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)

@@ -7,8 +7,8 @@ from urllib.parse import unquote, urlsplit
 
 from yarl import URL
 
-from respan_async._calls.settings import DEFAULT_BASE_URL, checked_url
-from respan_async._http import codec, wire_protocol
+from respan_async._calls.settings_validation import DEFAULT_BASE_URL, checked_url
+from respan_async._http import codec, sans_io
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.fields import READERS, rate_limit
 from respan_async.errors import ConfigurationError, InvalidRequestError, LedgerError, TicketConflictError
@@ -41,22 +41,22 @@ def base_url(data: bytes) -> None:
         assert parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname).is_loopback
     assert checked_url(url, allow_http=False) == url
     # What is sent goes to that host and port.
-    sent = URL(url + wire_protocol.PATH, encoded=True)
+    sent = URL(url + sans_io.PATH, encoded=True)
     assert (sent.scheme, sent.raw_host, sent.explicit_port) == (parts.scheme, parts.hostname, parts.port)
-    assert sent.raw_path == wire_protocol.PATH
+    assert sent.raw_path == sans_io.PATH
 
 
 def key_id(data: bytes) -> None:
     """A key's id: one segment of the path, from which it can be read back."""
     text = text_of(data)
     try:
-        path = wire_protocol.retrieve(text).path
+        path = sans_io.retrieve(text).path
     except InvalidRequestError as error:
         told(error)
         return
-    assert path.startswith(wire_protocol.PATH)
+    assert path.startswith(sans_io.PATH)
     assert path.endswith("/")
-    segment = path[len(wire_protocol.PATH) : -1]
+    segment = path[len(sans_io.PATH) : -1]
     assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", segment)
     assert segment not in (".", "..")
     assert unquote(segment, errors="strict") == text

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from respan_async.cli.console import MOST_LINES
 from respan_async.cli.csv_reader import CSVFile
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
+from respan_async.cli.ticket_source import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink, Ticket, _rows
 from respan_async.issuing.jsonlines_sink import digest, line_of
@@ -94,8 +94,8 @@ def row(data: bytes) -> None:
     for read in (
         lambda: _rows.record_of(columns, "tenant-42", None),
         lambda: _rows.kept(("tenant-42", columns[2] or "", columns[3]), None),
-        lambda: _rows.suspect_of(
-            ("tag", None, "name", columns[0], _number(state), columns[1], "reason", None, _number(state))
+        lambda: _rows.suspects_of(
+            [("tag", None, "name", columns[0], _number(state), columns[1], "reason", None, _number(state))]
         ),
         lambda: _rows.conflict("tenant-42", columns[0], '{"name":"other"}'),
         lambda: _rows.not_claimed((columns[0], columns[1]), "tenant-42", '{"name":"other"}'),

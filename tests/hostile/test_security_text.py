@@ -15,7 +15,7 @@ from respan_async import CreatedKey, Secret, TemporaryKey
 from respan_async._http.retry_after import retry_after
 from respan_async.cli.csv_reader import open_csv
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.tenants import COLUMNS, KEYS, check
+from respan_async.cli.ticket_source import COLUMNS, KEYS, check
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink
 from respan_async.issuing.jsonlines_sink import line_of

@@ -17,7 +17,7 @@ import pytest
 from respan_async import AsyncRespan, ConfigurationError
 from respan_async.cli import main
 from respan_async.issuing import Issuer, SQLiteLedger
-from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 from tests.integration.cli_world import (
     COMMAND,
     Run,
@@ -456,7 +456,7 @@ def test_status_of_a_running_issue(world: World, run: Run, monkeypatch: pytest.M
 def test_a_ledger_whose_log_was_removed_is_not_shown_as_if_it_were_whole(server: Server, run: Run) -> None:
     """After kill -9, and without the log, its file is an older state: `status` refuses it as `issue` does."""
     run("issue", tenants(1), "--out", "keys.jsonl")
-    killed = OwnerLock(Path(LEDGER))
+    killed = LivenessLock(Path(LEDGER))
     killed.acquire()
     killed.note(1000)
     older = run("status", "--out", "keys.jsonl")

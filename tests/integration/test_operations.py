@@ -35,8 +35,8 @@ from respan_async import (
     TemporaryKeys,
     UpdateKeyRequest,
 )
-from respan_async._calls.service import Service
-from respan_async._http.wire_protocol import Request
+from respan_async._calls.requestor import Service
+from respan_async._http.sans_io import Request
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority

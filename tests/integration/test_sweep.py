@@ -29,7 +29,7 @@ from respan_async import (
     RetryPolicy,
     TemporaryKeys,
 )
-from respan_async._calls.service import Service
+from respan_async._calls.requestor import Service
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse

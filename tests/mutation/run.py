@@ -62,27 +62,25 @@ GROUPS: Mapping[str, Group] = {
     "protocol": Group(
         (
             "respan_async/errors.py",
-            "respan_async/_http/error_body.py",
+            "respan_async/_http/body_excerpt.py",
             "respan_async/retry.py",
-            "respan_async/_http/wire_protocol.py",
+            "respan_async/_http/sans_io.py",
             "respan_async/_http/header_parsing.py",
             "respan_async/_http/rate_headers.py",
             "respan_async/_http/retry_after.py",
         ),
         (
-            *unit("failure_classification", "wire_protocol", "retry", "errors", "rate_headers"),
+            *unit("failure_classification", "sans_io", "retry", "errors", "rate_headers"),
             "tests/properties/test_retry.py",
         ),
         ("tests/integration/test_operations.py",),
     ),
-    "redaction": Group(
-        ("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "wire_protocol")
-    ),
+    "redaction": Group(("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "sans_io")),
     "pacing": Group(
         tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "respan_async/_pacing").rglob("[!_]*.py"))),
         (
             *unit("burst_cap", "circuit_breaker", "configuration", "limit_estimator", "limit_scout", "local_window"),
-            *unit("others", "pacer", "pacer_refusals", "probe_backoff", "refusal_review", "reservation_timing"),
+            *unit("others", "pacer", "pacer_refusals", "probe_backoff", "refusal_review", "reservation_scheduler"),
             *unit("reserved_slots", "store_outage"),
             *unit("shared_window", "shared_window_states", "sliding_log", "slow_start", "store_outage", "wait_queue"),
         ),

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanError, RetryPolicy, TemporaryKey
 from respan_async._calls.lifecycle import Stage
-from respan_async._calls.service import Service
+from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, sweep
-from respan_async._http.wire_protocol import LIST, Request
+from respan_async._http.sans_io import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
 from respan_async.testing import FakeRespan
 from tests.integration.test_issuing import TroubledLedger

@@ -15,7 +15,7 @@ from respan_async import (
     RespanError,
     Secret,
 )
-from respan_async._http.wire_protocol import (
+from respan_async._http.sans_io import (
     PATH,
     Request,
     Response,
@@ -31,7 +31,7 @@ from respan_async._http.wire_protocol import (
     retrieve,
     update,
 )
-from tests.unit.test_wire_protocol import NOW, Headers
+from tests.unit.test_sans_io import NOW, Headers
 
 TOKEN = Secret("bearer-token/1")
 CREATE, UPDATE, DELETE = create({}), update("i", {}), delete("i")

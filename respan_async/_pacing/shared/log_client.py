@@ -22,7 +22,7 @@ from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
-from respan_async._pacing.shared.reservation_timing import ReservationTiming
+from respan_async._pacing.shared.reservation_scheduler import ReservationScheduler
 from respan_async._pacing.shared.reserved_slots import ReservedSlots
 from respan_async._pacing.shared.store_outage import StoreOutage
 
@@ -54,7 +54,7 @@ class SharedLogClient:
 
     def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
         self.reserved = ReservedSlots()
-        self.timing = ReservationTiming(limit)
+        self.timing = ReservationScheduler(limit)
         self.alone = False
         self.used = 0
         self.soonest_at = self.paused_until = -math.inf

@@ -14,7 +14,7 @@ Rules:
 4. While the log is away or cannot be relied upon, this process goes on with its share of the limit, counted by itself,
    and the log hears of what it sends as soon as it can (`store_outage.py`).
 
-When the log is asked is in `reservation_timing.py`, what is said to it in `log_client.py` and `log_protocol.py`.
+When the log is asked is in `reservation_scheduler.py`, what is said to it in `log_client.py` and `log_protocol.py`.
 """
 
 import asyncio

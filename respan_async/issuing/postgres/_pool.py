@@ -21,7 +21,7 @@ from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing.postgres._dsn import Settings, settings_of
-from respan_async.issuing.postgres._failures import (
+from respan_async.issuing.postgres._exceptions import (
     ConnectionLost,
     DuplicateKey,
     PermissionDenied,

@@ -12,7 +12,7 @@ from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._file_identity import FileIdentity
-from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
 
 
 def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
-    """Refuse a ledger that has seen fewer commits than an owner has noted before it was read; see `OwnerLock`.
+    """Refuse a ledger that has seen fewer commits than an owner has noted before it was read; see `LivenessLock`.
 
     Raises:
         LedgerError: What was written last is gone.
@@ -116,7 +116,7 @@ def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
             _run(connection, "migrate_1")
     connection.execute("COMMIT")
     for token in buried:
-        OwnerLock(path).forget(token)
+        LivenessLock(path).forget(token)
 
 
 def _run(connection: sqlite3.Connection, name: str) -> None:
@@ -142,7 +142,7 @@ def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
     Raises:
         LedgerError: A process of that version has it open, or what was written last is gone.
     """
-    lock = OwnerLock(path)
+    lock = LivenessLock(path)
     check_whole(path, connection, lock.most_noted())
     tokens = [token for (token,) in connection.execute(load("sqlite/ledger.sql")["owner_tokens"])]
     if not all(map(lock.is_dead, tokens)):

@@ -14,7 +14,7 @@ from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Counts
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
 from respan_async.issuing.sqlite._failures import is_locked, ledger_error
-from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 from respan_async.issuing.states import AttemptState, TicketState
 
 _SQL = load("sqlite/ledger.sql")
@@ -64,7 +64,7 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         path = path.resolve()  # its log lies beside the file itself
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such ledger")
-    noted = OwnerLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
+    noted = LivenessLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
     try:
         with contextlib.closing(_connect(Path(path))) as connection:
             # One transaction: what is read belongs together.

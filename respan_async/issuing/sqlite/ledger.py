@@ -14,15 +14,15 @@ from respan_async._http import codec
 from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _rows
-from respan_async.issuing._encryption_key_rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
+from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
 from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
 from respan_async.issuing.sqlite._file_identity import FileIdentity
-from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket
@@ -65,7 +65,7 @@ class SQLiteLedger:
         self._lease = lease
         self._writer: Writer | None = None
         self._owner = 0
-        self._lock = OwnerLock(None if self._memory else self._path)
+        self._lock = LivenessLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._mark = RotationMark()
         self._files: FileIdentity
@@ -148,7 +148,13 @@ class SQLiteLedger:
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         ticket_id, fields, owner = ticket.id, ticket.fields, self._owner
-        claim = {**STATES, "ticket": ticket_id, "fields": fields, "owner": owner, **self._mark.accepted(self._cipher)}
+        claim: dict[str, Any] = {
+            **STATES,
+            "ticket": ticket_id,
+            "fields": fields,
+            "owner": owner,
+            **self._mark.accepted(self._cipher),
+        }
         claim |= {"others_may_wake": self._lease_keeper.others_may_wake(), "elapsed": elapsed()}
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()

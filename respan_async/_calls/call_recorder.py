@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any, TypeVar
 
-from respan_async._calls.attempt import AttemptLog, PreparedRequest
-from respan_async._calls.context import ClientContext
-from respan_async._http import wire_protocol
+from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
+from respan_async._calls.client_context import ClientContext
+from respan_async._http import sans_io
 from respan_async._pacing.slots import Slot
 from respan_async.errors import Effect, RespanError, Suspect
 from respan_async.events import AttemptEvent, IssuedEvent, RetryEvent, SuspectEvent, logger
@@ -15,7 +15,7 @@ from respan_async.retry import AttemptCounts
 Error = TypeVar("Error", bound=RespanError)
 
 
-class CallStats:
+class CallRecorder:
     """Keep account of one call.
 
     Args:
@@ -91,8 +91,8 @@ class CallStats:
 
     def emit_attempt(
         self,
-        request: wire_protocol.Request[Any],
-        result: wire_protocol.Response | wire_protocol.TransportFailure | None,
+        request: sans_io.Request[Any],
+        result: sans_io.Response | sans_io.TransportFailure | None,
         answer: object,
         slot: Slot,
         departed: float,

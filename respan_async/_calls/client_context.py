@@ -6,7 +6,7 @@ from datetime import datetime
 
 import attrs
 
-from respan_async._calls.attempt import AttemptLog
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.suspects import InMemorySuspectStore

@@ -7,8 +7,8 @@ import pytest
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.arguments import read_arguments
 from respan_async.cli.console import ConsoleLogHandler, printable, say
-from respan_async.cli.progress import PlainProgress, ProgressState, clock, display
 from respan_async.cli.progress_bar import Bar
+from respan_async.cli.progress_display import PlainProgress, ProgressState, clock, display
 
 
 def status(issued: int, **more: object) -> ProgressState:

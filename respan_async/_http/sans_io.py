@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from respan_async import errors
-from respan_async._http import codec, error_body
+from respan_async._http import body_excerpt, codec
 from respan_async._http.header_parsing import charset
 from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
@@ -246,7 +246,7 @@ def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] 
         return True
     # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
     whole = not result.cut and not result.oversize
-    return result.status in refusals and whole and not error_body.is_of_the_api(result.body)
+    return result.status in refusals and whole and not body_excerpt.is_of_the_api(result.body)
 
 
 def parse(
@@ -283,12 +283,12 @@ def failure(
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
         return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
-    shown = error_body.shown(result.body, token, made=result.status < 300)
+    shown = body_excerpt.shown(result.body, token, made=result.status < 300)
     facts: dict[str, Any] = {
         "effect": effect,
         "retryable": retryable,
         "status": result.status,
-        "request_id": error_body.request_id(result.headers, token),
+        "request_id": body_excerpt.request_id(result.headers, token),
         "body": shown,
     }
     if result.status < 200:  # 101, a change of protocols that the client did not ask for
@@ -299,7 +299,7 @@ def failure(
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = error_body.said(result.body, shown, token) or error_body.stranger(result.status, shown)
+    said = body_excerpt.said(result.body, shown, token) or body_excerpt.stranger(result.status, shown)
     error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     error.retry_after = retry_after(result.headers, result.body, now)
     return error
@@ -318,15 +318,15 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
         effect=effect,
         retryable=retryable,
         status=answer.status,
-        request_id=error_body.request_id(answer.headers, token),
-        body=error_body.shown(answer.body, token, made=True),
+        request_id=body_excerpt.request_id(answer.headers, token),
+        body=body_excerpt.shown(answer.body, token, made=True),
     )
 
 
 def _value(request: Request[T], answer: Response) -> T:
     model = request.operation.model
     if model is None:
-        if error_body.is_page(answer.body):
+        if body_excerpt.is_page(answer.body):
             raise codec.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:

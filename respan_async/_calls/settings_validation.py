@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from yarl import URL
 
-from respan_async._calls.context import Options
+from respan_async._calls.client_context import Options
 from respan_async._http.redaction import redacted
 from respan_async._http.transport import Timeout, timeout_of
 from respan_async._pacing.local_window import LocalWindow

@@ -23,7 +23,7 @@ _MOST: Final = 100
 """Slots that are asked for with one request at most; only those that are free at once are granted together."""
 
 
-class ReservationTiming:
+class ReservationScheduler:
     """What is wanted, and when to ask for it. Times are those of one monotonic clock.
 
     Attributes:

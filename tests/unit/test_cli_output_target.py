@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.output import open_output
+from respan_async.cli.output_target import open_output
 
 
 @pytest.mark.parametrize(("before", "written", "left"), [(None, "", None), (None, "a key\n", "a key\n"), ("", "", "")])

@@ -10,7 +10,7 @@ import pytest
 from respan_async.cli.csv_reader import CSVFile, can_be_read_again, open_csv
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.fields import READERS
-from respan_async.cli.tenants import COLUMNS, KEYS, BadTenants, PendingTenants, check
+from respan_async.cli.ticket_source import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.errors import InvalidRequestError
 from respan_async.issuing.jsonlines_sink import digest
 from respan_async.models import UNSET, CreateKeyRequest, LimitPolicy

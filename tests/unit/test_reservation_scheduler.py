@@ -5,19 +5,19 @@ import math
 import pytest
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared.reservation_timing import ReservationTiming
+from respan_async._pacing.shared.reservation_scheduler import ReservationScheduler
 
 SECOND = RateLimit(60, per=60)
 
 
-def wanting(urgent: int = 0, patient: int = 0) -> ReservationTiming:
+def wanting(urgent: int = 0, patient: int = 0) -> ReservationScheduler:
     """Give the timing of a process in which so many calls wait."""
-    timing = ReservationTiming(SECOND)
+    timing = ReservationScheduler(SECOND)
     timing.urgent, timing.patient = urgent, patient
     return timing
 
 
-def after_batch(timing: ReservationTiming, taken_at: float, lead: float, held: int, trip: float = 0.01) -> float:
+def after_batch(timing: ReservationScheduler, taken_at: float, lead: float, held: int, trip: float = 0.01) -> float:
     """Grant a batch's slot and take it; tell how much later the batch asks again."""
     timing.replied(urgently=False, again_at=taken_at - lead)
     timing.granted(lead, held, trip)

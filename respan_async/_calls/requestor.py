@@ -5,13 +5,13 @@ from typing import TypeVar
 
 import attrs
 
-from respan_async._calls import orphans
-from respan_async._calls.attempt import AttemptLog
+from respan_async._calls import orphan_revocation
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.call import Call
-from respan_async._calls.context import ClientContext, Options
+from respan_async._calls.client_context import ClientContext, Options
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.suspects import MAX_TAGGED_NAME
-from respan_async._http import wire_protocol
+from respan_async._http import sans_io
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidRequestError
 from respan_async.models import MAX_NAME, CreatedKey, CreateKeyRequest
@@ -35,7 +35,7 @@ class Service:
         """Return the service whose calls wait behind everything else, however long."""
         return attrs.evolve(self, options=attrs.evolve(self.options, priority=Priority.SWEEP, deadline=None))
 
-    async def send(self, request: wire_protocol.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
+    async def send(self, request: sans_io.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
         """Make a call that may be repeated without harm.
 
         Args:
@@ -85,15 +85,15 @@ class Service:
 
     def discard(self, key: CreatedKey, revoked: Callable[[], object] | None = None) -> None:
         """Revoke a key that nobody holds, in the background; then call `revoked`."""
-        orphans.revoke(self.context, self.options, key, revoked)
+        orphan_revocation.revoke(self.context, self.options, key, revoked)
 
 
-class ServiceOwner:
+class RequestorOwner:
     """The base of the client, behind which others in this package find its service."""
 
     _service: Service
 
 
-def service_of(owner: ServiceOwner) -> Service:
+def requestor_of(owner: RequestorOwner) -> Service:
     """Return the service of a client, or of a view of one."""
     return owner._service

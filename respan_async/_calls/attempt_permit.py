@@ -7,7 +7,7 @@ from respan_async.errors import APIConnectionError
 from respan_async.secret import Secret
 
 
-class Admission:
+class AttemptPermit:
     """Get both, attempt by attempt, for one call, which the pacer knows by this object.
 
     The token is asked for with the slot in hand, so that it is a fresh one. Where that takes long the slot is given

@@ -23,7 +23,7 @@ from respan_async import (
     TemporaryKey,
 )
 from respan_async._http.codec import MAX_ID
-from respan_async._http.wire_protocol import (
+from respan_async._http.sans_io import (
     PATH,
     Request,
     Response,

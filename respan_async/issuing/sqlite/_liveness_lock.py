@@ -16,7 +16,7 @@ from respan_async.errors import LedgerError
 from respan_async.issuing._private_file import cannot_be_locked
 
 
-class OwnerLock:
+class LivenessLock:
     """A lock on a file of its own, which an owner holds for as long as its process lives, however that ends.
 
     Args:

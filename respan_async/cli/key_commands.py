@@ -7,14 +7,14 @@ from typing import Any
 
 import attrs
 
-from respan_async._http.wire_protocol import states_absence
+from respan_async._http.sans_io import states_absence
 from respan_async.cli import exit_codes
 from respan_async.cli.client_factory import make_client
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.fields import request_of
-from respan_async.cli.revocation import revoke
+from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
+from respan_async.cli.undeliverable_keys import revoke
 from respan_async.client import AsyncRespan
 from respan_async.errors import NotFoundError
 from respan_async.issuing._append_only_file import write_all

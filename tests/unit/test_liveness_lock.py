@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing.sqlite._owner_lock import OwnerLock
+from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
 
 def test_an_owner_is_dead_when_nobody_holds_its_lock(tmp_path: Path) -> None:
     """Whether its process has ended in order, or left its file behind."""
-    lock, other = OwnerLock(tmp_path / "keys.db"), OwnerLock(tmp_path / "keys.db")
+    lock, other = LivenessLock(tmp_path / "keys.db"), LivenessLock(tmp_path / "keys.db")
     lock.acquire()
     assert not other.is_dead(lock.token)
 
@@ -31,7 +31,7 @@ def test_an_owner_of_whom_nobody_can_tell_is_not_dead(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").touch()
     (tmp_path / "keys.db-owner-abc").symlink_to(tmp_path / "elsewhere")
 
-    assert not OwnerLock(tmp_path / "keys.db").is_dead("abc")
+    assert not LivenessLock(tmp_path / "keys.db").is_dead("abc")
 
 
 def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -39,4 +39,4 @@ def test_a_lock_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     name = "k" * os.pathconf(tmp_path, "PC_NAME_MAX")
 
     with pytest.raises(LedgerError, match=r"-owner-[0-9a-f]{32}: cannot be made: File name too long"):
-        OwnerLock(tmp_path / name).acquire()
+        LivenessLock(tmp_path / name).acquire()
