@@ -123,6 +123,7 @@ class Batch(Generic[Item]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._lifecycle.check_same_place()  # or a child would revoke what its parent hands out
         self._left = True
         self._stop()
         while self._ready or self._early:
@@ -140,6 +141,7 @@ class Batch(Generic[Item]):
     async def __anext__(self) -> Issued[Item] | Failed[Item]:
         if not self._entered:
             raise ClientStateError("enter the batch before iterating: async with ... as batch")
+        self._lifecycle.check_same_place()
         while not self._ready:
             if not self._workers:
                 if self._fatal is not None and not self._left:
@@ -161,6 +163,7 @@ class Batch(Generic[Item]):
         """
         if not self._entered:
             raise ClientStateError("enter the batch before stopping it: async with ... as batch")
+        self._lifecycle.check_same_place()
         self._stop()
 
     @property
@@ -311,6 +314,7 @@ class Batch(Generic[Item]):
             self._ready.append(outcome)
         if self._ready:
             self._tell()
+        self._let_input_go()
 
     def _throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
         if isinstance(outcome, Issued) and not outcome.replayed:
@@ -330,7 +334,15 @@ class Batch(Generic[Item]):
         self._end_input()
         for job in list(self._working.values()):
             job.abandon(wanted=not self._left)
-        if self._left or not self._awaited:  # an awaited batch has an outcome for every item, so it goes on taking them
+        self._let_input_go()
+
+    def _let_input_go(self) -> None:
+        """Wait no longer for an item of an asynchronous input, where none is wanted any more.
+
+        An awaited batch that has made a key has an outcome for every item, so it goes on taking them.
+        """
+        made = self._done > self._failed or bool(self._working)
+        if self._halted and (self._left or not self._awaited or (self._fatal is not None and not made)):
             self._input.interrupt()
 
     def _cancelled(self) -> None:

@@ -20,6 +20,7 @@ from respan_async.errors import (
     AuthenticationError,
     ClientStateError,
     ConfigurationError,
+    Effect,
     InvalidResponseError,
     PermissionDeniedError,
     RespanError,
@@ -51,11 +52,11 @@ class BatchFailures:
             error: The failure.
             halted: What was not sent was given up already, which is no failure of the client's.
         """
+        if halted:  # and what was given up tells nothing of the next item
+            return isinstance(error, _FATAL) and not isinstance(error, ClientStateError)
         if _may_be_of_all(error):
             self._alike.append(error)
             return len(self._alike) >= _SEVERAL
-        if halted:
-            return isinstance(error, _FATAL) and not isinstance(error, ClientStateError)
         return isinstance(error, _FATAL) or (isinstance(error, APIConnectionError) and not error.retryable)
 
     def of_all(self, made_or_failed: int) -> RespanError | None:
@@ -68,4 +69,5 @@ def _may_be_of_all(error: RespanError) -> bool:
     """Whether another item would most likely fare no better: the host, the route or the API key is wrong."""
     if isinstance(error, APIStatusError):
         return not isinstance(error, AuthenticationError) and not error.retryable and error.status not in _OF_AN_ITEM
-    return isinstance(error, InvalidResponseError)
+    # A key that was dead when it was made is of no effect, and a matter of its own expiry.
+    return isinstance(error, InvalidResponseError) and error.effect is not Effect.NONE

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
+from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import InvalidRequestError
 from respan_async.events import logger
 
@@ -79,6 +80,10 @@ class BatchInput(Generic[Item]):
             try:
                 # An input is plain, or else there is a source.
                 item = next(self.plain) if self.plain is not None else await anext(self._source)  # type: ignore[arg-type]
+            except asyncio.CancelledError:
+                if being_cancelled():
+                    raise
+                return  # the input was cancelled from within
             except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
                 return
             yield item

@@ -122,6 +122,14 @@ class Lifecycle:
         """
         self._home.check(living=True)
 
+    def check_same_place(self) -> None:
+        """Refuse to go on with something, such as a batch, elsewhere than where it was begun.
+
+        Raises:
+            ClientStateError: The client belongs to another event loop, or to the process before a fork.
+        """
+        self._home.check()
+
     def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.
 
