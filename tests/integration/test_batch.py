@@ -532,19 +532,26 @@ async def test_what_is_wrong_with_items_ends_no_batch(fault: str) -> None:
 
 async def test_a_batch_that_is_stopped_while_the_server_fails_ends_without_an_error() -> None:
     """What was given up after a failure tells nothing of what another attempt would have met."""
+    patient = RetryPolicy(initial=0.01, maximum=0.02, max_attempts=9)
     async with (
-        world({"latency": 1.0}, pace=RateLimit(1000, per=1), retry=RetryPolicy(max_attempts=9)) as (
-            fake,
-            respan,
-        ),
-        respan.temporary_keys.create_many(tenants(100), max_in_flight=20, spread=False) as batch,
+        world({"latency": 1.0}, pace=RateLimit(1000, per=1), retry=patient) as (fake, respan),
+        respan.temporary_keys.create_many(tenants(200), max_in_flight=32, spread=False) as batch,
     ):
-        fake.chance("error_500", 1.0)
-        await asyncio.sleep(0.5)
-        batch.stop()
-        outcomes = [outcome async for outcome in batch]
 
-    assert len(failed(outcomes)) == len(outcomes) >= 5
+        async def stop() -> None:
+            fake.chance("error_500", 1.0)
+            await asyncio.sleep(3)
+            fake.chance("error_500", 0.0)  # it is back, and the client comes back carefully
+            while respan.pace.in_flight < 10:
+                await asyncio.sleep(0.05)
+            fake.chance("error_500", 1.0)
+            batch.stop()
+
+        stopping = asyncio.create_task(stop())
+        outcomes = [outcome async for outcome in batch]
+        await stopping
+
+    assert len(failed(outcomes)) >= 10
 
 
 async def test_items_that_are_dead_when_they_are_made_end_no_batch() -> None:
