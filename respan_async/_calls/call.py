@@ -50,7 +50,6 @@ class Call(Generic[T]):
 
     __slots__ = (
         "_abandoned",
-        "_admission",
         "_attempt_log",
         "_context",
         "_deadline",
@@ -59,6 +58,7 @@ class Call(Generic[T]):
         "_last_answer",
         "_operation",
         "_options",
+        "_permit",
         "_priority",
         "_refused_at",
         "_started",
@@ -100,7 +100,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallRecorder(context, self._operation.name, self._attempt_log)
-        self._admission = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
+        self._permit = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -148,7 +148,7 @@ class Call(Generic[T]):
         """Wait in a higher class from now on, because somebody in that class waits for this call."""
         if priority < self._priority:
             self._priority = priority
-            self._admission.promote(priority)
+            self._permit.promote(priority)
 
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
@@ -206,10 +206,10 @@ class Call(Generic[T]):
         while True:
             result = await self._attempt_in_turn()
             if not isinstance(result, AuthenticationError | PermissionDeniedError):
-                self._admission.accepted()
+                self._permit.accepted()
                 return result
             try:
-                if self._abandoned or not await self._admission.renew_token():
+                if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
                 return error
@@ -219,7 +219,7 @@ class Call(Generic[T]):
     async def _attempt_in_turn(self) -> T | RespanError:
         """Make an attempt when its turn has come."""
         try:
-            slot, token = await self._admission.enter(
+            slot, token = await self._permit.enter(
                 self._priority, self._deadline, self._started, again=self._refused_at is not None
             )
             return await self._send(slot, token)
@@ -275,7 +275,7 @@ class Call(Generic[T]):
             context.pacer.release(
                 slot,
                 outcome,
-                caller=self._admission,  # not the call itself: a circle would keep its request alive
+                caller=self._permit,  # not the call itself: a circle would keep its request alive
                 let_in=let_in,
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,
@@ -355,7 +355,7 @@ class Call(Generic[T]):
             (outcome is SlotOutcome.UNREACHED and self._context.pacer.outage)
             or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
         ):
-            counts.held_back += 1
+            counts.held_back += self._permit.held
         else:
             counts.counted += 1
 

@@ -41,11 +41,19 @@ class DeadlineUnreachable(Exception):
 
 @attrs.define(eq=False)
 class Slot:
-    """Leave to send one request, to be released once."""
+    """Leave to send one request, to be released once.
+
+    Attributes:
+        priority: The class it was granted to.
+        asked_at: When it was asked for, and then granted, by the event loop's clock.
+        granted_at: See there.
+        interval: Seconds by which it moved the time of the next spread request.
+    """
 
     priority: Priority
     asked_at: float
     granted_at: float
+    interval: float = 0.0
 
 
 @attrs.define(eq=False)

@@ -30,6 +30,7 @@ from respan_async import (
 )
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.integration.raw_server import API_KEY, Act, Connection, RawServer, Seen, answer, message
+from tests.waiting import until
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -542,8 +543,7 @@ async def test_a_batch_that_is_stopped_while_the_server_fails_ends_without_an_er
             fake.chance("error_500", 1.0)
             await asyncio.sleep(3)
             fake.chance("error_500", 0.0)  # it is back, and the client comes back carefully
-            while respan.pace.in_flight < 10:
-                await asyncio.sleep(0.05)
+            await until(lambda: respan.pace.in_flight >= 10)
             fake.chance("error_500", 1.0)
             batch.stop()
 
