@@ -262,10 +262,10 @@ class Call(Generic[T]):
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             now = context.clock()
             answer = sans_io.parse(request, result, token, now, self._refusals)
-            if isinstance(result, sans_io.Response):
-                hint = rate_hint(result.headers, now)
-                answer = self._if_alive(answer, prepared, result, now)
-            outcome = _outcome_of(result, self._refusals)
+            if (response := sans_io.response_of(result)) is not None:
+                hint = rate_hint(response.headers, now)
+                answer = self._if_alive(answer, prepared, response, now)
+            outcome = _outcome_of(result, answer, self._refusals)
             if not sans_io.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
@@ -342,8 +342,7 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            key_id = sans_io.answered_id(result) if isinstance(result, sans_io.Response) else None
-            self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
+            self._stats.mark_suspect(prepared, error.effect, _reason(error), sans_io.answered_id(result))
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
@@ -436,14 +435,16 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: sans_io.Response | sans_io.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
+def _outcome_of(
+    result: sans_io.Response | sans_io.TransportFailure, answer: object, refusals: frozenset[int]
+) -> SlotOutcome:
     """Say what a result means for the slot."""
     if sans_io.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
     if isinstance(result, sans_io.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
     if result.status is not None:
-        return SlotOutcome.FAILED
+        return SlotOutcome.FAILED if isinstance(answer, RespanError) else SlotOutcome.ANSWERED
     return SlotOutcome.LOST if result.left else SlotOutcome.UNREACHED
 
 

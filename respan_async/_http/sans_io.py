@@ -4,6 +4,7 @@ The failure table of this library is `_meaning`: what each thing that can happen
 on the server. Nothing else in the library looks at a status code to decide that.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Generic, TypeGuard, TypeVar
@@ -110,6 +111,7 @@ class TransportFailure:
         not_http: What came back does not speak the protocol.
         permanent: No connection can be made before somebody has changed a setting.
         resends: How often the request was sent again underneath us before that.
+        received: What had come of that answer.
     """
 
     reason: str
@@ -119,6 +121,7 @@ class TransportFailure:
     not_http: bool = False
     permanent: bool = False
     resends: int = 0
+    received: Response | None = None
 
 
 def create(fields: Mapping[str, Any]) -> Request[CreatedKey]:
@@ -267,6 +270,10 @@ def parse(
     """
     if is_success(result):
         return read(request, result, token)
+    if isinstance(result, TransportFailure) and result.received is not None and request.operation.model is not None:
+        # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
+        with contextlib.suppress(codec.DecodeError):
+            return _value(request, result.received)
     return failure(request, result, token, now, refusals)
 
 
@@ -282,7 +289,11 @@ def failure(
     called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
-        return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+        error = kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+        if (received := result.received) is not None:
+            error.request_id = body_excerpt.request_id(received.headers, token)
+            error.body = body_excerpt.shown(received.body, token, made=True)
+        return error
     shown = body_excerpt.shown(result.body, token, made=result.status < 300)
     facts: dict[str, Any] = {
         "effect": effect,
@@ -300,9 +311,9 @@ def failure(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
     said = body_excerpt.said(result.body, shown, token) or body_excerpt.stranger(result.status, shown)
-    error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
-    error.retry_after = retry_after(result.headers, result.body, now)
-    return error
+    refused = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
+    refused.retry_after = retry_after(result.headers, result.body, now)
+    return refused
 
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
@@ -326,7 +337,7 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
 def _value(request: Request[T], answer: Response) -> T:
     model = request.operation.model
     if model is None:
-        if body_excerpt.is_page(answer.body):
+        if body_excerpt.is_page(answer.headers, answer.body):
             raise codec.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:
@@ -344,12 +355,18 @@ def states_absence(error: errors.NotFoundError) -> bool:
     return isinstance(data, dict) and isinstance(data.get("detail"), str)
 
 
-def answered_id(answer: Response) -> str | None:
+def response_of(result: Response | TransportFailure) -> Response | None:
+    """Return the answer, or what had come of one that broke off; None where none had begun."""
+    return result if isinstance(result, Response) else result.received
+
+
+def answered_id(result: Response | TransportFailure) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it.
 
     In any other answer it may be the id of anything: of the error, of the request, of somebody's key.
     """
-    if not 200 <= answer.status < 300:
+    answer = response_of(result)
+    if answer is None or not 200 <= answer.status < 300:
         return None
     try:
         return codec.id_in(codec.parse(answer.body, charset(answer.headers)))

@@ -145,7 +145,7 @@ class Transport:
                 return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
             result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
         except _TruncatedResponse as error:
-            result = self._classify(error.cause, tracked_body, error.status, _resends(sendings))
+            result = self._classify(error.cause, tracked_body, error.received, _resends(sendings))
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
@@ -162,7 +162,7 @@ class Transport:
         return result
 
     def _classify(
-        self, error: Exception, tracked_body: TrackedBody | None, status: int | None, resends: int
+        self, error: Exception, tracked_body: TrackedBody | None, received: Response | None, resends: int
     ) -> TransportFailure | ConfigurationError:
         # NONE needs proof: see `TrackedBody`.
         return classify(
@@ -170,7 +170,7 @@ class Transport:
             self._origin,
             left=tracked_body is None or tracked_body.may_have_left,
             begun=tracked_body is not None and tracked_body.started,
-            status=status,
+            received=received,
             resends=resends,
         )
 
@@ -203,9 +203,9 @@ def _resends(sendings: aiohttp.UploadTracker | None) -> int:
 class _TruncatedResponse(Exception):
     """An answer broke off after its status."""
 
-    def __init__(self, status: int, cause: Exception) -> None:
+    def __init__(self, received: Response, cause: Exception) -> None:
         super().__init__()
-        self.status = status
+        self.received = received
         self.cause = cause
 
 
@@ -238,7 +238,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
                 return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
-            raise _TruncatedResponse(response.status, error) from None
+            raise _TruncatedResponse(_whole(response, b"".join(chunks), resends, True), error) from None
         cut = True
     finally:
         if closed is not None:

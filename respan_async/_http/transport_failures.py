@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from respan_async._http.redaction import printable
-from respan_async._http.sans_io import TransportFailure
+from respan_async._http.sans_io import Response, TransportFailure
 from respan_async.errors import ConfigurationError
 
 # Raised while a connection is made, and by nothing after it.
@@ -33,7 +33,7 @@ _PASSING: Final = (408, 425, 429)
 
 
 def classify(
-    error: Exception, target: URL, *, left: bool, begun: bool, status: int | None, resends: int
+    error: Exception, target: URL, *, left: bool, begun: bool, received: Response | None, resends: int
 ) -> TransportFailure | ConfigurationError:
     """Return what an exception of aiohttp means.
 
@@ -42,10 +42,11 @@ def classify(
         target: Where the request was to go.
         left: Whether bytes of the request may have left, as far as its body can tell.
         begun: Whether its body is known to have begun to leave.
-        status: The status of an answer that broke off, where one had begun.
+        received: What had come of an answer that broke off, where one had begun.
         resends: How often aiohttp had sent the request again by itself.
     """
     host = authority(target)
+    status = None if received is None else received.status
     if status is None and isinstance(error, _BEFORE_SENDING):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
@@ -72,6 +73,7 @@ def classify(
         and not isinstance(error, aiohttp.ClientHttpProxyError),
         permanent=_is_permanent(error),
         resends=resends,
+        received=received,
     )
 
 
