@@ -26,6 +26,23 @@ _BEFORE_SENDING: Final = (
     aiohttp.ClientHttpProxyError,
     *_CERTIFICATE,
 )
+_HANDSHAKE_ALERTS: Final = frozenset(
+    f"{prefix}_{alert}"
+    for prefix in ("SSLV3_ALERT", "TLSV1_ALERT", "TLSV13_ALERT")
+    for alert in (
+        "ACCESS_DENIED",
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REQUIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    )
+)
+"""By these a server ends a handshake (RFC 8446, 6.2) because of the certificate that the client showed, or did not show.
+With TLS 1.3 they come after the client has begun to send, which the server then never reads."""
+
 _WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
 
 _PASSING: Final = (408, 425, 429)
@@ -47,7 +64,7 @@ def classify(
     """
     host = authority(target)
     status = None if received is None else received.status
-    if status is None and isinstance(error, _BEFORE_SENDING):
+    if status is None and (isinstance(error, _BEFORE_SENDING) or _alert_in(error)):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
         why = f"the aiohttp session cannot send this request to {host}: {type(error).__name__}"
@@ -82,7 +99,15 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         # A 403 or 407 to a CONNECT is about who asks and for which host, and so is any other of the kind.
         return error.status < 500 and error.status not in _PASSING
-    return isinstance(error, _CERTIFICATE)
+    return isinstance(error, _CERTIFICATE) or _alert_in(error) is not None
+
+
+def _alert_in(error: Exception) -> ssl.SSLError | None:
+    """Find the alert by which a server ended the handshake, in what aiohttp made of it."""
+    for cause in (error, getattr(error, "os_error", None), error.__cause__):
+        if isinstance(cause, ssl.SSLError) and cause.reason in _HANDSHAKE_ALERTS:
+            return cause
+    return None
 
 
 def _reason(error: Exception, target: URL, host: str) -> str:
@@ -101,7 +126,10 @@ def _reason(error: Exception, target: URL, host: str) -> str:
         return f"{peer} answered {error.status}, and made no connection to {host}"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"what answered at {peer} does not speak HTTP"
-    return f"the connection to {peer} broke ({type(error).__name__})"
+    if alert := _alert_in(error):
+        return f"no TLS connection to {peer} ({_of_os(alert)}); it wants another client certificate"
+    said = error.strerror if isinstance(error, OSError) else None  # of the system; another text may hold headers
+    return f"the connection to {peer} broke ({said or type(error).__name__})"
 
 
 def _peer(error: Exception, target: URL, host: str) -> str:
