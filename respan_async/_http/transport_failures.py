@@ -40,7 +40,7 @@ _HANDSHAKE_ALERTS: Final = frozenset(
         "UNSUPPORTED_CERTIFICATE",
     )
 )
-"""By these a server ends a handshake (RFC 8446, 6.2) because of the certificate that the client showed, or did not show.
+"""By these a server ends a handshake (RFC 8446, 6.2) because of the certificate that the client showed or lacks.
 With TLS 1.3 they come after the client has begun to send, which the server then never reads."""
 
 _WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
@@ -105,7 +105,7 @@ def _is_permanent(error: Exception) -> bool:
 def _alert_in(error: Exception) -> ssl.SSLError | None:
     """Find the alert by which a server ended the handshake, in what aiohttp made of it."""
     for cause in (error, getattr(error, "os_error", None), error.__cause__):
-        if isinstance(cause, ssl.SSLError) and cause.reason in _HANDSHAKE_ALERTS:
+        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _HANDSHAKE_ALERTS:
             return cause
     return None
 
