@@ -246,6 +246,7 @@ class AsyncRespan(RequestorOwner):
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
 
         Raises:
+            InvalidRequestError: `grace` is not a number of seconds, 0 or more; nothing was closed.
             ClientStateError: It was called in a forked process, or on another event loop while that of the client
                 lives; nothing was closed.
         """

@@ -21,14 +21,16 @@ class AttemptPermit:
     Attributes:
         held: Whether the slot was still in hand when the token could not be had. Where it was not, the others who wait
             for the same token fail as well, so that one outage would count for each of them.
+        is_asking: Whether a token is waited for.
     """
 
-    __slots__ = ("_pacer", "_token", "held")
+    __slots__ = ("_pacer", "_token", "held", "is_asking")
 
     def __init__(self, pacer: Pacer, tokens: TokenProvider, seconds: float | None) -> None:
         self._pacer = pacer
         self._token = CallToken(tokens, seconds)
         self.held = True
+        self.is_asking = False
 
     async def enter(
         self, priority: Priority, deadline: float | None, since: float, *, again: bool
@@ -74,7 +76,7 @@ class AttemptPermit:
 
     async def _token_for(self, slot: Slot) -> Secret | None:
         """Return the token; None where it took so long that the slot was given back."""
-        self.held = True
+        self.held = self.is_asking = True
 
         def give_back() -> None:
             self.held = False
@@ -92,6 +94,8 @@ class AttemptPermit:
             if self.held:
                 self._pacer.release(slot, SlotOutcome.UNUSED, caller=self)
             raise
+        finally:
+            self.is_asking = False
         return token if self.held else None
 
 

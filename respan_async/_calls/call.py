@@ -56,6 +56,7 @@ class Call(Generic[T]):
         "_final",
         "_in_air",
         "_last_answer",
+        "_last_failure",
         "_operation",
         "_options",
         "_permit",
@@ -111,6 +112,7 @@ class Call(Generic[T]):
         self._started = -1.0
         self._refused_at: float | None = None
         self._last_answer: RespanError | None = None
+        self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
 
     @property
     def deadline(self) -> float | None:
@@ -171,19 +173,22 @@ class Call(Generic[T]):
         return False
 
     def deadline_error(self) -> DeadlineExceededError:
-        """Return the error of a call whose time ran out while an attempt was in the air."""
+        """Return the error of a call whose time ran out while it was waiting."""
+        what = "no token from the api_key function" if self._permit.is_asking else "no answer"
         return self._stats.with_totals(
             self._deadline_error(
-                f"no answer within the deadline of {self._options.deadline:g} s",
+                f"{what} within the deadline of {self._options.deadline:g} s",
                 effect=self._effect_if_sent,
                 retryable=True,
             )
         )
 
     def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
-        """Return the error of a call that is too late, with the last answer that it had."""
+        """Return the error of a call that is too late, with the last answer that it had, or what went wrong last."""
         answer = self._last_answer
         after = f"; the last answer was {answer.status}" if answer else ""
+        if self._last_failure is not None:
+            after += f"; the last attempt failed: {self._last_failure!s:.300}"
         return DeadlineExceededError(
             f"{self._operation.name}: {what}{after}",
             effect=effect,
@@ -212,6 +217,7 @@ class Call(Generic[T]):
                 if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
+                error.status, error.body, error.request_id = result.status, result.body, result.request_id
                 return error
             self._counts().counted -= 1
             self._stats.emit_retry(result, 0.0)
@@ -228,6 +234,7 @@ class Call(Generic[T]):
         except RespanError as error:
             if isinstance(error, APIConnectionError):
                 self._count(SlotOutcome.UNREACHED, error)
+                self._note_last(error)
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
 
@@ -264,7 +271,7 @@ class Call(Generic[T]):
             answer = sans_io.parse(request, result, token, now, self._refusals)
             if (response := sans_io.response_of(result)) is not None:
                 hint = rate_hint(response.headers, now)
-                answer = self._if_alive(answer, prepared, response, now)
+                answer = self._if_alive(answer, prepared, response, token, now)
             outcome = _outcome_of(result, answer, self._refusals)
             if not sans_io.is_refusal(result, self._refusals):
                 let_in = self._operation
@@ -295,7 +302,12 @@ class Call(Generic[T]):
         return PreparedRequest(request=self._subject, sent_at=now)
 
     def _if_alive(
-        self, answer: T | RespanError, prepared: PreparedRequest[T], result: sans_io.Response, now: datetime
+        self,
+        answer: T | RespanError,
+        prepared: PreparedRequest[T],
+        result: sans_io.Response,
+        token: Secret,
+        now: datetime,
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
@@ -310,6 +322,8 @@ class Call(Generic[T]):
         if dead is None:
             return answer
         dead.status = result.status
+        dead.request_id = body_excerpt.request_id(result.headers, token)
+        dead.body = body_excerpt.shown(result.body, token, made=True)
         return dead
 
     def _cut_off(
@@ -331,8 +345,7 @@ class Call(Generic[T]):
         result: sans_io.Response | sans_io.TransportFailure,
         slot: Slot,
     ) -> None:
-        if error.status is not None:
-            self._last_answer = error
+        self._note_last(error)
         if sans_io.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
@@ -346,6 +359,13 @@ class Call(Generic[T]):
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
+
+    def _note_last(self, error: RespanError) -> None:
+        """Remember what came of the last attempt, for the error of a call that is too late."""
+        if error.status is None:
+            self._last_failure = error
+        else:
+            self._last_answer, self._last_failure = error, None
 
     def _count(self, outcome: SlotOutcome, error: RespanError) -> None:
         """Count a failure that is no refusal; one during an outage does not use up the attempts of an item."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
-from respan_async.errors import ClientStateError
+from respan_async.errors import ClientStateError, InvalidRequestError
 from respan_async.events import logger
 
 T = TypeVar("T")
@@ -22,6 +22,16 @@ def being_cancelled() -> bool:
     """Whether the running task was cancelled itself, rather than something that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def check_grace(grace: object) -> None:
+    """Refuse what is no number of seconds, before anything is closed; infinity is one.
+
+    Raises:
+        InvalidRequestError: It is none, or below 0.
+    """
+    if not isinstance(grace, int | float) or isinstance(grace, bool) or not grace >= 0:
+        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
 
 
 class Stage(enum.Enum):
@@ -70,8 +80,10 @@ class Lifecycle:
             grace: Seconds for what is in the background.
 
         Raises:
+            InvalidRequestError: `grace` is not a number of seconds; nothing was closed.
             ClientStateError: As of `check_home`; nothing was closed.
         """
+        check_grace(grace)
         if self.closed.is_set():
             return
         self.check_home()

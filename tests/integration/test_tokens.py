@@ -15,6 +15,7 @@ from respan_async import (
     ConfigurationError,
     CreatedKey,
     CreateKeyRequest,
+    DeadlineExceededError,
     Effect,
     Issued,
     PermissionDeniedError,
@@ -226,6 +227,42 @@ async def test_a_function_that_goes_on_raising_is_named(error: BaseException) ->
 
         assert (caught.value.effect, caught.value.retryable, caught.value.attempts) == (Effect.NONE, True, 0)
         assert (vault.asked, fake.counts.requests, respan.pace.in_flight) == (3, 0, 0)
+
+
+async def test_a_deadline_that_passes_while_a_token_is_waited_for_says_so() -> None:
+    """And what went wrong before, where no answer has come."""
+    vault = Vault("token-1")
+    vault.slow = 1e6
+    async with world(vault, deadline=1.0) as (_, respan):
+        with pytest.raises(
+            DeadlineExceededError, match="no token from the api_key function within the deadline of 1 s"
+        ):
+            await respan.temporary_keys.create()
+
+    vault = Vault("token-1")
+    vault.broken = [ConnectionRefusedError()] * 10
+    async with world(vault, deadline=1.0, retry=RetryPolicy(initial=5.0)) as (_, respan):
+        with pytest.raises(DeadlineExceededError, match=r"the last attempt failed: .*raised ConnectionRefusedError"):
+            await respan.temporary_keys.create()
+
+
+async def test_a_source_that_fails_after_a_401_leaves_the_401_to_be_seen() -> None:
+    """That the server refused the token is half of the story."""
+    asked = 0
+
+    async def source() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ConnectionRefusedError
+        return "revoked"
+
+    async with world(source, retry=RetryPolicy(max_attempts=1)) as (_, respan):
+        with pytest.raises(APIConnectionError, match="the callable raised") as caught:
+            await respan.temporary_keys.create()
+
+    assert caught.value.status == 401
+    assert caught.value.body
 
 
 @pytest.mark.parametrize("slow", [0.0, 2.0])
