@@ -278,16 +278,16 @@ class _Sweep:
                 return
             key = await self._read(key_id)
             if key is None or key.revoked:
-                await self._end(suspect)
+                if not self._is_just_made(suspect):
+                    await self._expire([suspect])
             elif self._may_be_revoked(key, suspect):
                 await self._revoke(key_id, suspect)
         except (APIStatusError, InvalidRequestError) as error:
             self._note_failure(error)
 
-    async def _end(self, suspect: Suspect) -> None:
-        """Let go of a suspect whose key is not there; of one that was made just now, it may only not be seen yet."""
-        if self._clock() - suspect.sent_at >= _JUST_MADE:
-            await self._expire([suspect])
+    def _is_just_made(self, suspect: Suspect) -> bool:
+        """Whether a suspect's key is so new that it may only not be seen yet."""
+        return self._clock() - suspect.sent_at < _JUST_MADE
 
     def _note_failure(self, error: RespanError) -> None:
         """Remember a failure, and let the other keys be revoked all the same; raise one that is not about its key."""
@@ -306,9 +306,10 @@ class _Sweep:
             if not sans_io.states_absence(error):
                 raise
             if error.effect is Effect.NONE:  # and not what success looks like after a lost answer
-                if await self._read(key_id) is not None:
-                    raise  # it was seen a moment ago, and still is: a right that is missing, or a wrong account
-                await self._end(suspect)
+                if not self._is_just_made(suspect):
+                    if await self._read(key_id) is not None:
+                        raise  # it was seen a moment ago, and still is: a right that is missing, or a wrong account
+                    await self._expire([suspect])
                 return
         self._failed_in_a_row = 0
         closed = await self._store.close_suspect(suspect, revoked=True)
