@@ -210,6 +210,26 @@ async def test_a_ledger_in_a_forked_process_is_not_touched(ledger: Any) -> None:
         assert (await issuer.counts()).tickets
 
 
+@forks
+async def test_a_ledgers_file_that_a_parent_has_open_is_not_opened_in_a_child(tmp_path: Path) -> None:
+    """SQLite would believe in the parent's locks. Once it is closed here, a child has it as any other process."""
+    path = tmp_path / "keys.db"
+    parents = SQLiteLedger(path)
+    await parents.open("https://api.respan.ai abc")
+
+    async def use() -> None:
+        ledger = SQLiteLedger(path)
+        await ledger.open("https://api.respan.ai abc")
+        await ledger.aclose()
+
+    (told,) = told_in_a_child(use)
+    await parents.aclose()
+
+    assert told.startswith(f"LedgerError: {path}: it was open in this process before a fork")
+    assert "spawn" in told
+    assert told_in_a_child(use) == ["no error"]
+
+
 async def test_a_ledger_on_another_loop_is_not_touched(ledger: Any) -> None:
     """The same, in another thread."""
     async with (

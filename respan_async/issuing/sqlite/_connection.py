@@ -50,6 +50,31 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
+def check_log(path: Path) -> None:
+    """Refuse a file that the log beside it was not written for. Reads all of it, and changes nothing.
+
+    The log of a process that was killed stays where it is. SQLite would write it into whatever file lies there by then,
+    such as a backup that was put back, and make a mixture of both.
+
+    Raises:
+        LedgerError: They do not fit together.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", timeout=10.0, uri=True)) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise ledger_error(error, "opened", str(path)) from None
+        found = str(error)
+    if found != "ok":
+        said = found.splitlines()[-1]
+        raise LedgerError(
+            f"{path}: damaged, or not the file that its log, {path.name}-wal, was written for ({said:.200}). Was a "
+            f"backup put in its place? Then put it there once more, and remove {path.name}-wal and {path.name}-shm "
+            "before it is opened: what was issued since the backup is gone then"
+        )
+
+
 def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
 

@@ -10,6 +10,7 @@ import glob
 import os
 import secrets
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from respan_async.errors import LedgerError
@@ -71,12 +72,20 @@ class LivenessLock:
         """Return the most commits that any owner has noted which is alive, or has not been buried."""
         if self._ledger is None:
             return 0
-        notes = [_note_in(path) for path in self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")]
-        return max(notes, default=0)
+        return max(map(_note_in, self._owners()), default=0)
+
+    def is_anybody_alive(self) -> bool:
+        """Whether any owner's process lives, as far as it can be known."""
+        return any(not self.is_dead(path.name.rpartition("-")[2]) for path in self._owners())
+
+    def _owners(self) -> Iterable[Path]:
+        assert self._ledger is not None  # see `_path`
+        return self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")
 
     def forget(self, token: str) -> None:
-        """Remove what an owner has left of its lock."""
-        self._path(token).unlink(missing_ok=True)
+        """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
+        with contextlib.suppress(OSError):
+            self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
         """Whether it is certain that an owner's process has ended."""

@@ -20,8 +20,15 @@ from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, o
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
-from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
-from respan_async.issuing.sqlite._file_identity import FileIdentity
+from respan_async.issuing.sqlite._connection import (
+    BUSY_TIMEOUT,
+    check_log,
+    check_size,
+    check_whole,
+    open_connection,
+    read_beside,
+)
+from respan_async.issuing.sqlite._file_identity import FileIdentity, check_not_inherited, has_log
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
@@ -68,7 +75,7 @@ class SQLiteLedger:
         self._lock = LivenessLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._mark = RotationMark()
-        self._files: FileIdentity
+        self._files = FileIdentity(self._path)
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
@@ -84,9 +91,14 @@ class SQLiteLedger:
         self._home.bind()
         try:
             if not self._memory:
+                self._path = self._path.absolute()  # a program may change its working directory
+                self._lock = LivenessLock(self._path)
                 make_private(self._path)
                 check_size(self._path)
-            self._files = FileIdentity(self._path)  # as the working directory is now
+                check_not_inherited(self._path)
+                if has_log(self._path) and not self._lock.is_anybody_alive():
+                    await asyncio.to_thread(check_log, self._path)
+            self._files = FileIdentity(self._path)
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
             writer = Writer(
                 partial(open_connection, self._path, self._files),
@@ -123,6 +135,7 @@ class SQLiteLedger:
                     await writer.stop()
         finally:
             self._lock.release()
+            self._files.closed()
             self._open = False
             self._home.unbind()
 
