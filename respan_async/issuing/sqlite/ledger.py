@@ -75,6 +75,7 @@ class SQLiteLedger:
         self._lock = LivenessLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._mark = RotationMark()
+        self._place = self._path
         self._files = FileIdentity(self._path)
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
@@ -91,8 +92,8 @@ class SQLiteLedger:
         self._home.bind()
         try:
             if not self._memory:
-                self._path = self._path.absolute()  # a program may change its working directory
-                self._lock = LivenessLock(self._path)
+                self._place = self._path.absolute()  # a program may change its working directory
+                self._lock = LivenessLock(self._place)
                 make_private(self._path)
                 check_size(self._path)
                 check_not_inherited(self._path)
@@ -305,7 +306,7 @@ class SQLiteLedger:
         self._home.check()
         if self._memory or self._writer is None:
             return await self._write(work)
-        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, self._files, work))
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._place, self._files, work))
         self._reading.add(reading)
         reading.add_done_callback(self._read_over)
         return await asyncio.shield(reading)
