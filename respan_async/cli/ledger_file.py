@@ -3,15 +3,18 @@
 import argparse
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from respan_async._calls.sweep import LONG_AFTER_EXPIRY
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.output_target import OutputTarget
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
+from respan_async.issuing.ledger import UnreadableSecret
 from respan_async.models import CreatedKey
 from respan_async.secret import Secret, as_secret
 
@@ -103,7 +106,7 @@ async def deliver_left(ledger: SQLiteLedger, path: str, output: OutputTarget) ->
     try:
         while left := await ledger.undelivered(after, _PAGE):
             for _, key in left:
-                if isinstance(key, LedgerError):
+                if isinstance(key, LedgerError) and not _is_long_dead(key):
                     raise key
             alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
             results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
@@ -117,6 +120,12 @@ async def deliver_left(ledger: SQLiteLedger, path: str, output: OutputTarget) ->
         hint = f"; expected its key in {KEY} or {OLD_KEYS}" if "encrypted" in str(error) else ""
         raise WrongUse(f"{path}: {error}{hint}") from None
     return count
+
+
+def _is_long_dead(error: LedgerError) -> bool:
+    """Whether a secret that cannot be read is of no use any more, so that the issuer erases it."""
+    expiry_date = error.expiry_date if isinstance(error, UnreadableSecret) else None
+    return expiry_date is not None and expiry_date <= datetime.now(UTC) - LONG_AFTER_EXPIRY
 
 
 async def issued_elsewhere(ledger: SQLiteLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:

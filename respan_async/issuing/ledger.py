@@ -1,6 +1,7 @@
 """What an `Issuer` needs of a ledger, in any kind of store."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import attrs
@@ -49,6 +50,18 @@ class Counts:
 
     tickets: dict[TicketState, int]
     attempts: dict[AttemptState, int]
+
+
+class UnreadableSecret(LedgerError):
+    """A secret that is kept cannot be read: this process lacks its key, or the record is damaged.
+
+    Attributes:
+        expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
+    """
+
+    def __init__(self, message: str, expiry_date: datetime | None) -> None:
+        super().__init__(message)
+        self.expiry_date = expiry_date
 
 
 class Ledger(Protocol):

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,55 @@ async def test_a_damaged_record_is_told_as_such(tmp_path: Path, damage: str) -> 
         with pytest.raises(LedgerError, match="ticket 'tenant-1': the ledger's record is damaged"):
             await issuer.issue(Ticket("tenant-1", asked))
         await issuer.aclose()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE tickets SET issued_at = 'yesterday'", "ticket 'tenant-1'"),
+        ("UPDATE tickets SET issued_at = 1e300", "ticket 'tenant-1'"),
+        ("UPDATE meta SET value = 'nonsense' WHERE name = 'account'", "the account it is bound to"),
+    ],
+)
+async def test_any_other_record_that_is_damaged_is_told_as_such(tmp_path: Path, damage: str, named: str) -> None:
+    """By whichever way it is met."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {1: "first"})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    async def look() -> None:
+        if "account" in damage:
+            await opened(path)
+        read_snapshot(path)
+
+    with pytest.raises(LedgerError, match=f"{named}: the ledger's record is damaged"):
+        await look()
+
+
+async def test_a_secret_whose_key_is_lost_is_let_go_when_its_api_key_has_long_expired(tmp_path: Path) -> None:
+    """It is of no use to anybody, and would be told for ever; one that may live is kept."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path, cipher=AESGCMCipher(CIPHER_KEY))
+    for number, ends in enumerate([timedelta(days=-30), timedelta(days=30)]):
+        attempt = Intent(tag=f"tag-{number}", name="x", sent={}, sent_at=1e9)
+        epoch = await ledger.claim_attempt(Ticket(f"tenant-{number}"), attempt)
+        made = CreatedKey(id=f"key-{number}", api_key=Secret("s" * 20), expiry_date=datetime.now(UTC) + ends)
+        assert await ledger.record(f"tenant-{number}", epoch, attempt.tag, made)
+    await ledger.aclose()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        raise AssertionError
+
+    other = SQLiteLedger(path, AESGCMCipher(bytes(32)))
+    async with AsyncRespan("key") as respan, Issuer(respan, other, deliver=deliver, force=True) as issuer:
+        while (await issuer.counts()).tickets[TicketState.ISSUED] != 1:  # noqa: ASYNC110  done in the background
+            await asyncio.sleep(0.01)
+        left = await other.undelivered("", 10)
+
+    assert [ticket for ticket, _ in left] == ["tenant-1"]
 
 
 @pytest.mark.parametrize("damage", ["sent = '{\"name\":'", "sent = '[]'", "sent_at = 1e300", "effect = 'perhaps'"])

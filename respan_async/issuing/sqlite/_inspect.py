@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import attrs
@@ -93,6 +93,7 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
     # One of an older version is read as it is: to look at a ledger migrates nothing.
     suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
+    waiting = connection.execute(_SQL["waiting"])
     return Snapshot(
         account=account[0] if account is not None else "",
         counts=Counts(
@@ -101,7 +102,6 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
         ),
         suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
-            Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
-            for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])
+            Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
         ),
     )
