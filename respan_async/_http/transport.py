@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http.aiohttp_features import ResendCounter
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, check_loop, own_session
@@ -125,7 +126,7 @@ class Transport:
         if not self._owned:
             check_loop(session)
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
-        sendings = aiohttp.UploadTracker() if tracked_body is None else None
+        sendings = ResendCounter() if tracked_body is None else None
         result: TransportFailure | ConfigurationError | None = None
         response: aiohttp.ClientResponse | None = None
         try:
@@ -139,7 +140,7 @@ class Transport:
                 raise_for_status=False,
                 middlewares=(),
                 auto_decompress=False,  # see `content_encoding`
-                upload_tracker=sendings,
+                **(sendings.options if sendings is not None else {}),
             )
             if tracked_body is None or not tracked_body.recall():
                 return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
@@ -196,8 +197,8 @@ class Transport:
             await self._session.close()
 
 
-def _resends(sendings: aiohttp.UploadTracker | None) -> int:
-    return max(0, sendings.attempts - 1) if sendings is not None else 0
+def _resends(sendings: ResendCounter | None) -> int:
+    return sendings.resends if sendings is not None else 0
 
 
 class _TruncatedResponse(Exception):
