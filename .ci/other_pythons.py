@@ -2,8 +2,8 @@
 
     python .ci/other_pythons.py
 
-The version that runs this is left out. Looked for on the path, as python3.13, and among pyenv's; one that cannot make an
-environment, as Debian's without python3-venv, or that is only a stand-in of pyenv's, does not count.
+The version that runs this is left out. It looks on the path, for python3.13 and the like, and among pyenv's. One that
+cannot make an environment, as Debian's without python3-venv, or that is only a stand-in of pyenv's, does not count.
 """
 
 import os

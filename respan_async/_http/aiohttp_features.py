@@ -1,4 +1,4 @@
-"""What the installed aiohttp has and lacks, found out once; the other modules of HTTP ask here, and never for a version.
+"""What the installed aiohttp has and lacks, found out once: other modules ask here, and none for a version.
 
 Imported before anything else that knows aiohttp, so that one that is too old is refused in a sentence.
 

@@ -1,6 +1,5 @@
 """What the installed aiohttp lacks: refused in a sentence, or done without."""
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -61,4 +60,3 @@ async def test_what_is_asked_of_this_aiohttp_it_takes() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(aiohttp.InvalidURL):  # and no TypeError
             await session.request("GET", "http://", **options)
-    await asyncio.sleep(0)

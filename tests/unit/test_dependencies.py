@@ -181,7 +181,7 @@ def test_every_range_has_a_lowest_version(capsys: pytest.CaptureFixture[str]) ->
 
 @in_a_checkout
 def test_the_pythons_that_are_named_are_the_ones_that_are_tested() -> None:
-    """Those of the classifiers are the workflow's rows, from the lowest that may install it on, and none is left out."""
+    """The classifiers are the workflow's rows, from the lowest that may install it on, and none is left out."""
     named = script("other_pythons")["named"]()
     (rows,) = re.findall(r"^ *python: \[(.*)\]$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE)
 
@@ -195,7 +195,7 @@ def test_the_pythons_that_are_named_are_the_ones_that_are_tested() -> None:
 def test_ci_finds_the_other_pythons_of_a_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the path or among pyenv's, the newest release first; not its own, and none that does not run as that version."""
+    """On the path or among pyenv's, the newest release first; neither its own nor one that does not run."""
     ours = script("other_pythons")
     own, *others = sorted(ours["named"](), key=lambda version: version != f"3.{sys.version_info.minor}")
 
