@@ -126,13 +126,18 @@ def _shown(text: object) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
+    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it.
+
+    An IPv4 address that is mapped into IPv6 is none: Python says so before 3.13 and the opposite from then on, and
+    where such an address leads is for each operating system to say.
+    """
     if host == "localhost":
         return True
     try:
-        return "%" not in host and ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return "%" not in host and address.is_loopback and getattr(address, "ipv4_mapped", None) is None
 
 
 def checked_window(pace: object, longest_pause: float) -> Window:

@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, check_loop, own_session
@@ -77,6 +78,27 @@ class TrackedBody(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
+class SendingCounter:
+    """Counts how often aiohttp sends one request: as its middleware, which it calls for each sending.
+
+    A GET or a DELETE that meets a dropped connection is sent again, and each sending meets the limit.
+    """
+
+    sendings = 0
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send the request, once."""
+        self.sendings += 1
+        return await handler(request)
+
+    @property
+    def resends(self) -> int:
+        """How often it was sent after the first time; under a mock, which sends nothing, never."""
+        return max(0, self.sendings - 1)
+
+
 class Transport:
     """Send requests over one `aiohttp.ClientSession`.
 
@@ -124,8 +146,7 @@ class Transport:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         if not self._owned:
             check_loop(session)
-        # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
-        sendings = aiohttp.UploadTracker() if tracked_body is None else None
+        sendings = SendingCounter()
         result: TransportFailure | ConfigurationError | None = None
         response: aiohttp.ClientResponse | None = None
         try:
@@ -137,19 +158,18 @@ class Transport:
                 timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,
-                middlewares=(),
+                middlewares=(sendings,) if tracked_body is None else (),
                 auto_decompress=False,  # see `content_encoding`
-                upload_tracker=sendings,
             )
             if tracked_body is None or not tracked_body.recall():
-                return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
+                return _at_hand(response, sendings.resends) or await _read(response, sendings.resends)
             result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
         except _TruncatedResponse as error:
-            result = self._classify(error.cause, tracked_body, error.received, _resends(sendings))
+            result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
-            result = self._classify(error, tracked_body, None, _resends(sendings))
+            result = self._classify(error, tracked_body, None, sendings.resends)
         finally:
             if response is not None:
                 # One that was read to its end has given its connection back already, and is left unharmed by this.
@@ -194,10 +214,6 @@ class Transport:
         self._closed = True
         if self._owned and self._session is not None:
             await self._session.close()
-
-
-def _resends(sendings: aiohttp.UploadTracker | None) -> int:
-    return max(0, sendings.attempts - 1) if sendings is not None else 0
 
 
 class _TruncatedResponse(Exception):

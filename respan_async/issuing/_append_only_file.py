@@ -63,8 +63,8 @@ class AppendOnlyFile:
             link = error.errno == errno.ELOOP
             reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
             raise LedgerError(f"{path}: {reason}") from None
-        except ValueError as error:
-            raise LedgerError(f"{path!r}: {error}") from None
+        except ValueError:
+            raise LedgerError(f"{path!r}: no file can have this name") from None
         problem = problem_at_birth(self._fd) if self._new else None
         if problem is not None:
             os.unlink(path)  # noqa: PTH108  by the very text that it was made by

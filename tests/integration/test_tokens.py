@@ -60,7 +60,7 @@ async def world(
         with nothing_left():
             async with AsyncRespan(source, base_url=fake.url, **settings) as respan:
                 yield fake, respan
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.1)  # until the server has seen that its connections are closed
 
 
 def tenants(number: int) -> list[CreateKeyRequest]:

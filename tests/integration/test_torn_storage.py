@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
@@ -502,6 +503,8 @@ async def test_without_its_log_a_ledger_has_what_was_in_the_file(tmp_path: Path)
 @contextlib.contextmanager
 def mounted(folder: Path, size: str) -> Iterator[None]:
     """Have a small disk in a folder."""
+    if shutil.which("mount") is None:
+        pytest.skip("this machine has no mount, which makes a small disk")
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
     )
@@ -521,6 +524,8 @@ def remount(folder: Path, options: str) -> None:
 @contextlib.contextmanager
 def immutable(path: Path) -> Iterator[None]:
     """Let nobody, not even root, change a file or folder."""
+    if shutil.which("chattr") is None:
+        pytest.skip("this machine has no chattr, which makes a file immutable")
     if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
         pytest.skip("this process may not make a file immutable")
     try:

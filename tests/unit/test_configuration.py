@@ -130,6 +130,15 @@ def test_a_base_url_that_is_none_is_refused(url: Any) -> None:
         AsyncRespan("k", base_url=url)
 
 
+@pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "0.0.0.0", "[::]"])
+def test_an_address_that_only_leads_to_this_machine_is_not_this_machine(host: str) -> None:
+    """Alike on every Python, of which some take a mapped address for loopback; `allow_http=True` is the way out."""
+    with pytest.raises(ConfigurationError, match=r"base_url: expected https, .*allow_http=True"):
+        AsyncRespan("k", base_url=f"http://{host}:8000")
+
+    AsyncRespan("k", base_url=f"http://{host}:8000", allow_http=True)
+
+
 def test_a_password_in_a_url_is_not_shown() -> None:
     """The message names the mistake alone."""
     with pytest.raises(ConfigurationError, match="no user name or password") as caught:
