@@ -31,6 +31,9 @@ _KEY_TEXT: Final = re.compile(
 )
 _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
 _MASKED_KEY: Final = r"\1.***"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,15}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""Too short for a secret in base64 or hexadecimal, or the form of a UUID, which leaves no room for one: what most ids
+are. Without escapes."""
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{12,}")
 _SURELY_LONG: Final = 20
 
@@ -64,6 +67,9 @@ def _masked(match: re.Match[str]) -> str:
 
 def _without(text: str, secret: str) -> str:
     size = min(WINDOW, len(secret))
+    if _PLAIN.fullmatch(text) and not _ESCAPE.search(secret):
+        spans = [(at, at + size) for at in range(len(text) - size + 1) if text[at : at + size] in secret]
+        return _cut_out(text, spans)
     windows = _windows(secret, size)
     spans = _found(text, windows, size)
     folded, starts, ends = _folded(text)
@@ -73,6 +79,10 @@ def _without(text: str, secret: str) -> str:
         size = min(WINDOW, len(bare))
         found += _found(folded, _windows(bare, size), size)
     spans += [(starts[begin], ends[end - 1]) for begin, end in found]
+    return _cut_out(text, spans)
+
+
+def _cut_out(text: str, spans: Iterable[_Span]) -> str:
     parts: list[str] = []
     shown = 0
     for begin, end in _merged(spans):

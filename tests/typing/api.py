@@ -203,6 +203,7 @@ async def operations(keys: TemporaryKeys, moment: datetime) -> None:
     assert_type(page.results, tuple[TemporaryKey, ...])
     assert_type(page.count, int)
     assert_type(page.next_page, int | None)
+    assert_type(page.request_id, str | None)
     assert_type(await keys.list().all(), list[TemporaryKey])
     async for listed in keys.list():
         assert_type(listed, TemporaryKey)
@@ -235,6 +236,7 @@ def key(created: CreatedKey) -> None:
     assert_type(created.spending_in_period, float | None)
     assert_type(created.expired, bool)
     assert_type(created.extra, Mapping[str, Any])
+    assert_type(created.request_id, str | None)
     plain: TemporaryKey = created
     assert_type(plain.id, str)
 
