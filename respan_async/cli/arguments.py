@@ -193,6 +193,8 @@ def _common() -> _Parser:
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
     common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
+    common.add_argument("--proxy", metavar="URL", help="an HTTP proxy; one with a password goes into RESPAN_PROXY")
+    common.add_argument("--ca-file", metavar="FILE", help="the CA certificates to trust, in PEM, and no others")
     return common
 
 

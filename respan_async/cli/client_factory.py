@@ -7,6 +7,7 @@ from typing import Any, Final
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError
+from respan_async.secret import as_secret
 
 _NO_HTTP: Final = "give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine"
 
@@ -15,7 +16,7 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     """Make a client of the account whose key is in the environment.
 
     Args:
-        arguments: With `base_url`.
+        arguments: With `base_url`, `proxy` and `ca_file`.
         **settings: Of the client; an `api_key` among them is used instead.
 
     Raises:
@@ -24,6 +25,8 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     if "api_key" not in settings and not os.environ.get("RESPAN_API_KEY"):
         raise WrongUse("RESPAN_API_KEY: expected the API key in this environment variable, got none")
     try:
-        return AsyncRespan(**{"base_url": arguments.base_url, **settings})
+        proxy = as_secret(arguments.proxy or os.environ.get("RESPAN_PROXY") or None)
+        given = {"base_url": arguments.base_url, "proxy": proxy, "ssl": arguments.ca_file}
+        return AsyncRespan(**{**given, **settings})
     except ConfigurationError as error:
         raise WrongUse(str(error).replace("allow_http=True allows that", _NO_HTTP)) from None
