@@ -85,7 +85,8 @@ class AsyncRespan(RequestorOwner):
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
             asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
             everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
-            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out, or from the
+            file that `RESPAN_API_KEY_FILE` names, read once.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
-from urllib.request import proxy_bypass_environment
+from urllib.request import proxy_bypass
 
 from yarl import URL
 
@@ -23,7 +23,7 @@ from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource, as_secret, usable_token
+from respan_async.secret import Secret, TokenSource, as_secret, secret_of_environment, usable_token
 
 DEFAULT_BASE_URL: Final = "https://api.respan.ai"
 
@@ -48,9 +48,11 @@ def token_source(api_key: object) -> Secret | TokenSource:
     if callable(api_key):
         return cast("TokenSource", api_key)
     if api_key is None:
-        api_key = as_secret(os.environ.get("RESPAN_API_KEY") or None)
+        api_key = secret_of_environment("RESPAN_API_KEY")
     if api_key is None:
-        raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
+        raise ConfigurationError(
+            "api_key: expected one as an argument or in RESPAN_API_KEY, or its file in RESPAN_API_KEY_FILE, got none"
+        )
     return usable_token(api_key)
 
 
@@ -217,13 +219,11 @@ def _tls_of(tls: object) -> ssl.SSLContext | None:
 def _proxy_variable(origin: URL) -> str | None:
     """Return the variable that names a proxy for this origin, as other programs would take it."""
     host = origin.host or ""
-    if _is_loopback(host) or proxy_bypass_environment(host):
+    wanted = (f"{origin.scheme}_proxy", "all_proxy")
+    found = {name.lower(): name for name, value in os.environ.items() if value and name.lower() in wanted}
+    if not found or _is_loopback(host) or proxy_bypass(host):
         return None
-    for wanted in (f"{origin.scheme}_proxy", "all_proxy"):
-        for name, value in os.environ.items():
-            if value and name.lower() == wanted:
-                return name
-    return None
+    return found.get(wanted[0]) or found[wanted[1]]
 
 
 def checked_window(pace: object, longest_pause: float) -> Window:

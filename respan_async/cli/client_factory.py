@@ -9,6 +9,8 @@ from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError
 from respan_async.secret import as_secret
 
+_API_KEY: Final = ("RESPAN_API_KEY", "RESPAN_API_KEY_FILE")
+_ITS_FILE: Final = "its file in RESPAN_API_KEY_FILE"
 _NO_HTTP: Final = "give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine"
 
 
@@ -22,8 +24,8 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     Raises:
         WrongUse: There is no key, or a setting is wrong.
     """
-    if "api_key" not in settings and not os.environ.get("RESPAN_API_KEY"):
-        raise WrongUse("RESPAN_API_KEY: expected the API key in this environment variable, got none")
+    if "api_key" not in settings and not any(os.environ.get(name) for name in _API_KEY):
+        raise WrongUse(f"RESPAN_API_KEY: expected the API key in this environment variable, or {_ITS_FILE}, got none")
     try:
         proxy = as_secret(arguments.proxy or os.environ.get("RESPAN_PROXY") or None)
         given = {"base_url": arguments.base_url, "proxy": proxy, "ssl": arguments.ca_file}
