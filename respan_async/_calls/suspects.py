@@ -27,7 +27,8 @@ _AT_ONCE: Final = 256
 
 _tags: list[str] = []
 # Made many at a time, because the system is slow to ask. Two processes must not share what is left.
-os.register_at_fork(after_in_child=_tags.clear)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_tags.clear)
 
 
 def new_tag() -> str:
