@@ -64,7 +64,7 @@ def take_away() -> None:
                 delattr(module, name)
     loop = asyncio.SelectorEventLoop
     if "add_signal_handler" in vars(loop):
-        del loop.add_signal_handler, loop.remove_signal_handler  # type: ignore[attr-defined,misc]
+        del loop.add_signal_handler, loop.remove_signal_handler
 
 
 if sys.platform != "win32":

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from respan_async.testing import FakeRespan
 from tests.environment import environment
 
@@ -157,3 +159,15 @@ async def test_commands_work(tmp_path: Path) -> None:
     assert (code, [lines[at] for at in (1, 4, 5)]) == (0, ["0", "0", "2"]), err
     assert out.count('"api_key"') == fake.counts.created == 3
     assert err.splitlines()[-1] == f"respan-keys: path: {NO_LEDGER}"
+
+
+@pytest.mark.hostile
+async def test_what_is_tested_on_every_system_passes_without_posix() -> None:
+    """The tests that the workflow runs on Windows and macOS, or a change would break them unseen until then."""
+    command = (sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.without_posix", "@tests/portable.txt")
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, env=environment(None), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    out, _ = await process.communicate()
+
+    assert process.returncode == 0, out.decode()

@@ -1,6 +1,5 @@
 """The server's id of a request is on what its answer became, for whoever talks to the server's support."""
 
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -142,13 +141,13 @@ async def test_a_key_that_arrives_dead_is_told_with_it() -> None:
     assert (caught.value.status, caught.value.request_id) == (201, "r-1")
 
 
-async def test_a_key_out_of_a_ledger_has_none(tmp_path: Path) -> None:
+async def test_a_key_out_of_a_ledger_has_none() -> None:
     """No request was made for it now."""
     ticket = Ticket("tenant-42", CreateKeyRequest())
     async with (
         RawServer(told(201, {**KEY, "api_key": API_KEY}, "r-1")) as server,
         AsyncRespan("token", base_url=server.url) as respan,
-        Issuer(respan, SQLiteLedger(tmp_path / "keys.db")) as issuer,
+        Issuer(respan, SQLiteLedger(":memory:")) as issuer,
     ):
         issued, replayed = await issuer.issue(ticket), await issuer.issue(ticket)
 
