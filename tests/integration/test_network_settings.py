@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -128,8 +127,8 @@ async def test_a_ca_file_is_trusted_instead_of_what_the_system_trusts(company: C
     """A certificate of anybody else does not verify, and nothing of the request leaves."""
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
-    for settings in ({"ssl": other.file}, {"ssl": None}):
-        async with company.client(**settings) as respan:
+    for trusted in (other.file, None):
+        async with company.client(ssl=trusted) as respan:
             with pytest.raises(
                 APIConnectionError, match=r"api\.respan\.ai:443: its certificate does not verify"
             ) as caught:
@@ -323,7 +322,7 @@ async def command(company: Company, folder: Path, *argv: str, **variables: str) 
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "respan_async.cli", *argv),
         cwd=folder,
-        env={**env, "RESPAN_BASE_URL": API, "PYTHONPATH": os.getcwd(), **variables},  # noqa: PTH109
+        env={**env, "RESPAN_BASE_URL": API, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
