@@ -15,12 +15,14 @@ from tests.environment import environment
 ROOT: Final = Path(__file__).parents[2]
 
 
-async def elsewhere(code: str, folder: Path, fake: FakeRespan | None = None) -> tuple[int | None, str, str]:
+async def elsewhere(
+    code: str, folder: Path, fake: FakeRespan | None = None, **variables: str
+) -> tuple[int | None, str, str]:
     """Run a program in a fresh interpreter without what Windows lacks."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "error", "-c", f"import tests.without_posix\n{code}"),
         cwd=folder,
-        env=environment(fake, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])),
+        env=environment(fake, PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), **variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -133,9 +135,11 @@ async def test_the_plugin_works(tmp_path: Path) -> None:
     """In a user's own tests."""
     (tmp_path / "test_theirs.py").write_text(PLUGIN)
     (tmp_path / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    run = "import pytest\nraise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'no:xdist']))"
+    run = (
+        "import pytest\nraise SystemExit(pytest.main(['-q', '-p', 'no:cacheprovider', '-p', 'pytest_asyncio.plugin']))"
+    )
 
-    code, out, err = await elsewhere(run, tmp_path)
+    code, out, err = await elsewhere(run, tmp_path, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
     assert (code, err) == (0, ""), out
     assert "1 passed" in out
