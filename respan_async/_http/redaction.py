@@ -42,9 +42,10 @@ _Span = tuple[int, int]
 
 def redacted(text: str, secrets: Iterable[Secret]) -> str:
     """Return a text without these secrets, and without anything that looks like a key."""
+    plain = _PLAIN.fullmatch(text) is not None  # what has no place for a key of any form either
     for secret in secrets:
-        text = _without(text, secret.reveal())
-    return _KEY_TEXT.sub(_MASKED_KEY, _KEY_FIELD.sub(r'\1"***"', text))
+        text = _without(text, secret.reveal(), plain)
+    return text if plain else _KEY_TEXT.sub(_MASKED_KEY, _KEY_FIELD.sub(r'\1"***"', text))
 
 
 def without_long_words(text: str) -> str:
@@ -65,9 +66,9 @@ def _masked(match: re.Match[str]) -> str:
     return "***" if len(word) >= _SURELY_LONG or any(letter.isdigit() for letter in word) else word
 
 
-def _without(text: str, secret: str) -> str:
+def _without(text: str, secret: str, plain: bool) -> str:
     size = min(WINDOW, len(secret))
-    if _PLAIN.fullmatch(text) and not _ESCAPE.search(secret):
+    if plain and not _ESCAPE.search(secret):
         spans = [(at, at + size) for at in range(len(text) - size + 1) if text[at : at + size] in secret]
         return _cut_out(text, spans)
     windows = _windows(secret, size)
