@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import ssl as tls
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +23,7 @@ from respan_async._calls.settings_validation import (
     checked_flag,
     checked_headers,
     checked_hooks,
+    checked_network,
     checked_priority,
     checked_url,
     checked_window,
@@ -83,7 +85,8 @@ class AsyncRespan(RequestorOwner):
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
             asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
             everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
-            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out, or from the
+            file that `RESPAN_API_KEY_FILE` names, read once.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -97,6 +100,10 @@ class AsyncRespan(RequestorOwner):
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
         session: An `aiohttp.ClientSession` of one's own; it is never closed here.
+        proxy: The URL of an HTTP proxy, such as `http://user:password@proxy.example:3128`. None: no proxy, whatever the
+            environment says (`HTTPS_PROXY`). Not beside `session`.
+        ssl: An `ssl.SSLContext`, or the path of a file of CA certificates in PEM, which are then the only ones that are
+            trusted; for the server, and for a proxy that is `https://`. Not beside `session`.
         hooks: Callables, each told every event; see `respan_async.events`.
         allow_http: Send the API key unencrypted to hosts other than this machine.
 
@@ -116,9 +123,12 @@ class AsyncRespan(RequestorOwner):
         max_in_flight: int = 64,
         tag_names: bool = False,
         session: aiohttp.ClientSession | None = None,
+        proxy: str | Secret | None = None,
+        ssl: tls.SSLContext | str | os.PathLike[str] | None = None,
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
+        proxy = cast("Secret | None", as_secret(proxy))
         source = token_source(api_key := cast("Secret | TokenSource | None", as_secret(api_key)))
         if session is not None:
             check_session(session)
@@ -128,13 +138,21 @@ class AsyncRespan(RequestorOwner):
         options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         window = checked_window(pace, retry.max_retry_after)
         origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        network = checked_network(
+            proxy,
+            ssl,
+            origin=origin,
+            allow_http=allow_http,
+            has_session=session is not None,
+            trusts_environment=session is not None and session.trust_env,
+        )
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
         dispatcher = EventDispatcher(checked_hooks(hooks), _now)
         pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
-            transport=Transport(origin, session),
+            transport=Transport(origin, session, network),
             pacer=pacer,
             dispatcher=dispatcher,
             tokens=TokenProvider(source, lifecycle),

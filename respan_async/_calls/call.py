@@ -290,7 +290,8 @@ class Call(Generic[T]):
                 problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
             )
         if context.dispatcher.listening:
-            self._stats.emit_attempt(request, result, answer, slot, departed)
+            request_id = sans_io.request_id_of(answer, result, token)
+            self._stats.emit_attempt(request, result, answer, slot, departed, request_id)
         return cast("T | RespanError", answer)
 
     def _prepare(self) -> PreparedRequest[T]:
@@ -321,8 +322,7 @@ class Call(Generic[T]):
         dead = skew.dead_on_arrival(answer, self._subject, sent, prepared.sent_at, now, there)
         if dead is None:
             return answer
-        dead.status = result.status
-        dead.request_id = body_excerpt.request_id(result.headers, token)
+        dead.status, dead.request_id = result.status, answer.request_id
         dead.body = body_excerpt.shown(result.body, token, made=True)
         return dead
 

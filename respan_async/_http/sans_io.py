@@ -273,7 +273,7 @@ def parse(
     if isinstance(result, TransportFailure) and result.received is not None and request.operation.model is not None:
         # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
         with contextlib.suppress(codec.DecodeError):
-            return _value(request, result.received)
+            return _value(request, result.received, body_excerpt.request_id(result.received.headers, token))
     return failure(request, result, token, now, refusals)
 
 
@@ -318,8 +318,9 @@ def failure(
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    request_id = body_excerpt.request_id(answer.headers, token)
     try:
-        return _value(request, answer)
+        return _value(request, answer, request_id)
     except codec.DecodeError as error:
         problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
@@ -329,21 +330,35 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
         effect=effect,
         retryable=retryable,
         status=answer.status,
-        request_id=body_excerpt.request_id(answer.headers, token),
+        request_id=request_id,
         body=body_excerpt.shown(answer.body, token, made=True),
     )
 
 
-def _value(request: Request[T], answer: Response) -> T:
+def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
     model = request.operation.model
     if model is None:
         if body_excerpt.is_page(answer.headers, answer.body):
             raise codec.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:
-        changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+        changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers), request_id)
         return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
-    return codec.decode(answer.body, model, charset(answer.headers))
+    return codec.decode(answer.body, model, charset(answer.headers), request_id)
+
+
+def request_id_of(answer: object, result: Response | TransportFailure, token: Secret | None) -> str | None:
+    """Return the server's id of a request, where it sent one.
+
+    Args:
+        answer: What the result was read as; a delete's answer is None.
+        result: What came of the request.
+        token: The bearer token, which a server may echo.
+    """
+    if isinstance(answer, RespanError | TemporaryKey | KeyPage):
+        return answer.request_id
+    response = response_of(result)
+    return None if response is None else body_excerpt.request_id(response.headers, token)
 
 
 def states_absence(error: errors.NotFoundError) -> bool:

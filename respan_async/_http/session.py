@@ -2,11 +2,14 @@
 
 import asyncio
 import weakref
+from ssl import SSLContext
 from typing import Any, Final
 
 import aiohttp
+import attrs
 
 from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.secret import Secret
 
 KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
@@ -18,6 +21,22 @@ HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": "respan-async",
 }
+
+
+@attrs.frozen(kw_only=True)
+class Network:
+    """The way from a client's own session to the server.
+
+    Attributes:
+        proxy: The URL of a proxy, which may hold a password; None for no proxy.
+        ssl: What TLS is spoken with, to the server and to a proxy; None for aiohttp's own, which trusts what the system
+            trusts.
+        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
+    """
+
+    proxy: Secret | None = None
+    ssl: SSLContext | None = None
+    unused_proxy: str | None = None
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -42,14 +61,15 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-def own_session() -> aiohttp.ClientSession:
+def own_session(network: Network) -> aiohttp.ClientSession:
     """Make the session of a client to which none was given."""
     return aiohttp.ClientSession(
         # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
-        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE),
+        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=network.ssl or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
+        proxy=None if network.proxy is None else network.proxy.reveal(),
     )
 
 

@@ -16,7 +16,7 @@ from yarl import URL
 from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
-from respan_async._http.session import HEADERS, check_loop, own_session
+from respan_async._http.session import HEADERS, Network, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
@@ -105,12 +105,14 @@ class Transport:
     Args:
         base_url: Scheme, host and port, without a path of this API.
         session: The caller's, never closed here; or None for one of our own, made at the first request.
+        network: The way from a session of our own to the server.
     """
 
-    def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
+    def __init__(self, base_url: str, session: aiohttp.ClientSession | None, network: Network = Network()) -> None:  # noqa: B008  a frozen value
         self._base_url = base_url
         self._origin = URL(base_url)
         self._session = session
+        self._network = network
         self._owned = session is None
         self._closed = False
         self._urls: dict[str, URL] = {}
@@ -141,7 +143,7 @@ class Transport:
             # Only a call from within which the client was closed comes here; a new session would never be closed.
             raise ClientStateError("the client is closed")
         if session is None:
-            session = self._session = own_session()
+            session = self._session = own_session(self._network)
         elif session.closed:
             raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
         if not self._owned:
@@ -192,6 +194,7 @@ class Transport:
             begun=tracked_body is not None and tracked_body.started,
             received=received,
             resends=resends,
+            unused_proxy=self._network.unused_proxy,
         )
 
     def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:

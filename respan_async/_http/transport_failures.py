@@ -50,7 +50,14 @@ _PASSING: Final = (408, 425, 429)
 
 
 def classify(
-    error: Exception, target: URL, *, left: bool, begun: bool, received: Response | None, resends: int
+    error: Exception,
+    target: URL,
+    *,
+    left: bool,
+    begun: bool,
+    received: Response | None,
+    resends: int,
+    unused_proxy: str | None = None,
 ) -> TransportFailure | ConfigurationError:
     """Return what an exception of aiohttp means.
 
@@ -61,6 +68,7 @@ def classify(
         begun: Whether its body is known to have begun to leave.
         received: What had come of an answer that broke off, where one had begun.
         resends: How often aiohttp had sent the request again by itself.
+        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
     """
     host = authority(target)
     status = None if received is None else received.status
@@ -78,6 +86,8 @@ def classify(
         reason = f"no answer in time from {host}" if left else f"no connection in time to {host}"
     else:
         reason = _reason(error, target, host)
+    if unused_proxy is not None and _came_nowhere(error, target, host, left):
+        reason += f"; {unused_proxy} is set, and not used: a proxy has to be given, as proxy= or --proxy"
     return TransportFailure(
         printable(reason),
         left=left,
@@ -108,6 +118,14 @@ def _alert_in(error: Exception) -> ssl.SSLError | None:
         if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _HANDSHAKE_ALERTS:
             return cause
     return None
+
+
+def _came_nowhere(error: Exception, target: URL, host: str, left: bool) -> bool:
+    """Whether no connection to the server was made, with no proxy in between."""
+    if isinstance(error, TimeoutError):
+        return not left
+    direct = isinstance(error, aiohttp.ClientConnectorError) and _peer(error, target, host) == host
+    return direct and not isinstance(error, _CERTIFICATE)  # which is a connection, and to somebody
 
 
 def _reason(error: Exception, target: URL, host: str) -> str:

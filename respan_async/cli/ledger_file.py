@@ -2,7 +2,7 @@
 
 import argparse
 import asyncio
-import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
 from respan_async.issuing.ledger import UnreadableSecret
 from respan_async.models import CreatedKey
-from respan_async.secret import Secret, as_secret
+from respan_async.secret import Secret, secret_of_environment
 
 KEY: Final = ENVIRONMENT
 OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
@@ -59,9 +59,12 @@ def cipher() -> AESGCMCipher | None:
     Raises:
         WrongUse: A key is none, or the extra `crypto` is not installed.
     """
-    key = as_secret(os.environ.get(KEY))
-    old = [Secret(text) for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
-    if not isinstance(key, Secret):
+    try:
+        key, former = secret_of_environment(KEY), secret_of_environment(OLD_KEYS)
+    except ConfigurationError as error:
+        raise WrongUse(str(error)) from None
+    old = [] if former is None else [Secret(text) for text in re.split(r"[,\s]+", former.reveal()) if text]
+    if key is None:
         if old:
             raise WrongUse(f"{KEY}: expected the key to encrypt with beside {OLD_KEYS}, got none")
         return None

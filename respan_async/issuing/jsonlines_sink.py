@@ -43,7 +43,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
     if sandbox:
         fields["sandbox"] = True
     for field in attrs.fields(TemporaryKey):
-        if field.name not in ("id", "used", "extra"):
+        if field.name not in ("id", "used", "request_id", "extra"):
             value = getattr(key, field.name)
             fields[field.name] = _instant(value) if isinstance(value, datetime) else value
     return codec.encode_line(fields)

@@ -30,6 +30,7 @@ NOTHING_AT_ALL: list[Any] = [b"key", 5, True, ["key"], ...]
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the environment of whoever runs the tests out of them."""
     monkeypatch.delenv("RESPAN_API_KEY", raising=False)
+    monkeypatch.delenv("RESPAN_API_KEY_FILE", raising=False)
     monkeypatch.delenv("RESPAN_BASE_URL", raising=False)
 
 

@@ -205,8 +205,17 @@ def _connected(path: Path | str) -> sqlite3.Connection:
     return connection
 
 
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "fullfsync = ON",  # on macOS, where fsync alone leaves what is written in the drive's own cache
+    "secure_delete = ON",
+    f"busy_timeout = {BUSY_TIMEOUT}",
+)
+
+
 def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", f"busy_timeout = {BUSY_TIMEOUT}"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 

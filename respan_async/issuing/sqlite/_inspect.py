@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from respan_async.errors import LedgerError, Suspect
-from respan_async.issuing import _rows
+from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Counts
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
@@ -60,6 +60,8 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
             is gone from it.
     """
     path = Path(path)
+    if (lack := _posix.lack_of("a ledger in a file")) is not None:
+        raise LedgerError(f"{path}: {lack}")
     if path.is_symlink():
         path = path.resolve()  # its log lies beside the file itself
     if not path.is_file():

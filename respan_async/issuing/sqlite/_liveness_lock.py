@@ -5,7 +5,6 @@ fewer has lost some, as one does whose log was removed: SQLite itself opens that
 """
 
 import contextlib
-import fcntl
 import glob
 import os
 import secrets
@@ -14,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from respan_async.errors import LedgerError
+from respan_async.issuing import _posix
 from respan_async.issuing._private_file import cannot_be_locked
 
 
@@ -49,7 +49,7 @@ class LivenessLock:
             except OSError as error:
                 raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                _posix.lock(self._descriptor, wait=True)
             except OSError as error:
                 self.release()
                 raise cannot_be_locked(path, error) from None
@@ -96,7 +96,7 @@ class LivenessLock:
         except OSError:
             return False  # nobody can tell: its lease will
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _posix.lock(descriptor, wait=False)
         except OSError:
             return False
         finally:

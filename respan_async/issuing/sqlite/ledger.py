@@ -13,7 +13,7 @@ from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
 from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
-from respan_async.issuing import _rows
+from respan_async.issuing import _posix, _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
 from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
@@ -67,6 +67,8 @@ class SQLiteLedger:
         if not isinstance(place, str) or not place or "\0" in place:
             raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
         self._memory = place == ":memory:"
+        if not self._memory and (lack := _posix.lack_of("a ledger in a file")) is not None:
+            raise ConfigurationError(f"path: {lack}; use a PostgresLedger, or ':memory:' for tests")
         self._path = Path(path)
         self._cipher = checked(cipher := cast("Cipher | None", key_as_secret(cipher)))
         self._lease = lease
