@@ -2,13 +2,20 @@
 
 import asyncio
 import os
+from typing import Final
 
 from respan_async.errors import ClientStateError
+
+
+_WAYS_OUT: Final = (
+    "give each loop one of its own, or let all threads use one loop, such as that of anyio's start_blocking_portal"
+)
 
 
 class OwningLoop:
     """Know where something is used, and refuse its use elsewhere, before anything of it is touched.
 
+    A loop that is closed holds nothing any more: what belonged to it may go on on another one, of the same process.
     After a fork the child has the parent's sockets and files in its hands, and the threads of neither.
 
     Args:
@@ -36,8 +43,13 @@ class OwningLoop:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the event loop it belongs to is closed."""
-        return self._loop is not None and self._loop.is_closed()
+        """Whether the event loop it belongs to is closed, and was one of this process."""
+        return self._loop is not None and self._loop.is_closed() and self._pid == os.getpid()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it belongs anywhere."""
+        return self._loop is not None
 
     def check(self, *, living: bool = False) -> None:
         """Refuse a use elsewhere, if it belongs anywhere.
@@ -53,4 +65,4 @@ class OwningLoop:
         if os.getpid() != self._pid:
             raise ClientStateError(f"the {self._what} was {self._made} before a fork; make one in each process")
         if asyncio.get_running_loop() is not self._loop and not (living and self._loop.is_closed()):
-            raise ClientStateError(f"the {self._what} belongs to another event loop; make one for each loop")
+            raise ClientStateError(f"the {self._what} belongs to another event loop, which is still open; {_WAYS_OUT}")

@@ -1,6 +1,7 @@
 """The session that a client makes for itself, and what is asked of one that it is given."""
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections import Counter
@@ -70,6 +71,7 @@ class SessionKeeper:
     2. After a time in which this machine was asleep, requests take a new session: the server has closed the idle
        connections of the old one meanwhile, and a POST that meets such a closing is a lost answer.
     3. The old session is closed once nothing is in the air on it.
+    4. When the event loop is closed, the next request makes a session on its own.
 
     Args:
         make: Makes a session.
@@ -98,12 +100,25 @@ class SessionKeeper:
 
     def give_back(self, session: aiohttp.ClientSession) -> None:
         """Note that a request has ended."""
+        if session not in self._in_air:
+            return  # closed meanwhile, or of an event loop that is closed
         self._in_air[session] -= 1
         if session is not self._session:
             self._close_if_unused(session)
 
+    def leave_loop(self) -> None:
+        """Forget sessions of an event loop that is closed; their sockets close with what Python collects."""
+        left, self._session = {self._session, *self._in_air} - {None}, None
+        self._in_air.clear()
+        self._closing.clear()
+        for session in left:
+            closing = session.close()
+            with contextlib.suppress(StopIteration, RuntimeError):
+                closing.send(None)  # on a loop that is closed there is nothing to wait for
+            closing.close()
+
     async def aclose(self) -> None:
-        """Close what is open."""
+        """Close what is open; the next request makes another session."""
         session, self._session = self._session, None
         for each in {session, *self._in_air} - {None}:
             await each.close()

@@ -189,6 +189,23 @@ class Transport:
                 self._urls[path] = url
         return url
 
+    def leave_loop(self) -> None:
+        """Forget the session of an event loop that is closed; the next request makes one on its own loop.
+
+        Raises:
+            ClientStateError: The session is the caller's, and cannot be made anew.
+        """
+        if self._given is not None:
+            raise ClientStateError(
+                "the client was given an aiohttp session, which belongs to an event loop that is closed; without "
+                "session=, a client makes its own on each loop in turn"
+            )
+        self._sessions.leave_loop()
+
+    async def park(self) -> None:
+        """Close the session, if it is our own, on an event loop that is about to end."""
+        await self._sessions.aclose()
+
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
         self._closed = True

@@ -100,6 +100,7 @@ class Issuer:
         self._service = requestor_of(respan)
         self._ledger = ledger
         lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
+        loop_clock = self._service.context.pacer.clock
         self._lifecycle = lifecycle
         delivering = DeliverySettings(
             max_deliveries=max_deliveries, deliver_timeout=deliver_timeout, max_undelivered=max_undelivered
@@ -125,7 +126,7 @@ class Issuer:
         self._policy = SweepPolicy(takeover_age=takeover_age)
         self._auto_sweep: AutoSweep | None = None
         if auto_sweep:
-            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock)
+            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock, loop_clock)
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -304,7 +305,7 @@ class Issuer:
         # later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
-        pacer.window.preload(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
+        pacer.window.preload(pacer.clock.time(), [max(age - late, 0.0) for age in ages])
 
     async def _maintenance_loop(self) -> None:
         """Look again and again at what other processes have left in this ledger: they do not tell."""
