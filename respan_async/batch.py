@@ -439,7 +439,7 @@ class Batch(Generic[Item]):
             self._fatal = self._fatal or forbidden[-1]  # every item; there were fewer than several
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
-        self._lifecycle.unregister(Stage.STOP, self._client_closed, on_this_loop=True)
+        self._lifecycle.unregister(Stage.STOP, self._client_closed)
         # In order, a gap is left by an item that never had an outcome; what came after it still counts.
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from respan_async.errors import ClientStateError
 
-
 _WAYS_OUT: Final = (
     "give each loop one of its own, or let all threads use one loop, such as that of anyio's start_blocking_portal"
 )
