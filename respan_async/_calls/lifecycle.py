@@ -18,8 +18,7 @@ import contextvars
 import enum
 import inspect
 import threading
-import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
@@ -73,13 +72,12 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self._home = OwningLoop("client", "made")
+        self._home = OwningLoop("client", "made", self._loop_ends)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
         self._steps: dict[Stage | Move, dict[Callable[[], object], None]] = {stage: {} for stage in (*Stage, *Move)}
         self._steps_of_loop: dict[Callable[[], object], Stage | Move] = {}
         self._moving = threading.RLock()  # a hook that hears of a suspect may use the client
-        self._watcher: AsyncGenerator[None] | None = None
         self.closing = False
         self._closing_was_cut = False  # by the end of its loop
         self.closed = asyncio.Event()
@@ -127,8 +125,8 @@ class Lifecycle:
         self.closing, self._closing_was_cut = True, False
         # Each stage comes to its turn, also when one before it is cancelled.
         async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
-            stages.push_async_callback(self._unwatch)
             stages.push_async_callback(self._take, Stage.RESOURCES)
             stages.push_async_callback(self._take, Stage.DEPENDENTS)
             stages.push_async_callback(self._cut)
@@ -143,6 +141,7 @@ class Lifecycle:
         self._tasks.clear()
         self._delegates.clear()
         async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
             stages.push_async_callback(self._take, Stage.RESOURCES)
 
@@ -164,7 +163,7 @@ class Lifecycle:
             elif self._home.is_bound:  # by another thread, meanwhile
                 self._home.check()
             else:
-                self._settle()
+                self._home.bind()
 
     def check_home(self) -> None:
         """Refuse to touch what belongs elsewhere, such as a parent's sockets; let it come here, if its loop is closed.
@@ -178,13 +177,6 @@ class Lifecycle:
                 self._move()
         self._home.check(living=True)
 
-    def _settle(self) -> None:
-        """Belong to the running loop, and hear when it ends."""
-        self._home.bind()
-        watcher = self._watcher = _until_loop_ends(weakref.WeakMethod(self._loop_ends))
-        with contextlib.suppress(StopIteration):
-            watcher.__anext__().send(None)  # up to its `yield`: from now on the loop knows it
-
     def _move(self) -> None:
         """Go on on the running loop; the one before is closed."""
         for step in self._steps[Move.LEAVE]:
@@ -194,7 +186,7 @@ class Lifecycle:
         left, self._tasks = self._tasks, set()
         self._delegates.clear()
         self._home.unbind()
-        self._settle()
+        self._home.bind()
         self._closing_was_cut = self.closing
         self.closed = asyncio.Event()
         for task in left:
@@ -207,11 +199,6 @@ class Lifecycle:
         if not self.closing:
             await self._cut()
             await self._take(Move.PARK)
-
-    async def _unwatch(self) -> None:
-        watcher, self._watcher = self._watcher, None
-        if watcher is not None:
-            await watcher.aclose()
 
     def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.
@@ -294,15 +281,6 @@ class Lifecycle:
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.
         return self._tasks - {self.acting_task()}
-
-
-async def _until_loop_ends(loop_ends: "weakref.WeakMethod[Callable[[], Awaitable[None]]]") -> AsyncGenerator[None]:
-    """Wait for the end of the event loop, which closes every asynchronous generator that was begun on it."""
-    try:
-        yield
-    finally:
-        if (method := loop_ends()) is not None:
-            await method()
 
 
 def _close(coroutine: object) -> None:

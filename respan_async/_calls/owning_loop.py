@@ -1,7 +1,10 @@
 """The process and the event loop to which something belongs: sockets, threads and tasks work nowhere else."""
 
 import asyncio
+import contextlib
 import os
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from respan_async.errors import ClientStateError
@@ -20,25 +23,52 @@ class OwningLoop:
     Args:
         what: Its name, for messages.
         made: What was done to it at first.
+        ends: A method that is called and awaited on a loop that ends in order, as `asyncio.run` and its like do, before
+            it is closed.
     """
 
-    def __init__(self, what: str, made: str) -> None:
+    def __init__(self, what: str, made: str, ends: Callable[[], Awaitable[None]] | None = None) -> None:
         self._what = what
         self._made = made
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
+        self._ends = None if ends is None else weakref.WeakMethod(ends)
+        self._watcher: AsyncGenerator[None] | None = None
+        self._is_watching = False
 
     def bind(self) -> None:
         """Let it belong to this process and to the running loop, if it belongs nowhere yet; else see `check`."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._pid = os.getpid()
+            # A loop closes every asynchronous generator that was begun on it; this one then tells that it ends.
+            self._is_watching = True
+            watcher = self._watcher = self._watch()
+            with contextlib.suppress(StopIteration):
+                watcher.__anext__().send(None)  # up to its `yield`
         else:
             self.check()
 
     def unbind(self) -> None:
         """Let it belong nowhere."""
         self._loop = None
+        self.unwatch()
+
+    def unwatch(self) -> None:
+        """Hear no more of the end of its loop."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            self._is_watching = False
+            with contextlib.suppress(StopIteration, RuntimeError):  # or it is what runs now
+                watcher.aclose().send(None)
+
+    async def _watch(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            ends = self._ends() if self._ends is not None and self._is_watching else None
+            if ends is not None:
+                await ends()
 
     @property
     def is_gone(self) -> bool:

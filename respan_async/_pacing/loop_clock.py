@@ -11,8 +11,8 @@ class LoopClock:
     """Tell the time of the running event loop, in seconds, so that times that were noted keep their age.
 
     Each loop may count from a moment of its own. So on another loop than before, the clock goes on from the last time
-    that it told, or from what has passed since it came to the loop before, by a clock that runs through sleep: the later
-    of the two. On its first loop it tells that loop's own time.
+    that it told, or from what has passed since it came to the loop before, by a clock that runs through sleep: from the
+    later of the two. On its first loop it tells that loop's own time.
     """
 
     def __init__(self) -> None:

@@ -70,7 +70,7 @@ def _collected() -> Iterator[None]:
 
 def open_sockets() -> int:
     """Count this process's."""
-    return sum("socket" in os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
+    return sum("socket" in str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink())
 
 
 @OF_WHAT_WAS_DROPPED
