@@ -84,6 +84,11 @@ class SessionKeeper:
         self._in_air: Counter[aiohttp.ClientSession] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def current(self) -> aiohttp.ClientSession | None:
+        """The session of the next request, if there is one."""
+        return self._session
+
     def take(self) -> aiohttp.ClientSession:
         """Return the session for one request, to be given back once."""
         slept = elapsed() - time.monotonic()
@@ -108,8 +113,7 @@ class SessionKeeper:
 
     def leave_loop(self) -> None:
         """Forget sessions of an event loop that is closed; their sockets close with what Python collects."""
-        left, self._session = {self._session, *self._in_air} - {None}, None
-        self._in_air.clear()
+        left = self._forget()
         self._closing.clear()
         for session in left:
             closing = session.close()
@@ -119,12 +123,18 @@ class SessionKeeper:
 
     async def aclose(self) -> None:
         """Close what is open; the next request makes another session."""
-        session, self._session = self._session, None
-        for each in {session, *self._in_air} - {None}:
-            await each.close()
-        self._in_air.clear()
+        for session in self._forget():
+            await session.close()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def _forget(self) -> set[aiohttp.ClientSession]:
+        known = set(self._in_air)
+        if self._session is not None:
+            known.add(self._session)
+        self._session = None
+        self._in_air.clear()
+        return known
 
     def _close_if_unused(self, session: aiohttp.ClientSession) -> None:
         if self._in_air[session] <= 0:

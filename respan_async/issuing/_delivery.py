@@ -128,7 +128,7 @@ class Delivery:
             self._spawn(self._catch_up())
 
     def arrive(self) -> None:
-        """Begin anew on the next event loop: what was under way on the one before, which is closed, is delivered again."""
+        """Begin anew on the next event loop; what was under way on the one before, which is closed, is made again."""
         self._cut |= dict.fromkeys((*self._under_way, *self._failed))
         self._tasks.clear()
         self._calls.clear()

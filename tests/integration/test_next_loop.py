@@ -54,7 +54,7 @@ def run_and_drop(work: Work[T]) -> T:
     """Run something on a loop of its own, and close that without a word to those who are still at work."""
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(work())  # type: ignore[arg-type]  # a coroutine
+        return loop.run_until_complete(work())
     finally:
         loop.close()
 
