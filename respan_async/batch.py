@@ -149,7 +149,8 @@ class Batch(Generic[Item]):
             self._source = aiter(self._items)
         else:
             self._plain = iter(self._items)
-        self._began = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._refused_before = self._pacer.refused
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
@@ -166,6 +167,8 @@ class Batch(Generic[Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._left = True
+        if self._is_elsewhere:
+            return  # its loop has ended, and everything with it
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
@@ -175,6 +178,10 @@ class Batch(Generic[Item]):
             left |= self._closing_input()
         if left:
             await asyncio.wait(left)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return asyncio.get_running_loop() is not self._loop
 
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
@@ -188,6 +195,8 @@ class Batch(Generic[Item]):
                     self._left = True
                     raise self._fatal
                 raise StopAsyncIteration
+            if self._is_elsewhere:
+                raise ClientStateError("a batch runs on one event loop, and that of this one has ended; make another")
             news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._news.append(news)
             await news

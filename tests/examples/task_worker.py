@@ -2,7 +2,7 @@
 
 The client and the issuer are made once, before the worker forks its processes. Each process goes on with them from task
 to task, and so from loop to loop: the pace, the ledger and the suspects stay. With Celery, put `@app.task` before
-`issue_key`, and call `shut_down` at its signal `worker_process_shutdown`. Several processes share one pace through Redis.
+`issue_key`, and call `shut_down` at its signal `worker_process_shutdown`. Processes can share one pace through Redis.
 """
 
 import asyncio

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from respan_async import AsyncRespan, ClientStateError, CreatedKey, CreateKeyRequest, RateLimit
 from respan_async.issuing import Issuer, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
@@ -200,3 +201,20 @@ def test_a_shared_window_goes_with_its_client(fake: FakeRespan, redis_url: str, 
     assert runs(used) == 4
     run(respan.aclose)
     assert fake.counts.created == 4
+
+
+def test_a_redis_client_of_the_users_does_not_move(fake: FakeRespan, redis_url: str) -> None:
+    """It says so, and what to give instead; and the client can be closed."""
+
+    async def begin() -> AsyncRespan:
+        redis = Redis.from_url(redis_url)
+        window = RedisWindow(redis, RateLimit(10, per=60), key="given")
+        respan = AsyncRespan(fake.api_key, base_url=fake.url, pace=window)
+        await respan.temporary_keys.create()
+        await redis.aclose()
+        return respan
+
+    respan = run(begin)
+    with pytest.raises(ClientStateError, match=r"RedisWindow was given belongs .* give RedisWindow a URL"):
+        run(respan.temporary_keys.create)
+    run(respan.aclose)
