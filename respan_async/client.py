@@ -78,6 +78,9 @@ class Pace:
 class AsyncRespan(RequestorOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
+    It belongs to one process, and to one event loop at a time. When that loop is closed, the client goes on on the loop
+    on which it is used next, with its pace and its suspects; what was in the air is a suspect.
+
     Args:
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
             asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
@@ -95,7 +98,8 @@ class AsyncRespan(RequestorOwner):
             connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
-        session: An `aiohttp.ClientSession` of one's own; it is never closed here.
+        session: An `aiohttp.ClientSession` of one's own; it is never closed here, and keeps the client on its event
+            loop.
         hooks: Callables, each told every event; see `respan_async.events`.
         allow_http: Send the API key unencrypted to hosts other than this machine.
 
