@@ -119,7 +119,7 @@ def test_who_waited_on_a_closed_loop_is_forgotten_and_what_was_in_the_air_counts
         pacer.release(held[0], SlotOutcome.UNUSED)
         return pacer.in_air, pacer.waiting(Priority.BATCH), pacer.window.used(pacer.clock.time())
 
-    held, waiting = list[Slot](), list["asyncio.Future[object]"]()
+    held, waiting = list[Slot](), list["asyncio.Future[Slot]"]()
     run(leave_one_in_the_air)
     pacer.leave_loop()
 
