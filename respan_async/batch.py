@@ -107,11 +107,12 @@ class Batch(Generic[Item]):
         if self._prepare is not None:
             await self._prepare()
         self._input.open()
-        self._began = asyncio.get_running_loop().time()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._refused_before = self._pacer.refused
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
-        self._lifecycle.register(Stage.STOP, self._client_closed)
+        self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
@@ -125,6 +126,8 @@ class Batch(Generic[Item]):
     ) -> None:
         self._lifecycle.check_same_place()  # or a child would revoke what its parent hands out
         self._left = True
+        if self._is_elsewhere:
+            return  # its loop has ended, and everything with it
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
@@ -134,6 +137,10 @@ class Batch(Generic[Item]):
             left |= self._closing_input()
         if left:
             await asyncio.wait(left)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return asyncio.get_running_loop() is not self._loop
 
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
@@ -148,6 +155,8 @@ class Batch(Generic[Item]):
                     self._left = True
                     raise self._fatal
                 raise StopAsyncIteration
+            if self._is_elsewhere:
+                raise ClientStateError("a batch runs on one event loop, and that of this one has ended; make another")
             news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._news.append(news)
             await news
@@ -191,7 +200,7 @@ class Batch(Generic[Item]):
         window = self._pacer.window
         if window.limit is not None:
             # Once the limit is what holds the batch back, it tells the future better than the past does.
-            allowed = 1.0 / window.spread_interval(asyncio.get_running_loop().time())
+            allowed = 1.0 / window.spread_interval(self._pacer.clock.time())
             rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 

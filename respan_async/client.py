@@ -1,6 +1,5 @@
 """The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
-import asyncio
 import os
 import ssl as tls
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
-from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.lifecycle import Lifecycle, Move, Stage
 from respan_async._calls.requestor import RequestorOwner, Service
 from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
@@ -81,6 +80,9 @@ class Pace:
 class AsyncRespan(RequestorOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
+    It belongs to one process, and to one event loop at a time. When that loop is closed, the client goes on on the loop
+    on which it is used next, with its pace and its suspects; what was in the air is a suspect.
+
     Args:
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
             asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
@@ -99,7 +101,8 @@ class AsyncRespan(RequestorOwner):
             connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
-        session: An `aiohttp.ClientSession` of one's own; it is never closed here.
+        session: An `aiohttp.ClientSession` of one's own; it is never closed here, and keeps the client on its event
+            loop.
         proxy: The URL of an HTTP proxy, such as `http://user:password@proxy.example:3128`. None: no proxy, whatever the
             environment says (`HTTPS_PROXY`). Not beside `session`.
         ssl: An `ssl.SSLContext`, or the path of a file of CA certificates in PEM, which are then the only ones that are
@@ -165,10 +168,15 @@ class AsyncRespan(RequestorOwner):
             base_url=origin,
         )
         pacer.on_pause = context.paused
+        for traveller in (context.transport, pacer, context.tokens):
+            lifecycle.register(Move.LEAVE, traveller.leave_loop)  # the first two refuse, before anything is touched
+        lifecycle.register(Move.ARRIVE, pacer.arrive)
+        lifecycle.register(Move.PARK, window.park)
+        lifecycle.register(Move.PARK, context.transport.park)
         self._service = Service(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
         self._auto_sweep = AutoSweep(
-            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock, pacer.clock
         )
         suspects.added = partial(self._on_suspect, tag_names)
         # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
@@ -224,7 +232,7 @@ class AsyncRespan(RequestorOwner):
     def pace(self) -> Pace:
         """How the requests go at this moment; only to be asked on the event loop."""
         pacer = self._service.context.pacer
-        now = asyncio.get_running_loop().time()
+        now = pacer.clock.time()
         paused = pacer.paused_until(now)
         return Pace(
             limit=pacer.window.limit,

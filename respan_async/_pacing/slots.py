@@ -44,16 +44,18 @@ class Slot:
     """Leave to send one request, to be released once.
 
     Attributes:
-        priority: The class it was granted to.
-        asked_at: When it was asked for, and then granted, by the event loop's clock.
-        granted_at: See there.
+        priority: The class that it was granted to.
+        asked_at: When it was asked for, by the pace's clock.
+        granted_at: When it was granted.
         interval: Seconds by which it moved the time of the next spread request.
+        loops_left: How many event loops the client had left by then.
     """
 
     priority: Priority
     asked_at: float
     granted_at: float
     interval: float = 0.0
+    loops_left: int = 0
 
 
 @attrs.define(eq=False)

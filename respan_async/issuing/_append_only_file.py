@@ -181,6 +181,14 @@ class AppendOnlyFile:
         self._sync()
         return mended
 
+    def read_again(self, take: Callable[[bytes], str | None]) -> str | None:
+        """Do as `read` does, after what is being written."""
+        with self._writing:
+            if self._fd < 0:
+                raise LedgerError(f"{self.path}: is closed")
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            return self.read(take)
+
     def _sync(self) -> None:
         """Have it survive a power cut: lines of a run that was killed, and the file itself in its directory."""
         try:

@@ -74,6 +74,9 @@ class Ledger(Protocol):
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
 
+        One that is open on an event loop that is closed is opened again: it goes on on the running loop, with its owner
+        and what that has claimed.
+
         Raises:
             ClientStateError: It is open already: each issuer has a ledger of its own.
             LedgerError: It is another account's, unless forced; or newer than this code; or cannot be opened.

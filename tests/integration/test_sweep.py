@@ -678,8 +678,8 @@ async def test_it_sweeps_again_when_it_may_list_again(
 async def test_it_ends_with_the_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A session of the user's own that was closed is not asked again and again."""
     await world.leave()
-    assert world.respan._service.context.transport._session is not None
-    await world.respan._service.context.transport._session.close()
+    async with aiohttp.ClientSession() as session:
+        world.respan._service.context.transport._given = session
     with caplog.at_level(logging.INFO, "respan_async"):
         await asyncio.sleep(2 * HOUR)
 
