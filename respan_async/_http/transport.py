@@ -13,6 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http.codec import parse
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, check_loop, own_session
@@ -53,6 +54,11 @@ class TrackedBody(aiohttp.BytesPayload):
         """Bytes of the body."""
         self.touched = True
         return super().size
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, for a test that looks at what a mocked session was called with."""
+        return parse(self.decode().encode())
 
     @property
     def may_have_left(self) -> bool:

@@ -85,12 +85,12 @@ def _fixtures_on(loop: str) -> dict[str, object]:
     """Make the two fixtures that live on one kind of event loop: each plugin takes its own, and at one scope."""
     fixture: Callable[..., Any] = pytest.fixture if loop == _ANYIO else partial(pytest_asyncio.fixture, loop_scope=loop)
 
-    @fixture(name=_server_on(loop))
+    @fixture(name=_server_on(loop))  # type: ignore[untyped-decorator]  # one of two functions with other types
     async def serve() -> AsyncIterator[FakeRespan]:
         async with FakeRespan() as fake:
             yield fake
 
-    @fixture(name=_client_on(loop))
+    @fixture(name=_client_on(loop))  # type: ignore[untyped-decorator]  # likewise
     async def connect(fake_respan: FakeRespan, respan_settings: dict[str, Any]) -> AsyncIterator[AsyncRespan]:
         settings = {"api_key": fake_respan.api_key, "base_url": fake_respan.url, **respan_settings}
         async with AsyncRespan(**settings) as client:
