@@ -153,7 +153,7 @@ class Batch(Generic[Item]):
         self._refused_before = self._pacer.refused
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
-        self._lifecycle.register(Stage.STOP, self._client_closed)
+        self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
@@ -230,7 +230,7 @@ class Batch(Generic[Item]):
         window = self._pacer.window
         if window.limit is not None:
             # Once the limit is what holds the batch back, it tells the future better than the past does.
-            allowed = 1.0 / window.spread_interval(asyncio.get_running_loop().time())
+            allowed = 1.0 / window.spread_interval(self._pacer.clock.time())
             rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 

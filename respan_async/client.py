@@ -1,6 +1,5 @@
 """The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
-from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.lifecycle import Lifecycle, Move, Stage
 from respan_async._calls.requestor import RequestorOwner, Service
 from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
@@ -147,10 +146,15 @@ class AsyncRespan(RequestorOwner):
             base_url=origin,
         )
         pacer.on_pause = context.paused
+        for traveller in (context.transport, pacer, context.tokens):
+            lifecycle.register(Move.LEAVE, traveller.leave_loop)  # the first two refuse, before anything is touched
+        lifecycle.register(Move.ARRIVE, pacer.arrive)
+        lifecycle.register(Move.PARK, window.park)
+        lifecycle.register(Move.PARK, context.transport.park)
         self._service = Service(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
         self._auto_sweep = AutoSweep(
-            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock, pacer.clock
         )
         suspects.added = partial(self._on_suspect, tag_names)
         # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
@@ -206,7 +210,7 @@ class AsyncRespan(RequestorOwner):
     def pace(self) -> Pace:
         """How the requests go at this moment; only to be asked on the event loop."""
         pacer = self._service.context.pacer
-        now = asyncio.get_running_loop().time()
+        now = pacer.clock.time()
         paused = pacer.paused_until(now)
         return Pace(
             limit=pacer.window.limit,

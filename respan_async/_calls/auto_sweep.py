@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final
 
-from respan_async._calls.lifecycle import Lifecycle, Stage
+from respan_async._calls.lifecycle import Lifecycle, Move, Stage
 from respan_async._calls.suspects import SuspectStore
 from respan_async._calls.sweep import SweepPolicy, SweepReport
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async.errors import AuthenticationError, ClientStateError, PermissionDeniedError, RespanError, Suspect
 from respan_async.events import logger
 
@@ -33,6 +34,7 @@ class AutoSweep:
         policy: What a sweep may do.
         lifecycle: Where the task belongs.
         clock: The wall clock, aware.
+        loop_clock: The pace's, by which it waits.
     """
 
     def __init__(
@@ -42,19 +44,23 @@ class AutoSweep:
         policy: SweepPolicy,
         lifecycle: Lifecycle,
         clock: Callable[[], datetime],
+        loop_clock: LoopClock,
     ) -> None:
         self._once = once
         self._store = store
         self._policy = policy
         self._lifecycle = lifecycle
         self._clock = clock
+        self._loop_clock = loop_clock
         self._task: asyncio.Task[None] | None = None
-        self._woken = False
+        self._woken = self._was_at_work = False
         self._news = asyncio.Event()
         self._last = -math.inf
         self._pause = SHORTEST
         self._refused = self._rest_told = False
         lifecycle.register(Stage.STOP, self._stop)
+        lifecycle.register(Move.LEAVE, self._leave_loop)
+        lifecycle.register(Move.ARRIVE, self._arrive)
 
     def added(self) -> None:
         """There is a new suspect."""
@@ -69,6 +75,15 @@ class AutoSweep:
             return
         # In a context of its own: it outlives the call that has left the suspect.
         self._task = self._lifecycle.spawn(self._run(), contextvars.Context())
+
+    def _leave_loop(self) -> None:
+        self._was_at_work = self._task is not None
+        self._task = None
+        self._news = asyncio.Event()
+
+    def _arrive(self) -> None:
+        if self._was_at_work:
+            self.wake()
 
     def _stop(self) -> None:
         if self._task is not None:
@@ -85,14 +100,13 @@ class AutoSweep:
 
     async def _wait(self) -> bool:
         """Wait until it is time to sweep; return False when there is nothing to sweep for."""
-        loop = asyncio.get_running_loop()
         while True:
             self._woken = False
             self._news.clear()
             suspects = [suspect for suspect in await self._store.pending() if suspect.tag or suspect.id]
             if not suspects and not self._woken:  # or one was noted while they were read
                 return False
-            seconds = self._seconds_to_wait(suspects, loop.time())
+            seconds = self._seconds_to_wait(suspects, self._loop_clock.time())
             if suspects and seconds <= 0.0:
                 return True
             if suspects:
@@ -110,7 +124,7 @@ class AutoSweep:
         return at - now
 
     async def _sweep(self) -> None:
-        self._last = asyncio.get_running_loop().time()
+        self._last = self._loop_clock.time()
         try:
             report = await self._once(self._pause)
         except (PermissionDeniedError, AuthenticationError) as error:

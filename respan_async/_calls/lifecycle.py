@@ -1,10 +1,23 @@
-"""From a client's first call to its closing: one event loop, one process, and what goes on in the background."""
+"""From a client's first call to its closing: its event loop, its process, and what goes on in the background.
+
+A client belongs to one event loop at a time. When that loop is closed, the client moves to the loop on which it is used
+next. Rules:
+
+1. The move happens once, under a lock of threads. Of two loops that want the client at the same time, one gets it.
+2. Nothing that ran on the closed loop will ever go on there. So its coroutines are closed: what they had in the air
+   becomes a suspect, as when they are cancelled.
+3. What was noted stays: the pace, the suspects, the settings. What belongs to a loop is made anew: the session, timers,
+   tasks, futures.
+4. A loop that ends in order (`asyncio.run` does) closes what is open on it before, so that nothing is left to move.
+5. What cannot move, such as a session that the caller has brought, says so, and nothing has been touched then.
+"""
 
 import asyncio
 import contextlib
 import contextvars
 import enum
 import inspect
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -39,6 +52,17 @@ class Stage(enum.Enum):
     """What the client holds is closed: the shared window, the session."""
 
 
+class Move(enum.Enum):
+    """A stage of the way from one event loop to the next, at which something may ask to be called."""
+
+    PARK = enum.auto()
+    """The loop ends in order, and the client goes on: what is open is closed. Awaited, on that loop."""
+    LEAVE = enum.auto()
+    """The loop is closed: what waited there is forgotten. What cannot move raises a `ClientStateError`."""
+    ARRIVE = enum.auto()
+    """The client belongs to the running loop by now: what goes on by itself begins anew."""
+
+
 class Lifecycle:
     """Know where a client may be used, and what it still has under way by itself; close it in order.
 
@@ -48,20 +72,32 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self._home = OwningLoop("client", "made")
+        self._home = OwningLoop("client", "made", self._loop_ends)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
-        self._steps: dict[Stage, dict[Callable[[], object], None]] = {stage: {} for stage in Stage}
+        self._steps: dict[Stage | Move, dict[Callable[[], object], None]] = {stage: {} for stage in (*Stage, *Move)}
+        self._steps_of_loop: dict[Callable[[], object], Stage | Move] = {}
+        self._moving = threading.RLock()  # a hook that hears of a suspect may use the client
         self.closing = False
+        self._closing_was_cut = False  # by the end of its loop
         self.closed = asyncio.Event()
 
-    def register(self, stage: Stage, step: Callable[[], object]) -> None:
-        """Call something, and await what it returns, at a stage of closing; in the order of registration."""
-        self._steps[stage][step] = None
+    def register(self, stage: Stage | Move, step: Callable[[], object], *, on_this_loop: bool = False) -> None:
+        """Call something at a stage, in the order of registration; where the stage is awaited, await what it returns.
 
-    def unregister(self, stage: Stage, step: Callable[[], object]) -> None:
+        Args:
+            stage: The stage.
+            step: What to call.
+            on_this_loop: Forget it when the client moves to another loop.
+        """
+        self._steps[stage][step] = None
+        if on_this_loop:
+            self._steps_of_loop[step] = stage
+
+    def unregister(self, stage: Stage | Move, step: Callable[[], object]) -> None:
         """Forget what was registered, if it still is."""
         self._steps[stage].pop(step, None)
+        self._steps_of_loop.pop(step, None)
 
     async def aclose(self, grace: float) -> None:
         """Close: take each `Stage` in turn. When it is closed or being closed already, wait for the end of that.
@@ -74,18 +110,22 @@ class Lifecycle:
         """
         if self.closed.is_set():
             return
-        self.check_home()
-        if self._home.is_gone:
-            await self._close_after_loop()
+        try:
+            self.check_home()
+        except ClientStateError:
+            if not self._home.is_gone:
+                raise
+            await self._close_after_loop()  # of what cannot move, such as a session of the caller's
             return
-        if self.closing:
+        if self.closing and not self._closing_was_cut:
             # What the one who closes waits for must not wait for that one.
             if not self.within:
                 await self.closed.wait()
             return
-        self.closing = True
+        self.closing, self._closing_was_cut = True, False
         # Each stage comes to its turn, also when one before it is cancelled.
         async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
             stages.push_async_callback(self._take, Stage.RESOURCES)
             stages.push_async_callback(self._take, Stage.DEPENDENTS)
@@ -101,6 +141,7 @@ class Lifecycle:
         self._tasks.clear()
         self._delegates.clear()
         async with contextlib.AsyncExitStack() as stages:
+            stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
             stages.push_async_callback(self._take, Stage.RESOURCES)
 
@@ -108,19 +149,56 @@ class Lifecycle:
         """Refuse a call that could not work.
 
         Raises:
-            ClientStateError: The client is closed, belongs to another event loop, or to the process before a fork.
+            ClientStateError: The client is closed; belongs to another event loop that lives, or to the process before a
+                fork; or it cannot move to this loop.
         """
         if self.closing:
             raise ClientStateError("the client is closed")
-        self._home.bind()
+        if self._home.is_bound and not self._home.is_gone:
+            self._home.check()
+            return
+        with self._moving:
+            if self._home.is_gone:
+                self._move()
+            elif self._home.is_bound:  # by another thread, meanwhile
+                self._home.check()
+            else:
+                self._home.bind()
 
     def check_home(self) -> None:
-        """Refuse to touch what belongs elsewhere, such as a parent's sockets.
+        """Refuse to touch what belongs elsewhere, such as a parent's sockets; let it come here, if its loop is closed.
 
         Raises:
-            ClientStateError: The client belongs to another event loop that lives, or to the process before a fork.
+            ClientStateError: The client belongs to another event loop that lives, or to the process before a fork; or
+                it cannot move to this loop.
         """
+        with self._moving:
+            if self._home.is_gone and not self.closed.is_set():
+                self._move()
         self._home.check(living=True)
+
+    def _move(self) -> None:
+        """Go on on the running loop; the one before is closed."""
+        for step in self._steps[Move.LEAVE]:
+            step()
+        for step, stage in tuple(self._steps_of_loop.items()):
+            self.unregister(stage, step)
+        left, self._tasks = self._tasks, set()
+        self._delegates.clear()
+        self._home.unbind()
+        self._home.bind()
+        self._closing_was_cut = self.closing
+        self.closed = asyncio.Event()
+        for task in left:
+            _close(task.get_coro())
+        for step in self._steps[Move.ARRIVE]:
+            step()
+
+    async def _loop_ends(self) -> None:
+        """End what runs on this loop, which is about to be closed, and close what is open on it."""
+        if not self.closing:
+            await self._cut()
+            await self._take(Move.PARK)
 
     def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.
@@ -154,7 +232,7 @@ class Lifecycle:
         if self.closing:
             task.cancel()
         else:
-            self.register(Stage.STOP, task.cancel)
+            self.register(Stage.STOP, task.cancel, on_this_loop=True)
             task.add_done_callback(lambda task: self.unregister(Stage.STOP, task.cancel))
 
     @property
@@ -162,7 +240,7 @@ class Lifecycle:
         """Whether the running task is one of this client's own."""
         return self.acting_task() in self._tasks
 
-    async def _take(self, stage: Stage) -> None:
+    async def _take(self, stage: Stage | Move) -> None:
         """Call what is registered for a stage; each comes to its turn, also when one before it is cancelled."""
         async with contextlib.AsyncExitStack() as steps:
             for step in reversed(self._steps[stage]):
@@ -203,6 +281,14 @@ class Lifecycle:
     def _others(self) -> set[asyncio.Task[Any]]:
         # A hook may close the client from within one of these tasks, which cannot wait for itself.
         return self._tasks - {self.acting_task()}
+
+
+def _close(coroutine: object) -> None:
+    """End a coroutine whose loop is closed, so that it notes what it leaves: its `finally` clauses run now."""
+    # What they do to that loop fails, and is of no use any more.
+    with contextlib.suppress(Exception):
+        if inspect.iscoroutine(coroutine):
+            coroutine.close()
 
 
 async def _call(step: Callable[[], object]) -> None:

@@ -118,6 +118,10 @@ class TokenProvider:
         except ConfigurationError as error:
             return str(error)
 
+    def leave_loop(self) -> None:
+        """Ask anew: the task that was asking ran on an event loop that is closed."""
+        self._question = None
+
     def _forget(self, question: _Question) -> None:
         """Ask anew from now on."""
         if self._question is question:

@@ -1,16 +1,25 @@
 """The session that a client makes for itself, and what is asked of one that it is given."""
 
 import asyncio
+import contextlib
+import time
 import weakref
+from collections import Counter
+from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
 
+from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError
 
 KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
 that closing is a lost answer, and so a possible key that nobody holds."""
+
+_ASLEEP: Final = 0.5
+"""Seconds that this machine may have been asleep before idle connections count as closed by the server. aiohttp counts
+idle time by a clock that stands still meanwhile, and the server has a second more patience than `KEEPALIVE`."""
 
 HEADERS: Final = {
     "Accept": "application/json",
@@ -51,6 +60,79 @@ def own_session() -> aiohttp.ClientSession:
         headers=HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
     )
+
+
+class SessionKeeper:
+    """Keep the session that a client makes for itself, for as long as its connections are of use.
+
+    Rules:
+
+    1. The session is made at the first request, and belongs to the event loop of that.
+    2. After a time in which this machine was asleep, requests take a new session: the server has closed the idle
+       connections of the old one meanwhile, and a POST that meets such a closing is a lost answer.
+    3. The old session is closed once nothing is in the air on it.
+    4. When the event loop is closed, the next request makes a session on its own.
+
+    Args:
+        make: Makes a session.
+    """
+
+    def __init__(self, make: Callable[[], aiohttp.ClientSession]) -> None:
+        self._make = make
+        self._session: aiohttp.ClientSession | None = None
+        self._slept = 0.0
+        self._in_air: Counter[aiohttp.ClientSession] = Counter()
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def take(self) -> aiohttp.ClientSession:
+        """Return the session for one request, to be given back once."""
+        slept = elapsed() - time.monotonic()
+        session = self._session
+        if session is not None and slept - self._slept > _ASLEEP:
+            self._session = None
+            self._close_if_unused(session)
+            session = None
+        if session is None:
+            session = self._session = self._make()
+            self._slept = slept
+        self._in_air[session] += 1
+        return session
+
+    def give_back(self, session: aiohttp.ClientSession) -> None:
+        """Note that a request has ended."""
+        if session not in self._in_air:
+            return  # closed meanwhile, or of an event loop that is closed
+        self._in_air[session] -= 1
+        if session is not self._session:
+            self._close_if_unused(session)
+
+    def leave_loop(self) -> None:
+        """Forget sessions of an event loop that is closed; their sockets close with what Python collects."""
+        left, self._session = {self._session, *self._in_air} - {None}, None
+        self._in_air.clear()
+        self._closing.clear()
+        for session in left:
+            closing = session.close()
+            with contextlib.suppress(StopIteration, RuntimeError):
+                closing.send(None)  # on a loop that is closed there is nothing to wait for
+            closing.close()
+
+    async def aclose(self) -> None:
+        """Close what is open; the next request makes another session."""
+        session, self._session = self._session, None
+        for each in {session, *self._in_air} - {None}:
+            await each.close()
+        self._in_air.clear()
+        if self._closing:
+            await asyncio.wait(self._closing)
+
+    def _close_if_unused(self, session: aiohttp.ClientSession) -> None:
+        if self._in_air[session] <= 0:
+            del self._in_air[session]
+            # In a task: no request waits for connections to be shut down.
+            task = asyncio.get_running_loop().create_task(session.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
 
 def check_session(session: object) -> None:

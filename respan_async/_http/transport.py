@@ -16,7 +16,7 @@ from yarl import URL
 from respan_async._http.codec import parse
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
-from respan_async._http.session import HEADERS, check_loop, own_session
+from respan_async._http.session import HEADERS, SessionKeeper, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
@@ -94,8 +94,8 @@ class Transport:
     def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
         self._base_url = base_url
         self._origin = URL(base_url)
-        self._session = session
-        self._owned = session is None
+        self._given = session
+        self._sessions = SessionKeeper(own_session)
         self._closed = False
         self._urls: dict[str, URL] = {}
 
@@ -120,16 +120,14 @@ class Transport:
             ClientStateError: The session was closed, or belongs to another event loop.
             ConfigurationError: The caller's session cannot carry this request at all.
         """
-        session = self._session
         if self._closed:
             # Only a call from within which the client was closed comes here; a new session would never be closed.
             raise ClientStateError("the client is closed")
-        if session is None:
-            session = self._session = own_session()
-        elif session.closed:
-            raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
-        if not self._owned:
-            check_loop(session)
+        if self._given is not None:
+            if self._given.closed:
+                raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
+            check_loop(self._given)
+        session = self._sessions.take() if self._given is None else self._given
         # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
         sendings = aiohttp.UploadTracker() if tracked_body is None else None
         result: TransportFailure | ConfigurationError | None = None
@@ -160,6 +158,8 @@ class Transport:
             if response is not None:
                 # One that was read to its end has given its connection back already, and is left unharmed by this.
                 response.close()
+            if self._given is None:
+                self._sessions.give_back(session)
         response = None  # it knows the Authorization header, and what is raised here knows this frame
         if result is None:
             raise asyncio.CancelledError
@@ -182,7 +182,7 @@ class Transport:
 
     def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
         bearer = {"Authorization": f"Bearer {token.reveal()}"}
-        if self._owned and not extra:
+        if self._given is None and not extra:
             return bearer  # our own session has the others by itself
         besides = {name: value.reveal() if isinstance(value, Secret) else value for name, value in extra}
         return {**besides, **HEADERS, **bearer}
@@ -195,11 +195,27 @@ class Transport:
                 self._urls[path] = url
         return url
 
+    def leave_loop(self) -> None:
+        """Forget the session of an event loop that is closed; the next request makes one on its own loop.
+
+        Raises:
+            ClientStateError: The session is the caller's, and cannot be made anew.
+        """
+        if self._given is not None:
+            raise ClientStateError(
+                "the client was given an aiohttp session, which belongs to an event loop that is closed; without "
+                "session=, a client makes its own on each loop in turn"
+            )
+        self._sessions.leave_loop()
+
+    async def park(self) -> None:
+        """Close the session, if it is our own, on an event loop that is about to end."""
+        await self._sessions.aclose()
+
     async def aclose(self) -> None:
         """Close the session, if it is our own."""
         self._closed = True
-        if self._owned and self._session is not None:
-            await self._session.close()
+        await self._sessions.aclose()
 
 
 def _resends(sendings: aiohttp.UploadTracker | None) -> int:

@@ -26,6 +26,7 @@ import attrs
 from respan_async._pacing.burst_cap import A_PART, BurstCap
 from respan_async._pacing.limit_estimator import LimitEstimator
 from respan_async._pacing.limit_scout import LimitScout
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.others import Others
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
@@ -89,8 +90,14 @@ class LocalWindow:
     def shared(self) -> bool:
         return False
 
-    def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
+    def attach(self, wake: Callable[[], None], on_pause: OnPause, clock: LoopClock) -> None:
         self._on_pause = on_pause
+
+    def leave_loop(self) -> None:
+        """Do nothing: times keep their age, and nothing else belongs to a loop."""
+
+    async def park(self) -> None:
+        """Do nothing: nothing is open."""
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
         """Do nothing: slots are there without being asked for."""

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Final
 
 from respan_async._pacing.circuit_breaker import CircuitBreaker
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
@@ -53,6 +54,7 @@ class Pacer:
         longest_pause: Seconds; a server that fails and asks for more is asked again after this long.
 
     Attributes:
+        clock: By which all times of the pace are told.
         in_air: Requests in the air.
         refused: Requests turned away so far.
         last_problem: What went wrong last, in a sentence.
@@ -66,6 +68,7 @@ class Pacer:
         longest_pause: float = 120.0,
     ) -> None:
         self.window = window
+        self.clock = LoopClock()
         self.max_in_flight = max_in_flight
         self.in_air = 0
         self.refused = 0
@@ -82,8 +85,14 @@ class Pacer:
         self._spread_from = -math.inf
         self._interactive_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._alarm_at = -math.inf
+        self._loops_left = 0
         self._open_from: int = Priority.INTERACTIVE
-        window.attach(self._dispatch, lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only))
+        window.attach(
+            self._dispatch,
+            lambda reason, seconds, lower_only: self.on_pause(reason, seconds, lower_only),
+            self.clock,
+        )
 
     # ------------------------------------------------------------------ asking
 
@@ -95,7 +104,7 @@ class Pacer:
         Args:
             priority: The class to wait in.
             deadline: The event loop's time until which the slot is of use.
-            since: When the call asked for its first slot, if this is not its first: it keeps its place in line.
+            since: The event loop's time when the call began, if it has had a slot before: it keeps its place in line.
             caller: Whose call it is, for `promote`.
 
         Raises:
@@ -104,19 +113,19 @@ class Pacer:
         """
         if priority < self._open_from:
             raise ClientStateError("the client is closed")
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self.clock.time()
         if priority is Priority.INTERACTIVE:
             self._interactive_at = now
         line = self._lines[priority]
         if not line and self._may_go(priority, now):
             return self._grant(priority, now, now)
+        deadline = None if deadline is None else self.clock.of_loop(deadline)
         if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
             raise DeadlineUnreachable(wait)
-        waiter = Waiter(loop.create_future(), now, since, caller)
+        waiter = Waiter(asyncio.get_running_loop().create_future(), now, since, caller)
         line.join(waiter)
         self._dispatch()
-        expiry = None if deadline is None else loop.call_at(deadline, self._expire, waiter)
+        expiry = None if deadline is None else self.clock.call_at(deadline, self._expire, waiter)
         try:
             return await waiter.granted
         except (asyncio.CancelledError, DeadlineUnreachable):
@@ -137,7 +146,7 @@ class Pacer:
             if (waiter := line.find(caller)) is not None:
                 line.leave(waiter)
                 self._lines[priority].join(waiter)
-                self._interactive_at = asyncio.get_running_loop().time()
+                self._interactive_at = self.clock.time()
                 self._dispatch()
                 return
 
@@ -165,7 +174,9 @@ class Pacer:
             hint: What the answer states of the limit.
             problem: What went wrong, in a sentence.
         """
-        now = asyncio.get_running_loop().time()
+        if slot.loops_left != self._loops_left:
+            return  # of a loop that is closed: it was counted when the client moved
+        now = self.clock.time()
         window = self.window
         if problem is not None:
             self.last_problem = problem
@@ -208,7 +219,7 @@ class Pacer:
             problem: What went wrong, in a sentence.
         """
         self.last_problem = problem
-        self._note_failure(asyncio.get_running_loop().time(), object())
+        self._note_failure(self.clock.time(), object())
         self._dispatch()
 
     def let_in_since(self, time: float, operation: object) -> bool:
@@ -259,6 +270,27 @@ class Pacer:
             self._timer.cancel()
             self._timer = None  # or it would be taken for one that still rings
 
+    # ------------------------------------------------------------------ moving
+
+    def leave_loop(self) -> None:
+        """Forget who waited on an event loop that is closed: none of them will ever go on.
+
+        Raises:
+            ClientStateError: The window cannot move to another loop.
+        """
+        self.window.leave_loop()
+        self._lines = tuple(WaitQueue() for _ in Priority)
+        self._pending.clear()
+        self._timer = None
+
+    def arrive(self) -> None:
+        """Count what was still in the air on the loop before as sent without an answer."""
+        now = self.clock.time()
+        for _ in range(self.in_air):
+            self.window.lost(now)
+        self.in_air = self._in_air_below = 0
+        self._loops_left += 1
+
     # ---------------------------------------------------------------- granting
 
     def _grant(self, priority: Priority, asked_at: float, now: float) -> Slot:
@@ -275,7 +307,7 @@ class Pacer:
         for lower in range(priority + 1, len(Priority)):
             if self._lines[lower]:
                 self._passed_over[lower] += 1
-        return Slot(priority, asked_at, now)
+        return Slot(priority, asked_at, now, self._loops_left)
 
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""
@@ -324,7 +356,7 @@ class Pacer:
     def _dispatch(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
         if any(self._lines):
-            now = asyncio.get_running_loop().time()
+            now = self.clock.time()
             while (priority := self._next(now)) is not None:
                 waiter = self._lines[priority].pop()
                 if not waiter.granted.done():
@@ -335,7 +367,7 @@ class Pacer:
 
     def _request_slots(self) -> None:
         """Tell a shared window how many could go if it had slots for them."""
-        now = asyncio.get_running_loop().time()
+        now = self.clock.time()
         urgent, patient = len(self._lines[Priority.INTERACTIVE]), self._waiting_below()
         if urgent:
             urgent = min(urgent, math.floor(self._free_capacity(Priority.INTERACTIVE, now)))
@@ -359,13 +391,14 @@ class Pacer:
         times.append(self.window.wakes_at(now) or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
         if self._timer is not None:
-            if upcoming is not None and 0 <= self._timer.when() - upcoming <= _TICK:
+            if upcoming is not None and 0 <= self._alarm_at - upcoming <= _TICK:
                 return
             self._timer.cancel()
             self._timer = None
         if upcoming is not None and any(self._lines):
             # An alarm may ring a clock's resolution early: the step keeps one that does from ringing on the spot.
-            self._timer = asyncio.get_running_loop().call_at(max(upcoming, now + _TICK), self._wake)
+            self._alarm_at = max(upcoming, now + _TICK)
+            self._timer = self.clock.call_at(self._alarm_at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
@@ -379,7 +412,7 @@ class Pacer:
         if not waiter.granted.done():
             priority = next(priority for priority in Priority if waiter in self._lines[priority])
             self._lines[priority].leave(waiter)
-            now = asyncio.get_running_loop().time()
+            now = self.clock.time()
             waiter.granted.set_exception(DeadlineUnreachable(self._least_wait(priority, now)))
 
     def _least_wait(self, priority: Priority, now: float) -> float:

@@ -41,11 +41,19 @@ class DeadlineUnreachable(Exception):
 
 @attrs.define(eq=False)
 class Slot:
-    """Leave to send one request, to be released once."""
+    """Leave to send one request, to be released once.
+
+    Attributes:
+        priority: The class that it was granted to.
+        asked_at: When it was asked for, by the pace's clock.
+        granted_at: When it was granted.
+        loops_left: How many event loops the client had left by then.
+    """
 
     priority: Priority
     asked_at: float
     granted_at: float
+    loops_left: int = 0
 
 
 @attrs.define(eq=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, runtime_checkable
 
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 
@@ -15,7 +16,7 @@ OnPause = Callable[[str, float, bool], None]
 
 @runtime_checkable
 class Window(Protocol):
-    """A source of slots. Times are the event loop's, in seconds."""
+    """A source of slots. Times are those of one `LoopClock`, in seconds."""
 
     @property
     def limit(self) -> RateLimit | None:
@@ -32,8 +33,20 @@ class Window(Protocol):
         """Whether slots must be asked for by `request_slots`, and come spread already."""
         ...
 
-    def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
-        """Have a function to call when slots have come, and one to tell of a pause."""
+    def attach(self, wake: Callable[[], None], on_pause: OnPause, clock: LoopClock) -> None:
+        """Have a function to call when slots have come, one to tell of a pause, and the clock that all times are of."""
+        ...
+
+    def leave_loop(self) -> None:
+        """Forget what belonged to an event loop that is closed, and go on with the next one.
+
+        Raises:
+            ClientStateError: Something that was given cannot be used on another loop.
+        """
+        ...
+
+    async def park(self) -> None:
+        """Let go of what is open on an event loop that is about to end; what is to come is on another one."""
         ...
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:

@@ -37,7 +37,7 @@ class ActiveTickets:
 
     def end(self, ticket_id: str, job: Job[Any]) -> None:
         """Note that a ticket is no longer worked on."""
-        for turn in self._turns.pop(ticket_id):
+        for turn in self._turns.pop(ticket_id, ()):
             if not turn.done():
                 turn.set_result(None)
         self._forget(job)
@@ -49,6 +49,18 @@ class ActiveTickets:
     def close(self) -> None:
         """Let no job begin from now on."""
         self._closed = True
+
+    def leave_loop(self) -> None:
+        """Forget who waits on an event loop that is closed."""
+        for waiting in self._turns.values():
+            waiting.clear()
+
+    def arrive(self) -> None:
+        """Begin anew on the next event loop."""
+        self._turns.clear()
+        self._jobs.clear()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def abandon(self, acting: asyncio.Task[Any] | None) -> None:
         """Give up what has not been sent.

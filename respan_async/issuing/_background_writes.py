@@ -22,13 +22,17 @@ class BackgroundWrites:
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
-        self._tasks: set[asyncio.Task[bool]] = set()
+        self._tasks: dict[asyncio.Task[bool], Write] = {}
+        self._is_ledger_away = False
         self._lost: deque[Write] = deque()
 
     def add(self, write: Write) -> None:
         """Write something."""
+        if self._is_ledger_away:
+            self._lost.append(write)
+            return
         task = self._lifecycle.spawn(self._write(write))
-        self._tasks.add(task)
+        self._tasks[task] = write
         task.add_done_callback(partial(self._over, write))
 
     async def repeat(self) -> None:
@@ -37,13 +41,24 @@ class BackgroundWrites:
             if not await self._write(self._lost.popleft()):
                 return
 
+    def leave_loop(self) -> None:
+        """Keep everything until the ledger is open on the next event loop: what was being written may not have been."""
+        self._is_ledger_away = True
+        self._lost.extend(self._tasks.values())
+        self._tasks.clear()
+
+    async def resume(self) -> None:
+        """Write what was kept: the ledger is open again."""
+        self._is_ledger_away = False
+        await self.repeat()
+
     async def written(self) -> None:
         """Wait for what is being written."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _over(self, write: Write, task: asyncio.Task[bool]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if task.cancelled():  # by a client that is being closed
             self._lost.append(write)
 

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 import attrs
@@ -15,6 +16,7 @@ from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing.ledger import Ledger
+from respan_async.issuing.states import TicketState
 from respan_async.models import CreatedKey
 
 FIRST: Final = 1.0
@@ -95,6 +97,7 @@ class Delivery:
         self._free = asyncio.Semaphore(settings.max_deliveries)
         self._under_way: set[str] = set()
         self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
+        self._cut: dict[str, None] = {}  # tickets whose delivery ended with its event loop
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._erased: set[str] = set()  # since what was left began to be looked through
@@ -123,6 +126,18 @@ class Delivery:
         if not self._catching_up:
             self._catching_up = True
             self._spawn(self._catch_up())
+
+    def arrive(self) -> None:
+        """Begin anew on the next event loop: what was under way on the one before, which is closed, is delivered again."""
+        self._cut |= dict.fromkeys((*self._under_way, *self._failed))
+        self._tasks.clear()
+        self._calls.clear()
+        self._under_way.clear()
+        self._failed.clear()
+        self._free = asyncio.Semaphore(self._settings.max_deliveries)
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._catching_up = False
 
     async def aclose(self) -> None:
         """End what goes on, within a moment; the ledger keeps what is not delivered."""
@@ -156,12 +171,16 @@ class Delivery:
         insist = delivered = False
         try:
             delivered = await self._once(ticket_id, key)
+        except (asyncio.CancelledError, GeneratorExit):
+            self._cut[ticket_id] = None
+            raise
+        else:
             # Beyond what may be undelivered, it is left to the ledger, and delivered from there.
             insist = not delivered and not self._stopped and self._has_room.is_set()
         finally:
             if insist:
                 self._note_failed(ticket_id)
-                self._spawn(self._retry(ticket_id, key)).add_done_callback(lambda _: self._note_over(ticket_id))
+                self._spawn(self._retry(ticket_id, key)).add_done_callback(partial(self._note_over, ticket_id))
             else:
                 self._under_way.discard(ticket_id)
         return delivered
@@ -173,7 +192,9 @@ class Delivery:
             self._has_room.clear()
             logger.warning("%d keys could not be delivered yet: batches wait until some are", most)
 
-    def _note_over(self, ticket_id: str) -> None:
+    def _note_over(self, ticket_id: str, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self._cut[ticket_id] = None
         self._under_way.discard(ticket_id)
         self._failed.discard(ticket_id)
         self._has_room.set()
@@ -240,11 +261,24 @@ class Delivery:
 
     async def _catch_up(self) -> None:
         try:
+            await self._deliver_cut()
             await self._deliver_left()
         except LedgerError as error:
             logger.warning("what was not delivered could not be read: %s", error)
         finally:
             self._catching_up = False
+
+    async def _deliver_cut(self) -> None:
+        """Deliver what was under way on an event loop that has ended: others leave it to this owner."""
+        while self._cut:
+            record = await self._ledger.find(ticket_id := next(iter(self._cut)))
+            self._cut.pop(ticket_id, None)
+            if record is None or record.key is None or record.state is not TicketState.ISSUED:
+                continue
+            await self.room()
+            if ticket_id not in self._under_way and not self._is_dead(record.key, AFTER_EXPIRY):
+                self._under_way.add(ticket_id)
+                self._spawn(self._deliver_first(ticket_id, record.key))
 
     async def _deliver_left(self) -> None:
         """Go through what is left, with so many deliveries at a time: one that hangs holds none of the others."""

@@ -55,6 +55,25 @@ class LeaseKeeper:
         """
         await self._hold()
         await self._reclaim_owners()
+        self._begin()
+
+    async def resume(self) -> None:
+        """Have a lease again on another event loop, after the one before was closed, and go on beating.
+
+        Raises:
+            LedgerError: The store cannot do it.
+        """
+        self.leave_loop()
+        await self._hold()
+        if not self.others_may_wake():
+            await self._reclaim_owners()
+        self._begin()
+
+    def leave_loop(self) -> None:
+        """Forget the beating of an event loop that is closed."""
+        self._beating = None
+
+    def _begin(self) -> None:
         self._beaten = elapsed()
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 

@@ -13,7 +13,7 @@ import attrs
 
 from respan_async._calls import sweep
 from respan_async._calls.auto_sweep import AutoSweep
-from respan_async._calls.lifecycle import Stage, being_cancelled
+from respan_async._calls.lifecycle import Move, Stage, being_cancelled
 from respan_async._calls.requestor import requestor_of
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import SweepPolicy, SweepReport
@@ -21,7 +21,7 @@ from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
-from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.issuing._active_tickets import ActiveTickets
 from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.issuing._delivery import Delivery, DeliverySettings
@@ -100,6 +100,7 @@ class Issuer:
         self._service = requestor_of(respan)
         self._ledger = ledger
         lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
+        loop_clock = self._service.context.pacer.clock
         self._lifecycle = lifecycle
         delivering = DeliverySettings(
             max_deliveries=max_deliveries, deliver_timeout=deliver_timeout, max_undelivered=max_undelivered
@@ -119,13 +120,15 @@ class Issuer:
         )
         self._maintenance: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._opened = self._closed = False
+        self._opened = self._closed = self._is_ledger_away = False
         self._over = asyncio.Event()
+        lifecycle.register(Move.LEAVE, self._leave_loop)
+        lifecycle.register(Move.ARRIVE, self._arrive)
         self._place = account
         self._policy = SweepPolicy(takeover_age=takeover_age)
         self._auto_sweep: AutoSweep | None = None
         if auto_sweep:
-            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock)
+            self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock, loop_clock)
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
         """Give a ticket its key: the one it has, or a new one.
@@ -229,9 +232,14 @@ class Issuer:
             self._active.abandon(self._lifecycle.acting_task())
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
+                    if self._is_ledger_away:
+                        with suppress(RespanError):  # what cannot be written is a suspect when it is opened again
+                            await self._open_ledger()
                     await self._active.finished()
                     await self._background_writes.written()
         finally:
+            self._lifecycle.unregister(Move.LEAVE, self._leave_loop)
+            self._lifecycle.unregister(Move.ARRIVE, self._arrive)
             # Also when the task that closes it is cancelled, or the ledger would go on prolonging its lease.
             try:
                 if self._delivery is not None:
@@ -279,10 +287,18 @@ class Issuer:
                 self._opening = None
             raise
 
-    async def _open_once(self) -> None:
+    async def _open_ledger(self) -> None:
         await self._ledger.open(self._account(), force=self._force)
+        if self._is_ledger_away:
+            self._is_ledger_away = False
+            await self._background_writes.resume()
+
+    async def _open_once(self) -> None:
+        is_first = not self._is_ledger_away
+        await self._open_ledger()
         try:
-            await self._preload_pace()
+            if is_first:  # or the pace knows by itself
+                await self._preload_pace()
             if self._over.is_set():  # `aclose` did not wait
                 raise ClientStateError("the issuer is closed")
         except BaseException:
@@ -296,6 +312,21 @@ class Issuer:
         self._maintenance = self._lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
         self._lifecycle.release(self._maintenance)
 
+    def _leave_loop(self) -> None:
+        """Forget what ran on an event loop that is closed. The ledger is opened again when it is needed."""
+        self._maintenance = self._opening = None
+        self._is_ledger_away = self._opened
+        self._active.leave_loop()
+        self._background_writes.leave_loop()
+
+    def _arrive(self) -> None:
+        self._active.arrive()
+        if self._delivery is not None:
+            self._delivery.arrive()
+        if not self._over.is_set():
+            self._closed = False  # a closing that was cut short with its loop begins anew
+            self._over = asyncio.Event()
+
     async def _preload_pace(self) -> None:
         """Let the pace know what the last run has used up of the limit."""
         pacer = self._service.context.pacer
@@ -304,7 +335,7 @@ class Issuer:
         # later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
-        pacer.window.preload(asyncio.get_running_loop().time(), [max(age - late, 0.0) for age in ages])
+        pacer.window.preload(pacer.clock.time(), [max(age - late, 0.0) for age in ages])
 
     async def _maintenance_loop(self) -> None:
         """Look again and again at what other processes have left in this ledger: they do not tell."""

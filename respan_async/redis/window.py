@@ -8,7 +8,8 @@ Rules:
 3. Whatever else Redis or redis-py raises is `Unreachable`, within `timeout`.
 4. A server that may only be read is a replica that was, or will be, the primary. A client made here then connects anew,
    because its address may lead to another server by now.
-5. A client of the user's own is never closed.
+5. A client of the user's own is never closed, and belongs to the event loop that it is used on. One that is made here
+   is made anew on the next loop, when the one before is closed.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, Unreachable
 from respan_async._pacing.shared.settings_validation import check_settings
 from respan_async._pacing.shared.window import SharedWindow
-from respan_async.errors import ConfigurationError
+from respan_async.errors import ClientStateError, ConfigurationError
 from respan_async.secret import Secret, as_secret
 
 try:
@@ -82,6 +83,7 @@ class _RedisLog:
 
     def __init__(self, redis: Any, key: str, timeout: float) -> None:
         self._given = not isinstance(redis, Secret)
+        self._url = redis
         self._redis = redis if self._given else _connected(redis, timeout)
         if not isinstance(self._redis, _redis.Redis | _redis.RedisCluster):
             raise ConfigurationError(f"redis: expected a URL or a client of redis.asyncio, got {type(redis).__name__}")
@@ -134,6 +136,23 @@ class _RedisLog:
         except NoScriptError:
             reply = await self._redis.eval(_SCRIPT, 1, self._key, *arguments)
         return reply
+
+    def leave_loop(self) -> None:
+        """Take another client, whose connections will be of the running loop.
+
+        Raises:
+            ClientStateError: The client is the user's own.
+        """
+        if self._given:
+            raise ClientStateError(
+                "the Redis client that RedisWindow was given belongs to an event loop that is closed; give RedisWindow "
+                "a URL, and it goes on on the next loop"
+            )
+        self._redis = _connected(self._url, self._timeout)
+
+    async def park(self) -> None:
+        """Close the connection, if it is ours: the next loop has another."""
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Close the connection, if it is ours."""

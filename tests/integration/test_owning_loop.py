@@ -57,7 +57,10 @@ async def told_on_another_loop(*uses: Callable[[], Awaitable[object]]) -> list[s
 
 
 OF_A_FORK = "ClientStateError: the {} before a fork; make one in each process"
-OF_ANOTHER_LOOP = "ClientStateError: the {} belongs to another event loop; make one for each loop"
+OF_ANOTHER_LOOP = (
+    "ClientStateError: the {} belongs to another event loop, which is still open; give each loop one of its own, "
+    "or let all threads use one loop, such as that of anyio's start_blocking_portal"
+)
 
 
 @forks

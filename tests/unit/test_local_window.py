@@ -5,6 +5,7 @@ import math
 import pytest
 
 from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 
@@ -37,7 +38,7 @@ def refuse(window: LocalWindow, time: float, retry_after: float | None, number: 
 def pauses(window: LocalWindow) -> list[float]:
     """Return a list that grows by the seconds of each pause."""
     told = list[float]()
-    window.attach(lambda: None, lambda reason, seconds, lower_only: told.append(seconds))
+    window.attach(lambda: None, lambda reason, seconds, lower_only: told.append(seconds), LoopClock())
     return told
 
 

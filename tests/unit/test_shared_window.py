@@ -64,6 +64,12 @@ class ScriptedLog:
             epoch=self.epoch, used=1, held=self.held, at=1.0, soonest=0.0, again=again, full=0.0, begins=begins
         )
 
+    def leave_loop(self) -> None:
+        """Have nothing that belongs to a loop."""
+
+    async def park(self) -> None:
+        """Have nothing that is open."""
+
     async def aclose(self) -> None:
         """Note it."""
         self.closed = True

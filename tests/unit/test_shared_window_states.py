@@ -61,6 +61,12 @@ class Log:
             return self.says.pop(0)
         return attrs.evolve(ANSWER, epoch=self.epoch, begins=(0.0,) * number)
 
+    def leave_loop(self) -> None:
+        """Have nothing that belongs to a loop."""
+
+    async def park(self) -> None:
+        """Have nothing that is open."""
+
     async def aclose(self) -> None:
         """Note it."""
         self.closed = True

@@ -20,6 +20,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
 from respan_async._pacing.shared.reservation_scheduler import ReservationScheduler
@@ -42,6 +43,7 @@ class SharedLogClient:
         outage: What to do while the log is away.
 
     Attributes:
+        clock: The pacer's.
         reserved: What this process has of the log.
         timing: What is wanted, and when to ask for it.
         alone: Whether the process goes on with its share of the limit, without slots of the log.
@@ -53,6 +55,7 @@ class SharedLogClient:
     """
 
     def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
+        self.clock = LoopClock()
         self.reserved = ReservedSlots()
         self.timing = ReservationScheduler(limit)
         self.alone = False
@@ -81,8 +84,7 @@ class SharedLogClient:
         """Ask when it is time to, or set the alarm for when it will be."""
         if self._asking is not None or self._closed:
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self.clock.time()
         # A slot ahead that no call here waits for may be of use to another process.
         self.reserved.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
         if not self.alone and now >= self._outage.falls_back_at():
@@ -94,9 +96,33 @@ class SharedLogClient:
             self._timer.cancel()
             self._timer = None
         if due <= now:
-            self._asking = loop.create_task(self._ask(), context=contextvars.Context())
+            self._asking = asyncio.get_running_loop().create_task(self._ask(), context=contextvars.Context())
         elif due < math.inf:
-            self._timer = loop.call_at(max(due, now + _TICK), self.consider)
+            self._timer = self.clock.call_at(max(due, now + _TICK), self.consider)
+
+    def leave_loop(self) -> None:
+        """Forget what was under way on an event loop that is closed. What was asked there comes back by its lease.
+
+        Raises:
+            ClientStateError: The log's connections are the user's own.
+        """
+        self._log.leave_loop()
+        self._asking = self._timer = None
+        if self._closing is None:
+            self._closed = False  # the end of the loop closed it
+        self.timing.withdraw()
+        self.timing.reset()
+        self.reserved.give_back(self.clock.time())
+
+    async def park(self) -> None:
+        """Let go of the log's connections, on an event loop that is about to end."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.wait({self._asking})
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        await self._log.park()
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""
@@ -113,7 +139,7 @@ class SharedLogClient:
             if self._asking is not None:
                 await asyncio.wait({self._asking})
             self.timing.withdraw()
-            self.reserved.give_back(asyncio.get_running_loop().time())
+            self.reserved.give_back(self.clock.time())
             if self.reserved.has_news and self._outage.since is None:
                 await self._exchange()
         finally:
@@ -154,8 +180,7 @@ class SharedLogClient:
 
     async def _exchange(self) -> None:
         """Say what is to be said, and take what is granted."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = self.clock.time()
         urgent = patient = 0
         if not self._is_on_its_own and self._wants_slots(now) and now >= self.paused_until:
             urgent, patient = self.timing.amounts(now)
@@ -186,7 +211,7 @@ class SharedLogClient:
             self._on_unreachable(now, error)
             return
         self.reserved.acknowledge(reports, now)
-        self._on_reached(reply, loop.time())
+        self._on_reached(reply, self.clock.time())
         if names:
             self.timing.replied(urgently=urgent > 0, again_at=self._met_at + reply.again)
         self.reserved.granted(names, [self._met_at + begins for begins in reply.begins])
@@ -231,7 +256,7 @@ class SharedLogClient:
     def _on_unreachable(self, asked_at: float, error: Unreachable) -> None:
         self.reserved.reset(asked_at)
         self.timing.reset()
-        if self._outage.failed(asked_at, asyncio.get_running_loop().time()):
+        if self._outage.failed(asked_at, self.clock.time()):
             _logger.warning(
                 "the shared pace cannot be reached (%s): waiting for %g s, then going on with %s until it can",
                 error,

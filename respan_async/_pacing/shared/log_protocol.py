@@ -129,6 +129,18 @@ class SharedLog(Protocol):
         """
         ...
 
+    def leave_loop(self) -> None:
+        """Forget connections of an event loop that is closed; the next request makes one on the running loop.
+
+        Raises:
+            ClientStateError: The connections are the user's own, and cannot be made anew.
+        """
+        ...
+
+    async def park(self) -> None:
+        """Let go of the connection, on an event loop that is about to end."""
+        ...
+
     async def aclose(self) -> None:
         """Let go of the connection."""
         ...

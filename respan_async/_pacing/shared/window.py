@@ -17,11 +17,11 @@ Rules:
 When the log is asked is in `reservation_scheduler.py`, what is said to it in `log_client.py` and `log_protocol.py`.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.retry_after_rounding import at_least
@@ -73,13 +73,20 @@ class SharedWindow:
     def learned(self) -> bool:
         return False
 
-    def attach(self, wake: Callable[[], None], on_pause: OnPause) -> None:
-        """Have somebody to wake when slots have come, and to tell when the log cannot be reached."""
+    def attach(self, wake: Callable[[], None], on_pause: OnPause, clock: LoopClock) -> None:
+        """Have somebody to wake when slots have come, and to tell when the log cannot be reached; and the clock."""
         if self._attached:
             raise ConfigurationError("pace: this window belongs to another client; make one for each")
         self._attached = True
         self._wake = wake
         self._client.on_pause = on_pause
+        self._client.clock = clock
+
+    def leave_loop(self) -> None:
+        self._client.leave_loop()
+
+    async def park(self) -> None:
+        await self._client.park()
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
         timing = self._client.timing
@@ -200,5 +207,5 @@ class SharedWindow:
         elif self._local is None:
             self._local = LocalWindow(self._outage.fallback)
             for _ in range(self._reserved.in_air):
-                self._local.take(asyncio.get_running_loop().time())
+                self._local.take(self._client.clock.time())
         self._wake()

@@ -131,6 +131,14 @@ class ConnectionPool:
             await asyncio.wait(self._tasks, timeout=seconds)
         return not self._tasks
 
+    async def leave_loop(self) -> None:
+        """Close the connections of an event loop that is closed, where nothing is done any more."""
+        self._closed = True
+        for connection in (*self._idle, *self._executing.values()):
+            with contextlib.suppress(Exception):  # what it does to that loop fails
+                await connection.close()
+        self._idle.clear()
+
     async def aclose(self) -> None:
         """Give up what is not done yet, and close every connection."""
         self._closed = True

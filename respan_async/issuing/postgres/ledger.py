@@ -88,7 +88,7 @@ class PostgresLedger:
         self._pool: ConnectionPool | None = None
         self._owner = 0
         self._mark = RotationMark()
-        self._home = OwningLoop("ledger", "opened")
+        self._home = OwningLoop("ledger", "opened", self._park)
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # -------------------------------------------------------------- lifecycle
@@ -113,6 +113,8 @@ class PostgresLedger:
         Raises:
             LedgerError: The schema is missing, or one of those that `Ledger` names.
         """
+        if self._home.is_gone:
+            await self._leave_loop()
         if self._pool is not None:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._pool = pool = self._connect()
@@ -120,7 +122,7 @@ class PostgresLedger:
         try:
             async with self._schema.explaining(pool):
                 self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
-                await self._lease_keeper.start()
+                await (self._lease_keeper.resume() if self._owner else self._lease_keeper.start())
         except BaseException:
             await self.aclose()
             raise
@@ -132,6 +134,10 @@ class PostgresLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the connections; see `Ledger`."""
+        if self._home.is_gone:
+            await self._leave_loop()
+            self._pool = self._connect()  # to say that this owner leaves
+            self._home.bind()
         self._home.check()
         self._lease_keeper.stop()
         pool, self._pool = self._pool, None
@@ -146,6 +152,22 @@ class PostgresLedger:
         finally:
             await pool.aclose()
             self._home.unbind()
+
+    async def _leave_loop(self) -> None:
+        """Belong nowhere, because the event loop that it was opened on is closed, with its connections."""
+        pool, self._pool = self._pool, None
+        self._home.unbind()
+        self._lease_keeper.leave_loop()
+        if pool is not None:
+            await pool.leave_loop()
+
+    async def _park(self) -> None:
+        """Close the connections, on an event loop that is about to end; what has been asked for is done before."""
+        pool, self._pool = self._pool, None
+        self._lease_keeper.cancel()
+        if pool is not None:
+            await pool.drain(_LAST)
+            await pool.aclose()
 
     def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""

@@ -111,6 +111,17 @@ class Writer:
             operation.withdrawn = True
             raise
 
+    def move(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give results to another event loop from now on; the one before is closed, and nobody waits there any more."""
+        self._loop = loop
+        if not self._closed.done():
+            self._closed = loop.create_future()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its thread runs."""
+        return self._thread.is_alive()
+
     def hasten(self) -> None:
         """Wait no longer for a file that others keep locked than SQLite does by itself."""
         self._patience = 0.0
@@ -123,6 +134,10 @@ class Writer:
             self._queue.put(None)
         await asyncio.shield(self._closed)
 
+    def _end(self) -> None:
+        if not self._closed.done():
+            self._closed.set_result(None)
+
     # ------------------------------------------------------------- in the thread
 
     def _run(self) -> None:
@@ -130,7 +145,7 @@ class Writer:
             connection = self._connect()
         except BaseException as error:  # noqa: BLE001  raised where the ledger is opened
             self._tell(self._opened.set_exception, ledger_error(error, "opened", self._name))
-            self._tell(self._closed.set_result, None)
+            self._tell(self._end)
             return
         self._tell(self._opened.set_result, None)
         ended = False
@@ -148,7 +163,7 @@ class Writer:
         try:
             connection.close()
         finally:
-            self._tell(self._closed.set_result, None)
+            self._tell(self._end)
 
     def _commit(self, connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
         """Do all operations in one transaction; should one fail, each within a savepoint of its own."""

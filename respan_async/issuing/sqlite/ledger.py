@@ -72,12 +72,18 @@ class SQLiteLedger:
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
+        self._is_resting = False  # on no event loop, since the one that it was opened on is closed
         self._home = OwningLoop("ledger", "opened")
 
     # -------------------------------------------------------------- lifecycle
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the file for an account, and take over what dead owners left; see `Ledger`."""
+        if self._home.is_gone:
+            self._come()
+        if self._open and self._is_resting:
+            await self._go_on(account, force=force)
+            return
         if self._open:
             raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
         self._open = True
@@ -105,6 +111,8 @@ class SQLiteLedger:
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
+        if self._home.is_gone:
+            self._come()
         self._home.check()
         self._lease_keeper.stop()
         writer, self._writer = self._writer, None
@@ -123,8 +131,30 @@ class SQLiteLedger:
                     await writer.stop()
         finally:
             self._lock.release()
-            self._open = False
+            self._open = self._is_resting = False
             self._home.unbind()
+
+    def _come(self) -> None:
+        """Belong to the running event loop; the one before is closed. The thread that writes is as good on any."""
+        self._home.unbind()
+        self._home.bind()
+        self._lease_keeper.leave_loop()
+        self._reading.clear()
+        if self._writer is not None and self._writer.is_running:
+            self._writer.move(asyncio.get_running_loop())
+            self._is_resting = True
+        else:  # it was closed before the file was open
+            self._writer = None
+            self._open = False
+
+    async def _go_on(self, account: str, *, force: bool) -> None:
+        try:
+            await self._write(lambda connection: self._check_account(connection, account, force))
+            await self._lease_keeper.resume()
+        except BaseException:
+            await self.aclose()
+            raise
+        self._is_resting = False
 
     def lease_held_since(self, since: float) -> bool:
         """Whether this owner's claims have held all the time since then; see `Ledger`."""

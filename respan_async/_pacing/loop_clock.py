@@ -1,0 +1,47 @@
+"""The clock of the pace: that of the event loop, which goes on where it was when the client moves to another loop."""
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from respan_async._suspend_clock import elapsed
+
+
+class LoopClock:
+    """Tell the time of the running event loop, in seconds, so that times that were noted keep their age.
+
+    Each loop may count from a moment of its own. So on another loop than before, the clock goes on from the last time
+    that it told, or from what has passed since it came to the loop before, by a clock that runs through sleep: from the
+    later of the two. On its first loop it tells that loop's own time.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._offset = 0.0
+        self._told = -math.inf
+        self._came_at = self._came_elapsed = 0.0
+
+    def time(self) -> float:
+        """Return the time."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._follow(loop)
+        self._told = now = loop.time() + self._offset
+        return now
+
+    def of_loop(self, time: float) -> float:
+        """Return what this clock tells when the running loop's own clock tells `time`."""
+        self.time()
+        return time + self._offset
+
+    def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
+        """Call something at a time of this clock."""
+        self.time()
+        return asyncio.get_running_loop().call_at(when - self._offset, callback, *arguments)
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        here, passed = loop.time(), elapsed()
+        if self._loop is not None:
+            self._offset = max(self._told, self._came_at + passed - self._came_elapsed) - here
+        self._loop = loop
+        self._came_at, self._came_elapsed = here + self._offset, passed

@@ -1,0 +1,202 @@
+"""An issuer whose event loop is closed goes on on the next one, with its ledger and its shared window."""
+
+import asyncio
+import gc
+import sqlite3
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from respan_async import AsyncRespan, ClientStateError, CreatedKey, CreateKeyRequest, RateLimit
+from respan_async.issuing import Issuer, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
+from respan_async.redis import RedisWindow
+from respan_async.testing import FakeRespan
+from tests.integration.test_next_loop import OF_WHAT_WAS_DROPPED, run, run_and_drop
+from tests.servers.fake_in_thread import fake_in_thread
+from tests.waiting import until
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRespan]:
+    """Run a server whose loop stays; and let Python complain here of what was dropped with a loop."""
+    with fake_in_thread() as running:
+        yield running
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
+@pytest.fixture(params=["file", "memory", "postgres"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Give a ledger that is not open."""
+    if request.param == "postgres":
+        made = PostgresLedger(request.getfixturevalue("postgres_dsn"))
+        run(made.create_schema)
+        return made
+    return SQLiteLedger(tmp_path / "keys.db" if request.param == "file" else ":memory:")
+
+
+RUNS = pytest.mark.parametrize("runs", [run, run_and_drop], ids=["in order", "dropped"])
+
+
+def ticket(number: int) -> Ticket:
+    """Name a ticket."""
+    return Ticket(f"t-{number}", CreateKeyRequest())
+
+
+@OF_WHAT_WAS_DROPPED
+@RUNS
+def test_an_issuer_works_on_one_loop_after_the_other(fake: FakeRespan, ledger: Any, runs: Callable[[Any], Any]) -> None:
+    """Each ticket has one key, whichever loop asks for it; the ledger is closed on the last one."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    delivered: list[str] = []
+
+    async def deliver(ticket_id: str, _: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    issuer = Issuer(respan, ledger, deliver=deliver)
+    for number in range(3):
+        assert not runs(lambda: issuer.issue(ticket(number))).replayed  # noqa: B023  it is called at once
+        assert runs(lambda: issuer.issue(ticket(0))).replayed
+
+    assert runs(issuer.counts).tickets[TicketState.DELIVERED] == 3
+    runs(respan.aclose)
+    assert (fake.counts.created, delivered) == (3, ["t-0", "t-1", "t-2"])
+    assert runs(ledger.aclose) is None  # it is closed, and belongs nowhere
+
+
+@OF_WHAT_WAS_DROPPED
+def test_a_ticket_in_the_air_when_its_loop_was_closed_is_a_suspect_and_is_issued_again(
+    fake: FakeRespan, ledger: Any
+) -> None:
+    """The ledger knows it as one before the ticket is claimed again, by the same owner."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    issuer = Issuer(respan, ledger)
+    calls: list[Any] = []
+
+    async def leave() -> None:
+        await issuer.issue(ticket(0))
+        fake.script("stall")
+        calls.extend(asyncio.ensure_future(issuer.issue(ticket(1))) for _ in range(2))  # the second waits for the first
+        await until(lambda: fake.counts.requests == 2)
+        await asyncio.sleep(0.01)
+
+    run_and_drop(leave)
+    issued = run(lambda: issuer.issue(ticket(1)))
+
+    counts = run(issuer.counts)
+    assert not issued.replayed
+    assert (counts.tickets[TicketState.ISSUED], len(run(ledger_suspects(issuer, ledger)))) == (2, 1)
+    run(issuer.aclose)
+    run(respan.aclose)
+    calls.clear()
+
+
+def ledger_suspects(issuer: Issuer, ledger: Any) -> Callable[[], Any]:
+    """Return what asks for the suspects, once the ledger is open on that loop."""
+
+    async def ask() -> Any:
+        await issuer.counts()
+        return await ledger.suspects()
+
+    return ask
+
+
+@OF_WHAT_WAS_DROPPED
+def test_an_issuer_can_be_closed_on_the_next_loop(fake: FakeRespan, tmp_path: Path) -> None:
+    """What was cut off is noted, the owner says that it leaves, and another opens the file at once."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+    calls: list[Any] = []
+
+    async def leave() -> None:
+        fake.script("stall")
+        calls.append(asyncio.ensure_future(issuer.issue(ticket(0))))
+        await until(lambda: fake.counts.requests == 1)
+
+    run_and_drop(leave)
+    run(issuer.aclose)
+    run(respan.aclose)
+
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM owners").fetchone() == (0,)
+        assert connection.execute("SELECT state FROM attempts").fetchall() == [("suspect",)]
+    with pytest.raises(ClientStateError):
+        run(lambda: issuer.issue(ticket(0)))
+    calls.clear()
+
+
+@OF_WHAT_WAS_DROPPED
+@RUNS
+def test_a_delivery_that_its_loop_cut_off_is_made_on_the_next(
+    fake: FakeRespan, tmp_path: Path, runs: Callable[[Any], Any]
+) -> None:
+    """Its key is recorded, and nobody has its secret yet."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    delivered: list[str] = []
+    calls: list[Any] = []
+    hangs = True
+
+    async def deliver(ticket_id: str, _: CreatedKey) -> None:
+        delivered.append(ticket_id)
+        if hangs:
+            await asyncio.sleep(3600)
+
+    issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"), deliver=deliver)
+
+    async def leave() -> None:
+        calls.append(asyncio.ensure_future(issuer.issue(ticket(0))))
+        await until(lambda: delivered)
+
+    async def go_on() -> None:
+        await issuer.counts()
+        await until(lambda: len(delivered) == 2, 5)
+        async with asyncio.timeout(5):
+            while not (await issuer.counts()).tickets[TicketState.DELIVERED]:  # noqa: ASYNC110  the ledger counts
+                await asyncio.sleep(0.01)
+
+    runs(leave)
+    hangs = False
+    run(go_on)
+    run(respan.aclose)
+    calls.clear()
+
+
+def test_a_ledger_that_is_opened_for_another_account_on_the_next_loop_is_refused(
+    fake: FakeRespan, tmp_path: Path
+) -> None:
+    """The file belongs to one account, whatever loop it is on."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    run(lambda: Issuer(respan, ledger).issue(ticket(0)))
+
+    async def other() -> None:
+        async with AsyncRespan("another", base_url=fake.url) as another:
+            await Issuer(another, ledger).issue(ticket(1))
+
+    with pytest.raises(LedgerError, match="the ledger of another account"):
+        run(other)
+    run(respan.aclose)
+
+
+@OF_WHAT_WAS_DROPPED
+@RUNS
+def test_a_shared_window_goes_with_its_client(fake: FakeRespan, redis_url: str, runs: Callable[[Any], Any]) -> None:
+    """Each loop has connections of its own; the log in Redis is the same."""
+    window = RedisWindow(redis_url, RateLimit(10, per=60), key="next-loop")
+    respan = AsyncRespan(fake.api_key, base_url=fake.url, pace=window, deadline=5.0)
+
+    for _ in range(3):
+        runs(respan.temporary_keys.create)
+
+    async def used() -> int:
+        await respan.temporary_keys.create()
+        return respan.pace.used
+
+    assert runs(used) == 4
+    run(respan.aclose)
+    assert fake.counts.created == 4
