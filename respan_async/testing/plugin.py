@@ -21,6 +21,7 @@ except ImportError as error:
         name=error.name,
     ) from None
 
+from respan_async._calls.requestor import requestor_of
 from respan_async.client import AsyncRespan
 from respan_async.testing.server import FakeRespan
 
@@ -48,7 +49,7 @@ def fake_respan(request: pytest.FixtureRequest) -> Iterator[FakeRespan]:
 
 @pytest.fixture
 def respan(request: pytest.FixtureRequest) -> AsyncRespan:
-    """Give a client of `fake_respan`; what it waits for of its own accord follows `fake_respan.advance`."""
+    """Give a client of `fake_respan`, whose pace and back-off go with the clock that `fake_respan.advance` moves on."""
     loop = _loop_of(request)
     if loop == _NONE:
         pytest.fail("the fixture `respan` is for `async def` tests; in others, use `fake_respan`", pytrace=False)
@@ -94,7 +95,10 @@ def _fixtures_on(loop: str) -> dict[str, object]:
     async def connect(fake_respan: FakeRespan, respan_settings: dict[str, Any]) -> AsyncIterator[AsyncRespan]:
         settings = {"api_key": fake_respan.api_key, "base_url": fake_respan.url, **respan_settings}
         async with AsyncRespan(**settings) as client:
+            pacer = requestor_of(client).context.pacer
+            fake_respan.followers.append(pacer.advance)
             yield client
+            fake_respan.followers.remove(pacer.advance)
 
     return {_server_on(loop): serve, _client_on(loop): connect}
 

@@ -1,10 +1,16 @@
 """The fixtures, in the suites of other people: each a folder of its own, with pytest as its users start it."""
 
+import asyncio
 import importlib
 import sys
-from typing import Final
+from typing import Any, Final
 
 import pytest
+
+from respan_async import AsyncRespan, RateLimit, RetryPolicy
+from respan_async._calls.requestor import requestor_of
+from respan_async.testing import FakeRespan, SlidingLog
+from tests.waiting import until
 
 pytest_plugins = ["pytester"]
 
@@ -151,3 +157,56 @@ def test_a_package_that_is_missing_is_named(module: str, name: str, monkeypatch:
 
     with pytest.raises(ImportError, match=f"needs {name}: install the extra `testing`, as in pip install 'respan-"):
         importlib.import_module("respan_async.testing.plugin")
+
+
+# ------------------------------------------------------------------ the clock
+
+
+@pytest.mark.parametrize("pace", ["auto", RateLimit(2, per=60)])
+async def test_a_minute_passes_for_server_and_client(pace: Any, fake_respan: FakeRespan) -> None:
+    """A limit is tested in no time, whether the client knows it or learns it from a refusal."""
+    async with asyncio.timeout(5):
+        fake_respan.limit = SlidingLog(2, per=60)
+        async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, pace=pace) as respan:
+            fake_respan.followers.append(requestor_of(respan).context.pacer.advance)
+            creating = [asyncio.create_task(respan.temporary_keys.create(name=f"t{number}")) for number in range(3)]
+            await until(lambda: sum(task.done() for task in creating) == 2)
+            await until(lambda: respan.pace.refused or respan.pace.waiting["interactive"])
+            await asyncio.sleep(0.02)
+            fake_respan.advance(59)
+            await asyncio.sleep(0.02)
+            early = fake_respan.counts.created
+            fake_respan.advance(1.1)
+            await asyncio.gather(*creating)
+
+    assert (early, fake_respan.counts.created, fake_respan.max_in_window(60)) == (2, 3, 2)
+
+
+async def test_a_back_off_passes_too(fake_respan: FakeRespan) -> None:
+    """The wait before a call is made again; a part of it leaves the rest."""
+    async with asyncio.timeout(5):
+        fake_respan.script("error_500")
+        retry = RetryPolicy(initial=3000, maximum=3000)
+        async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, retry=retry) as respan:
+            fake_respan.followers.append(requestor_of(respan).context.pacer.advance)
+            creating = asyncio.create_task(respan.temporary_keys.create())
+            await until(lambda: fake_respan.counts.by_status.get(500) == 1)
+            await asyncio.sleep(0.02)
+            fake_respan.advance(0.001)
+            await asyncio.sleep(0.02)
+            early = fake_respan.counts.created
+            fake_respan.advance(3000)
+            await creating
+
+    assert (early, fake_respan.counts.created) == (0, 1)
+
+
+async def test_the_fixtures_client_follows(respan: AsyncRespan, fake_respan: FakeRespan) -> None:
+    """What the two tests above do by hand, the fixture does by itself."""
+    fake_respan.limit = SlidingLog(1, per=60)
+    await respan.temporary_keys.create()
+    waiting = asyncio.create_task(respan.temporary_keys.create())
+    await until(lambda: respan.pace.refused == 1)
+    fake_respan.advance(61)
+
+    assert await asyncio.wait_for(waiting, 5)
