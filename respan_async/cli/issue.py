@@ -19,7 +19,7 @@ from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
 from respan_async.cli.issue_run import IssueRun
 from respan_async.cli.output_target import OutputTarget, open_output
-from respan_async.cli.progress_display import display
+from respan_async.cli.progress_display import CheckProgress, display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
 from respan_async.cli.ticket_source import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.client import AsyncRespan
@@ -35,9 +35,9 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     if arguments.sandbox and arguments.force_ledger:
         # The suspects of a real account would be let go with those of the sandbox.
         raise exit_codes.WrongUse("--force-ledger: expected a run that is no --sandbox, which has a ledger of its own")
-    with open_csv(arguments.file, known=COLUMNS, keys=KEYS) as csv_file:
+    with open_csv(arguments.file, known=COLUMNS, keys=KEYS, delimiter=arguments.delimiter) as csv_file:
         try:
-            tickets = check(csv_file)
+            tickets = check(csv_file, CheckProgress(csv_file.name))
         except BadTenants as bad:
             for complaint in bad.complaints:
                 say(complaint)

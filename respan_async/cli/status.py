@@ -9,7 +9,7 @@ from respan_async.cli.console import ConsoleLogHandler, printable
 from respan_async.cli.progress_display import clock
 from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
-from respan_async.cli.tables import Table, show
+from respan_async.cli.tables import Table, show, wanted
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.sqlite._inspect import Snapshot, read_snapshot
@@ -23,10 +23,10 @@ def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         snapshot = read_snapshot(path)
     except LedgerError as error:
         raise exit_codes.WrongUse(str(error)) from None
-    if arguments.json:
-        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(path, snapshot)))
-    else:
+    if wanted(arguments):
         show(_tables(path, snapshot, datetime.now(UTC)))
+    else:
+        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(path, snapshot)))
     return exit_codes.OK
 
 
