@@ -73,6 +73,10 @@ Print what `PostgresLedger.create_schema()` does, as SQL for psql: for a databas
 in which the workers may not make tables. The rights that they need are at its end.
 """
 
+_WHERE: Final = (
+    "a file, or postgresql://HOST/DATABASE (one with a password goes into RESPAN_LEDGER); beside --out by default"
+)
+
 _OPTIONS: Final = {
     "name": ("TEXT", "at most 50 characters"),
     "expires_in": ("TIME", "how long the key lives, from now: 90s, 30m, 1h30m, 7d"),
@@ -184,6 +188,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     _account(sweep)
+    sweep.add_argument("--rate", type=_rate, metavar="N/SECONDS", help="the account's limit, with --redis")
+    _redis(sweep)
     keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)
     keepers = keeping.add_subparsers(metavar="COMMAND", required=True)
     rotating = keepers.add_parser(
@@ -227,8 +233,16 @@ def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     return parser
 
 
+def _redis(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        help="the Redis in which processes share the limit; one with a password goes into RESPAN_REDIS",
+    )
+
+
 def _ledger(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--ledger", metavar="FILE", help="the ledger")
+    parser.add_argument("--ledger", metavar="FILE", help=_WHERE)
     parser.add_argument(
         "--out", default="-", metavar="FILE", help="or else the run's --out, beside which its ledger is"
     )
@@ -259,9 +273,10 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take whatever the limit leaves free at once, for an account that nobody else uses",
     )
-    parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
+    parser.add_argument("--ledger", metavar="FILE", help=f"what remembers tickets and keys: {_WHERE}")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     _account(parser)
+    _redis(parser)
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
 
 

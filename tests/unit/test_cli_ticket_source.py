@@ -145,8 +145,10 @@ async def test_many_skipped_lines() -> None:
         (b"tenant-1,acme\n", f"1: unknown column 'tenant-1' in the header line; known are {KNOWN}"),
         (
             b"ticket;name\na;b\n",
-            f"1: unknown column 'ticket;name' in the header line; known are {KNOWN}; "
-            "cells are separated by ',', or give --delimiter ';'",
+            (
+                f"1: unknown column 'ticket;name' in the header line; known are {KNOWN}; "
+                "cells are separated by ',', or give --delimiter ';'"
+            ),
         ),
         (b"ticket,name,name\n", "1: column 'name' is there twice in the header line"),
         (b"max_usage\n1\n", "1: expected a column ticket or name in the header line"),
