@@ -277,6 +277,9 @@ def _issue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     _account(parser)
     _redis(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, tell what would be issued, send nothing"
+    )
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
 
 

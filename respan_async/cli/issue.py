@@ -17,6 +17,7 @@ from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
+from respan_async.cli.dry_run import dry_run
 from respan_async.cli.issue_run import IssueRun
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, location_of
 from respan_async.cli.output_target import OutputTarget, open_output
@@ -36,6 +37,8 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Issue a key for every line; see the module."""
     if arguments.sandbox and arguments.redis:
         raise exit_codes.WrongUse("--redis: expected a run that is no --sandbox, which shares no limit with anybody")
+    if arguments.dry_run and arguments.force_ledger:
+        raise exit_codes.WrongUse("--dry-run: expected no --force-ledger, which gives the ledger to another account")
     if arguments.sandbox and arguments.force_ledger:
         # The suspects of a real account would be let go with those of the sandbox.
         raise exit_codes.WrongUse("--force-ledger: expected a run that is no --sandbox, which has a ledger of its own")
@@ -51,6 +54,11 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         client = None if arguments.sandbox else _client(arguments, suspects)
         location = location_of(arguments)
         ledger = location.ledger(ledger_file.cipher())
+        if arguments.dry_run:
+            nowhere = {"api_key": "make-believe", "base_url": "http://127.0.0.1"}
+            account = _SANDBOX_ACCOUNT if client is None else arguments.account
+            client = client or _client(arguments, suspects, **nowhere)
+            return asyncio.run(dry_run(arguments, client, account, location, ledger, csv_file, tickets))
         with open_output(arguments.out, sandbox=arguments.sandbox) as output:
             if output.sink is not None and output.sink.mended:
                 say(output.sink.mended)

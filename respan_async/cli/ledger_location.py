@@ -6,7 +6,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -59,7 +59,7 @@ class LedgerLocation:
         if self.dsn is None:
             return SQLiteLedger(self.name, cipher)
         try:
-            return PostgresLedger(self.dsn.reveal(), cipher)
+            return PostgresLedger(cast("str", self.dsn), cipher)
         except (ConfigurationError, ImportError) as error:
             raise WrongUse(f"--ledger: {error}") from None
 
