@@ -1,8 +1,7 @@
 """A CSV file as lines of named cells, each with its place in the file.
 
 Text is UTF-8, with or without a byte order mark; cells are separated by commas, or by another character, and may be
-quoted.
-Lines of empty cells do not count, nor does white space around a cell, nor the case of a column's name.
+quoted. Lines of empty cells do not count, nor does white space around a cell, nor the case of a column's name.
 """
 
 import contextlib

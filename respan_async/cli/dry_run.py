@@ -14,6 +14,7 @@ from respan_async.cli.csv_reader import CSVFile
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget, open_output
 from respan_async.cli.progress_display import clock
+from respan_async.cli.sandbox import SANDBOX_LIMIT
 from respan_async.cli.ticket_source import PendingTenants, Tenant
 from respan_async.client import AsyncRespan
 from respan_async.issuing import Issuer, _rows
@@ -133,5 +134,5 @@ def _place(tenants: PendingTenants, tenant: Tenant) -> str:
 
 def _at(arguments: argparse.Namespace, count: int) -> str:
     """Say how long so many keys take at the limit that is given."""
-    limit = arguments.rate or DOCUMENTED_LIMIT
+    limit = arguments.rate or (SANDBOX_LIMIT if arguments.sandbox else DOCUMENTED_LIMIT)
     return f" in about {clock(count * limit.per / limit.limit)}" if isinstance(limit, RateLimit) else ""

@@ -85,7 +85,7 @@ def test_the_sandbox_has_a_dry_run_too(run: Run, tmp_path: Path, monkeypatch: py
     second = run(*DRY, "--sandbox")
 
     assert (first[0], second[0]) == (0, 0)
-    assert "2 would be issued in about 0:02, 0 already issued" in first[2]
+    assert "2 would be issued in about 0:00, 0 already issued" in first[2]
     assert "0 would be issued in about 0:00, 2 already issued" in second[2]
 
 

@@ -293,3 +293,11 @@ def test_the_sample() -> None:
     """The file of 300 tenants is good."""
     with open_csv(str(SAMPLE), known=COLUMNS, keys=KEYS) as source:
         assert len(check(source)) == 300
+
+
+def test_a_check_tells_how_far_it_has_come() -> None:
+    """From time to time, for a sign of life."""
+    told = list[int]()
+    check(sheet(b"ticket\n" + b"".join(b"t%d\n" % number for number in range(600))), told.append)
+
+    assert told == [0, 256, 512]
