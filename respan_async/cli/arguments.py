@@ -100,13 +100,12 @@ class _Parser(argparse.ArgumentParser):
         """Say what is wrong with the arguments, which may be any bytes, and end with 2."""
         super().error(printable(message))
 
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            if error.message is not None and "maybe you meant" not in error.message:  # as Python says from 3.14 on
-                error.message += did_you_mean([value], action.choices or ())
-            raise
+    def check_command(self, words: Sequence[str], known: Iterable[str]) -> None:
+        """End with 2 if the first of these words is no command, and say which one may have been meant."""
+        word = words[0] if words else "-"
+        if not word.startswith("-") and word not in known:
+            meant = did_you_mean([word], known)
+            self.error(f"unknown command {word!r:.100}; there are {', '.join(known)}{meant}")
 
 
 def did_you_mean(words: Iterable[object], known: Iterable[str]) -> str:
@@ -125,6 +124,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: They are wrong, or ask for help or the version.
     """
+    argv = list(argv)
     common = _common()
     parser = _Parser(
         prog="respan-keys",
@@ -210,6 +210,9 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     schema.add_argument("--schema", default=SCHEMA, metavar="NAME", help=f"the schema; {SCHEMA} by default")
     schema.set_defaults(run=maintenance.schema, parser=schema)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
+    parser.check_command(argv, adding.choices)
+    if argv[:1] == ["ledger"]:
+        keeping.check_command(argv[1:], keepers.choices)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
         # By the command, whose options and usage are what is asked for.
