@@ -442,7 +442,7 @@ class Call(Generic[T]):
     async def _sleep(self, seconds: float) -> None:
         if self._deadline is not None and asyncio.get_running_loop().time() + seconds > self._deadline:
             raise DeadlineUnreachable(seconds)
-        await asyncio.sleep(seconds)
+        await self._context.pacer.clock.sleep(seconds)
 
     def _too_late(self, wait: float, why: str) -> DeadlineExceededError:
         error = self._deadline_error(

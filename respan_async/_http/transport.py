@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
+from respan_async._http.codec import parse
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
 from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
@@ -54,6 +55,11 @@ class TrackedBody(aiohttp.BytesPayload):
         """Bytes of the body."""
         self.touched = True
         return super().size
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON, for a test that looks at what a mocked session was called with."""
+        return parse(self.decode().encode())
 
     @property
     def may_have_left(self) -> bool:

@@ -20,6 +20,7 @@ class LoopClock:
         self._offset = 0.0
         self._told = -math.inf
         self._came_at = self._came_elapsed = 0.0
+        self._sleepers: dict[asyncio.Future[None], float] = {}
 
     def time(self) -> float:
         """Return the time."""
@@ -39,9 +40,37 @@ class LoopClock:
         self.time()
         return asyncio.get_running_loop().call_at(when - self._offset, callback, *arguments)
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait until so many seconds have passed on this clock."""
+        loop = asyncio.get_running_loop()
+        woken: asyncio.Future[None] = loop.create_future()
+        self._sleepers[woken] = self.time() + seconds
+        alarm = loop.call_later(seconds, _wake, woken)
+        try:
+            await woken
+        finally:
+            alarm.cancel()
+            del self._sleepers[woken]
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on, and wake those who sleep until a time that has come; what was set by `call_at` stays."""
+        now = self.time() + seconds
+        self._offset += seconds
+        self._came_at += seconds
+        for woken, due in self._sleepers.items():
+            if due <= now:
+                _wake(woken)
+            else:
+                asyncio.get_running_loop().call_later(due - now, _wake, woken)
+
     def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
         here, passed = loop.time(), elapsed()
         if self._loop is not None:
             self._offset = max(self._told, self._came_at + passed - self._came_elapsed) - here
         self._loop = loop
         self._came_at, self._came_elapsed = here + self._offset, passed
+
+
+def _wake(woken: asyncio.Future[None]) -> None:
+    if not woken.done():
+        woken.set_result(None)

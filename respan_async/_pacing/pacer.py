@@ -272,7 +272,7 @@ class Pacer:
             self._timer.cancel()
             self._timer = None  # or it would be taken for one that still rings
 
-    # ------------------------------------------------------------------ moving
+    # ------------------------------------------------- other loops, other times
 
     def leave_loop(self) -> None:
         """Forget who waited on an event loop that is closed: none of them will ever go on.
@@ -292,6 +292,14 @@ class Pacer:
             self.window.lost(now)
         self.in_air = self._in_air_below = 0
         self._loops_left += 1
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once, for a test: move the clock on, and grant what can be granted then."""
+        self.clock.advance(seconds)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._dispatch()
 
     # ---------------------------------------------------------------- granting
 

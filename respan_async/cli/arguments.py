@@ -1,7 +1,8 @@
 """The arguments of every command."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
@@ -22,8 +23,9 @@ exit codes: 0 all done, 1 some failed, 2 wrong use, 3 the API key was refused, 1
 _CSV: Final = """\
 FILE.csv has a header line. The column `ticket` (or else `name`) tells one line
 from another; the others are fields of the request: name, expiry_date,
-expires_in, max_usage, rate_limit, spending_limit, is_test, limit_policies. An
-empty cell is a field not given; `null` in rate_limit or spending_limit is sent.
+expires_in, max_usage, rate_limit, spending_limit, is_test, limit_policies, in
+capitals or not. An empty cell is a field not given; `null` in rate_limit or
+spending_limit is sent. Cells are separated by commas, or by --delimiter.
 
 Every key is in the ledger before it is written to --out, and its secret is
 erased there once its line is on the disk. So the same command again, after
@@ -73,9 +75,13 @@ Print what `PostgresLedger.create_schema()` does, as SQL for psql: for a databas
 in which the workers may not make tables. The rights that they need are at its end.
 """
 
+_WHERE: Final = (
+    "a file, or postgresql://HOST/DATABASE (one with a password goes into RESPAN_LEDGER); beside --out by default"
+)
+
 _OPTIONS: Final = {
     "name": ("TEXT", "at most 50 characters"),
-    "expires_in": ("TIME", "how long the key lives: 90s, 30m, 1h, 7d"),
+    "expires_in": ("TIME", "how long the key lives, from now: 90s, 30m, 1h30m, 7d"),
     "expiry_date": ("DATE", "when the key dies, as in 2030-01-31T12:00:00Z"),
     "max_usage": ("N", "how often the key can be used; -1 for no limit"),
     "rate_limit": ("N", "requests a minute, or null"),
@@ -85,11 +91,30 @@ _OPTIONS: Final = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that shows nothing a terminal would obey."""
+    """A parser that shows nothing a terminal would obey, and says what may have been meant."""
+
+    @property
+    def options(self) -> list[str]:
+        """The options there are."""
+        return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the arguments, which may be any bytes, and end with 2."""
         super().error(printable(message))
+
+    def check_command(self, words: Sequence[str], known: Iterable[str]) -> None:
+        """End with 2 if the first of these words is no command, and say which one may have been meant."""
+        word = words[0] if words else "-"
+        if not word.startswith("-") and word not in known:
+            meant = did_you_mean([word], known)
+            self.error(f"unknown command {word!r:.100}; there are {', '.join(known)}{meant}")
+
+
+def did_you_mean(words: Iterable[object], known: Iterable[str]) -> str:
+    """Return what somebody who wrote these words may have meant, as the end of a sentence; empty for nothing."""
+    names = [str(word).partition("=")[0] for word in words]
+    meant = [match for name in names for match in get_close_matches(name, [*known], n=1)]
+    return f"; did you mean {', '.join(meant)}?" if meant else ""
 
 
 def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -101,6 +126,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: They are wrong, or ask for help or the version.
     """
+    argv = list(argv)
     common = _common()
     parser = _Parser(
         prog="respan-keys",
@@ -114,7 +140,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
     def add(name: str, help: str, run: Callable[..., int], **more: Any) -> argparse.ArgumentParser:  # noqa: A002  argparse's own name
         command = adding.add_parser(name, help=help, parents=[common], allow_abbrev=False, **more)
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
         return command
 
     _issue(
@@ -129,20 +155,18 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     create = add("create", "create one key and print it, with its secret", key_commands.create)
     _fields(create, "name", "expires_in", "expiry_date", "max_usage", "rate_limit", "spending_limit", "limit_policies")
-    create.add_argument("--is-test", action=argparse.BooleanOptionalAction, default=UNSET, help="a test key")
+    _json(create).add_argument("--is-test", action=argparse.BooleanOptionalAction, default=UNSET, help="a test key")
     listing = add("list", "print all keys, or one page of them, without secrets", key_commands.list_keys)
-    listing.add_argument("--page", type=_count, metavar="N", help="only this page, from 1")
+    _json(listing).add_argument("--page", type=_count, metavar="N", help="only this page, from 1")
     listing.add_argument("--page-size", type=_count, metavar="N", help="keys on a page")
-    add("show", "print one key, without its secret", key_commands.show).add_argument("id", metavar="ID")
+    _json(add("show", "print one key, without its secret", key_commands.show)).add_argument("id", metavar="ID")
     update = add("update", "change one key and print it", key_commands.update)
-    update.add_argument("id", metavar="ID")
-    _fields(update, "name", "expiry_date", "max_usage", "rate_limit", "spending_limit")
+    _json(update).add_argument("id", metavar="ID")
+    _fields(update, "name", "expires_in", "expiry_date", "max_usage", "rate_limit", "spending_limit")
     delete = add("delete", "revoke one key; it cannot be undone", key_commands.delete)
     delete.add_argument("id", metavar="ID")
     delete.add_argument("--missing-ok", action="store_true", help="do not mind a key that is not there")
-    _ledger(add("status", "tell what is in a ledger, also while a run goes on", status.status)).add_argument(
-        "--json", action="store_true", help="as one JSON object, with every suspect and every key not delivered"
-    )
+    _json(_ledger(add("status", "tell what is in a ledger, also while a run goes on", status.status)))
     sweep = _ledger(
         add(
             "sweep",
@@ -166,6 +190,8 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     sweep.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     _account(sweep)
+    sweep.add_argument("--rate", type=_rate, metavar="N/SECONDS", help="the account's limit, with --redis")
+    _redis(sweep)
     keeping = adding.add_parser("ledger", help="look after a ledger", allow_abbrev=False)
     keepers = keeping.add_subparsers(metavar="COMMAND", required=True)
     rotating = keepers.add_parser(
@@ -175,7 +201,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         parents=[common],
         allow_abbrev=False,
     )
-    _ledger(rotating).set_defaults(run=maintenance.rotate)
+    _ledger(rotating).set_defaults(run=maintenance.rotate, parser=rotating)
     schema = keepers.add_parser(
         "schema",
         help="print the SQL that makes a ledger in Postgres, for whoever may",
@@ -184,9 +210,16 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     schema.add_argument("--schema", default=SCHEMA, metavar="NAME", help=f"the schema; {SCHEMA} by default")
-    schema.set_defaults(run=maintenance.schema)
+    schema.set_defaults(run=maintenance.schema, parser=schema)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
-    arguments = parser.parse_args(argv)
+    parser.check_command(argv, adding.choices)
+    if argv[:1] == ["ledger"]:
+        keeping.check_command(argv[1:], keepers.choices)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        # By the command, whose options and usage are what is asked for.
+        command: _Parser = arguments.parser
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown, command.options)}")
     arguments.argv = tuple(argv)
     return arguments
 
@@ -200,8 +233,23 @@ def _common() -> _Parser:
     return common
 
 
+def _json(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument(
+        "--json", action="store_true", help="JSON lines on a terminal too, as anywhere else, instead of a table"
+    )
+    return parser
+
+
+def _redis(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        help="the Redis in which processes share the limit; one with a password goes into RESPAN_REDIS",
+    )
+
+
 def _ledger(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    parser.add_argument("--ledger", metavar="FILE", help="the ledger")
+    parser.add_argument("--ledger", metavar="FILE", help=_WHERE)
     parser.add_argument(
         "--out", default="-", metavar="FILE", help="or else the run's --out, beside which its ledger is"
     )
@@ -212,6 +260,13 @@ def _issue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.csv", help="what to issue; - for standard input")
     parser.add_argument(
         "--out", default="-", metavar="FILE", help="where keys go, as JSON lines; - for standard output"
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=_delimiter,
+        default=",",
+        metavar="CHARACTER",
+        help="what separates cells, as in ';', or tab; a comma by default",
     )
     parser.add_argument("--max-in-flight", type=_count, default=64, metavar="N", help="requests at the same time")
     parser.add_argument(
@@ -225,9 +280,13 @@ def _issue(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take whatever the limit leaves free at once, for an account that nobody else uses",
     )
-    parser.add_argument("--ledger", metavar="FILE", help="what remembers tickets and keys; beside --out by default")
+    parser.add_argument("--ledger", metavar="FILE", help=f"what remembers tickets and keys: {_WHERE}")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")
     _account(parser)
+    _redis(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, tell what would be issued, send nothing"
+    )
     parser.add_argument("--sandbox", action="store_true", help="issue make-believe keys, without an account")
 
 
@@ -280,6 +339,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:9]) > 0 and len(text) < 10):
         raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r:.100}")
     return int(text)
+
+
+def _delimiter(text: str) -> str:
+    character = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n\0 ' or character.isalnum():
+        raise argparse.ArgumentTypeError(f"expected one character such as ; or the word tab, got {text!r:.100}")
+    return character
 
 
 def _port(text: str) -> int:

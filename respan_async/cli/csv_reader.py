@@ -1,7 +1,7 @@
 """A CSV file as lines of named cells, each with its place in the file.
 
-Text is UTF-8, with or without a byte order mark; cells are separated by commas and may be quoted. Lines of empty
-cells do not count, nor does white space around a cell.
+Text is UTF-8, with or without a byte order mark; cells are separated by commas, or by another character, and may be
+quoted. Lines of empty cells do not count, nor does white space around a cell, nor the case of a column's name.
 """
 
 import contextlib
@@ -25,6 +25,9 @@ _LATE_QUOTE: Final = re.compile(r'\s+"')
 """A quote after white space is a letter like any other to CSV, and would become a part of a name."""
 
 _LONGEST_LINE: Final = 1024 * 1024
+
+_OTHERS: Final = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}
+"""What else may separate cells, and how that is written in a shell."""
 
 Complain = Callable[[int, str], None]
 """Told the number of a line and what is wrong with it."""
@@ -53,10 +56,14 @@ class CSVFile:
         name: What it is called in complaints.
         known: The columns it may have.
         keys: The columns of which it must have at least one.
+        delimiter: What separates cells.
     """
 
-    def __init__(self, file: BinaryIO, name: str, *, known: Collection[str], keys: Sequence[str]) -> None:
+    def __init__(
+        self, file: BinaryIO, name: str, *, known: Collection[str], keys: Sequence[str], delimiter: str = ","
+    ) -> None:
         self.name = name
+        self._delimiter = delimiter
         self._file = file
         self._known = known
         self._keys = keys
@@ -64,7 +71,7 @@ class CSVFile:
     def rows(self, complain: Complain) -> Iterator[Row]:
         """Read the lines that have as many cells as the header; complain about the others."""
         lines = _Lines(self._file)
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(lines, strict=True, delimiter=self._delimiter)
         columns: list[str] = []
         began = 1
         try:
@@ -82,7 +89,8 @@ class CSVFile:
                     if not columns:
                         return
                 elif not columns:
-                    problem, columns = self._problem(cells), [cell.strip() for cell in cells]
+                    columns = [cell.strip().lower() for cell in cells]
+                    problem = self._problem(columns)
                     if problem is not None:
                         complain(line, problem)
                         return
@@ -101,11 +109,16 @@ class CSVFile:
     def _problem(self, cells: Sequence[str]) -> str | None:
         """Say what is wrong with the header."""
         seen: set[str] = set()
-        for number, column in enumerate(map(str.strip, cells), 1):
+        for number, column in enumerate(cells, 1):
             if not column:
                 return f"expected a name for column {number} in the header line"
             if column not in self._known:
-                separated = "; cells are separated by commas" if ";" in column or "\t" in column else ""
+                other = next(
+                    (name for mark, name in _OTHERS.items() if mark in column and mark != self._delimiter), None
+                )
+                separated = (
+                    f"; cells are separated by {self._delimiter!r}, or give --delimiter {other}" if other else ""
+                )
                 return (
                     f"unknown column {column!r:.100} in the header line; known are {', '.join(self._known)}{separated}"
                 )
@@ -174,13 +187,14 @@ def can_be_read_again(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def open_csv(path: str, *, known: Collection[str], keys: Sequence[str]) -> Iterator[CSVFile]:
+def open_csv(path: str, *, known: Collection[str], keys: Sequence[str], delimiter: str = ",") -> Iterator[CSVFile]:
     """Open a CSV file; `-` is standard input. What cannot be read twice is copied to a temporary file first.
 
     Args:
         path: As it was given.
         known: The columns it may have.
         keys: The columns of which it must have at least one.
+        delimiter: What separates cells.
 
     Raises:
         WrongUse: It cannot be read.
@@ -198,4 +212,4 @@ def open_csv(path: str, *, known: Collection[str], keys: Sequence[str]) -> Itera
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
             raise WrongUse(f"{path}: {reason}") from None
-        yield CSVFile(file, "<stdin>" if path == "-" else path, known=known, keys=keys)
+        yield CSVFile(file, "<stdin>" if path == "-" else path, known=known, keys=keys, delimiter=delimiter)

@@ -14,17 +14,22 @@ T = TypeVar("T")
 
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(s|m|h|d|w)")
+_PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(w|d|h|m|s) ?")
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
+_LONGEST: Final = 100
+_UNITS: Final = "wdhms"
+"""Units of a time, each of which may be there once, in this order."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,6})?)(s|m|h)?")
 
 
 def _lifetime(text: str) -> timedelta:
-    match = _DURATION.fullmatch(text)
-    if match is None or not float(match[1]):
-        raise InvalidRequestError(f"expires_in: expected a time such as 90s, 30m, 1h or 7d, got {text!r:.100}")
-    seconds = float(match[1]) * _SECONDS[match[2]]
+    parts = _PART.findall(text) if len(text) <= _LONGEST and _DURATION.fullmatch(text) else []
+    units = [_UNITS.index(unit) for _, unit in parts]
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not seconds or units != sorted(set(units)):
+        raise InvalidRequestError(f"expires_in: expected a time such as 90s, 30m, 1h30m or 7d, got {text!r:.100}")
     if seconds > LONGEST_LIFE.total_seconds():
         raise InvalidRequestError(f"expires_in: expected a time of up to a thousand years, got {text!r:.100}")
     return timedelta(seconds=seconds)

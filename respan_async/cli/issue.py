@@ -17,27 +17,34 @@ from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
+from respan_async.cli.dry_run import dry_run
 from respan_async.cli.issue_run import IssueRun
+from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, location_of
 from respan_async.cli.output_target import OutputTarget, open_output
-from respan_async.cli.progress_display import display
+from respan_async.cli.pace_source import pace_of
+from respan_async.cli.progress_display import CheckProgress, display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
 from respan_async.cli.ticket_source import COLUMNS, KEYS, BadTenants, PendingTenants, check
 from respan_async.client import AsyncRespan
 from respan_async.errors import Suspect
 from respan_async.events import Event, SuspectEvent
-from respan_async.issuing import AttemptState, Issuer, SQLiteLedger
+from respan_async.issuing import AttemptState, Issuer
 
 _SANDBOX_ACCOUNT: Final = "respan-keys:sandbox"  # no word that a person would give
 
 
 def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Issue a key for every line; see the module."""
+    if arguments.sandbox and arguments.redis:
+        raise exit_codes.WrongUse("--redis: expected a run that is no --sandbox, which shares no limit with anybody")
+    if arguments.dry_run and arguments.force_ledger:
+        raise exit_codes.WrongUse("--dry-run: expected no --force-ledger, which gives the ledger to another account")
     if arguments.sandbox and arguments.force_ledger:
         # The suspects of a real account would be let go with those of the sandbox.
         raise exit_codes.WrongUse("--force-ledger: expected a run that is no --sandbox, which has a ledger of its own")
-    with open_csv(arguments.file, known=COLUMNS, keys=KEYS) as csv_file:
+    with open_csv(arguments.file, known=COLUMNS, keys=KEYS, delimiter=arguments.delimiter) as csv_file:
         try:
-            tickets = check(csv_file)
+            tickets = check(csv_file, CheckProgress(csv_file.name))
         except BadTenants as bad:
             for complaint in bad.complaints:
                 say(complaint)
@@ -45,12 +52,17 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         # Made before any file is: without an API key, nothing should be left behind.
         suspects: list[Suspect] = []
         client = None if arguments.sandbox else _client(arguments, suspects)
-        path = ledger_file.path_of(arguments)
-        ledger = SQLiteLedger(path, ledger_file.cipher())
+        location = location_of(arguments)
+        ledger = location.ledger(ledger_file.cipher())
+        if arguments.dry_run:
+            nowhere = {"api_key": "make-believe", "base_url": "http://127.0.0.1"}
+            account = _SANDBOX_ACCOUNT if client is None else arguments.account
+            client = client or _client(arguments, suspects, **nowhere)
+            return asyncio.run(dry_run(arguments, client, account, location, ledger, csv_file, tickets))
         with open_output(arguments.out, sandbox=arguments.sandbox) as output:
             if output.sink is not None and output.sink.mended:
                 say(output.sink.mended)
-            return asyncio.run(_run(arguments, log, client, ledger, path, output, csv_file, tickets, suspects))
+            return asyncio.run(_run(arguments, log, client, ledger, location, output, csv_file, tickets, suspects))
 
 
 def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: str | None) -> AsyncRespan:
@@ -58,7 +70,7 @@ def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: s
         if isinstance(event, SuspectEvent):
             suspects.append(event.suspect)
 
-    rate = arguments.rate or (SANDBOX_LIMIT if sandbox else DOCUMENTED_LIMIT)
+    rate = (arguments.rate or SANDBOX_LIMIT) if sandbox else pace_of(arguments, DOCUMENTED_LIMIT)
     return make_client(arguments, pace=rate, max_in_flight=arguments.max_in_flight, hooks=(note,), **sandbox)
 
 
@@ -66,8 +78,8 @@ async def _run(
     arguments: argparse.Namespace,
     log: ConsoleLogHandler,
     client: AsyncRespan | None,
-    ledger: SQLiteLedger,
-    path: str,
+    ledger: CommandLedger,
+    location: LedgerLocation,
     output: OutputTarget,
     csv_file: CSVFile,
     tickets: set[bytes],
@@ -91,17 +103,18 @@ async def _run(
             max_undelivered=None,
         )
         async with client:
-            await ledger_file.enter(issuer, path)
+            await ledger_file.enter(issuer, location)
             if fake is not None:
                 await _forget_suspects(ledger)
-            if count := await ledger_file.deliver_left(ledger, path, output):
-                say(f"{count} keys of an earlier run, which were only in {path}, were written to {output.name}")
+            if count := await ledger_file.deliver_left(ledger, location.name, output):
+                place = location.name
+                say(f"{count} keys of an earlier run, which were only in {place}, were written to {output.name}")
             skipped = await ledger_file.issued_elsewhere(ledger, output, tickets)
             tenants = PendingTenants(csv_file, len(tickets), skipped)
             tickets.clear()  # a hundred megabytes, of a million
             shown = display(keys_on_terminal=arguments.out == "-" and sys.stdout.isatty())
             log.say = shown.say
-            job = IssueRun(arguments, client, issuer, path, output, tenants, shown, suspects)
+            job = IssueRun(arguments, client, issuer, location, output, tenants, shown, suspects)
             code = await job.run()
         log.say = say
         job.summarize()
@@ -110,7 +123,7 @@ async def _run(
     return code
 
 
-async def _forget_suspects(ledger: SQLiteLedger) -> None:
+async def _forget_suspects(ledger: CommandLedger) -> None:
     """Let go of the suspects of the sandbox's earlier runs, whose keys have died with their server."""
     for suspect in await ledger.suspects():
         await ledger.close_suspect(suspect.tag or "", AttemptState.EXPIRED)

@@ -11,7 +11,7 @@ from respan_async.batch import Batch
 from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.ledger_file import IN_MEMORY
+from respan_async.cli.ledger_location import LedgerLocation
 from respan_async.cli.output_target import OutputTarget
 from respan_async.cli.progress_display import Display, ProgressState, clock
 from respan_async.cli.summary import Summary
@@ -44,7 +44,7 @@ class IssueRun:
         arguments: The command's.
         respan: The client.
         issuer: Issues.
-        path: Where its ledger is.
+        location: Where its ledger is.
         outlet: Where keys go.
         tenants: What is to be issued.
         shown: Shows how far it has come.
@@ -59,7 +59,7 @@ class IssueRun:
         arguments: argparse.Namespace,
         respan: AsyncRespan,
         issuer: Issuer,
-        path: str,
+        location: LedgerLocation,
         output: OutputTarget,
         tenants: PendingTenants,
         shown: Display,
@@ -69,7 +69,7 @@ class IssueRun:
         self._arguments = arguments
         self._respan = respan
         self._issuer = issuer
-        self._path = path
+        self._location = location
         self._output = output
         self._tenants = tenants
         self._display = shown
@@ -134,7 +134,7 @@ class IssueRun:
 
     async def _note_kept_back(self, tenant: Tenant, key_id: str) -> None:
         """Leave a key that could not be delivered to the ledger; revoke it where that is about to be forgotten."""
-        if self._path != IN_MEMORY:
+        if not self._location.in_memory:
             return
         del self._output.kept_back[tenant.ticket.id]
         what = f"{self._place(tenant)}: key {key_id} could not be put on record"
@@ -199,7 +199,7 @@ class IssueRun:
             return
         self._display.close(self._status())
         if in_flight := self._respan.pace.in_flight:
-            remembered = "" if self._path == IN_MEMORY else f"; {self._path} remembers them"
+            remembered = "" if self._location.in_memory else f"; {self._location.name} remembers them"
             say(f"ended with {in_flight} in the air, whose keys may be alive and held by nobody{remembered}")
         self.summarize()
         os._exit(exit_codes.INTERRUPTED)
@@ -248,7 +248,7 @@ class IssueRun:
         progress = self._batch.progress
         Summary(
             arguments=self._arguments,
-            ledger=self._path,
+            ledger=self._location,
             suspects=self._suspects,
             issued=self._issued,
             already=self._already,

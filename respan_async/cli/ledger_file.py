@@ -1,17 +1,16 @@
-"""The ledger a command works on: where it is, what encrypts its secrets, and what an earlier run has left in it."""
+"""The ledger a command works on: what encrypts its secrets, and what an earlier run has left in it."""
 
-import argparse
 import asyncio
 import re
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 from respan_async._calls.sweep import LONG_AFTER_EXPIRY
 from respan_async.cli.exit_codes import WrongUse
+from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.issuing import AESGCMCipher, Issuer, SQLiteLedger
+from respan_async.issuing import AESGCMCipher, Issuer
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
 from respan_async.issuing.ledger import UnreadableSecret
@@ -20,37 +19,8 @@ from respan_async.secret import Secret, secret_of_environment
 
 KEY: Final = ENVIRONMENT
 OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
-IN_MEMORY: Final = ":memory:"
 
 _PAGE: Final = 500
-
-
-def path_of(arguments: argparse.Namespace) -> str:
-    """Return where the ledger is: as it was given, or beside the file of keys.
-
-    Raises:
-        WrongUse: It is the file of keys itself.
-    """
-    path: str | None = arguments.ledger
-    if path is None:
-        return IN_MEMORY if arguments.out == "-" else f"{arguments.out}.ledger"
-    if arguments.out != "-" and Path(path).absolute().resolve() == Path(arguments.out).absolute().resolve():
-        raise WrongUse(f"{path}: expected a ledger and a file of keys, got one file for both")
-    return path
-
-
-def existing_path_of(arguments: argparse.Namespace) -> str:
-    """Return where a ledger is that is there already.
-
-    Raises:
-        WrongUse: It is not.
-    """
-    if arguments.ledger is None and arguments.out == "-":
-        raise WrongUse("expected --ledger FILE, or --out FILE as of the run, beside which its ledger is")
-    path = path_of(arguments)
-    if not Path(path).is_file():
-        raise WrongUse(f"{path}: there is no such ledger")
-    return path
 
 
 def cipher() -> AESGCMCipher | None:
@@ -80,7 +50,7 @@ def cipher() -> AESGCMCipher | None:
         raise WrongUse(f"{OLD_KEYS}: expected keys of 32 bytes as base64, separated by commas") from None
 
 
-async def enter(issuer: Issuer, path: str) -> None:
+async def enter(issuer: Issuer, location: LedgerLocation) -> None:
     """Open an issuer.
 
     Raises:
@@ -89,11 +59,10 @@ async def enter(issuer: Issuer, path: str) -> None:
     try:
         await issuer.__aenter__()
     except LedgerError as error:
-        text = str(error).replace("or force it", "or use --force-ledger")
-        raise WrongUse(text if path in text else f"{path}: {text}") from None
+        raise location.wrong(error) from None
 
 
-async def deliver_left(ledger: SQLiteLedger, path: str, output: OutputTarget) -> int:
+async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -> int:
     """Deliver what an earlier run has left, before anything is sent; return how many it was.
 
     Raises:
@@ -121,7 +90,7 @@ async def deliver_left(ledger: SQLiteLedger, path: str, output: OutputTarget) ->
             after = left[-1][0]
     except LedgerError as error:
         hint = f"; expected its key in {KEY} or {OLD_KEYS}" if "encrypted" in str(error) else ""
-        raise WrongUse(f"{path}: {error}{hint}") from None
+        raise WrongUse(f"{name}: {error}{hint}") from None
     return count
 
 
@@ -131,7 +100,7 @@ def _is_long_dead(error: LedgerError) -> bool:
     return expiry_date is not None and expiry_date <= datetime.now(UTC) - LONG_AFTER_EXPIRY
 
 
-async def issued_elsewhere(ledger: SQLiteLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
+async def issued_elsewhere(ledger: CommandLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
     """Return those of these tickets that have a line already, and no key in the ledger.
 
     They were issued by an earlier version, or with a ledger that is lost, and are not issued again.

@@ -6,31 +6,32 @@ import asyncio
 from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
+from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, existing_location_of
+from respan_async.cli.pace_source import pace_of
 from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
-from respan_async.issuing import Issuer, SQLiteLedger
+from respan_async.issuing import Issuer
 from respan_async.issuing._append_only_file import write_all
 from respan_async.issuing.postgres._statements import script
-from respan_async.issuing.sqlite._inspect import read_snapshot
 
 
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Revoke what lost answers and crashes have left behind."""
-    path = ledger_file.existing_path_of(arguments)
-    return asyncio.run(_sweep(arguments, path, SQLiteLedger(path, ledger_file.cipher())))
+    location = existing_location_of(arguments)
+    return asyncio.run(_sweep(arguments, location, location.ledger(ledger_file.cipher())))
 
 
-async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger) -> int:
+async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger: CommandLedger) -> int:
     def tell(event: Event) -> None:
         if isinstance(event, RevokedEvent):
             say(f"key {event.id} is revoked: {event.reason}")
 
-    async with make_client(arguments, hooks=(tell,)) as respan:
+    async with make_client(arguments, pace=pace_of(arguments, "auto"), hooks=(tell,)) as respan:
         issuer = Issuer(respan, ledger, force=arguments.force_ledger, account=arguments.account, auto_sweep=False)
-        await ledger_file.enter(issuer, path)
+        await ledger_file.enter(issuer, location)
         if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
         report = await issuer.sweep(grace=arguments.grace, taken_over=arguments.taken_over, dry_run=arguments.dry_run)
@@ -55,11 +56,11 @@ async def _sweep(arguments: argparse.Namespace, path: str, ledger: SQLiteLedger)
 
 def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Encrypt the secrets that a ledger keeps with the key that is used now."""
-    path = ledger_file.existing_path_of(arguments)
+    location = existing_location_of(arguments)
     cipher = ledger_file.cipher()
     if cipher is None:
         raise exit_codes.WrongUse(f"{ledger_file.KEY}: expected the key to encrypt with, got none")
-    say(f"{asyncio.run(_rotate(path, SQLiteLedger(path, cipher)))} secrets are encrypted anew")
+    say(f"{asyncio.run(_rotate(location, location.ledger(cipher)))} secrets are encrypted anew")
     return exit_codes.OK
 
 
@@ -70,15 +71,17 @@ def schema(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     return exit_codes.OK
 
 
-async def _rotate(path: str, ledger: SQLiteLedger) -> int:
+async def _rotate(location: LedgerLocation, ledger: CommandLedger) -> int:
     try:
-        account = read_snapshot(path).account
+        account = location.snapshot().account
         if not account:
-            raise LedgerError(f"{path}: nothing was issued with this ledger yet, so there is nothing to encrypt")
+            raise LedgerError(
+                f"{location.name}: nothing was issued with this ledger yet, so there is nothing to encrypt"
+            )
         await ledger.open(account)
         try:
             return await ledger.rotate()
         finally:
             await ledger.aclose()
     except LedgerError as error:
-        raise exit_codes.WrongUse(str(error) if path in str(error) else f"{path}: {error}") from None
+        raise location.wrong(error) from None

@@ -82,6 +82,26 @@ class PlainProgress:
             self.say(line(status))
 
 
+class CheckProgress:
+    """A line every two seconds while a file is checked, which for a million lines takes some of them.
+
+    Args:
+        name: What the file is called.
+        clock: Seconds on a clock that does not go back.
+    """
+
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._clock = clock
+        self._next = clock() + _EVERY
+
+    def __call__(self, lines: int) -> None:
+        """Say how many lines were checked, if it is time for it."""
+        if self._clock() >= self._next:
+            self._next = self._clock() + _EVERY
+            console.say(f"{self._name}: {lines:,} lines checked")
+
+
 def line(status: ProgressState) -> str:
     """Put a status into words."""
     left = f", {clock(status.eta)} left" if status.eta else ""

@@ -2,6 +2,9 @@
 
 import argparse
 import asyncio
+import os
+import shlex
+import signal
 from collections.abc import Iterable
 from typing import Final
 
@@ -76,11 +79,23 @@ async def _serve(arguments: argparse.Namespace) -> int:
             fake.chance(name, probability)
         except ValueError as error:
             raise exit_codes.WrongUse(f"--fault: {error}") from None
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell starts what it puts in the background. A server has nothing to lose, and should end with the rest.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = asyncio.Event()
     with interrupts(ended.set):
         async with fake:
             say(f"sandbox: at {fake.url}, limit {limit or 'none'}; Ctrl-C ends it")
-            write_all(STANDARD_OUTPUT, f"RESPAN_BASE_URL={fake.url}\nRESPAN_API_KEY={fake.api_key}\n".encode())
+            _export(RESPAN_BASE_URL=fake.url, RESPAN_API_KEY=fake.api_key, RESPAN_SANDBOX_PID=str(os.getpid()))
             await ended.wait()
             report(fake)
     return exit_codes.OK
+
+
+def _export(**variables: str) -> None:
+    """Write variables as a shell reads them, and close standard output, which `eval "$(... &)"` waits for."""
+    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    write_all(STANDARD_OUTPUT, text.encode())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, STANDARD_OUTPUT)
+    os.close(nowhere)

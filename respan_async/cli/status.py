@@ -4,29 +4,30 @@ import argparse
 from datetime import UTC, datetime
 
 from respan_async._http import codec
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes
 from respan_async.cli.console import ConsoleLogHandler, printable
+from respan_async.cli.ledger_location import existing_location_of
 from respan_async.cli.progress_display import clock
 from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
-from respan_async.cli.tables import Table, show
+from respan_async.cli.tables import Table, show, wanted
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.sqlite._inspect import Snapshot, read_snapshot
+from respan_async.issuing.sqlite._inspect import Snapshot
 
 
 def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Print what is in a ledger."""
     check_output()
-    path = ledger_file.existing_path_of(arguments)
+    location = existing_location_of(arguments)
     try:
-        snapshot = read_snapshot(path)
+        snapshot = location.snapshot()
     except LedgerError as error:
-        raise exit_codes.WrongUse(str(error)) from None
-    if arguments.json:
-        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(path, snapshot)))
+        raise location.wrong(error) from None
+    if wanted(arguments):
+        show(_tables(location.name, snapshot, datetime.now(UTC)))
     else:
-        show(_tables(path, snapshot, datetime.now(UTC)))
+        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(location.name, snapshot)))
     return exit_codes.OK
 
 

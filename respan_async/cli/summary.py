@@ -12,9 +12,8 @@ from respan_async._calls.sweep import AFTER_EXPIRY
 from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.csv_reader import can_be_read_again
-from respan_async.cli.ledger_file import IN_MEMORY
+from respan_async.cli.ledger_location import LedgerLocation, without_password
 from respan_async.errors import LedgerError, Suspect
-from respan_async.issuing.sqlite._inspect import read_snapshot
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +39,7 @@ class Summary:
     """
 
     arguments: argparse.Namespace
-    ledger: str
+    ledger: LedgerLocation
     suspects: Sequence[Suspect]
     issued: int
     already: int
@@ -79,30 +78,30 @@ class Summary:
 
     def _remembered(self) -> int | None:
         """Count the ledger's suspects; None when it is forgotten with this process."""
-        if self.ledger == IN_MEMORY:
+        if self.ledger.in_memory:
             return None
         try:
-            return len(read_snapshot(self.ledger).suspects)
+            return len(self.ledger.snapshot().suspects)
         except LedgerError:
             return None
 
     def _say_what_is_missing(self) -> None:
         if self.absent:
-            anew = f"; to play anew, remove {self.ledger}" if self.arguments.sandbox else ""
+            anew = f"; to play anew, remove {self.ledger.name}" if self.arguments.sandbox else ""
             say(
                 f"{self.absent} of those already issued are not in {self.arguments.out}: their keys were delivered "
                 f"before, and their secrets are erased{anew}"
             )
         if self.kept:
-            say(f"{self.kept} keys are in {self.ledger}, and could not be delivered yet")
+            say(f"{self.kept} keys are in {self.ledger.name}, and could not be delivered yet")
 
     def _command(self, name: str) -> str:
         url = ("--base-url", self.arguments.base_url) if self.arguments.base_url and name == "sweep" else ()
         account = ("--account", self.arguments.account) if self.arguments.account and name == "sweep" else ()
-        return command_line("respan-keys", name, "--ledger", self.ledger, *url, *account)
+        return command_line("respan-keys", name, *self.ledger.words, *url, *account)
 
     def _say_how_to_go_on(self) -> None:
-        if self.ledger == IN_MEMORY and self.arguments.out == "-":
+        if self.ledger.in_memory and self.arguments.out == "-":
             say("to go on, leave out what was issued: without --ledger, keys on standard output are not remembered")
             return
         if self.conflicting:
@@ -115,9 +114,9 @@ class Summary:
             say(f"{self.foreign} of the lines that failed will fail again as long as {place} has another key for them")
         if self.left <= self.conflicting + self.foreign:
             return
-        argv, again = self.arguments.argv, ""
+        argv, again = [without_password(word) for word in self.arguments.argv], ""
         if not can_be_read_again(self.arguments.file):
-            argv = ("-" if word == self.arguments.file else word for word in argv)
+            argv = ["-" if word == self.arguments.file else word for word in argv]
             again = "give the same input to "
         say(f"to go on: {again}{command_line('respan-keys', *argv)}")
 

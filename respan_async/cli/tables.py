@@ -1,5 +1,6 @@
 """Tables on standard output: by rich on a terminal, plain anywhere else."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -17,12 +18,24 @@ class Table:
     Attributes:
         title: What it shows.
         columns: The names of the columns.
-        rows: The rows; of many, the first few are shown, and the rest is counted.
+        rows: The rows.
+        most: How many of them are shown, while the rest is counted; None for all.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    most: int | None = MOST_LINES
+
+    @property
+    def shown(self) -> Sequence[tuple[str, ...]]:
+        """The rows that are shown."""
+        return self.rows[: self.most]
+
+
+def wanted(arguments: argparse.Namespace) -> bool:
+    """Whether a command shows a table: on a terminal, unless `--json` was given; anywhere else it prints JSON lines."""
+    return not arguments.json and sys.stdout.isatty()
 
 
 def show(tables: Sequence[Table]) -> None:
@@ -31,7 +44,7 @@ def show(tables: Sequence[Table]) -> None:
         return
     lines: list[str] = []
     for table in tables:
-        shown = [tuple(map(printable, row)) for row in table.rows[:MOST_LINES]]
+        shown = [tuple(map(printable, row)) for row in table.shown]
         widths = [max(map(len, column)) for column in zip(table.columns, *shown, strict=True)]
         lines += [printable(table.title)]
         for row in (table.columns, *shown):
@@ -42,7 +55,7 @@ def show(tables: Sequence[Table]) -> None:
 
 
 def _rest(table: Table) -> list[str]:
-    more = len(table.rows) - MOST_LINES
+    more = len(table.rows) - len(table.shown)
     return [f"  ... and {more} more"] if more > 0 else []
 
 
@@ -60,7 +73,7 @@ def _show_by_rich(tables: Sequence[Table]) -> bool:
         drawn = RichTable(title=Text(printable(table.title)), title_justify="left", title_style="bold")
         for column in table.columns:
             drawn.add_column(column, overflow="fold")
-        for row in table.rows[:MOST_LINES]:
+        for row in table.shown:
             drawn.add_row(*(Text(printable(cell)) for cell in row))
         console.print(drawn)
         for line in _rest(table):

@@ -1,7 +1,7 @@
 """What is to be issued: the lines of a CSV file, checked as a whole before anything is sent, and then read again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 import attrs
@@ -20,7 +20,7 @@ COLUMNS: Final = ("ticket", *READERS)
 KEYS: Final = ("ticket", "name")
 
 _TURN: Final = 256
-"""Lines that may be skipped before others have their turn."""
+"""Lines that may be read or skipped before others have their turn."""
 
 
 @attrs.frozen
@@ -65,8 +65,12 @@ class Complaints:
             self.first.append((line, what))
 
 
-def check(csv_file: CSVFile) -> set[bytes]:
+def check(csv_file: CSVFile, checked: Callable[[int], None] = lambda _: None) -> set[bytes]:
     """Read all of a file.
+
+    Args:
+        csv_file: The file.
+        checked: Told from time to time how many lines were read so far.
 
     Returns:
         The digest of every ticket.
@@ -77,7 +81,9 @@ def check(csv_file: CSVFile) -> set[bytes]:
     complaints = Complaints()
     seen: set[bytes] = set()
     doubled: list[tuple[int, str]] = []
-    for row, ticket in _tickets(csv_file, complaints):
+    for count, (row, ticket) in enumerate(_tickets(csv_file, complaints)):
+        if not count % _TURN:
+            checked(count)
         try:
             _ticket(row, ticket)
         except InvalidRequestError as error:

@@ -9,6 +9,7 @@ It shares no code with the client, or it would agree with the client's bugs.
 
 from respan_async.testing.faults import FAULTS, Fault
 from respan_async.testing.limits import Bucket, FixedWindow, Limit, SlidingLog
+from respan_async.testing.received_request import ReceivedRequest
 from respan_async.testing.server import FakeRespan
 from respan_async.testing.store import Counts, KeyRecord
 
@@ -21,5 +22,6 @@ __all__ = [
     "FixedWindow",
     "KeyRecord",
     "Limit",
+    "ReceivedRequest",
     "SlidingLog",
 ]

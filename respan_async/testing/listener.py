@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from respan_async.testing.clock import Clock
+
 __all__ = ["Connection", "Handler", "Listener"]
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -105,6 +107,7 @@ class Listener:
         self._open: set[Connection] = set()
         self._listening: asyncio.Server | None = None
         self.loop = asyncio.get_running_loop()
+        self.clock = Clock(self.loop)
         self._real = True
 
     @property

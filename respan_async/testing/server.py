@@ -2,17 +2,20 @@
 
 In the order of Django and Django REST Framework: the path (301 without its slash, an HTML 404), the bearer token
 (401, 403), the limit (429), the method (405), the fields (400), the work. A fault comes after the limit.
-All times are the running event loop's, so the server lives as well on a loop with virtual time.
+All times are those of a clock that goes with the running event loop's, so the server lives as well on a loop with
+virtual time, and that `advance` moves on.
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import partial
 from random import Random
-from typing import Any, Self, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 from aiohttp import web
 
@@ -20,11 +23,18 @@ from respan_async.testing.faults import Exchange, FaultPlan, Planned
 from respan_async.testing.limits import Limit, busiest_window
 from respan_async.testing.listener import Connection, Listener
 from respan_async.testing.operations import ListShape, Operations, ParsedRequest
+from respan_async.testing.received_request import ReceivedRequest
 from respan_async.testing.responses import NO_RESPONSE, RetryAfter, ServerResponse, detail, refusal, rounded_up
 from respan_async.testing.routes import find_target
+from respan_async.testing.server_thread import ServerThread
 from respan_async.testing.store import Counts, KeyRecord, Keyring, Shape
 
 __all__ = ["FakeRespan"]
+
+_T = TypeVar("_T")
+
+_KEPT: Final = 10_000
+"""Requests that are remembered."""
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _NO_TOKEN = detail(401, "Authentication credentials were not provided.", _CHALLENGE)
@@ -35,7 +45,8 @@ _FORBIDDEN = detail(403, "You do not have permission to perform this action.")
 class FakeRespan:
     """Serve the five temporary-keys endpoints on loopback, as Respan's documentation and DRF's manners have it.
 
-    Use it with `async with`. Everything random comes from `seed`.
+    Use it with `async with`; or where there is no event loop, or one that a blocking test holds up, with
+    `with FakeRespan.in_thread() as fake:`. Everything random comes from `seed`.
 
     Args:
         limit: The account's limit, which all five operations share; None for no limit.
@@ -54,8 +65,12 @@ class FakeRespan:
     Attributes:
         limit: The limit; another may be put in its place at any time, and begins empty.
         api_key: The first accepted bearer token.
-        admissions: When each request was let in, in seconds of the event loop's clock, ascending.
+        admissions: When each request was let in, in seconds of the server's clock, ascending; that is the event
+            loop's, until `advance` moves it on.
+        followers: Each is told the seconds by which `advance` moves the clock on.
     """
+
+    _thread: ServerThread | None = None
 
     def __init__(
         self,
@@ -76,6 +91,7 @@ class FakeRespan:
         self.limit = limit
         self.api_key = api_keys[0]
         self.admissions: list[float] = []
+        self.followers: list[Callable[[float], object]] = []
         self._latency = latency if isinstance(latency, tuple) else (latency, latency)
         self._retry_after: RetryAfter = retry_after
         self._digits = retry_after_digits
@@ -88,6 +104,7 @@ class FakeRespan:
         self._plan = FaultPlan(plan_rng)
         self._keyring = Keyring(shape, key_rng)
         self._operations = Operations(self._keyring, list_shape, page_size)
+        self._received: deque[ReceivedRequest] = deque(maxlen=_KEPT)
         self._requests = self._refused = self._in_flight = self._max_in_flight = 0
         self._by_operation: Counter[str] = Counter()
         self._by_status: Counter[int] = Counter()
@@ -97,10 +114,29 @@ class FakeRespan:
         self._epoch = datetime.now(UTC)
         self._started_at = 0.0
 
+    @classmethod
+    @contextmanager
+    def in_thread(cls, **settings: Any) -> Iterator[Self]:
+        """Serve from a thread of its own while a `with` lasts.
+
+        For tests that block: those of a synchronous program, or with the test client of a framework that runs an event
+        loop of its own. The server's methods may be called from any thread; `settle` is still to be awaited.
+
+        Args:
+            **settings: As of the class.
+
+        Raises:
+            OSError: The port cannot be had.
+        """
+        fake = cls(**settings)
+        fake._thread = ServerThread(fake)
+        with fake._thread:
+            yield fake
+
     async def __aenter__(self) -> Self:
         """Listen."""
         listener = self._listener = Listener(self._handle, self._host, self._port)
-        self._epoch, self._started_at = datetime.now(UTC), listener.loop.time()
+        self._epoch, self._started_at = datetime.now(UTC), listener.clock.time()
         await listener.start()
         return self
 
@@ -129,38 +165,52 @@ class FakeRespan:
 
     @down.setter
     def down(self, value: bool) -> None:
-        if value:
-            self._running.shut()
-        else:
-            self._running.reopen()
+        self._on_loop(self._running.shut if value else self._running.reopen)
 
     @property
     def counts(self) -> Counts:
         """What has been counted so far; takes time in proportion to the keys."""
-        return Counts(
-            requests=self._requests,
-            refused=self._refused,
-            created=len(self._keyring.keys),
-            revoked=self._keyring.revoked,
-            alive=len(self.alive()),
-            by_operation=dict(self._by_operation),
-            by_status=dict(self._by_status),
-            max_in_flight=self._max_in_flight,
-            connections=self._running.connections,
-        )
+        return self._on_loop(self._count)
 
     @property
     def keys(self) -> dict[str, KeyRecord]:
         """Every key ever made, by its id, oldest first; revoked ones too."""
-        return self._keyring.keys
+        # A copy for another thread, which could not go through them while one more is made.
+        return self._keyring.keys if self._thread is None else self._on_loop(self._keyring.keys.copy)
+
+    @property
+    def requests(self) -> Sequence[ReceivedRequest]:
+        """The last 10,000 requests whose body came whole, oldest first; refused ones too.
+
+        `fake.requests[-1].json` is what the last one asked for.
+        """
+        return self._on_loop(lambda: tuple(self._received))
 
     def now(self) -> datetime:
-        """Tell the server's time, in UTC: the wall clock's at the start, moved on by the event loop's clock."""
-        return self._epoch + timedelta(seconds=self._running.loop.time() - self._started_at)
+        """Tell the server's time, in UTC: the wall clock's at the start, moved on by the server's own clock."""
+        return self._epoch + timedelta(seconds=self._running.clock.time() - self._started_at)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once: move the server's clock on, and that of those who follow it.
+
+        A limit then has room again, keys expire, a late create happens, and the time that a request takes is over. It
+        is not the event loop's clock: no timeout of a client in the middle of an exchange is over because of it.
+
+        Args:
+            seconds: How far; 0 or more.
+
+        Raises:
+            ValueError: It is no such number.
+        """
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f"expected a number of seconds, 0 or more, got {seconds!r}")
+        self._on_loop(partial(self._running.clock.advance, seconds))
+        for follow in self.followers:
+            follow(seconds)
 
     def alive(self) -> list[KeyRecord]:
         """Give the keys that work: neither revoked nor expired."""
-        return list(self._keyring.alive(self.now()))
+        return self._on_loop(lambda: list(self._keyring.alive(self.now())))
 
     def unheld(self, held_ids: Iterable[str]) -> list[KeyRecord]:
         """Give the keys that work and that nobody holds.
@@ -173,7 +223,7 @@ class FakeRespan:
 
     def max_in_window(self, per: float) -> int:
         """Count the most requests that were let in during any half-open window of `per` seconds."""
-        return busiest_window(self.admissions, per)
+        return busiest_window(self._on_loop(self.admissions.copy), per)
 
     def script(self, *names: str, operation: str = "create") -> None:
         """Let the next requests of an operation meet faults, one each, in this order.
@@ -184,7 +234,7 @@ class FakeRespan:
             *names: Keys of `FAULTS`, with an argument where there is one, as in "refuse:2.5"; "ok" for none.
             operation: "create", "list", "retrieve", "update", "delete", or "any".
         """
-        self._plan.script(names, operation)
+        self._on_loop(partial(self._plan.script, names, operation))
 
     def chance(self, name: str, probability: float, operation: str = "create") -> None:
         """Let requests that no script is for meet a fault by chance.
@@ -194,18 +244,41 @@ class FakeRespan:
             probability: From 0, which takes the fault back, to 1.
             operation: As for `script`.
         """
-        self._plan.chance(name, probability, operation)
+        self._on_loop(partial(self._plan.chance, name, probability, operation))
 
     async def settle(self) -> None:
         """Wait until every late create that was begun has happened."""
-        while self._late:
-            await asyncio.gather(*self._late)
+        if self._thread is None:
+            await self._late_creates()
+        else:
+            await self._thread.run(self._late_creates())
 
     @property
     def _running(self) -> Listener:
         if self._listener is None:
             raise RuntimeError("the fake server is not running: use it with `async with`")
         return self._listener
+
+    def _on_loop(self, work: Callable[[], _T]) -> _T:
+        """Do something where no request is handled meanwhile."""
+        return work() if self._thread is None else self._thread.call(work)
+
+    async def _late_creates(self) -> None:
+        while self._late:
+            await asyncio.gather(*self._late)
+
+    def _count(self) -> Counts:
+        return Counts(
+            requests=self._requests,
+            refused=self._refused,
+            created=len(self._keyring.keys),
+            revoked=self._keyring.revoked,
+            alive=len(self.alive()),
+            by_operation=dict(self._by_operation),
+            by_status=dict(self._by_status),
+            max_in_flight=self._max_in_flight,
+            connections=self._running.connections,
+        )
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = cast("asyncio.Task[Any]", asyncio.current_task())
@@ -235,10 +308,13 @@ class FakeRespan:
         target = find_target(request.method, request.raw_path)
         self._by_operation[target.operation] += 1
         body = await request.read()
+        self._received.append(
+            ReceivedRequest(target.operation, target.key_id, request.method, request.raw_path, request.headers, body)
+        )
         low, high = self._latency
         lag = self._lag_rng.uniform(low, high) if high > low else low
         if lag > 0:
-            await asyncio.sleep(lag / 2)
+            await self._running.clock.sleep(lag / 2)
         planned: Planned | None = None
         record: KeyRecord | None = None
         answer = target.no_route or self._check_token(request)
@@ -255,7 +331,7 @@ class FakeRespan:
                 if planned.fault.work == "later":
                     self._postpone(call, planned.argument)
         if lag > 0:
-            await asyncio.sleep(lag / 2)
+            await self._running.clock.sleep(lag / 2)
         reply: ServerResponse | web.StreamResponse = answer
         if planned is not None:
             refuse = partial(refusal, where=self._retry_after)
@@ -280,7 +356,7 @@ class FakeRespan:
         if planned is not None and planned.fault.refuses:
             self._refused += 1
             return planned, None
-        now = self._running.loop.time()
+        now = self._running.clock.time()
         wait = None if self.limit is None else self.limit.admit(now)
         if wait is None:
             self.admissions.append(now)
@@ -292,7 +368,7 @@ class FakeRespan:
 
     def _postpone(self, call: ParsedRequest, seconds: float) -> None:
         async def work() -> None:
-            await asyncio.sleep(seconds)
+            await self._running.clock.sleep(seconds)
             self._operations.run(call, self.now(), late=True)
 
         task = asyncio.create_task(work())

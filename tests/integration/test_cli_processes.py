@@ -292,8 +292,9 @@ def test_a_sandbox_serves_until_it_is_interrupted(world: World) -> None:
     options = ("--port", "0", "--limit", "1/60s", "--latency", "0", "--fault", "conflict_409:0")
     sandbox = world.start("sandbox", *options)
     assert sandbox.stdout is not None
-    place = dict(sandbox.stdout.readline().rstrip("\n").split("=", 1) for _ in range(2))
-    assert place.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY"}
+    lines = sandbox.stdout.read().splitlines()  # to its end: who reads it need not wait for the server's
+    place = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+    assert place.keys() == {"RESPAN_BASE_URL", "RESPAN_API_KEY", "RESPAN_SANDBOX_PID"}
     created = world.run("create", env=world.environment(**place))
     sandbox.send_signal(signal.SIGINT)
     _, err = sandbox.communicate(timeout=10)
@@ -302,6 +303,22 @@ def test_a_sandbox_serves_until_it_is_interrupted(world: World) -> None:
     assert json.loads(created[1])["api_key"]
     assert f"sandbox: at {place['RESPAN_BASE_URL']}, limit 1/60s; Ctrl-C ends it\n" in err
     assert err.endswith("sandbox: 1 requests, 0 refused, 1 keys made, 1 alive\n")
+    assert world.server.fake.counts.requests == 0
+
+
+def test_a_sandbox_in_the_background_of_a_script(world: World) -> None:
+    """Its variables are there after `eval`, and it ends with SIGINT, which a shell lets its background jobs ignore."""
+    script = """
+    eval "$(respan-keys sandbox --port 0 2>sandbox.log &)"
+    respan-keys create --name demo
+    kill -INT "$RESPAN_SANDBOX_PID"
+    while kill -0 "$RESPAN_SANDBOX_PID" 2>/dev/null; do sleep 0.05; done
+    """
+    code, out, err = shell(world, script)
+
+    assert (code, err) == (0, "")
+    assert json.loads(out)["name"] == "demo"
+    assert (world.directory / "sandbox.log").read_text().endswith("1 requests, 0 refused, 1 keys made, 1 alive\n")
     assert world.server.fake.counts.requests == 0
 
 

@@ -843,3 +843,68 @@ def test_the_shapes_are_the_documented_ones(shape: str) -> None:
     sample = json.loads((Path(__file__).parents[1] / "samples" / f"create-response-{shape}.json").read_text())
 
     assert ", ".join(sample) == SAMPLES[shape]
+
+
+# ---- what came in, and the clock
+
+
+async def test_requests_are_kept_as_they_came(call: Caller) -> None:
+    """With what they asked for as JSON; refused and wrong ones too, and nothing of the token in what is shown."""
+    made = await call.create(name="a", max_usage=3)
+    await call("PATCH", item(made["id"]), json={"name": "b"})
+    await call("GET", f"{ROOT}?page=2")
+    await call("POST", data=b"{no", headers={"Content-Type": "application/json"})
+
+    created, updated, listed, wrong = call.fake.requests
+    assert (created.operation, created.method, created.json) == ("create", "POST", {"name": "a", "max_usage": 3})
+    assert (updated.operation, updated.key_id, updated.json) == ("update", made["id"], {"name": "b"})
+    assert (listed.operation, listed.path, listed.json) == ("list", f"{ROOT}?page=2", None)
+    assert wrong.body == b"{no"
+    with pytest.raises(ValueError, match="property name"):
+        _ = wrong.json
+    assert created.headers["authorization"] == f"Bearer {call.fake.api_key}"
+    assert call.fake.api_key not in repr(created)
+
+
+async def test_time_passes_at_once(call: Caller) -> None:
+    """A limit has room again, keys expire, and what takes its time has had it; nothing else on the loop notices."""
+    call.fake.limit = SlidingLog(2, per=60)
+    began, told = asyncio.get_running_loop().time(), list[float]()
+    call.fake.followers.append(told.append)
+    await call.create(expiry_date=(call.fake.now() + timedelta(seconds=30)).isoformat())
+    call.fake.script("late_create:50")
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await call("POST")
+    refused, alive = (await call("POST"))[0], len(call.fake.alive())
+    call.fake.advance(60)
+    await call.fake.settle()
+
+    assert (refused, alive) == (429, 1)
+    assert [key.late for key in call.fake.alive()] == [True]
+    assert (await call("POST"))[0] == 201
+    assert call.fake.max_in_window(60) == 2
+    assert told == [60]
+    assert asyncio.get_running_loop().time() - began < 10
+
+
+async def test_a_slow_request_is_over_when_its_time_has_passed(session: aiohttp.ClientSession) -> None:
+    """What has longer to wait goes on waiting, for the rest."""
+    async with FakeRespan(latency=100) as fake:
+        slow = asyncio.create_task(Caller(fake, session)("POST"))
+        await until(lambda: len(fake.requests) == 1)
+        fake.advance(49)
+        await asyncio.sleep(0.01)
+        created_too_early = fake.counts.created
+        fake.advance(2)
+        await until(lambda: fake.counts.created == 1)
+        fake.advance(50)
+        status, _, _ = await slow
+
+    assert (created_too_early, status) == (0, 201)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+async def test_time_does_not_go_back(fake: FakeRespan, seconds: float) -> None:
+    """Nor nowhere."""
+    with pytest.raises(ValueError, match="0 or more"):
+        fake.advance(seconds)

@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 import pytest
+import yarl
 from aioresponses import aioresponses
 
 from respan_async import (
@@ -123,3 +124,14 @@ async def test_a_hundred_concurrent_creates_stay_under_max_in_flight(mocked: aio
 
     assert len(keys) == 100
     assert most == 7
+
+
+async def test_the_body_that_a_mock_was_called_with_can_be_read(mocked: aioresponses) -> None:
+    """As JSON, as the fake server's requests can be."""
+    mocked.post(URL, status=201, payload=KEY)
+
+    async with AsyncRespan("k") as respan:
+        await respan.temporary_keys.create(name="mocked", max_usage=3)
+
+    (call,) = mocked.requests["POST", yarl.URL(URL)]
+    assert call.kwargs["data"].json == {"name": "mocked", "max_usage": 3}

@@ -8,7 +8,7 @@ from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.arguments import read_arguments
 from respan_async.cli.console import ConsoleLogHandler, printable, say
 from respan_async.cli.progress_bar import Bar
-from respan_async.cli.progress_display import PlainProgress, ProgressState, clock, display
+from respan_async.cli.progress_display import CheckProgress, PlainProgress, ProgressState, clock, display
 
 
 def status(issued: int, **more: object) -> ProgressState:
@@ -150,3 +150,17 @@ def test_a_fault_with_its_own_number() -> None:
 
     assert arguments.fault == [("refuse:2.5", 0.1), ("reset", 1.0)]
     assert arguments.limit is None
+
+
+def test_a_long_check_gives_signs_of_life(capsys: pytest.CaptureFixture[str]) -> None:
+    """A line every two seconds, and none for a file that is checked in less."""
+    now = 0.0
+    tell = CheckProgress("t.csv", lambda: now)
+    for lines in range(0, 1_100_000, 100_000):
+        tell(lines)
+        now += 0.45
+
+    assert capsys.readouterr().err.splitlines() == [
+        "t.csv: 500,000 lines checked",
+        "t.csv: 1,000,000 lines checked",
+    ]

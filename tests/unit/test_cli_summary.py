@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from respan_async import Suspect
+from respan_async.cli.ledger_location import LedgerLocation
 from respan_async.cli.summary import Summary
 from respan_async.errors import Effect
 
@@ -32,7 +33,7 @@ def test_a_ledger_that_is_gone_leaves_what_the_run_knows_itself(
     ]
     Summary(
         arguments=Namespace(argv=(), file="t.csv", out="keys.jsonl", sandbox=False, base_url=None),
-        ledger=str(tmp_path / "gone.ledger"),
+        ledger=LedgerLocation(path := str(tmp_path / "gone.ledger"), ("--ledger", path)),
         suspects=suspects,
         issued=3,
         already=0,
@@ -62,7 +63,7 @@ def summary(folder: Path, *, file: str = "t.csv", argv: tuple[str, ...] = (), co
     settings = {"issued": 0, "already": 0, "absent": 0, "failed": 0, "kept": 0, "left": 0, "refused": 0, **counts}
     return Summary(
         arguments=Namespace(argv=("issue", file, *argv), file=file, out="keys.jsonl", sandbox=False, base_url=None),
-        ledger=str(folder / "gone.ledger"),
+        ledger=LedgerLocation(path := str(folder / "gone.ledger"), ("--ledger", path)),
         suspects=(),
         elapsed=2.0,
         rate=1.5,

@@ -145,7 +145,10 @@ async def test_many_skipped_lines() -> None:
         (b"tenant-1,acme\n", f"1: unknown column 'tenant-1' in the header line; known are {KNOWN}"),
         (
             b"ticket;name\na;b\n",
-            f"1: unknown column 'ticket;name' in the header line; known are {KNOWN}; cells are separated by commas",
+            (
+                f"1: unknown column 'ticket;name' in the header line; known are {KNOWN}; "
+                "cells are separated by ',', or give --delimiter ';'"
+            ),
         ),
         (b"ticket,name,name\n", "1: column 'name' is there twice in the header line"),
         (b"max_usage\n1\n", "1: expected a column ticket or name in the header line"),
@@ -170,8 +173,8 @@ async def test_many_skipped_lines() -> None:
             "2: name: expected at most 36 characters, beside the 14 of the tag that is added, got 37",
         ),
         (b'ticket\n"a\nb"\n', "2: ticket id: expected 1 to 500 printable characters, got 'a\\nb'"),
-        (b"name,expires_in\na,1y\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '1y'"),
-        (b"name,expires_in\na,0s\n", "2: expires_in: expected a time such as 90s, 30m, 1h or 7d, got '0s'"),
+        (b"name,expires_in\na,1y\n", "2: expires_in: expected a time such as 90s, 30m, 1h30m or 7d, got '1y'"),
+        (b"name,expires_in\na,0s\n", "2: expires_in: expected a time such as 90s, 30m, 1h30m or 7d, got '0s'"),
         (
             b"name,expires_in\na,999999999999w\n",
             "2: expires_in: expected a time of up to a thousand years, got '999999999999w'",
@@ -290,3 +293,11 @@ def test_the_sample() -> None:
     """The file of 300 tenants is good."""
     with open_csv(str(SAMPLE), known=COLUMNS, keys=KEYS) as source:
         assert len(check(source)) == 300
+
+
+def test_a_check_tells_how_far_it_has_come() -> None:
+    """From time to time, for a sign of life."""
+    told = list[int]()
+    check(sheet(b"ticket\n" + b"".join(b"t%d\n" % number for number in range(600))), told.append)
+
+    assert told == [0, 256, 512]

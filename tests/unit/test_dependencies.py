@@ -19,7 +19,7 @@ from packaging.version import Version
 ROOT: Final = Path(__file__).parent.parent.parent
 PROJECT: Final[dict[str, Any]] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: Final[dict[str, list[str]]] = PROJECT["optional-dependencies"]
-FOR_USERS: Final = ("cli", "crypto", "otel", "postgres", "redis")
+FOR_USERS: Final = ("cli", "crypto", "otel", "postgres", "redis", "testing")
 LOCKED: Final = (*FOR_USERS, "test", "lint")
 
 OF_AN_EXTRA: Final = {
@@ -30,7 +30,6 @@ OF_AN_EXTRA: Final = {
     "issuing/schema": {"psycopg"},
     "otel": {"opentelemetry-api"},
     "redis": {"redis"},
-    # Whoever uses the fixtures has these, as plugins of their own tests.
     "testing/plugin": {"pytest", "pytest-asyncio"},
 }
 """Which part may import what is not a dependency of everybody's."""
@@ -75,7 +74,7 @@ def test_every_import_is_a_declared_dependency() -> None:
         part = str(path.relative_to(package).with_suffix(""))
         allowed = set(core).union(*(names for place, names in OF_AN_EXTRA.items() if part.startswith(place)))
         assert imports(path) <= allowed, f"{part} imports {imports(path) - allowed}"
-    optional = set().union(*(names for place, names in OF_AN_EXTRA.items() if place != "testing/plugin"))
+    optional = set().union(*OF_AN_EXTRA.values())
     assert optional == extras
 
 
@@ -219,3 +218,11 @@ def test_ci_finds_the_other_pythons_of_a_machine(
     ours["main"]()
 
     assert capsys.readouterr().out.splitlines() == [newest, plain]
+
+
+# ------------------------------------------------------------ the tests of users
+
+
+def test_the_extra_for_tests_brings_no_database() -> None:
+    """Nothing but pytest and what runs asynchronous tests, in either of which a program may be alone."""
+    assert {requirement.name for requirement in requirements(EXTRAS["testing"])} == {"pytest", "pytest-asyncio"}

@@ -56,7 +56,7 @@ class Schema:
         """
         with contextlib.suppress(SchemaMissing):
             async with self.explaining(pool):
-                if int((await self._meta(pool))["version"]) < _VERSION:
+                if int((await self.meta(pool))["version"]) < _VERSION:
                     await pool.ask(self.statements["migrate_1"], {}, attempt=_LONG)
                 return
         async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
@@ -76,7 +76,7 @@ class Schema:
         """
         while True:
             try:
-                meta = await self._meta(pool)
+                meta = await self.meta(pool)
             except SchemaMissing:
                 raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
             if int(meta["version"]) < _VERSION:
@@ -92,8 +92,12 @@ class Schema:
             # Unless another process was faster: so it is looked at again.
             await pool.ask(self.statements["bind"], {"account": bound, "before": known})
 
-    async def _meta(self, pool: ConnectionPool) -> dict[str, Any]:
-        """Return what the ledger says of itself."""
+    async def meta(self, pool: ConnectionPool) -> dict[str, Any]:
+        """Return what the ledger says of itself.
+
+        Raises:
+            LedgerError: There is no ledger, or it is of a newer version, or these are another program's tables.
+        """
         columns: dict[str, set[str]] = {}
         for table, column in await self._ask(pool, "find_columns"):
             columns.setdefault(table, set()).add(column)

@@ -299,6 +299,11 @@ SELECT age FROM (
 ) AS newest
 WHERE abs(age) < %(seconds)s ORDER BY age DESC;
 
+-- name: waiting
+-- What is not delivered, without its secret.
+SELECT ticket, key_id, extract(epoch FROM issued_at)::float8 FROM {schema}.tickets
+WHERE state = 'issued' ORDER BY ticket;
+
 -- name: count_tickets
 SELECT state, count(*) FROM {schema}.tickets GROUP BY state;
 

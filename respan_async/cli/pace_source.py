@@ -1,0 +1,40 @@
+"""The pace of a command that sends many requests: its own, or one that processes share in Redis."""
+
+import argparse
+import os
+from typing import Final, Literal
+
+from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
+from respan_async._pacing.window import Window
+from respan_async.cli.exit_codes import WrongUse
+from respan_async.errors import ConfigurationError
+
+ENVIRONMENT: Final = "RESPAN_REDIS"
+
+
+def pace_of(
+    arguments: argparse.Namespace, otherwise: RateLimit | Literal["auto"]
+) -> RateLimit | Window | Literal["auto"]:
+    """Return the pace, as a setting of the client.
+
+    Args:
+        arguments: With `rate`, a limit, "auto" or None; and `redis`, an address or None.
+        otherwise: The pace where neither is given.
+
+    Raises:
+        WrongUse: There is no such address, or no limit to share, or the extra `redis` is not installed.
+    """
+    rate: RateLimit | Literal["auto"] | None = arguments.rate
+    address = arguments.redis or os.environ.get(ENVIRONMENT, "").strip()
+    if not address:
+        return rate or otherwise
+    if rate == "auto":
+        raise WrongUse("--rate: expected a limit such as 60/60s, which all processes share in Redis, got auto")
+    try:
+        from respan_async.redis import RedisWindow
+    except ImportError as error:
+        raise WrongUse(f"--redis: {error}") from None
+    try:
+        return RedisWindow(address, rate or DOCUMENTED_LIMIT)
+    except (ConfigurationError, ValueError) as error:
+        raise WrongUse(f"--redis: {str(error).removeprefix('redis: ')}") from None

@@ -1,0 +1,78 @@
+"""A thread with an event loop of its own for the server, beside code that blocks its own thread or has no loop."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Self, TypeVar
+
+__all__ = ["ServerThread"]
+
+_T = TypeVar("_T")
+
+
+class ServerThread:
+    """Serve while a `with` lasts.
+
+    Args:
+        server: Serves while it is entered.
+    """
+
+    def __init__(self, server: contextlib.AbstractAsyncContextManager[object]) -> None:
+        self._server = server
+        self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._ended = asyncio.Event()
+        # A daemon: a test run that dies between the two ends of a `with` does not hang on it.
+        self._thread = threading.Thread(target=self._run, name="FakeRespan", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start the thread.
+
+        Raises:
+            OSError: The server cannot listen.
+        """
+        self._thread.start()
+        try:
+            self._started.result()
+        except BaseException:
+            self._thread.join()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the server, and wait for its thread."""
+        self._started.result().call_soon_threadsafe(self._ended.set)
+        self._thread.join()
+
+    def call(self, work: Callable[[], _T]) -> _T:
+        """Do something on the server's event loop, from any thread, and give the result."""
+        if threading.current_thread() is self._thread or not self._thread.is_alive():
+            return work()
+        done: Future[_T] = Future()
+        self._started.result().call_soon_threadsafe(_do, work, done)
+        return done.result()
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run a coroutine on the server's event loop, from another one, and give the result."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started.result()))
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        try:
+            async with self._server:
+                self._started.set_result(asyncio.get_running_loop())
+                await self._ended.wait()
+        except BaseException as error:
+            if self._started.done():
+                raise
+            self._started.set_exception(error)
+
+
+def _do(work: Callable[[], Any], done: Future[Any]) -> None:
+    try:
+        done.set_result(work())
+    except BaseException as error:  # noqa: BLE001  the caller's own, on its own thread
+        done.set_exception(error)
