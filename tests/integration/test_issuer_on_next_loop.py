@@ -5,6 +5,7 @@ import gc
 import json
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -172,18 +173,20 @@ def test_a_delivery_that_its_loop_cut_off_is_made_on_the_next(
 
 @OF_WHAT_WAS_DROPPED
 @RUNS
+@pytest.mark.parametrize("late", [False, True])
 def test_a_file_of_keys_has_each_line_once_though_its_loop_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Any], Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Any], Any], late: bool
 ) -> None:
     """A write goes on in its thread when nobody is left to hear of its end: the next loop looks into the file."""
     path = tmp_path / "keys.jsonl"
     begun, go_on = threading.Event(), threading.Event()
     write = AppendOnlyFile.append
 
-    def slow(file: AppendOnlyFile, data: bytes) -> None:
+    def slow(file: AppendOnlyFile, data: bytes, wanted: Callable[[], bool]) -> None:
         begun.set()
         go_on.wait()
-        write(file, data)
+        time.sleep(0.02 if late else 0.0)
+        write(file, data, wanted)
 
     calls: list[Any] = []
     key = CreatedKey(id="key-1", api_key=Secret("secret"))
