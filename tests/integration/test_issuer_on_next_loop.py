@@ -172,6 +172,32 @@ def test_a_delivery_that_its_loop_cut_off_is_made_on_the_next(
 
 
 @OF_WHAT_WAS_DROPPED
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.004, 0.02])
+@pytest.mark.parametrize("work", ["open", "close"])
+def test_a_ledger_whose_loop_was_closed_while_it_was_opened_or_closed_is_opened_anew(
+    fake: FakeRespan, tmp_path: Path, seconds: float, work: str
+) -> None:
+    """Whatever it had come to; each ticket has its key."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    issuer = Issuer(respan, ledger)
+    calls: list[Any] = []
+
+    async def leave() -> None:
+        if work == "close":
+            await issuer.issue(ticket(0))
+        calls.append(asyncio.ensure_future(issuer.counts() if work == "open" else ledger.aclose()))
+        await asyncio.sleep(seconds)
+
+    run_and_drop(leave)
+    issued = run(lambda: issuer.issue(ticket(0)))
+
+    assert (issued.replayed, fake.counts.created) == (work == "close", 1)
+    run(respan.aclose)
+    calls.clear()
+
+
+@OF_WHAT_WAS_DROPPED
 @RUNS
 @pytest.mark.parametrize("late", [False, True])
 def test_a_file_of_keys_has_each_line_once_though_its_loop_ended(
