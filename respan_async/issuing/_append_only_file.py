@@ -116,8 +116,12 @@ class AppendOnlyFile:
                 os.close(self._fd)
                 self._fd = -1
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, wanted: Callable[[], bool] = lambda: True) -> None:
         """Write whole lines, all or nothing, and have them survive a power cut.
+
+        Args:
+            data: The lines.
+            wanted: Asked when nothing else is being written any more; nothing is written if they are not wanted now.
 
         Raises:
             OSError: They could not be written.
@@ -126,6 +130,8 @@ class AppendOnlyFile:
         with self._writing:
             if self._fd < 0:
                 raise LedgerError(f"{self.path}: is closed")
+            if not wanted():
+                return
             try:
                 if self._whole_until is not None:
                     self._take_back(self._whole_until)

@@ -101,6 +101,7 @@ class JSONLinesSink:
         self._queue: list[_Line] = []
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._turn = object()
         self._was_cut = False  # a write, by the end of its event loop: the file alone knows what became of it
         self._file = AppendOnlyFile(os.fspath(path))
         try:
@@ -186,11 +187,13 @@ class JSONLinesSink:
 
     async def _write(self) -> None:
         """Write what has been asked for, until nothing is left; whatever comes meanwhile shares the next write."""
+        turn = self._turn
         try:
             while group := self._queue:
                 self._queue = []
                 try:
-                    await asyncio.to_thread(self._file.append, SecretBytes(b"".join(line.text for line in group)))
+                    lines = SecretBytes(b"".join(line.text for line in group))
+                    await asyncio.to_thread(self._file.append, lines, lambda: self._turn is turn)
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)
@@ -206,6 +209,7 @@ class JSONLinesSink:
     def _leave_loop(self) -> None:
         """Forget what was under way on an event loop that has ended."""
         self._writer = None
+        self._turn = object()  # a write that has not begun in its thread is not wanted any more
         self._was_cut = self._was_cut or bool(self._under_way)
         self._under_way.clear()
         self._queue.clear()

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from respan_async import AsyncRespan, RetryPolicy
+from respan_async._http.session import SessionKeeper, own_session
 from respan_async.testing import FakeRespan
 from tests.hostile.test_suspend import Machine
 from tests.integration.raw_server import Act, Connection, RawServer, Seen, key
@@ -123,6 +124,21 @@ async def test_what_is_in_the_air_during_a_sleep_keeps_its_connection(monkeypatc
 
             await respan.temporary_keys.create()
             assert (server.connections, respan.suspects) == (2, ())
+
+
+async def test_closing_waits_for_what_is_being_closed_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old session and the new one; what is given back after that is nobody's."""
+    machine = Machine(monkeypatch)
+    sessions = SessionKeeper(own_session)
+    old = sessions.take()
+    sessions.give_back(old)
+    machine.sleep()
+    new = sessions.take()
+
+    await sessions.aclose()
+    sessions.give_back(new)
+
+    assert (old.closed, new.closed, sessions.current) == (True, True, None)
 
 
 FROZEN = """

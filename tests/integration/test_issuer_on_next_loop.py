@@ -5,6 +5,7 @@ import gc
 import json
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -171,19 +172,47 @@ def test_a_delivery_that_its_loop_cut_off_is_made_on_the_next(
 
 
 @OF_WHAT_WAS_DROPPED
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 0.004, 0.02])
+@pytest.mark.parametrize("work", ["open", "close"])
+def test_a_ledger_whose_loop_was_closed_while_it_was_opened_or_closed_is_opened_anew(
+    fake: FakeRespan, tmp_path: Path, seconds: float, work: str
+) -> None:
+    """Whatever it had come to; each ticket has its key."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    issuer = Issuer(respan, ledger)
+    calls: list[Any] = []
+
+    async def leave() -> None:
+        if work == "close":
+            await issuer.issue(ticket(0))
+        calls.append(asyncio.ensure_future(issuer.counts() if work == "open" else ledger.aclose()))
+        await asyncio.sleep(seconds)
+
+    run_and_drop(leave)
+    issued = run(lambda: issuer.issue(ticket(0)))
+
+    assert (issued.replayed, fake.counts.created) == (work == "close", 1)
+    run(respan.aclose)
+    calls.clear()
+
+
+@OF_WHAT_WAS_DROPPED
 @RUNS
+@pytest.mark.parametrize("late", [False, True])
 def test_a_file_of_keys_has_each_line_once_though_its_loop_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Any], Any]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Any], Any], late: bool
 ) -> None:
     """A write goes on in its thread when nobody is left to hear of its end: the next loop looks into the file."""
     path = tmp_path / "keys.jsonl"
     begun, go_on = threading.Event(), threading.Event()
     write = AppendOnlyFile.append
 
-    def slow(file: AppendOnlyFile, data: bytes) -> None:
+    def slow(file: AppendOnlyFile, data: bytes, wanted: Callable[[], bool]) -> None:
         begun.set()
         go_on.wait()
-        write(file, data)
+        time.sleep(0.02 if late else 0.0)
+        write(file, data, wanted)
 
     calls: list[Any] = []
     key = CreatedKey(id="key-1", api_key=Secret("secret"))

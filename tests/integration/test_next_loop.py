@@ -217,6 +217,7 @@ def test_what_was_in_the_air_when_the_loop_was_closed_is_a_suspect(fake: FakeRes
         key = await respan.temporary_keys.create(name="d")
         assert key.name is not None
         assert key.name.startswith("d ~")
+        assert any("AutoSweep" in repr(task) for task in asyncio.all_tasks())  # it looks for what was left
         return respan.pace.used, respan.pace.in_flight
 
     run_and_drop(leave)

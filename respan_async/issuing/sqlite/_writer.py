@@ -117,10 +117,11 @@ class Writer:
         if not self._closed.done():
             self._closed = loop.create_future()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether its thread runs."""
-        return self._thread.is_alive()
+    def abandon(self) -> None:
+        """Let the thread end by itself, when it has done what it was asked for."""
+        self.hasten()
+        self._ended = True
+        self._queue.put(None)
 
     def hasten(self) -> None:
         """Wait no longer for a file that others keep locked than SQLite does by itself."""

@@ -82,6 +82,7 @@ class SQLiteLedger:
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
+        self._is_whole = False  # open, and checked
         self._is_resting = False  # on no event loop, since the one that it was opened on is closed
         self._home = OwningLoop("ledger", "opened")
 
@@ -120,6 +121,7 @@ class SQLiteLedger:
             await writer.do(lambda connection: check_whole(self._path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._lease_keeper.start()
+            self._is_whole = True
         except BaseException:
             await self.aclose()
             raise
@@ -147,7 +149,7 @@ class SQLiteLedger:
         finally:
             self._lock.release()
             self._files.closed()
-            self._open = self._is_resting = False
+            self._open = self._is_whole = self._is_resting = False
             self._home.unbind()
 
     def _come(self) -> None:
@@ -156,12 +158,17 @@ class SQLiteLedger:
         self._home.bind()
         self._lease_keeper.leave_loop()
         self._reading.clear()
-        if self._writer is not None and self._writer.is_running:
+        if self._writer is not None and self._is_whole:
             self._writer.move(asyncio.get_running_loop())
             self._is_resting = True
-        else:  # it was closed before the file was open
-            self._writer = None
-            self._open = False
+            return
+        # The loop was closed before the file was open, or while it was being closed.
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.abandon()
+        self._lock.release()
+        self._open = self._is_whole = False
+        self._owner = 0
 
     async def _go_on(self, account: str, *, force: bool) -> None:
         try:
