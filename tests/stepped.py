@@ -59,8 +59,8 @@ class SteppedRealLoop(Stepped, asyncio.SelectorEventLoop):
 def turns_until(is_over: Callable[[int], bool]) -> int:
     """Give the first turn that came too late.
 
-    How many turns there are is for each Python to say. Whoever wants to see that they were gone through asks for half
-    of what one has.
+    How many turns there are is for each Python to say. A test that wants to see that it went through them asks for half
+    of what one Python has.
     """
     return next(turn for turn in itertools.count(1) if is_over(turn))
 
