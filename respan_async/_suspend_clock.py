@@ -1,7 +1,7 @@
 """The clock for what goes on while this machine is asleep: leases that others hold us to.
 
 `time.monotonic()` stands still in suspend on Linux and macOS, as the event loop's clock does, so that a lease of 30 s
-would seem to hold after a night in which others have taken it over.
+would seem to hold after a night in which others have taken it over. On Windows it goes on.
 """
 
 import time

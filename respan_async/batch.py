@@ -4,11 +4,8 @@ Rules:
 
 1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
    fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
-2. One item's failure is its own outcome. A key that the server does not accept ends the batch, as do a certificate
-   that does not verify and an input that raises: what was taken is finished and yielded first, then the error is
-   raised. An answer that may be every item's (a redirect, a 403, a missing route, a 2xx without a key) is the item's
-   own, until several such come in a row with nothing made in between. For a 403, by which the server also says that
-   the API key is not accepted, it is enough that nothing else was answered at all.
+2. One item's failure is its own outcome. Some end the batch (`batch_failures.py`), as does an input that raises: what
+   was taken is finished and yielded first, then the error is raised.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
    never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
 """
@@ -16,49 +13,20 @@ Rules:
 import asyncio
 import warnings
 from collections import deque
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Generator,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sized,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+from respan_async._calls.batch_failures import BatchFailures
+from respan_async._calls.batch_input import BatchInput
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.lifecycle import Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
-from respan_async.errors import (
-    APIConnectionError,
-    APIStatusError,
-    AuthenticationError,
-    ClientStateError,
-    ConfigurationError,
-    Effect,
-    InvalidRequestError,
-    InvalidResponseError,
-    PermissionDeniedError,
-    RespanError,
-)
-from respan_async.events import logger
+from respan_async.errors import ClientStateError, Effect, InvalidRequestError, RespanError
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress
 
 Item = TypeVar("Item")
-
-
-_FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
-
-_SEVERAL: Final = 5
-"""So many items in a row with an answer that may be every item's are no chance."""
-
-_OF_AN_ITEM: Final = frozenset({400, 409, 413, 422, 429})
-"""Statuses that are about what was sent for one item, or about when."""
 
 
 class Batch(Generic[Item]):
@@ -85,15 +53,13 @@ class Batch(Generic[Item]):
         spread: bool,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
-            raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
+        self._input = BatchInput(items)
         if max_in_flight is None:
             max_in_flight = context.pacer.max_in_flight
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
             raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
         if not isinstance(spread, bool):
             raise InvalidRequestError(f"spread: expected True or False, got {spread!r:.100}")
-        self._items = items
         self._start = start
         self._discard = discard
         self._pacer = context.pacer
@@ -102,11 +68,7 @@ class Batch(Generic[Item]):
         self._ordered = ordered
         self._spread = spread
         self._prepare = prepare
-        # What an async input says of its length is how many wait in it now.
-        self._total = len(items) if isinstance(items, Sized) and not isinstance(items, AsyncIterable) else None
-        self._plain: Iterator[Item] | None = None
-        self._source: AsyncIterator[Item] | None = None
-        self._pulling = asyncio.Lock()
+        self._total = self._input.total
         self._workers: set[asyncio.Task[None]] = set()
         self._working: dict[int, Job[CreatedKey]] = {}
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
@@ -114,14 +76,13 @@ class Batch(Generic[Item]):
         # No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
         self._places = max_in_flight
         self._placeless: deque[asyncio.Future[None]] = deque()
-        self._puller: asyncio.Task[Any] | None = None
         self._news: list[asyncio.Future[None]] = []
         self._halted = False  # what has not been sent was given up
         self._taken = self._next_out = 0
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
-        self._alike: deque[RespanError] = deque(maxlen=_SEVERAL)  # in a row, what may be every item's
+        self._failures = BatchFailures()
         self._broken = False  # the input raised
         self._entered = self._awaited = self._begun = False
         self._began = self._ended = 0.0
@@ -145,11 +106,9 @@ class Batch(Generic[Item]):
         self._entered = True
         if self._prepare is not None:
             await self._prepare()
-        if isinstance(self._items, AsyncIterable):
-            self._source = aiter(self._items)
-        else:
-            self._plain = iter(self._items)
-        self._began = asyncio.get_running_loop().time()
+        self._input.open()
+        self._loop = asyncio.get_running_loop()
+        self._began = self._loop.time()
         self._refused_before = self._pacer.refused
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
@@ -165,7 +124,10 @@ class Batch(Generic[Item]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._lifecycle.check_same_place()  # or a child would revoke what its parent hands out
         self._left = True
+        if self._is_elsewhere:
+            return  # its loop has ended, and everything with it
         self._stop()
         while self._ready or self._early:
             self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
@@ -176,18 +138,25 @@ class Batch(Generic[Item]):
         if left:
             await asyncio.wait(left)
 
+    @property
+    def _is_elsewhere(self) -> bool:
+        return asyncio.get_running_loop() is not self._loop
+
     def __aiter__(self) -> AsyncIterator[Issued[Item] | Failed[Item]]:
         return self
 
     async def __anext__(self) -> Issued[Item] | Failed[Item]:
         if not self._entered:
             raise ClientStateError("enter the batch before iterating: async with ... as batch")
+        self._lifecycle.check_same_place()
         while not self._ready:
             if not self._workers:
                 if self._fatal is not None and not self._left:
                     self._left = True
                     raise self._fatal
                 raise StopAsyncIteration
+            if self._is_elsewhere:
+                raise ClientStateError("a batch runs on one event loop, and that of this one has ended; make another")
             news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._news.append(news)
             await news
@@ -203,6 +172,7 @@ class Batch(Generic[Item]):
         """
         if not self._entered:
             raise ClientStateError("enter the batch before stopping it: async with ... as batch")
+        self._lifecycle.check_same_place()
         self._stop()
 
     @property
@@ -239,12 +209,13 @@ class Batch(Generic[Item]):
     async def _work(self) -> None:
         while self._place_at_once() or await self._place():
             try:
-                item = next(self._plain) if self._plain is not None else await self._pull()
+                plain = self._input.plain
+                item = next(plain) if plain is not None else await self._input.pull(self._is_stopped)
             except (StopIteration, StopAsyncIteration):
                 self._end_input()
                 break
             except asyncio.CancelledError:
-                if self._stopped:
+                if self._is_stopped():
                     break
                 if being_cancelled():
                     raise
@@ -259,25 +230,25 @@ class Batch(Generic[Item]):
             index = self._taken
             self._taken += 1
             self._announce()
-            if self._stopped:
+            if self._is_stopped():
                 self._put(Failed(item, index, self._reason))  # it was on its way when the batch ended
             else:
                 self._put(await self._outcome(item, index))
 
     def _place_at_once(self) -> bool:
         """Take a place for one more item, if one is free and there is anything left to do."""
-        if not self._places or self._stopped:
+        if not self._places or self._is_stopped():
             return False
         self._places -= 1
         return True
 
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
-        if not self._stopped:
+        if not self._is_stopped():
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._placeless.append(waiter)
             await waiter
-        return not self._stopped
+        return not self._is_stopped()
 
     def _leave_place(self) -> None:
         """Pass a place on: an outcome was taken."""
@@ -304,7 +275,7 @@ class Batch(Generic[Item]):
         finally:
             self._working.pop(index, None)
         if not job.replayed:
-            self._alike.clear()
+            self._failures.made()
         return Issued(item, index, key, job.replayed, job.delivered)
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
@@ -314,14 +285,8 @@ class Batch(Generic[Item]):
 
     def _failure(self, item: Item, index: int, error: RespanError, *, quota_exhausted: bool = False) -> Failed[Item]:
         """Return an item's failure; end the batch, if it is not about that item alone."""
-        useless = False
-        if _may_be_of_all(error):
-            self._alike.append(error)
-            useless = len(self._alike) >= _SEVERAL
         given_up = self._halted and isinstance(error, ClientStateError)
-        # No item has a connection until a setting is changed: the server's certificate, or what a proxy asks for.
-        unreachable = isinstance(error, APIConnectionError) and not error.retryable and not self._halted
-        if useless or unreachable or quota_exhausted or (isinstance(error, _FATAL) and not given_up):
+        if self._failures.ends_batch(error, halted=self._halted) or quota_exhausted:
             self._fatal = self._fatal or error
             self._stop()
         return Failed(item, index, self._why_given_up(error) if given_up else error)
@@ -331,31 +296,15 @@ class Batch(Generic[Item]):
         said = bool(error.suspects) or error.effect is not Effect.NONE
         return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
-    async def _pull(self) -> Item:
-        """Take an item from an asynchronous input, one worker at a time."""
-        async with self._pulling:
-            if self._stopped:
-                raise StopAsyncIteration
-            self._puller = asyncio.current_task()
-            assert self._source is not None  # an input is plain or not
-            try:
-                return await anext(self._source)
-            finally:
-                self._puller = None
-
     def _closing_input(self) -> set[asyncio.Task[None]]:
         """Close an asynchronous input once no worker takes from it any more; return the task that does, if any."""
-        aclose = getattr(self._source, "aclose", None)
-        if aclose is None:
+        if not self._input.can_be_closed:
             return set()
 
         async def close() -> None:
             if self._workers:
                 await asyncio.wait(self._workers)
-            try:
-                await aclose()
-            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
-                logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+            await self._input.aclose()
 
         return {self._lifecycle.spawn(close())}
 
@@ -374,6 +323,7 @@ class Batch(Generic[Item]):
             self._ready.append(outcome)
         if self._ready:
             self._tell()
+        self._let_input_go()
 
     def _throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
         if isinstance(outcome, Issued) and not outcome.replayed:
@@ -384,8 +334,7 @@ class Batch(Generic[Item]):
         known = self._fatal if isinstance(self._fatal, RespanError) else None
         return known or ClientStateError("the batch ended before this item was sent")
 
-    @property
-    def _stopped(self) -> bool:
+    def _is_stopped(self) -> bool:
         return self._left or self._exhausted or self._fatal is not None
 
     def _stop(self) -> None:
@@ -394,13 +343,20 @@ class Batch(Generic[Item]):
         self._end_input()
         for job in list(self._working.values()):
             job.abandon(wanted=not self._left)
-        if self._puller is not None and (self._left or not self._awaited):
-            # An awaited batch has an outcome for every item, so it goes on taking them.
-            self._puller.cancel()
+        self._let_input_go()
+
+    def _let_input_go(self) -> None:
+        """Wait no longer for an item of an asynchronous input, where none is wanted any more.
+
+        An awaited batch that has made a key has an outcome for every item, so it goes on taking them.
+        """
+        made = self._done > self._failed or bool(self._working)
+        if self._halted and (self._left or not self._awaited or (self._fatal is not None and not made)):
+            self._input.interrupt()
 
     def _cancelled(self) -> None:
         """End, because somebody has cancelled what works on the items: to go on with fewer would lose items unsaid."""
-        if not self._stopped:
+        if not self._is_stopped():
             self._fatal = ClientStateError("a task of the batch was cancelled from outside")
             self._stop()
 
@@ -434,9 +390,7 @@ class Batch(Generic[Item]):
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
-        forbidden = [error for error in self._alike if isinstance(error, PermissionDeniedError)]
-        if forbidden and len(forbidden) == self._done - self._replayed:
-            self._fatal = self._fatal or forbidden[-1]  # every item; there were fewer than several
+        self._fatal = self._fatal or self._failures.of_all(self._done - self._replayed)
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
@@ -478,19 +432,7 @@ class Batch(Generic[Item]):
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def _rest(self) -> AsyncIterator[tuple[int, Item]]:
-        """Take what is left of the input, as far as it goes."""
-        while True:
-            try:
-                # An input is plain, or else there is a source.
-                item = next(self._plain) if self._source is None else await anext(self._source)  # type: ignore[arg-type]
-            except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
-                return
+        """Take what is left of the input, as far as it goes, with its indexes."""
+        async for item in self._input.rest():
             yield self._taken, item
             self._taken += 1
-
-
-def _may_be_of_all(error: RespanError) -> bool:
-    """Whether another item would most likely fare no better: the host, the route or the API key is wrong."""
-    if isinstance(error, APIStatusError):
-        return not error.retryable and error.status not in _OF_AN_ITEM
-    return isinstance(error, InvalidResponseError)

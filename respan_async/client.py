@@ -1,6 +1,7 @@
 """The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
 
 import os
+import ssl as tls
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,6 +22,7 @@ from respan_async._calls.settings_validation import (
     checked_flag,
     checked_headers,
     checked_hooks,
+    checked_network,
     checked_priority,
     checked_url,
     checked_window,
@@ -78,11 +80,15 @@ class Pace:
 class AsyncRespan(RequestorOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
+    It belongs to one process, and to one event loop at a time. When that loop is closed, the client goes on on the loop
+    on which it is used next, with its pace and its suspects; what was in the air is a suspect.
+
     Args:
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
             asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
             everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
-            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out.
+            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out, or from the
+            file that `RESPAN_API_KEY_FILE` names, read once.
         base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
             Respan's own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
@@ -95,7 +101,12 @@ class AsyncRespan(RequestorOwner):
             connections that the connector of a `session` of one's own allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
-        session: An `aiohttp.ClientSession` of one's own; it is never closed here.
+        session: An `aiohttp.ClientSession` of one's own; it is never closed here, and keeps the client on its event
+            loop.
+        proxy: The URL of an HTTP proxy, such as `http://user:password@proxy.example:3128`. None: no proxy, whatever the
+            environment says (`HTTPS_PROXY`). Not beside `session`.
+        ssl: An `ssl.SSLContext`, or the path of a file of CA certificates in PEM, which are then the only ones that are
+            trusted; for the server, and for a proxy that is `https://`. Not beside `session`.
         hooks: Callables, each told every event; see `respan_async.events`.
         allow_http: Send the API key unencrypted to hosts other than this machine.
 
@@ -115,9 +126,12 @@ class AsyncRespan(RequestorOwner):
         max_in_flight: int = 64,
         tag_names: bool = False,
         session: aiohttp.ClientSession | None = None,
+        proxy: str | Secret | None = None,
+        ssl: tls.SSLContext | str | os.PathLike[str] | None = None,
         hooks: Iterable[Hook] = (),
         allow_http: bool = False,
     ) -> None:
+        proxy = cast("Secret | None", as_secret(proxy))
         source = token_source(api_key := cast("Secret | TokenSource | None", as_secret(api_key)))
         if session is not None:
             check_session(session)
@@ -127,13 +141,21 @@ class AsyncRespan(RequestorOwner):
         options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         window = checked_window(pace, retry.max_retry_after)
         origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        network = checked_network(
+            proxy,
+            ssl,
+            origin=origin,
+            allow_http=allow_http,
+            has_session=session is not None,
+            trusts_environment=session is not None and session.trust_env,
+        )
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
         dispatcher = EventDispatcher(checked_hooks(hooks), _now)
         pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
-            transport=Transport(origin, session),
+            transport=Transport(origin, session, network),
             pacer=pacer,
             dispatcher=dispatcher,
             tokens=TokenProvider(source, lifecycle),
@@ -250,6 +272,7 @@ class AsyncRespan(RequestorOwner):
             grace: Seconds for what is in the air, and for revoking keys that nobody holds.
 
         Raises:
+            InvalidRequestError: `grace` is not a number of seconds, 0 or more; nothing was closed.
             ClientStateError: It was called in a forked process, or on another event loop while that of the client
                 lives; nothing was closed.
         """

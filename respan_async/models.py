@@ -271,6 +271,8 @@ class TemporaryKey:
         spending_limit, spending_in_period: US dollars.
         used: Whether it was ever used. None where the answer leaves that open, as one does that lacks `key_usage` or
             `last_used`; outside repr and equality.
+        request_id: The server's id of the request whose answer this is, where it sent one, for questions to its
+            support; of a key on a page, the page's. None for a key out of a ledger. Outside repr and equality.
         extra: Every field this class does not name, as it came; outside repr and equality.
     """
 
@@ -290,6 +292,7 @@ class TemporaryKey:
     is_test: bool | None = None
     is_temporary: bool | None = None
     used: bool | None = attrs.field(default=None, repr=False, eq=False)
+    request_id: str | None = attrs.field(default=None, repr=False, eq=False)
     extra: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
     @property
@@ -313,8 +316,10 @@ class KeyPage:
         results: The keys on this page.
         count: How many the server says are on this page.
         next_page: The number of the next page, or None after the last.
+        request_id: The server's id of the request, where it sent one; outside repr and equality.
     """
 
     results: tuple[TemporaryKey, ...] = ()
     count: int = 0
     next_page: int | None = None
+    request_id: str | None = attrs.field(default=None, repr=False, eq=False)

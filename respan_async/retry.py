@@ -58,7 +58,7 @@ class RetryPolicy:
         max_refusals: Refusals do not count as attempts. A call fails once it was refused more often than this, and
             nothing that the client asked for in the same way was let in since its first refusal: then the quota is
             exhausted, and a batch ends with it. So often, too, may an outage keep the request of one item from being
-            served.
+            served; where it is the token's function that hangs, the batch waits for as long as that does.
         refusal_statuses: Statuses by which a proxy in front of the API refuses for the limit, besides 429, which always
             counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 unless it is set. Any iterable of
             whole numbers from 400 to 599, but for 401, 403, 404, 408, 409 and 422. An answer whose body is the API's

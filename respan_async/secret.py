@@ -1,10 +1,15 @@
 """Text and bytes that do not show themselves; the token that every request bears is one."""
 
 import hmac
+import os
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn, SupportsIndex, final
+from pathlib import Path
+from typing import Any, Final, NoReturn, SupportsIndex, final
 
 from respan_async.errors import ConfigurationError
+
+_LONGEST: Final = 65_536
+"""Bytes of a file that are taken for a secret; of `/dev/zero` there would be no end."""
 
 
 @final
@@ -107,6 +112,45 @@ TokenSource = Callable[[], Awaitable[Secret | str] | Secret | str]
 def as_secret(token: object) -> object:
     """Return a text as a `Secret`, so that no traceback with locals shows it from here on; anything else as it is."""
     return Secret(token) if isinstance(token, str) and token else token
+
+
+def secret_of_environment(name: str) -> Secret | None:
+    """Return what a variable holds, or the file that the variable `{name}_FILE` names; None where neither is set.
+
+    Such a file is a mount, as of Docker's or Kubernetes' secrets, whose permissions are not the program's to judge. It
+    is read once. White space around its text is no part of the secret.
+
+    Args:
+        name: The variable's name.
+
+    Raises:
+        ConfigurationError: Both are set, or the file holds no text.
+    """
+    text, path = as_secret(os.environ.get(name)), os.environ.get(f"{name}_FILE")
+    if not path:
+        return text if isinstance(text, Secret) else None
+    if isinstance(text, Secret):
+        raise ConfigurationError(f"{name}: expected it or {name}_FILE to be set, got both")
+    found = _secret_in(path)
+    if isinstance(found, Secret):
+        return found
+    raise ConfigurationError(f"{name}_FILE: expected a file that holds a secret, but {path!r:.200} {found}")
+
+
+def _secret_in(path: str) -> Secret | str:
+    """Return the secret in a file, or what is wrong with the file."""
+    try:
+        with Path(path).open("rb") as file:
+            data = SecretBytes(file.read(_LONGEST + 1))
+    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    if len(data) > _LONGEST:
+        return f"has more than {_LONGEST} bytes"
+    try:
+        text = as_secret(data.decode("utf-8-sig").strip())  # Windows' editors write the mark
+    except UnicodeDecodeError:
+        return "holds bytes that are no UTF-8"
+    return text if isinstance(text, Secret) else "is empty"
 
 
 def usable_token(token: object) -> Secret:

@@ -1,6 +1,7 @@
 """What the tests share: mocks that fit this aiohttp, virtual time, and a client beside a fake server."""
 
 import asyncio
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -46,10 +47,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 class MockedResponse(aiohttp.ClientResponse):
-    """aioresponses 0.7.9 makes responses without the `stream_writer` that aiohttp 3.14 asks for."""
+    """aioresponses 0.7.9 makes responses without the `stream_writer` that aiohttp asks for from 3.14 on."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs.setdefault("stream_writer", mock.Mock(output_size=0))
+        if "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters:
+            kwargs.setdefault("stream_writer", mock.Mock(output_size=0))
         super().__init__(*args, **kwargs)
 
 

@@ -57,7 +57,11 @@ class SteppedRealLoop(Stepped, asyncio.SelectorEventLoop):
 
 
 def turns_until(is_over: Callable[[int], bool]) -> int:
-    """Give the first turn that came too late."""
+    """Give the first turn that came too late.
+
+    How many turns there are is for each Python to say. Whoever wants to see that they were gone through asks for half
+    of what one has.
+    """
     return next(turn for turn in itertools.count(1) if is_over(turn))
 
 

@@ -17,13 +17,20 @@ class AttemptPermit:
         pacer: Grants slots.
         tokens: Gives tokens.
         seconds: How long a token may be waited for; None for as long as it takes.
+
+    Attributes:
+        held: Whether the slot was still in hand when the token could not be had. Where it was not, the others who wait
+            for the same token fail as well, so that one outage would count for each of them.
+        is_asking: Whether a token is waited for.
     """
 
-    __slots__ = ("_pacer", "_token")
+    __slots__ = ("_pacer", "_token", "held", "is_asking")
 
     def __init__(self, pacer: Pacer, tokens: TokenProvider, seconds: float | None) -> None:
         self._pacer = pacer
         self._token = CallToken(tokens, seconds)
+        self.held = True
+        self.is_asking = False
 
     async def enter(
         self, priority: Priority, deadline: float | None, since: float, *, again: bool
@@ -42,10 +49,10 @@ class AttemptPermit:
             RespanError: The client was closed, or what was got is no token.
         """
         while True:
-            kept = since if again or self._token.waited_for else None
-            slot = await self._pacer.acquire(priority, deadline, since=kept, caller=self)
+            slot = await self._pacer.acquire(priority, deadline, since=since if again else None, caller=self)
             if (token := await self._token_for(slot)) is not None:
                 return slot, token
+            again = True
 
     async def renew_token(self) -> bool:
         """Ask once more for a token that the server refused; return whether there is another one now.
@@ -69,26 +76,27 @@ class AttemptPermit:
 
     async def _token_for(self, slot: Slot) -> Secret | None:
         """Return the token; None where it took so long that the slot was given back."""
-        held = True
+        self.held = self.is_asking = True
 
         def give_back() -> None:
-            nonlocal held
-            held = False
+            self.held = False
             self._pacer.release(slot, SlotOutcome.UNUSED, caller=self)
 
         try:
             token = await self._token.get(give_back)
         except APIConnectionError as error:
-            if held:
+            if self.held:
                 self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self, problem=_problem(error))
             else:
                 self._pacer.unreachable(_problem(error))
             raise
         except BaseException:
-            if held:
+            if self.held:
                 self._pacer.release(slot, SlotOutcome.UNUSED, caller=self)
             raise
-        return token if held else None
+        finally:
+            self.is_asking = False
+        return token if self.held else None
 
 
 def _problem(error: APIConnectionError) -> str:

@@ -50,15 +50,16 @@ class Call(Generic[T]):
 
     __slots__ = (
         "_abandoned",
-        "_admission",
         "_attempt_log",
         "_context",
         "_deadline",
         "_final",
         "_in_air",
         "_last_answer",
+        "_last_failure",
         "_operation",
         "_options",
+        "_permit",
         "_priority",
         "_refused_at",
         "_started",
@@ -100,7 +101,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallRecorder(context, self._operation.name, self._attempt_log)
-        self._admission = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
+        self._permit = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -111,6 +112,7 @@ class Call(Generic[T]):
         self._started = -1.0
         self._refused_at: float | None = None
         self._last_answer: RespanError | None = None
+        self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
 
     @property
     def deadline(self) -> float | None:
@@ -148,7 +150,7 @@ class Call(Generic[T]):
         """Wait in a higher class from now on, because somebody in that class waits for this call."""
         if priority < self._priority:
             self._priority = priority
-            self._admission.promote(priority)
+            self._permit.promote(priority)
 
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
@@ -171,19 +173,22 @@ class Call(Generic[T]):
         return False
 
     def deadline_error(self) -> DeadlineExceededError:
-        """Return the error of a call whose time ran out while an attempt was in the air."""
+        """Return the error of a call whose time ran out while it was waiting."""
+        what = "no token from the api_key function" if self._permit.is_asking else "no answer"
         return self._stats.with_totals(
             self._deadline_error(
-                f"no answer within the deadline of {self._options.deadline:g} s",
+                f"{what} within the deadline of {self._options.deadline:g} s",
                 effect=self._effect_if_sent,
                 retryable=True,
             )
         )
 
     def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
-        """Return the error of a call that is too late, with the last answer that it had."""
+        """Return the error of a call that is too late, with the last answer that it had, or what went wrong last."""
         answer = self._last_answer
         after = f"; the last answer was {answer.status}" if answer else ""
+        if self._last_failure is not None:
+            after += f"; the last attempt failed: {self._last_failure!s:.300}"
         return DeadlineExceededError(
             f"{self._operation.name}: {what}{after}",
             effect=effect,
@@ -206,12 +211,13 @@ class Call(Generic[T]):
         while True:
             result = await self._attempt_in_turn()
             if not isinstance(result, AuthenticationError | PermissionDeniedError):
-                self._admission.accepted()
+                self._permit.accepted()
                 return result
             try:
-                if self._abandoned or not await self._admission.renew_token():
+                if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
+                error.status, error.body, error.request_id = result.status, result.body, result.request_id
                 return error
             self._counts().counted -= 1
             self._stats.emit_retry(result, 0.0)
@@ -219,7 +225,7 @@ class Call(Generic[T]):
     async def _attempt_in_turn(self) -> T | RespanError:
         """Make an attempt when its turn has come."""
         try:
-            slot, token = await self._admission.enter(
+            slot, token = await self._permit.enter(
                 self._priority, self._deadline, self._started, again=self._refused_at is not None
             )
             return await self._send(slot, token)
@@ -228,6 +234,7 @@ class Call(Generic[T]):
         except RespanError as error:
             if isinstance(error, APIConnectionError):
                 self._count(SlotOutcome.UNREACHED, error)
+                self._note_last(error)
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
 
@@ -262,10 +269,10 @@ class Call(Generic[T]):
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             now = context.clock()
             answer = sans_io.parse(request, result, token, now, self._refusals)
-            if isinstance(result, sans_io.Response):
-                hint = rate_hint(result.headers, now)
-                answer = self._if_alive(answer, prepared, result, now)
-            outcome = _outcome_of(result, self._refusals)
+            if (response := sans_io.response_of(result)) is not None:
+                hint = rate_hint(response.headers, now)
+                answer = self._if_alive(answer, prepared, response, token, now)
+            outcome = _outcome_of(result, answer, self._refusals)
             if not sans_io.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
@@ -275,7 +282,7 @@ class Call(Generic[T]):
             context.pacer.release(
                 slot,
                 outcome,
-                caller=self._admission,  # not the call itself: a circle would keep its request alive
+                caller=self._permit,  # not the call itself: a circle would keep its request alive
                 let_in=let_in,
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,
@@ -283,7 +290,8 @@ class Call(Generic[T]):
                 problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
             )
         if context.dispatcher.listening:
-            self._stats.emit_attempt(request, result, answer, slot, departed)
+            request_id = sans_io.request_id_of(answer, result, token)
+            self._stats.emit_attempt(request, result, answer, slot, departed, request_id)
         return cast("T | RespanError", answer)
 
     def _prepare(self) -> PreparedRequest[T]:
@@ -295,7 +303,12 @@ class Call(Generic[T]):
         return PreparedRequest(request=self._subject, sent_at=now)
 
     def _if_alive(
-        self, answer: T | RespanError, prepared: PreparedRequest[T], result: sans_io.Response, now: datetime
+        self,
+        answer: T | RespanError,
+        prepared: PreparedRequest[T],
+        result: sans_io.Response,
+        token: Secret,
+        now: datetime,
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
@@ -309,7 +322,8 @@ class Call(Generic[T]):
         dead = skew.dead_on_arrival(answer, self._subject, sent, prepared.sent_at, now, there)
         if dead is None:
             return answer
-        dead.status = result.status
+        dead.status, dead.request_id = result.status, answer.request_id
+        dead.body = body_excerpt.shown(result.body, token, made=True)
         return dead
 
     def _cut_off(
@@ -331,8 +345,7 @@ class Call(Generic[T]):
         result: sans_io.Response | sans_io.TransportFailure,
         slot: Slot,
     ) -> None:
-        if error.status is not None:
-            self._last_answer = error
+        self._note_last(error)
         if sans_io.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
@@ -342,11 +355,17 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            key_id = sans_io.answered_id(result) if isinstance(result, sans_io.Response) else None
-            self._stats.mark_suspect(prepared, error.effect, _reason(error), key_id)
+            self._stats.mark_suspect(prepared, error.effect, _reason(error), sans_io.answered_id(result))
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
+
+    def _note_last(self, error: RespanError) -> None:
+        """Remember what came of the last attempt, for the error of a call that is too late."""
+        if error.status is None:
+            self._last_failure = error
+        else:
+            self._last_answer, self._last_failure = error, None
 
     def _count(self, outcome: SlotOutcome, error: RespanError) -> None:
         """Count a failure that is no refusal; one during an outage does not use up the attempts of an item."""
@@ -355,7 +374,7 @@ class Call(Generic[T]):
             (outcome is SlotOutcome.UNREACHED and self._context.pacer.outage)
             or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
         ):
-            counts.held_back += 1
+            counts.held_back += self._permit.held
         else:
             counts.counted += 1
 
@@ -436,14 +455,16 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(result: sans_io.Response | sans_io.TransportFailure, refusals: frozenset[int]) -> SlotOutcome:
+def _outcome_of(
+    result: sans_io.Response | sans_io.TransportFailure, answer: object, refusals: frozenset[int]
+) -> SlotOutcome:
     """Say what a result means for the slot."""
     if sans_io.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
     if isinstance(result, sans_io.Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
     if result.status is not None:
-        return SlotOutcome.FAILED
+        return SlotOutcome.FAILED if isinstance(answer, RespanError) else SlotOutcome.ANSWERED
     return SlotOutcome.LOST if result.left else SlotOutcome.UNREACHED
 
 

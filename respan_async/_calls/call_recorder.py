@@ -96,6 +96,7 @@ class CallRecorder:
         answer: object,
         slot: Slot,
         departed: float,
+        request_id: str | None = None,
     ) -> None:
         """Tell how an attempt ended.
 
@@ -105,6 +106,7 @@ class CallRecorder:
             answer: What that was read as, or the exception.
             slot: The slot it had.
             departed: When it was sent, by the loop's clock.
+            request_id: The server's, where it sent one.
         """
         failed = answer if isinstance(answer, BaseException) else None
         error = failed if isinstance(failed, RespanError) else None
@@ -118,7 +120,7 @@ class CallRecorder:
             status=result.status if result is not None else None,
             effect=error.effect if error else None,
             error=type(failed).__name__ if failed else None,
-            request_id=error.request_id if error else None,
+            request_id=request_id,
         )
 
     def emit_retry(self, error: RespanError, wait: float) -> None:

@@ -8,7 +8,8 @@ create says when the key was made; so from the first one on, lifetimes are count
    counts as none.
 2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
    the key's time has shown that, a `Date` alone is not believed until it fits again.
-3. What is a hundred years away is no time.
+3. What is a hundred years away is no time. Nor does a key's own time without a `Date` say that this clock is fast: the
+   answer may be an old one, out of a cache or of a test. A clock that is fast makes no key die early.
 """
 
 from collections.abc import Mapping
@@ -58,7 +59,8 @@ class ClockSkew:
         if not times:
             return None
         believed = fitting[0] if fitting else times[0]
-        self._note(believed, sent, received)
+        if there is not None or believed > sent:
+            self._note(believed, sent, received)
         return believed
 
     def dead_on_arrival(

@@ -22,7 +22,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
-from respan_async.errors import ClientStateError
+from respan_async.errors import ClientStateError, InvalidRequestError
 from respan_async.events import logger
 
 T = TypeVar("T")
@@ -35,6 +35,16 @@ def being_cancelled() -> bool:
     """Whether the running task was cancelled itself, rather than something that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def check_grace(grace: object) -> None:
+    """Refuse what is no number of seconds, before anything is closed; infinity is one.
+
+    Raises:
+        InvalidRequestError: It is none, or below 0.
+    """
+    if not isinstance(grace, int | float) or isinstance(grace, bool) or not grace >= 0:
+        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
 
 
 class Stage(enum.Enum):
@@ -106,8 +116,10 @@ class Lifecycle:
             grace: Seconds for what is in the background.
 
         Raises:
+            InvalidRequestError: `grace` is not a number of seconds; nothing was closed.
             ClientStateError: As of `check_home`; nothing was closed.
         """
+        check_grace(grace)
         if self.closed.is_set():
             return
         try:
@@ -175,6 +187,14 @@ class Lifecycle:
         with self._moving:
             if self._home.is_gone and not self.closed.is_set():
                 self._move()
+        self._home.check(living=True)
+
+    def check_same_place(self) -> None:
+        """Refuse to go on with something, such as a batch, elsewhere than where it was begun.
+
+        Raises:
+            ClientStateError: The client belongs to another event loop, or to the process before a fork.
+        """
         self._home.check(living=True)
 
     def _move(self) -> None:

@@ -3,15 +3,18 @@
 import inspect
 import os
 import re
+import ssl
 from collections.abc import Iterable, Mapping
 from functools import partial
 from ipaddress import ip_address
 from typing import Final, cast
+from urllib.request import proxy_bypass
 
 from yarl import URL
 
 from respan_async._calls.client_context import Options
 from respan_async._http.redaction import redacted
+from respan_async._http.session import Network
 from respan_async._http.transport import Timeout, timeout_of
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.rate_limit import RateLimit
@@ -20,7 +23,7 @@ from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
 from respan_async.retry import RetryPolicy
-from respan_async.secret import Secret, TokenSource, as_secret, usable_token
+from respan_async.secret import Secret, TokenSource, as_secret, secret_of_environment, usable_token
 
 DEFAULT_BASE_URL: Final = "https://api.respan.ai"
 
@@ -45,9 +48,11 @@ def token_source(api_key: object) -> Secret | TokenSource:
     if callable(api_key):
         return cast("TokenSource", api_key)
     if api_key is None:
-        api_key = as_secret(os.environ.get("RESPAN_API_KEY") or None)
+        api_key = secret_of_environment("RESPAN_API_KEY")
     if api_key is None:
-        raise ConfigurationError("api_key: expected one as an argument or in RESPAN_API_KEY, got none")
+        raise ConfigurationError(
+            "api_key: expected one as an argument or in RESPAN_API_KEY, or its file in RESPAN_API_KEY_FILE, got none"
+        )
     return usable_token(api_key)
 
 
@@ -126,13 +131,104 @@ def _shown(text: object) -> str:
 
 
 def _is_loopback(host: str) -> bool:
-    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it."""
+    """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it.
+
+    An IPv4 address that is mapped into IPv6 is none: Python says so before 3.13 and the opposite from then on, and
+    where such an address leads is for each operating system to say.
+    """
     if host == "localhost":
         return True
     try:
-        return "%" not in host and ip_address(host).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    return "%" not in host and address.is_loopback and getattr(address, "ipv4_mapped", None) is None
+
+
+def checked_network(
+    proxy: object,
+    tls: object,
+    *,
+    origin: str,
+    allow_http: bool,
+    has_session: bool,
+    trusts_environment: bool,
+) -> Network:
+    """Return the way to the server.
+
+    Args:
+        proxy: A proxy's URL as a secret, or None.
+        tls: An SSLContext, or the path of a CA file, or None.
+        origin: Scheme, host and port of the base URL.
+        allow_http: A token may go over the network unencrypted.
+        has_session: The caller has given a session, which has its own way.
+        trusts_environment: That session takes a proxy from the environment.
+    """
+    for name, value in (("proxy", proxy), ("ssl", tls)):
+        if has_session and value is not None:
+            raise ConfigurationError(f"{name}: expected none beside a session of one's own, which has its own settings")
+    # Told here, and not where its text is: a traceback with locals would show the password.
+    if proxy is not None and (problem := _problem_of_proxy(proxy, origin, allow_http)) is not None:
+        raise ConfigurationError(f"proxy: expected {problem}")
+    unused = None if trusts_environment or proxy is not None else _proxy_variable(URL(origin))
+    return Network(proxy=cast("Secret | None", proxy), ssl=_tls_of(tls), unused_proxy=unused)
+
+
+def _problem_of_proxy(proxy: object, origin: str, allow_http: bool) -> str | None:
+    """Say what a proxy should be that is none, or none to use."""
+    expected = "a URL such as http://proxy.example:3128, or one with user:password@ before the host"
+    if not isinstance(proxy, Secret):
+        return f"{expected}, got {type(proxy).__name__ if proxy != '' else 'an empty text'}"
+    text = proxy.reveal()
+    if not _is_plain(proxy) or set(text) & set(" \\"):
+        return f"{expected}; other letters are percent-encoded"
+    try:
+        url = URL(text)
+        host, port, user, password = url.host, url.port, url.user or "", url.password or ""
+    except (ValueError, IndexError):
+        return f"{expected}, got {_shown(text)}"
+    if (
+        url.scheme not in ("http", "https")
+        or not host
+        or not port
+        or url.path not in ("", "/")
+        or set(text) & set("?#")
+    ):
+        return f"{expected}, got {_shown(text)}"
+    if ":" in user or not all(ord(letter) < 256 for letter in user + password):  # Basic credentials (RFC 7617)
+        return "a user name without a colon, and credentials in Latin-1"
+    if origin.startswith("http://") and not allow_http and not _is_loopback(host):
+        unencrypted = f"because http would send the API key unencrypted to {host:.100}"
+        return f"an https base_url beside it, {unencrypted}; allow_http=True allows that"
+    return None
+
+
+def _tls_of(tls: object) -> ssl.SSLContext | None:
+    if tls is None or isinstance(tls, ssl.SSLContext):
+        if tls is not None and tls.protocol is ssl.PROTOCOL_TLS_SERVER:
+            raise ConfigurationError("ssl: expected the SSLContext of a client, got that of a server")
+        return tls
+    if not isinstance(tls, str | os.PathLike) or not os.fspath(tls):
+        # False, for one, which would verify nothing.
+        raise ConfigurationError(f"ssl: expected an SSLContext, or the path of a CA file, got {tls!r:.100}")
+    path = os.fspath(tls)
+    try:
+        return ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        problem = "holds no certificates in PEM"
+    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+    raise ConfigurationError(f"ssl: the CA file {path!r:.200} {problem}")
+
+
+def _proxy_variable(origin: URL) -> str | None:
+    """Return the variable that names a proxy for this origin, as other programs would take it."""
+    host = origin.host or ""
+    wanted = (f"{origin.scheme}_proxy", "all_proxy")
+    found = {name.lower(): name for name, value in os.environ.items() if value and name.lower() in wanted}
+    if not found or _is_loopback(host) or proxy_bypass(host):
+        return None
+    return found.get(wanted[0]) or found[wanted[1]]
 
 
 def checked_window(pace: object, longest_pause: float) -> Window:

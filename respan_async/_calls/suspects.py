@@ -1,6 +1,5 @@
 """What is remembered of attempts that may have left a key nobody holds."""
 
-import os
 import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,21 +22,15 @@ MOST_UNTRACEABLE: Final = 1_000
 """Suspects that are kept in memory, and those among them that have neither a tag nor an id."""
 
 _TO_ALPHABET: Final = bytes(ord(_ALPHABET[byte & 31]) for byte in range(256))
-_AT_ONCE: Final = 256
-
-_tags: list[str] = []
-# Made many at a time, because the system is slow to ask. Two processes must not share what is left.
-os.register_at_fork(after_in_child=_tags.clear)
 
 
 def new_tag() -> str:
-    """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt."""
-    while True:
-        try:
-            return _tags.pop()  # one step, so that no two threads get the same
-        except IndexError:
-            letters = secrets.token_bytes(_AT_ONCE * _TAG).translate(_TO_ALPHABET).decode("ascii")
-            _tags.extend(letters[start : start + _TAG] for start in range(0, len(letters), _TAG))
+    """Return 12 random base-32 characters: 60 bits, the proof that a key comes from one certain attempt.
+
+    Of the system's, each for itself: what is kept ready in memory would be the same in a copy of this process, by a
+    fork or by a snapshot of its machine, and then one of them would revoke what the other holds.
+    """
+    return secrets.token_bytes(_TAG).translate(_TO_ALPHABET).decode("ascii")
 
 
 def tagged(name: str, tag: str) -> str:

@@ -6,7 +6,7 @@ outage. So when in doubt, a key is left alive. Rules:
 1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it
    is: a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used
    or handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
-   server told us, in the answer to our own POST, needs no further proof.
+   server told us, in the answer to our own POST, needs no tag.
 2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
 3. Absence from the list proves nothing. A key may be made long after we gave up, and pages shift under other processes:
    a suspect ends by being revoked, or by its expiry.
@@ -15,12 +15,15 @@ outage. So when in doubt, a key is left alive. Rules:
 5. A suspect that was *taken over* may be another's key: in a copy of a ledger, the answer may have been recorded since,
    elsewhere. By itself a sweep revokes it only a day after the takeover, only if the server states that the key was
    never used, and only if no other key has its tag. A person may say that there is no such copy.
-6. A 404 to a DELETE proves that there is no such key only in the API's own JSON, and not for a key that was made just
-   now: a replica of the server's database may lag.
+6. A 404 to a DELETE proves that there is no such key only in the API's own JSON, if another look finds none either, and
+   not for a key that was made just now: a replica of the server's database may lag.
+7. Keys that cannot be revoked hold up no others: known ids are taken in another order each time, and the list is read
+   whatever became of them.
 """
 
 import asyncio
 import math
+import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -175,9 +178,13 @@ class _Sweep:
         )
         await self._expire(gone)
         due = [suspect for suspect in suspects if not self._policy.seconds_to_wait(suspect, self._clock())]
-        for suspect in due:
-            if suspect.id is not None:
-                await self._revoke_known(suspect.id, suspect)
+        known = [suspect for suspect in due if suspect.id is not None]
+        random.shuffle(known)
+        for suspect in known:
+            await self._revoke_known(suspect)
+            if self._failed_in_a_row >= _SEVERAL:
+                break
+        self._failed_in_a_row = 0
         await self._look_for([it for it in due if it.id is None and it.tag], [it for it in suspects if it.id is None])
         report = await self._report()
         if not self._policy.dry_run:
@@ -207,6 +214,8 @@ class _Sweep:
                 except (APIStatusError, InvalidRequestError) as error:
                     failed.add(suspect.tag)
                     self._note_failure(error)
+                    if self._failed_in_a_row >= _SEVERAL:
+                        raise
         # One whose key is there after all, and was not revoked, has not died: this clock is wrong.
         await self._expire([it for it in dead if it.tag not in found or it.tag in due_tags - failed])
 
@@ -245,27 +254,46 @@ class _Sweep:
 
     async def _is_still(self, key_id: str, suspect: Suspect) -> bool:
         """Ask for a key again: what the list said may be old."""
+        key = await self._read(key_id)
+        return key is not None and is_left_by(suspect, key) and self._may_be_revoked(key, suspect)
+
+    async def _read(self, key_id: str) -> TemporaryKey | None:
+        """Return a key as the server shows it now; None where it states that there is none."""
         try:
-            key = await self._service.send(sans_io.retrieve(key_id))
+            return await self._service.send(sans_io.retrieve(key_id))
         except NotFoundError as error:
             if sans_io.states_absence(error):
-                return False
+                return None
             raise
-        return is_left_by(suspect, key) and (key.used is False or not self._policy.is_doubtful(suspect))
 
-    async def _revoke_known(self, key_id: str, suspect: Suspect) -> None:
-        """Revoke a key whose id the server told."""
+    def _may_be_revoked(self, key: TemporaryKey, suspect: Suspect) -> bool:
+        """Whether nobody has used a key; of one that may be somebody's, it has to be stated."""
+        return not key.used and (key.used is False or not self._policy.is_doubtful(suspect))
+
+    async def _revoke_known(self, suspect: Suspect) -> None:
+        """Revoke a key whose id the server told: unless it was recorded or used after all, and so is somebody's."""
+        key_id = suspect.id or ""
         try:
-            if not self._policy.is_doubtful(suspect) or await self._is_still(key_id, suspect):
+            if await self._store.owns_key(key_id):
+                return
+            key = await self._read(key_id)
+            if key is None or key.revoked:
+                if not self._is_just_made(suspect):
+                    await self._expire([suspect])
+            elif self._may_be_revoked(key, suspect):
                 await self._revoke(key_id, suspect)
         except (APIStatusError, InvalidRequestError) as error:
             self._note_failure(error)
+
+    def _is_just_made(self, suspect: Suspect) -> bool:
+        """Whether a suspect's key is so new that it may only not be seen yet."""
+        return self._clock() - suspect.sent_at < _JUST_MADE
 
     def _note_failure(self, error: RespanError) -> None:
         """Remember a failure, and let the other keys be revoked all the same; raise one that is not about its key."""
         self._failure = self._failure or error
         self._failed_in_a_row += isinstance(error, PermissionDeniedError) or error.retryable
-        if isinstance(error, AuthenticationError | RateLimitError) or self._failed_in_a_row >= _SEVERAL:
+        if isinstance(error, AuthenticationError | RateLimitError):
             raise error
 
     async def _revoke(self, key_id: str, suspect: Suspect) -> None:
@@ -278,7 +306,9 @@ class _Sweep:
             if not sans_io.states_absence(error):
                 raise
             if error.effect is Effect.NONE:  # and not what success looks like after a lost answer
-                if self._clock() - suspect.sent_at >= _JUST_MADE:
+                if not self._is_just_made(suspect):
+                    if await self._read(key_id) is not None:
+                        raise  # it was seen a moment ago, and still is: a right that is missing, or a wrong account
                     await self._expire([suspect])
                 return
         self._failed_in_a_row = 0

@@ -8,12 +8,13 @@ Rules:
    who come later ask it anew.
 3. Whatever it raises is a failure like that of a connection: another attempt may mend it. What it returns is a token,
    or else the setting is wrong.
-4. A token that the server refused is asked for once more: it may have been replaced while the request was in the air.
+4. A token that was waited for without a slot is for the attempt that comes next, however late: a rare slot must not be
+   spent on asking again.
+5. A token that the server refused is asked for once more: it may have been replaced while the request was in the air.
 """
 
 import asyncio
 import inspect
-import math
 from collections.abc import Callable
 from typing import Final
 
@@ -25,9 +26,6 @@ from respan_async.secret import Secret, TokenSource, as_secret, usable_token
 
 PROMPT: Final = 0.25
 """Seconds for which a slot is kept while the function is asked."""
-
-_FRESH: Final = 10.0
-"""Seconds for which a token that was waited for without a slot is good, once there is one."""
 
 
 @attrs.define(eq=False)
@@ -143,20 +141,16 @@ class CallToken:
     Args:
         provider: Gives it.
         seconds: How long it may be waited for; None for as long as it takes.
-
-    Attributes:
-        waited_for: It came so late once that the attempt gave its slot back.
     """
 
-    __slots__ = ("_current", "_good_until", "_provider", "_seconds", "_was_renewed", "waited_for")
+    __slots__ = ("_current", "_is_unused", "_provider", "_seconds", "_was_renewed")
 
     def __init__(self, provider: TokenProvider, seconds: float | None) -> None:
         self._provider = provider
         self._seconds = seconds
         self._current: Secret | None = None
-        self._good_until = -math.inf
+        self._is_unused = False  # it was got without a slot
         self._was_renewed = False
-        self.waited_for = False
 
     async def get(self, on_slow: Callable[[], None]) -> Secret:
         """Return the token for an attempt whose turn it is.
@@ -166,19 +160,19 @@ class CallToken:
         """
         if self._provider.fixed is not None:
             return self._provider.fixed
-        loop = asyncio.get_running_loop()
-        if self._current is None or loop.time() > self._good_until:
-            late = False
+        if self._is_unused and self._current is not None:
+            self._is_unused = False
+            return self._current
 
-            def slow() -> None:
-                nonlocal late
-                late = self.waited_for = True
-                on_slow()
+        def slow() -> None:
+            self._is_unused = True
+            on_slow()
 
+        try:
             self._current = await self._provider.ask(self._seconds, slow)
-            self._good_until = loop.time() + _FRESH if late else -math.inf
-        else:
-            self._good_until = -math.inf  # for one attempt
+        except BaseException:
+            self._is_unused = False
+            raise
         return self._current
 
     async def renew(self) -> bool:
@@ -187,7 +181,7 @@ class CallToken:
             return False
         refused, self._was_renewed = self._current, True
         self._current = await self._provider.ask(self._seconds, refused=refused)
-        self._good_until = asyncio.get_running_loop().time() + _FRESH
+        self._is_unused = True
         return self._current != refused
 
     def accepted(self) -> None:

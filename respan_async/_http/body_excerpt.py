@@ -63,7 +63,8 @@ def said(body: bytes, shown: str, token: Secret | None) -> str:
 
 
 _TITLE: Final = re.compile(r"<title[^<>]{0,200}>([^<>]{1,200})</title>", re.IGNORECASE)
-_PAGE: Final = re.compile(r"\s*(?:<!doctype|<html|<head|<body|<\?xml|<!--)", re.IGNORECASE)
+_MARKUP: Final = re.compile(r"[\s\ufeff\ufffd\0]*<")  # behind any byte order mark, that of UTF-16 read as UTF-8 too
+_PAGES: Final = ("text/html", "application/xhtml+xml")
 _CLOUDFLARE: Final = re.compile(r"error code: (1[0-9]{3})\s*")
 _WHOSE: Final = {403: "a firewall or proxy in front of the API", 404: "a server without this route; is base_url right?"}
 
@@ -77,16 +78,19 @@ def stranger(status: int, shown: str) -> str:
     """
     whose = _WHOSE.get(status)
     code = _CLOUDFLARE.fullmatch(shown)
-    if whose is None or not (code or _PAGE.match(shown)):
+    if whose is None or not (code or _MARKUP.match(shown)):
         return ""
     title = _TITLE.search(shown)
     said = f"error code {code[1]}" if code else f"{' '.join(title[1].split())!r:.120}" if title else "without a title"
     return f" with a page, not in the API's own JSON ({printable(said)}): the answer of {whose}"
 
 
-def is_page(body: bytes) -> bool:
+def is_page(headers: Mapping[str, str], body: bytes) -> bool:
     """Whether a body is a page for people, which the API never writes."""
-    return _PAGE.match(body[:_MOST_READ].decode(errors="replace")) is not None
+    if not body:
+        return False
+    kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    return kind in _PAGES or _MARKUP.match(body[:_MOST_READ].decode(errors="replace")) is not None
 
 
 _OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})

@@ -14,12 +14,13 @@ from decimal import Decimal
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import attrs
 import cattrs.gen
 import orjson
 from cattrs.preconf.orjson import make_converter
 
 from respan_async._http import lenient_json
-from respan_async._http.redaction import WINDOW
+from respan_async._http.redaction import WINDOW, redacted
 from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import Secret
 
@@ -137,7 +138,20 @@ _SECRETS: Final = frozenset({"api_key", "hashed_key"})
 _SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in _FIELDS.values()))
 
 
-def _key_fields(data: Any) -> dict[str, Any]:
+@attrs.frozen
+class _Answer:
+    """What a model is read from.
+
+    Attributes:
+        data: The body, in JSON types.
+        request_id: The server's id of the request, without secrets; None where there is none.
+    """
+
+    data: Any
+    request_id: str | None
+
+
+def _key_fields(data: Any, request_id: str | None) -> dict[str, Any]:
     """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
     if type(data) is not dict:
         raise DecodeError("expected a JSON object")
@@ -162,6 +176,7 @@ def _key_fields(data: Any) -> dict[str, Any]:
     if not values.get("id"):
         raise DecodeError("expected a non-empty string as id")
     values["used"] = _used(data)
+    values["request_id"] = request_id
     values["extra"] = extra
     return values
 
@@ -176,8 +191,12 @@ def _used(data: Mapping[str, Any]) -> bool | None:
     return False if last is None and usage == 0 else None
 
 
-def _structure_key(data: Any, _: Any = None) -> TemporaryKey:
-    return TemporaryKey(**_key_fields(data))
+def _structure_key(answer: _Answer, _: Any = None) -> TemporaryKey:
+    return _key(answer.data, answer.request_id)
+
+
+def _key(data: Any, request_id: str | None) -> TemporaryKey:
+    return TemporaryKey(**_key_fields(data, request_id))
 
 
 def is_usable_id(key_id: str) -> bool:
@@ -200,8 +219,8 @@ def has_dots(key_id: str) -> bool:
     return _DOTS(unquote(key_id)) is not None
 
 
-def _structure_created(data: Any, _: Any = None) -> CreatedKey:
-    values = _key_fields(data)
+def _structure_created(answer: _Answer, _: Any = None) -> CreatedKey:
+    values = _key_fields(answer.data, answer.request_id)
     if not is_usable_id(values["id"]):
         raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
@@ -212,6 +231,8 @@ def _structure_created(data: Any, _: Any = None) -> CreatedKey:
     for name, raw in extra.items():
         if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
             extra[name] = _without(secret, raw)
+    if answer.request_id is not None:
+        values["request_id"] = redacted(answer.request_id, [api_key])
     return CreatedKey(api_key=api_key, **values)
 
 
@@ -242,18 +263,24 @@ def _page_number(url: Any) -> int | None:
     raise DecodeError("expected a page number in the link to the next page")
 
 
-def _structure_page(data: Any, _: Any = None) -> KeyPage:
+def _structure_page(answer: _Answer, _: Any = None) -> KeyPage:
+    data, request_id = answer.data, answer.request_id
     if isinstance(data, list):  # the older shape: everything, in a bare array
-        return KeyPage(results=tuple(map(_structure_key, data)), count=len(data))
+        return KeyPage(results=_keys(data, request_id), count=len(data), request_id=request_id)
     if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
         raise DecodeError("expected a page of results")
-    results = tuple(map(_structure_key, data["results"]))
+    results = _keys(data["results"], request_id)
     count = data.get("count")
     return KeyPage(
         results=results,
         count=count if isinstance(count, int) and not isinstance(count, bool) else len(results),
         next_page=_page_number(data.get("next")),
+        request_id=request_id,
     )
+
+
+def _keys(rows: list[Any], request_id: str | None) -> tuple[TemporaryKey, ...]:
+    return tuple(_key(row, request_id) for row in rows)
 
 
 def _unstructure_instant(instant: datetime) -> str:
@@ -370,24 +397,33 @@ def parse(text: bytes, charset: str | None = None) -> Any:
         raise DecodeError("expected JSON") from None
 
 
-def decode(text: bytes, model: type[T], charset: str | None = None) -> T:
-    """Read a JSON answer as `model`; arguments as of `parse`.
+def decode(text: bytes, model: type[T], charset: str | None = None, request_id: str | None = None) -> T:
+    """Read a JSON answer as `model`.
+
+    Args:
+        text: As of `parse`.
+        model: What it is.
+        charset: As of `parse`.
+        request_id: The server's id of the request, for the result; a new key's secret is taken out of it.
 
     Raises:
         DecodeError: It is no JSON, or lacks what makes it a `model`.
     """
     # The hook itself: `structure` would look it up through more layers for each answer.
-    read: T = converter.get_structure_hook(model)(parse(text, charset), model)
+    read: T = converter.get_structure_hook(model)(_Answer(parse(text, charset), request_id), model)
     return read
 
 
-def decode_changed(text: bytes, sent: Mapping[str, Any], charset: str | None = None) -> TemporaryKey:
+def decode_changed(
+    text: bytes, sent: Mapping[str, Any], charset: str | None = None, request_id: str | None = None
+) -> TemporaryKey:
     """Read the answer to a change that was made; what it does not say is as it was sent.
 
     Args:
         text: JSON, or nothing at all.
         sent: The key's id and the fields that were changed, in JSON types.
         charset: As of `parse`.
+        request_id: As of `decode`.
 
     Raises:
         DecodeError: It is neither a JSON object nor nothing.
@@ -395,7 +431,7 @@ def decode_changed(text: bytes, sent: Mapping[str, Any], charset: str | None = N
     data = parse(text, charset) if text.strip() else None
     if data is None or (type(data) is dict and id_in(data) is None):
         data = {**sent, **(data or {}), "id": sent["id"]}
-    return _structure_key(data)
+    return _key(data, request_id)
 
 
 def id_in(data: object) -> str | None:

@@ -41,14 +41,23 @@ def _inflated(body: bytes, forms: tuple[int, ...], limit: int) -> bytes | None:
 
 
 def _members(body: bytes, form: int, limit: int) -> bytes:
-    """Decompress all members of a stream, one after the other."""
+    """Decompress all members of a stream, one after the other.
+
+    What follows the last of them is padding, and of one without its end there is what came of it: JSON that is whole
+    needs no checksum.
+    """
     parts: list[bytes] = []
     size = 0
     while body and size <= limit:
         stream = zlib.decompressobj(form)
-        parts.append(stream.decompress(body, limit + 1 - size))
+        try:
+            parts.append(stream.decompress(body, limit + 1 - size))
+        except zlib.error:
+            if not parts:
+                raise
+            break
         size += len(parts[-1])
-        if not stream.eof and size <= limit:
-            raise zlib.error("cut short")
+        if form < 0 and not stream.eof and size <= limit:
+            raise zlib.error("cut short")  # without a header, anything may begin like one
         body = stream.unused_data
     return b"".join(parts)

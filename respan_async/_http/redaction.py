@@ -31,6 +31,9 @@ _KEY_TEXT: Final = re.compile(
 )
 _KEY_FIELD: Final = re.compile(r'("(?:api_key|hashed_key)"\s*:\s*)(?:"(?:[^"\\]|\\.)*"?|[^,}\s]+)')
 _MASKED_KEY: Final = r"\1.***"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]{1,15}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""Too short for a secret in base64 or hexadecimal, or the form of a UUID, which leaves no room for one: what most ids
+are. Without escapes."""
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/=_.~%-]{12,}")
 _SURELY_LONG: Final = 20
 
@@ -39,9 +42,10 @@ _Span = tuple[int, int]
 
 def redacted(text: str, secrets: Iterable[Secret]) -> str:
     """Return a text without these secrets, and without anything that looks like a key."""
+    plain = _PLAIN.fullmatch(text) is not None  # what has no place for a key of any form either
     for secret in secrets:
-        text = _without(text, secret.reveal())
-    return _KEY_TEXT.sub(_MASKED_KEY, _KEY_FIELD.sub(r'\1"***"', text))
+        text = _without(text, secret.reveal(), plain)
+    return text if plain else _KEY_TEXT.sub(_MASKED_KEY, _KEY_FIELD.sub(r'\1"***"', text))
 
 
 def without_long_words(text: str) -> str:
@@ -62,8 +66,11 @@ def _masked(match: re.Match[str]) -> str:
     return "***" if len(word) >= _SURELY_LONG or any(letter.isdigit() for letter in word) else word
 
 
-def _without(text: str, secret: str) -> str:
+def _without(text: str, secret: str, plain: bool) -> str:
     size = min(WINDOW, len(secret))
+    if plain and not _ESCAPE.search(secret):
+        spans = [(at, at + size) for at in range(len(text) - size + 1) if text[at : at + size] in secret]
+        return _cut_out(text, spans)
     windows = _windows(secret, size)
     spans = _found(text, windows, size)
     folded, starts, ends = _folded(text)
@@ -73,6 +80,10 @@ def _without(text: str, secret: str) -> str:
         size = min(WINDOW, len(bare))
         found += _found(folded, _windows(bare, size), size)
     spans += [(starts[begin], ends[end - 1]) for begin, end in found]
+    return _cut_out(text, spans)
+
+
+def _cut_out(text: str, spans: Iterable[_Span]) -> str:
     parts: list[str] = []
     shown = 0
     for begin, end in _merged(spans):

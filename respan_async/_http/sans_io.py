@@ -4,6 +4,7 @@ The failure table of this library is `_meaning`: what each thing that can happen
 on the server. Nothing else in the library looks at a status code to decide that.
 """
 
+import contextlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final, Generic, TypeGuard, TypeVar
@@ -110,6 +111,7 @@ class TransportFailure:
         not_http: What came back does not speak the protocol.
         permanent: No connection can be made before somebody has changed a setting.
         resends: How often the request was sent again underneath us before that.
+        received: What had come of that answer.
     """
 
     reason: str
@@ -119,6 +121,7 @@ class TransportFailure:
     not_http: bool = False
     permanent: bool = False
     resends: int = 0
+    received: Response | None = None
 
 
 def create(fields: Mapping[str, Any]) -> Request[CreatedKey]:
@@ -267,6 +270,10 @@ def parse(
     """
     if is_success(result):
         return read(request, result, token)
+    if isinstance(result, TransportFailure) and result.received is not None and request.operation.model is not None:
+        # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
+        with contextlib.suppress(codec.DecodeError):
+            return _value(request, result.received, body_excerpt.request_id(result.received.headers, token))
     return failure(request, result, token, now, refusals)
 
 
@@ -282,7 +289,11 @@ def failure(
     called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
         kind = InvalidResponseError if result.not_http else APITimeoutError if result.timed_out else APIConnectionError
-        return kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+        error = kind(f"{called}: {result.reason}", effect=effect, retryable=retryable, status=result.status)
+        if (received := result.received) is not None:
+            error.request_id = body_excerpt.request_id(received.headers, token)
+            error.body = body_excerpt.shown(received.body, token, made=True)
+        return error
     shown = body_excerpt.shown(result.body, token, made=result.status < 300)
     facts: dict[str, Any] = {
         "effect": effect,
@@ -300,15 +311,16 @@ def failure(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
     said = body_excerpt.said(result.body, shown, token) or body_excerpt.stranger(result.status, shown)
-    error = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
-    error.retry_after = retry_after(result.headers, result.body, now)
-    return error
+    refused = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
+    refused.retry_after = retry_after(result.headers, result.body, now)
+    return refused
 
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
     """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    request_id = body_excerpt.request_id(answer.headers, token)
     try:
-        return _value(request, answer)
+        return _value(request, answer, request_id)
     except codec.DecodeError as error:
         problem = str(error)
     # Made outside of the handler, so that no frame which holds the answer is chained to it.
@@ -318,21 +330,35 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
         effect=effect,
         retryable=retryable,
         status=answer.status,
-        request_id=body_excerpt.request_id(answer.headers, token),
+        request_id=request_id,
         body=body_excerpt.shown(answer.body, token, made=True),
     )
 
 
-def _value(request: Request[T], answer: Response) -> T:
+def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
     model = request.operation.model
     if model is None:
-        if body_excerpt.is_page(answer.body):
+        if body_excerpt.is_page(answer.headers, answer.body):
             raise codec.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:
-        changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers))
+        changed: Any = codec.decode_changed(answer.body, request.changes, charset(answer.headers), request_id)
         return changed  # type: ignore[no-any-return]  # a request with changes is a Request[TemporaryKey]
-    return codec.decode(answer.body, model, charset(answer.headers))
+    return codec.decode(answer.body, model, charset(answer.headers), request_id)
+
+
+def request_id_of(answer: object, result: Response | TransportFailure, token: Secret | None) -> str | None:
+    """Return the server's id of a request, where it sent one.
+
+    Args:
+        answer: What the result was read as; a delete's answer is None.
+        result: What came of the request.
+        token: The bearer token, which a server may echo.
+    """
+    if isinstance(answer, RespanError | TemporaryKey | KeyPage):
+        return answer.request_id
+    response = response_of(result)
+    return None if response is None else body_excerpt.request_id(response.headers, token)
 
 
 def states_absence(error: errors.NotFoundError) -> bool:
@@ -344,12 +370,18 @@ def states_absence(error: errors.NotFoundError) -> bool:
     return isinstance(data, dict) and isinstance(data.get("detail"), str)
 
 
-def answered_id(answer: Response) -> str | None:
+def response_of(result: Response | TransportFailure) -> Response | None:
+    """Return the answer, or what had come of one that broke off; None where none had begun."""
+    return result if isinstance(result, Response) else result.received
+
+
+def answered_id(result: Response | TransportFailure) -> str | None:
     """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it.
 
     In any other answer it may be the id of anything: of the error, of the request, of somebody's key.
     """
-    if not 200 <= answer.status < 300:
+    answer = response_of(result)
+    if answer is None or not 200 <= answer.status < 300:
         return None
     try:
         return codec.id_in(codec.parse(answer.body, charset(answer.headers)))

@@ -6,12 +6,15 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
+from ssl import SSLContext
 from typing import Any, Final
 
 import aiohttp
+import attrs
 
 from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError
+from respan_async.secret import Secret
 
 KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
@@ -27,6 +30,22 @@ HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": "respan-async",
 }
+
+
+@attrs.frozen(kw_only=True)
+class Network:
+    """The way from a client's own session to the server.
+
+    Attributes:
+        proxy: The URL of a proxy, which may hold a password; None for no proxy.
+        ssl: What TLS is spoken with, to the server and to a proxy; None for aiohttp's own, which trusts what the system
+            trusts.
+        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
+    """
+
+    proxy: Secret | None = None
+    ssl: SSLContext | None = None
+    unused_proxy: str | None = None
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -51,14 +70,15 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
-def own_session() -> aiohttp.ClientSession:
+def own_session(network: Network) -> aiohttp.ClientSession:
     """Make the session of a client to which none was given."""
     return aiohttp.ClientSession(
         # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
-        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE),
+        connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=network.ssl or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
         timeout=aiohttp.ClientTimeout(total=None),
+        proxy=None if network.proxy is None else network.proxy.reveal(),
     )
 
 
@@ -84,6 +104,11 @@ class SessionKeeper:
         self._in_air: Counter[aiohttp.ClientSession] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
 
+    @property
+    def current(self) -> aiohttp.ClientSession | None:
+        """The session of the next request, if there is one."""
+        return self._session
+
     def take(self) -> aiohttp.ClientSession:
         """Return the session for one request, to be given back once."""
         slept = elapsed() - time.monotonic()
@@ -108,8 +133,7 @@ class SessionKeeper:
 
     def leave_loop(self) -> None:
         """Forget sessions of an event loop that is closed; their sockets close with what Python collects."""
-        left, self._session = {self._session, *self._in_air} - {None}, None
-        self._in_air.clear()
+        left = self._forget()
         self._closing.clear()
         for session in left:
             closing = session.close()
@@ -119,12 +143,18 @@ class SessionKeeper:
 
     async def aclose(self) -> None:
         """Close what is open; the next request makes another session."""
-        session, self._session = self._session, None
-        for each in {session, *self._in_air} - {None}:
-            await each.close()
-        self._in_air.clear()
+        for session in self._forget():
+            await session.close()
         if self._closing:
             await asyncio.wait(self._closing)
+
+    def _forget(self) -> set[aiohttp.ClientSession]:
+        known = set(self._in_air)
+        if self._session is not None:
+            known.add(self._session)
+        self._session = None
+        self._in_air.clear()
+        return known
 
     def _close_if_unused(self, session: aiohttp.ClientSession) -> None:
         if self._in_air[session] <= 0:

@@ -13,10 +13,11 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
+from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
 from respan_async._http.codec import parse
 from respan_async._http.content_encoding import decoded
 from respan_async._http.sans_io import Request, Response, TransportFailure
-from respan_async._http.session import HEADERS, SessionKeeper, check_loop, own_session
+from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
@@ -83,19 +84,42 @@ class TrackedBody(aiohttp.BytesPayload):
         await super().write_with_length(writer, content_length)
 
 
+class SendingCounter:
+    """Counts how often aiohttp sends one request: as its middleware, which it calls for each sending.
+
+    A GET or a DELETE that meets a dropped connection is sent again, and each sending meets the limit.
+    """
+
+    sendings = 0
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Send the request, once."""
+        self.sendings += 1
+        return await handler(request)
+
+    @property
+    def resends(self) -> int:
+        """How often it was sent after the first time; under a mock, which sends nothing, never."""
+        return max(0, self.sendings - 1)
+
+
 class Transport:
     """Send requests over one `aiohttp.ClientSession`.
 
     Args:
         base_url: Scheme, host and port, without a path of this API.
         session: The caller's, never closed here; or None for one of our own, made at the first request.
+        network: The way from a session of our own to the server.
     """
 
-    def __init__(self, base_url: str, session: aiohttp.ClientSession | None) -> None:
+    def __init__(self, base_url: str, session: aiohttp.ClientSession | None, network: Network = Network()) -> None:  # noqa: B008  a frozen value
         self._base_url = base_url
         self._origin = URL(base_url)
         self._given = session
-        self._sessions = SessionKeeper(own_session)
+        self._network = network
+        self._sessions = SessionKeeper(partial(own_session, network))
         self._closed = False
         self._urls: dict[str, URL] = {}
 
@@ -128,8 +152,7 @@ class Transport:
                 raise ClientStateError("the aiohttp session was closed; give AsyncRespan an open one")
             check_loop(self._given)
         session = self._sessions.take() if self._given is None else self._given
-        # For GET and DELETE, aiohttp sends again by itself after a dropped connection; each sending meets the limit.
-        sendings = aiohttp.UploadTracker() if tracked_body is None else None
+        sendings = SendingCounter()
         result: TransportFailure | ConfigurationError | None = None
         response: aiohttp.ClientResponse | None = None
         try:
@@ -141,19 +164,18 @@ class Transport:
                 timeout=timeout,
                 allow_redirects=False,
                 raise_for_status=False,
-                middlewares=(),
+                middlewares=(sendings,) if tracked_body is None else (),
                 auto_decompress=False,  # see `content_encoding`
-                upload_tracker=sendings,
             )
             if tracked_body is None or not tracked_body.recall():
-                return _at_hand(response, _resends(sendings)) or await _read(response, _resends(sendings))
+                return _at_hand(response, sendings.resends) or await _read(response, sendings.resends)
             result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
         except _TruncatedResponse as error:
-            result = self._classify(error.cause, tracked_body, error.status, _resends(sendings))
+            result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
-            result = self._classify(error, tracked_body, None, _resends(sendings))
+            result = self._classify(error, tracked_body, None, sendings.resends)
         finally:
             if response is not None:
                 # One that was read to its end has given its connection back already, and is left unharmed by this.
@@ -168,7 +190,7 @@ class Transport:
         return result
 
     def _classify(
-        self, error: Exception, tracked_body: TrackedBody | None, status: int | None, resends: int
+        self, error: Exception, tracked_body: TrackedBody | None, received: Response | None, resends: int
     ) -> TransportFailure | ConfigurationError:
         # NONE needs proof: see `TrackedBody`.
         return classify(
@@ -176,8 +198,9 @@ class Transport:
             self._origin,
             left=tracked_body is None or tracked_body.may_have_left,
             begun=tracked_body is not None and tracked_body.started,
-            status=status,
+            received=received,
             resends=resends,
+            unused_proxy=self._network.unused_proxy,
         )
 
     def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
@@ -218,16 +241,12 @@ class Transport:
         await self._sessions.aclose()
 
 
-def _resends(sendings: aiohttp.UploadTracker | None) -> int:
-    return max(0, sendings.attempts - 1) if sendings is not None else 0
-
-
 class _TruncatedResponse(Exception):
     """An answer broke off after its status."""
 
-    def __init__(self, status: int, cause: Exception) -> None:
+    def __init__(self, received: Response, cause: Exception) -> None:
         super().__init__()
-        self.status = status
+        self.received = received
         self.cause = cause
 
 
@@ -260,7 +279,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
                 return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
     except Exception as error:  # noqa: BLE001  whatever it is, the status is known
         if 200 <= response.status < 300:
-            raise _TruncatedResponse(response.status, error) from None
+            raise _TruncatedResponse(_whole(response, b"".join(chunks), resends, True), error) from None
         cut = True
     finally:
         if closed is not None:

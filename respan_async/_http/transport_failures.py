@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from respan_async._http.redaction import printable
-from respan_async._http.sans_io import TransportFailure
+from respan_async._http.sans_io import Response, TransportFailure
 from respan_async.errors import ConfigurationError
 
 # Raised while a connection is made, and by nothing after it.
@@ -26,6 +26,23 @@ _BEFORE_SENDING: Final = (
     aiohttp.ClientHttpProxyError,
     *_CERTIFICATE,
 )
+_HANDSHAKE_ALERTS: Final = frozenset(
+    f"{prefix}_{alert}"
+    for prefix in ("SSLV3_ALERT", "TLSV1_ALERT", "TLSV13_ALERT")
+    for alert in (
+        "ACCESS_DENIED",
+        "BAD_CERTIFICATE",
+        "CERTIFICATE_EXPIRED",
+        "CERTIFICATE_REQUIRED",
+        "CERTIFICATE_REVOKED",
+        "CERTIFICATE_UNKNOWN",
+        "UNKNOWN_CA",
+        "UNSUPPORTED_CERTIFICATE",
+    )
+)
+"""By these a server ends a handshake (RFC 8446, 6.2) because of the certificate that the client showed or lacks.
+With TLS 1.3 they come after the client has begun to send, which the server then never reads."""
+
 _WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
 
 _PASSING: Final = (408, 425, 429)
@@ -33,7 +50,14 @@ _PASSING: Final = (408, 425, 429)
 
 
 def classify(
-    error: Exception, target: URL, *, left: bool, begun: bool, status: int | None, resends: int
+    error: Exception,
+    target: URL,
+    *,
+    left: bool,
+    begun: bool,
+    received: Response | None,
+    resends: int,
+    unused_proxy: str | None = None,
 ) -> TransportFailure | ConfigurationError:
     """Return what an exception of aiohttp means.
 
@@ -42,11 +66,13 @@ def classify(
         target: Where the request was to go.
         left: Whether bytes of the request may have left, as far as its body can tell.
         begun: Whether its body is known to have begun to leave.
-        status: The status of an answer that broke off, where one had begun.
+        received: What had come of an answer that broke off, where one had begun.
         resends: How often aiohttp had sent the request again by itself.
+        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
     """
     host = authority(target)
-    if status is None and isinstance(error, _BEFORE_SENDING):
+    status = None if received is None else received.status
+    if status is None and (isinstance(error, _BEFORE_SENDING) or _alert_in(error)):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
         why = f"the aiohttp session cannot send this request to {host}: {type(error).__name__}"
@@ -60,6 +86,8 @@ def classify(
         reason = f"no answer in time from {host}" if left else f"no connection in time to {host}"
     else:
         reason = _reason(error, target, host)
+    if unused_proxy is not None and _came_nowhere(error, target, host, left):
+        reason += f"; {unused_proxy} is set, and not used: a proxy has to be given, as proxy= or --proxy"
     return TransportFailure(
         printable(reason),
         left=left,
@@ -72,6 +100,7 @@ def classify(
         and not isinstance(error, aiohttp.ClientHttpProxyError),
         permanent=_is_permanent(error),
         resends=resends,
+        received=received,
     )
 
 
@@ -80,7 +109,23 @@ def _is_permanent(error: Exception) -> bool:
     if isinstance(error, aiohttp.ClientHttpProxyError):
         # A 403 or 407 to a CONNECT is about who asks and for which host, and so is any other of the kind.
         return error.status < 500 and error.status not in _PASSING
-    return isinstance(error, _CERTIFICATE)
+    return isinstance(error, _CERTIFICATE) or _alert_in(error) is not None
+
+
+def _alert_in(error: Exception) -> ssl.SSLError | None:
+    """Find the alert by which a server ended the handshake, in what aiohttp made of it."""
+    for cause in (error, getattr(error, "os_error", None), error.__cause__):
+        if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _HANDSHAKE_ALERTS:
+            return cause
+    return None
+
+
+def _came_nowhere(error: Exception, target: URL, host: str, left: bool) -> bool:
+    """Whether no connection to the server was made, with no proxy in between."""
+    if isinstance(error, TimeoutError):
+        return not left
+    direct = isinstance(error, aiohttp.ClientConnectorError) and _peer(error, target, host) == host
+    return direct and not isinstance(error, _CERTIFICATE)  # which is a connection, and to somebody
 
 
 def _reason(error: Exception, target: URL, host: str) -> str:
@@ -99,7 +144,10 @@ def _reason(error: Exception, target: URL, host: str) -> str:
         return f"{peer} answered {error.status}, and made no connection to {host}"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"what answered at {peer} does not speak HTTP"
-    return f"the connection to {peer} broke ({type(error).__name__})"
+    if alert := _alert_in(error):
+        return f"no TLS connection to {peer} ({_of_os(alert)}); it wants another client certificate"
+    said = error.strerror if isinstance(error, OSError) else None  # of the system; another text may hold headers
+    return f"the connection to {peer} broke ({said or type(error).__name__})"
 
 
 def _peer(error: Exception, target: URL, host: str) -> str:

@@ -208,6 +208,8 @@ class Pacer:
                 self._note_failure(now, slot)
             case _:  # UNUSED
                 window.unused(now)
+        if outcome in (SlotOutcome.UNREACHED, SlotOutcome.UNUSED):
+            self._spread_from -= slot.interval  # another may go in its place
         if hint is not None and outcome is not SlotOutcome.REFUSED:
             window.told(now, hint)
         self._dispatch()
@@ -307,6 +309,7 @@ class Pacer:
         self.in_air += 1
         if priority is not Priority.INTERACTIVE:
             self._in_air_below += 1
+        interval = 0.0
         if window.limit is not None:
             # Every class counts: what an interactive call takes out of turn, the lower classes leave.
             interval = window.spread_interval(now)
@@ -315,7 +318,7 @@ class Pacer:
         for lower in range(priority + 1, len(Priority)):
             if self._lines[lower]:
                 self._passed_over[lower] += 1
-        return Slot(priority, asked_at, now, self._loops_left)
+        return Slot(priority, asked_at, now, interval, self._loops_left)
 
     def _may_go(self, priority: Priority, now: float) -> bool:
         """Whether a slot may be granted to this class now."""

@@ -47,12 +47,14 @@ class Slot:
         priority: The class that it was granted to.
         asked_at: When it was asked for, by the pace's clock.
         granted_at: When it was granted.
+        interval: Seconds by which it moved the time of the next spread request.
         loops_left: How many event loops the client had left by then.
     """
 
     priority: Priority
     asked_at: float
     granted_at: float
+    interval: float = 0.0
     loops_left: int = 0
 
 

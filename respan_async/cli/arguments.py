@@ -15,7 +15,8 @@ from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.models import UNSET
 
 _EPILOG: Final = """\
-RESPAN_API_KEY holds the API key; it is never an argument, where every user of the machine could read it.
+RESPAN_API_KEY holds the API key, or RESPAN_API_KEY_FILE names a file of it; it is never an argument, where every user
+of the machine could read it.
 exit codes: 0 all done, 1 some failed, 2 wrong use, 3 the API key was refused, 130 interrupted
 """
 
@@ -41,7 +42,8 @@ revokes what a lost answer or a kill may have left behind: 36 are left for yours
 
 RESPAN_LEDGER_KEY (32 bytes as base64: openssl rand -base64 32) encrypts secrets
 while the ledger keeps them; RESPAN_LEDGER_OLD_KEYS are older ones, separated by
-commas. Without a key they are plain until they are delivered and erased.
+commas. RESPAN_LEDGER_KEY_FILE and RESPAN_LEDGER_OLD_KEYS_FILE name files of them.
+Without a key they are plain until they are delivered and erased.
 
 With --sandbox the server is a make-believe one within this process. The ledger
 and --out are as real as ever, but go with no real account.
@@ -226,6 +228,8 @@ def _common() -> _Parser:
     common = _Parser(add_help=False, allow_abbrev=False)
     common.add_argument("-v", "--verbose", action="store_true", help="tell what the client does")
     common.add_argument("--base-url", metavar="URL", help="instead of RESPAN_BASE_URL, or Respan's own")
+    common.add_argument("--proxy", metavar="URL", help="an HTTP proxy; one with a password goes into RESPAN_PROXY")
+    common.add_argument("--ca-file", metavar="FILE", help="the CA certificates to trust, in PEM, and no others")
     return common
 
 

@@ -7,7 +7,10 @@ from typing import Any, Final
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError
+from respan_async.secret import as_secret
 
+_API_KEY: Final = ("RESPAN_API_KEY", "RESPAN_API_KEY_FILE")
+_ITS_FILE: Final = "its file in RESPAN_API_KEY_FILE"
 _NO_HTTP: Final = "give --base-url or RESPAN_BASE_URL an https:// URL, or a tunnel's end on this machine"
 
 
@@ -15,15 +18,17 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     """Make a client of the account whose key is in the environment.
 
     Args:
-        arguments: With `base_url`.
+        arguments: With `base_url`, `proxy` and `ca_file`.
         **settings: Of the client; an `api_key` among them is used instead.
 
     Raises:
         WrongUse: There is no key, or a setting is wrong.
     """
-    if "api_key" not in settings and not os.environ.get("RESPAN_API_KEY"):
-        raise WrongUse("RESPAN_API_KEY: expected the API key in this environment variable, got none")
+    if "api_key" not in settings and not any(os.environ.get(name) for name in _API_KEY):
+        raise WrongUse(f"RESPAN_API_KEY: expected the API key in this environment variable, or {_ITS_FILE}, got none")
     try:
-        return AsyncRespan(**{"base_url": arguments.base_url, **settings})
+        proxy = as_secret(arguments.proxy or os.environ.get("RESPAN_PROXY") or None)
+        given = {"base_url": arguments.base_url, "proxy": proxy, "ssl": arguments.ca_file}
+        return AsyncRespan(**{**given, **settings})
     except ConfigurationError as error:
         raise WrongUse(str(error).replace("allow_http=True allows that", _NO_HTTP)) from None

@@ -210,6 +210,6 @@ def open_csv(path: str, *, known: Collection[str], keys: Sequence[str], delimite
                 shutil.copyfileobj(source, spool)
                 file = cast("BinaryIO", spool)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
+            reason = error.strerror if isinstance(error, OSError) else "no file can have this name"
             raise WrongUse(f"{path}: {reason}") from None
         yield CSVFile(file, "<stdin>" if path == "-" else path, known=known, keys=keys, delimiter=delimiter)

@@ -4,19 +4,33 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""Ctrl-C, what ends a service, and a terminal's hang-up; on Windows, Ctrl-Break in the place of that."""
 
 
 @contextlib.contextmanager
 def interrupts(tell: Callable[[], None]) -> Iterator[None]:
     """Call `tell` for each Ctrl-C, SIGTERM and hang-up, but not for those this process was started to ignore."""
     loop = asyncio.get_running_loop()
-    taken: list[signal.Signals] = []
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, tell)
-            taken.append(number)
-    try:
+    with contextlib.ExitStack() as taken:
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                taken.callback(_take(loop, number, tell))
         yield
-    finally:
-        for number in taken:
-            loop.remove_signal_handler(number)
+
+
+def _take(loop: asyncio.AbstractEventLoop, number: int, tell: Callable[[], None]) -> Callable[[], object]:
+    """Have a signal told; return what gives it back."""
+    try:
+        loop.add_signal_handler(number, tell)
+    except NotImplementedError:  # on Windows, where a handler of Python's own may come between any two steps
+
+        def handle(*_: Any) -> None:
+            loop.call_soon_threadsafe(tell)
+
+        return partial(signal.signal, number, signal.signal(number, handle) or signal.SIG_DFL)
+    return partial(loop.remove_signal_handler, number)

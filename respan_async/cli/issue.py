@@ -65,7 +65,7 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
             return asyncio.run(_run(arguments, log, client, ledger, location, output, csv_file, tickets, suspects))
 
 
-def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: str) -> AsyncRespan:
+def _client(arguments: argparse.Namespace, suspects: list[Suspect], **sandbox: str | None) -> AsyncRespan:
     def note(event: Event) -> None:
         if isinstance(event, SuspectEvent):
             suspects.append(event.suspect)
@@ -89,7 +89,7 @@ async def _run(
         fake = None
         if client is None:
             fake = await stack.enter_async_context(small_sandbox())
-            client = _client(arguments, suspects, api_key=fake.api_key, base_url=fake.url)
+            client = _client(arguments, suspects, api_key=fake.api_key, base_url=fake.url, proxy=None)
         account = arguments.account if fake is None else _SANDBOX_ACCOUNT
         # A reader may take its time, and a key that the file does not want is that line's own failure.
         issuer = Issuer(

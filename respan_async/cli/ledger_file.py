@@ -1,9 +1,11 @@
 """The ledger a command works on: what encrypts its secrets, and what an earlier run has left in it."""
 
 import asyncio
-import os
+import re
+from datetime import UTC, datetime
 from typing import Final
 
+from respan_async._calls.sweep import LONG_AFTER_EXPIRY
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget
@@ -11,8 +13,9 @@ from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, Issuer
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
+from respan_async.issuing.ledger import UnreadableSecret
 from respan_async.models import CreatedKey
-from respan_async.secret import Secret, as_secret
+from respan_async.secret import Secret, secret_of_environment
 
 KEY: Final = ENVIRONMENT
 OLD_KEYS: Final = "RESPAN_LEDGER_OLD_KEYS"
@@ -26,9 +29,12 @@ def cipher() -> AESGCMCipher | None:
     Raises:
         WrongUse: A key is none, or the extra `crypto` is not installed.
     """
-    key = as_secret(os.environ.get(KEY))
-    old = [Secret(text) for text in (part.strip() for part in os.environ.get(OLD_KEYS, "").split(",")) if text]
-    if not isinstance(key, Secret):
+    try:
+        key, former = secret_of_environment(KEY), secret_of_environment(OLD_KEYS)
+    except ConfigurationError as error:
+        raise WrongUse(str(error)) from None
+    old = [] if former is None else [Secret(text) for text in re.split(r"[,\s]+", former.reveal()) if text]
+    if key is None:
         if old:
             raise WrongUse(f"{KEY}: expected the key to encrypt with beside {OLD_KEYS}, got none")
         return None
@@ -72,7 +78,7 @@ async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -
     try:
         while left := await ledger.undelivered(after, _PAGE):
             for _, key in left:
-                if isinstance(key, LedgerError):
+                if isinstance(key, LedgerError) and not _is_long_dead(key):
                     raise key
             alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
             results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
@@ -86,6 +92,12 @@ async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -
         hint = f"; expected its key in {KEY} or {OLD_KEYS}" if "encrypted" in str(error) else ""
         raise WrongUse(f"{name}: {error}{hint}") from None
     return count
+
+
+def _is_long_dead(error: LedgerError) -> bool:
+    """Whether a secret that cannot be read is of no use any more, so that the issuer erases it."""
+    expiry_date = error.expiry_date if isinstance(error, UnreadableSecret) else None
+    return expiry_date is not None and expiry_date <= datetime.now(UTC) - LONG_AFTER_EXPIRY
 
 
 async def issued_elsewhere(ledger: CommandLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:

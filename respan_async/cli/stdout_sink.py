@@ -6,6 +6,7 @@ import stat
 from typing import Final
 
 from respan_async.issuing._append_only_file import write_all
+from respan_async.issuing._posix import sync
 from respan_async.issuing.jsonlines_sink import digest, line_of
 from respan_async.models import CreatedKey
 from respan_async.secret import SecretBytes
@@ -38,4 +39,4 @@ class StdoutSink:
 def _write(line: bytes) -> None:
     write_all(STANDARD_OUTPUT, line)
     if stat.S_ISREG(os.fstat(STANDARD_OUTPUT).st_mode):
-        os.fsync(STANDARD_OUTPUT)
+        sync(STANDARD_OUTPUT)

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import select
@@ -14,6 +13,7 @@ from typing import Final
 
 from respan_async._http import codec
 from respan_async.errors import LedgerError
+from respan_async.issuing import _posix
 from respan_async.issuing._private_file import cannot_be_locked, problem_at_birth, readable_by_others
 from respan_async.secret import SecretBytes
 
@@ -53,6 +53,8 @@ class AppendOnlyFile:
     """
 
     def __init__(self, path: str) -> None:
+        if (lack := _posix.lack_of("a file of keys")) is not None:
+            raise LedgerError(f"{path}: {lack}; keys can go to standard output, or to a deliver function")
         self.path = path
         self._place = Path(path).absolute()  # whatever the working directory is later on
         self._writing = threading.Lock()
@@ -63,8 +65,8 @@ class AppendOnlyFile:
             link = error.errno == errno.ELOOP
             reason = "expected a file, not a symbolic link; give the path it leads to" if link else error.strerror
             raise LedgerError(f"{path}: {reason}") from None
-        except ValueError as error:
-            raise LedgerError(f"{path!r}: {error}") from None
+        except ValueError:
+            raise LedgerError(f"{path!r}: no file can have this name") from None
         problem = problem_at_birth(self._fd) if self._new else None
         if problem is not None:
             os.unlink(path)  # noqa: PTH108  by the very text that it was made by
@@ -93,7 +95,7 @@ class AppendOnlyFile:
             LedgerError: Another process has it, or its file system has no locks.
         """
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _posix.lock(self._fd, wait=False)
         except BlockingIOError:
             self._new = False  # it is the other run's, however it came about
             raise LedgerError(f"{self.path}: another run is writing to it") from None
@@ -129,7 +131,7 @@ class AppendOnlyFile:
                     self._take_back(self._whole_until)
                 self._whole_until = self._in_place().st_size
                 write_all(self._fd, data)
-                os.fsync(self._fd)
+                _posix.sync(self._fd)
                 self._whole_until = None
             except OSError as error:
                 if self._whole_until is not None:
@@ -179,10 +181,18 @@ class AppendOnlyFile:
         self._sync()
         return mended
 
+    def read_again(self, take: Callable[[bytes], str | None]) -> str | None:
+        """Do as `read` does, after what is being written."""
+        with self._writing:
+            if self._fd < 0:
+                raise LedgerError(f"{self.path}: is closed")
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            return self.read(take)
+
     def _sync(self) -> None:
         """Have it survive a power cut: lines of a run that was killed, and the file itself in its directory."""
         try:
-            os.fsync(self._fd)
+            _posix.sync(self._fd)
             _sync_directory(self._place.parent)
         except OSError as error:
             raise LedgerError(
@@ -227,7 +237,7 @@ def _opened(path: str) -> tuple[int, bool]:
 def _sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        _posix.sync(descriptor)
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise

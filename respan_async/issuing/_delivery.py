@@ -15,7 +15,7 @@ from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.events import logger
-from respan_async.issuing.ledger import Ledger
+from respan_async.issuing.ledger import Ledger, UnreadableSecret
 from respan_async.issuing.states import TicketState
 from respan_async.models import CreatedKey
 
@@ -62,6 +62,19 @@ class DeliverySettings:
             raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {seconds!r:.100}")
 
 
+@attrs.frozen
+class _Failure:
+    """Why a call of the user's function failed.
+
+    Attributes:
+        reason: In a few words, without the secret.
+        final: The place refuses this key for good: calling again would not help.
+    """
+
+    reason: str
+    final: bool = False
+
+
 class Delivery:
     """Call the user's function for a ticket's key until it succeeds or the key is dead, then erase the secret.
 
@@ -93,7 +106,7 @@ class Delivery:
         self._clock = clock
         self._settings = settings
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._calls: dict[str, asyncio.Task[str | None]] = {}  # of the user's function, by ticket
+        self._calls: dict[str, asyncio.Task[_Failure | None]] = {}  # of the user's function, by ticket
         self._free = asyncio.Semaphore(settings.max_deliveries)
         self._under_way: set[str] = set()
         self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
@@ -128,7 +141,7 @@ class Delivery:
             self._spawn(self._catch_up())
 
     def arrive(self) -> None:
-        """Begin anew on the next event loop: what was under way on the one before, which is closed, is delivered again."""
+        """Begin anew on the next event loop; what was under way on the one before, which is closed, is made again."""
         self._cut |= dict.fromkeys((*self._under_way, *self._failed))
         self._tasks.clear()
         self._calls.clear()
@@ -170,13 +183,14 @@ class Delivery:
     async def _deliver_first(self, ticket_id: str, key: CreatedKey) -> bool:
         insist = delivered = False
         try:
-            delivered = await self._once(ticket_id, key)
+            failure = await self._once(ticket_id, key)
+            delivered = failure is None
         except (asyncio.CancelledError, GeneratorExit):
             self._cut[ticket_id] = None
             raise
         else:
             # Beyond what may be undelivered, it is left to the ledger, and delivered from there.
-            insist = not delivered and not self._stopped and self._has_room.is_set()
+            insist = failure is not None and not failure.final and not self._stopped and self._has_room.is_set()
         finally:
             if insist:
                 self._note_failed(ticket_id)
@@ -199,15 +213,15 @@ class Delivery:
         self._failed.discard(ticket_id)
         self._has_room.set()
 
-    async def _once(self, ticket_id: str, key: CreatedKey) -> bool:
+    async def _once(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
         failure = await self._call(ticket_id, key)
-        if failure is not None:
-            logger.warning("ticket %r could not be delivered: %s", ticket_id, failure)
-            return False
-        await self._erase(ticket_id)
-        return True
+        if failure is None:
+            await self._erase(ticket_id)
+        else:
+            logger.warning("ticket %r could not be delivered: %s", ticket_id, failure.reason)
+        return failure
 
-    async def _call(self, ticket_id: str, key: CreatedKey) -> str | None:
+    async def _call(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
         """Call the user's function; return None, or why it has failed."""
         late = False
         async with self._free:
@@ -224,21 +238,23 @@ class Delivery:
                 call.cancel()
                 raise
         if not call.done() or (late and call.cancelled()):
-            return f"no end within {self._settings.deliver_timeout:g} s"
+            return _Failure(f"no end within {self._settings.deliver_timeout:g} s")
         if call.cancelled():
-            return "CancelledError"
+            return _Failure("CancelledError")
         return call.result()
 
-    async def _invoke(self, ticket_id: str, key: CreatedKey) -> str | None:
+    async def _invoke(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
         """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
         try:
             result: object = self._deliver(ticket_id, key)
             if inspect.isawaitable(result):
                 await result
             elif result is not None:  # a generator, or a future of a thread: it has not been done
-                return f"it returned a {type(result).__name__}"
+                return _Failure(f"it returned a {type(result).__name__}")
+        except LedgerError as error:  # this library's own, which shows no secret
+            return _Failure(str(error), final=not error.retryable)
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
-            return _named(error)
+            return _Failure(_named(error))
         return None
 
     async def _erase(self, ticket_id: str) -> None:
@@ -254,7 +270,8 @@ class Delivery:
         pause = FIRST
         while not self._is_dead(key, AFTER_EXPIRY):
             await asyncio.sleep(pause)
-            if await self._once(ticket_id, key) or self._stopped:
+            failure = await self._once(ticket_id, key)
+            if failure is None or failure.final or self._stopped:
                 return
             pause = min(2 * pause, LONGEST)
         logger.warning("ticket %r was not delivered before its key expired", ticket_id)
@@ -288,11 +305,11 @@ class Delivery:
         while left := await self._ledger.undelivered(after, _PAGE, left_for=_THEIRS):
             for ticket_id, key in left:
                 after = ticket_id
-                if isinstance(key, LedgerError):
-                    self._tell_unreadable(ticket_id, key)
-                    continue
                 if self._is_dead(key, LONG_AFTER_EXPIRY):
                     await self._erase(ticket_id)
+                    continue
+                if isinstance(key, LedgerError):
+                    self._tell_unreadable(ticket_id, key)
                     continue
                 if len(running) >= self._settings.max_deliveries:
                     _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -307,9 +324,10 @@ class Delivery:
             self._unreadable.add(ticket_id)
             logger.warning("%s; it is left as it is", error)
 
-    def _is_dead(self, key: CreatedKey, since: timedelta) -> bool:
-        """Whether a key has expired that long ago, by this machine's clock."""
-        return key.expiry_date is not None and key.expiry_date <= self._clock() - since
+    def _is_dead(self, key: CreatedKey | LedgerError, since: timedelta) -> bool:
+        """Whether a key has expired that long ago, by this machine's clock; as far as that is known."""
+        expiry_date = key.expiry_date if isinstance(key, CreatedKey | UnreadableSecret) else None
+        return expiry_date is not None and expiry_date <= self._clock() - since
 
 
 def _named(error: Exception) -> str:

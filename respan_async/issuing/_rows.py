@@ -11,7 +11,7 @@ from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, TicketRecord
+from respan_async.issuing.ledger import Counts, TicketRecord, UnreadableSecret
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
@@ -54,14 +54,16 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     return Secret(text)
 
 
-def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | LedgerError]:
+def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | UnreadableSecret]:
     """Return a ticket, and its key or why its secret cannot be read."""
     ticket, key, secret = row
+    expiry_date = None
     try:
         with _readable(f"ticket {ticket!r:.100}"):
+            expiry_date = key_of(key, Secret.erased()).expiry_date
             return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
-        return ticket, error
+        return ticket, UnreadableSecret(str(error), expiry_date)
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
@@ -74,6 +76,12 @@ def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None
     """Raise a `LedgerError` if the cipher has not the key of one of these secrets."""
     for ticket, secret in secrets:
         opened(secret, ticket, cipher)
+
+
+def time_of(seconds: Any, ticket_id: str) -> datetime:
+    """Return a time out of a ticket's record."""
+    with _readable(f"ticket {ticket_id!r:.100}"):
+        return datetime.fromtimestamp(seconds, UTC)
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
@@ -106,7 +114,8 @@ def is_partial(account: str) -> bool:
 
 def same_account(known: str, account: str) -> bool:
     """Whether two accounts are the same, as far as both know their API key; `?` stands for one that is not known."""
-    host, key = known.split(" ")
+    with _readable("the account it is bound to"):
+        host, key = known.split(" ")
     other_host, other_key = account.split(" ")
     return host == other_host and (key == other_key or "?" in (key, other_key))
 
@@ -120,7 +129,8 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
     # Empty, where a ledger was made and never opened.
     if known and not force and not same_account(known, account):
         raise LedgerError(
-            f"{where}: the ledger of another account or base URL; give this one {place} of its own, or force it"
+            f"{where}: the ledger of another account or base URL. If it was opened by an account's name (account=, "
+            f"--account), give that again; else give this account {place} of its own, or force it"
         )
     return account if not known or force or not is_partial(account) else known
 

@@ -3,12 +3,11 @@
 import base64
 import binascii
 import hashlib
-import os
 import secrets
 from typing import Any, Final, Protocol
 
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.secret import Secret, SecretBytes, as_secret
+from respan_async.secret import Secret, SecretBytes, as_secret, secret_of_environment
 
 ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
 
@@ -60,7 +59,8 @@ class AESGCMCipher:
     """Encrypt with AES-256-GCM, with the ticket as associated data and the id of the key in front (extra `crypto`).
 
     Args:
-        key: The key to encrypt with: 32 bytes, or their base64 text. From `RESPAN_LEDGER_KEY` when left out.
+        key: The key to encrypt with: 32 bytes, or their base64 text. From `RESPAN_LEDGER_KEY` when left out, or from
+            the file that `RESPAN_LEDGER_KEY_FILE` names.
         old_keys: Keys that older secrets may still be encrypted with, until they are rotated.
 
     Attributes:
@@ -75,10 +75,13 @@ class AESGCMCipher:
         self, key: bytes | str | Secret | None = None, *, old_keys: tuple[bytes | str | Secret, ...] = ()
     ) -> None:
         if key is None:
-            key = os.environ.get(ENVIRONMENT) or None
+            key = secret_of_environment(ENVIRONMENT)
         key, old_keys = key_as_secret(key), tuple(map(key_as_secret, old_keys))
         if key is None:
-            raise ConfigurationError(f"key: expected one as an argument or in {ENVIRONMENT}, got none; {_HOW}")
+            raise ConfigurationError(
+                f"key: expected one as an argument or in {ENVIRONMENT}, or its file in {ENVIRONMENT}_FILE, got none; "
+                f"{_HOW}"
+            )
         self._current, current = _cipher_of(key)
         self._ciphers = dict([*(_cipher_of(old) for old in old_keys), (self._current, current)])
         self.key_id = self._current.hex()

@@ -13,7 +13,7 @@ import attrs
 
 from respan_async._calls import sweep
 from respan_async._calls.auto_sweep import AutoSweep
-from respan_async._calls.lifecycle import Move, Stage, being_cancelled
+from respan_async._calls.lifecycle import Move, Stage, being_cancelled, check_grace
 from respan_async._calls.requestor import requestor_of
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import SweepPolicy, SweepReport
@@ -207,9 +207,11 @@ class Issuer:
             grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
 
         Raises:
+            InvalidRequestError: `grace` is not a number of seconds, 0 or more; nothing was closed.
             ClientStateError: It was called in a forked process, or on another event loop while that of the client
                 lives; nothing was closed.
         """
+        check_grace(grace)
         self._lifecycle.check_home()
         if self._closed:
             if not self._lifecycle.within:

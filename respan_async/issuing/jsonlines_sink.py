@@ -43,7 +43,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
     if sandbox:
         fields["sandbox"] = True
     for field in attrs.fields(TemporaryKey):
-        if field.name not in ("id", "used", "extra"):
+        if field.name not in ("id", "used", "request_id", "extra"):
             value = getattr(key, field.name)
             fields[field.name] = _instant(value) if isinstance(value, datetime) else value
     return codec.encode_line(fields)
@@ -101,6 +101,7 @@ class JSONLinesSink:
         self._queue: list[_Line] = []
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._was_cut = False  # a write, by the end of its event loop: the file alone knows what became of it
         self._file = AppendOnlyFile(os.fspath(path))
         try:
             self._file.lock()
@@ -121,6 +122,11 @@ class JSONLinesSink:
             LedgerError: The file has another key for this ticket, or is closed.
         """
         mark, short = digest(ticket_id), _short(key.id)
+        if self._writer is not None and self._writer.get_loop().is_closed():
+            self._leave_loop()
+        if self._was_cut:
+            await asyncio.to_thread(self._file.read_again, self._take)
+            self._was_cut = False
         while (written := self._under_way.get(mark)) is not None:
             await asyncio.wait({written})
         if (known := self._keys.get(mark)) is not None:
@@ -193,11 +199,16 @@ class JSONLinesSink:
                         self._keys[line.mark] = line.key
                         self._end(line, None)
         finally:
-            self._writer = None
             for written in self._under_way.values():  # this task was cancelled, with its event loop
                 written.cancel()
-            self._under_way.clear()
-            self._queue.clear()
+            self._leave_loop()
+
+    def _leave_loop(self) -> None:
+        """Forget what was under way on an event loop that has ended."""
+        self._writer = None
+        self._was_cut = self._was_cut or bool(self._under_way)
+        self._under_way.clear()
+        self._queue.clear()
 
     def _end(self, line: _Line, error: Exception | None) -> None:
         del self._under_way[line.mark]

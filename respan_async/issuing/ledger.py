@@ -1,6 +1,7 @@
 """What an `Issuer` needs of a ledger, in any kind of store."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Protocol
 
 import attrs
@@ -51,6 +52,18 @@ class Counts:
     attempts: dict[AttemptState, int]
 
 
+class UnreadableSecret(LedgerError):
+    """A secret that is kept cannot be read: this process lacks its key, or the record is damaged.
+
+    Attributes:
+        expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
+    """
+
+    def __init__(self, message: str, expiry_date: datetime | None) -> None:
+        super().__init__(message)
+        self.expiry_date = expiry_date
+
+
 class Ledger(Protocol):
     """The durable memory of an issuer. Every method raises `LedgerError` when the store cannot do it.
 
@@ -60,6 +73,9 @@ class Ledger(Protocol):
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
+
+        One that is open on an event loop that is closed is opened again: it goes on on the running loop, with its owner
+        and what that has claimed.
 
         Raises:
             ClientStateError: It is open already: each issuer has a ledger of its own.

@@ -12,6 +12,7 @@ import pytest
 
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.crash.world import POINTS, World, check, world
+from tests.waiting import until
 
 FORGETFUL = """
 import asyncio, datetime, sys
@@ -27,6 +28,12 @@ async def main():
 asyncio.run(main())
 """
 """A worker that remembers nothing but what it prints."""
+
+
+def in_air(fake: FakeRespan) -> int:
+    """Return how many requests are neither answered nor given up."""
+    counts = fake.counts
+    return sum(counts.by_operation.values()) - sum(counts.by_status.values())
 
 
 async def killed(world: World, lives: Iterable[Callable[[], Awaitable[bool]]]) -> None:
@@ -65,16 +72,16 @@ async def test_a_worker_killed_at_random_times_ends_with_one_live_key_for_each_t
 async def test_without_an_issuer_what_was_in_the_air_lives_on() -> None:
     """Until its expiry, and no more than was in the air: without a ledger nobody can know of it."""
     async with FakeRespan(latency=0.02) as fake:
+        fake.script(*["ok"] * 50, "stall")  # so that one is in the air at any rate
         worker = await asyncio.create_subprocess_exec(
             sys.executable, "-c", FORGETFUL, fake.url, fake.api_key, stdout=PIPE
         )
         assert worker.stdout is not None
-        held = [(await worker.stdout.readline()).decode().strip() for _ in range(50)]
+        held = [(await worker.stdout.readline()).decode().strip() for _ in range(60)]
         worker.kill()
         held += (await worker.stdout.read()).decode().split()
         await worker.wait()
-        for _ in range(10):  # what has arrived is still done
-            await asyncio.sleep(0.01)
+        await until(lambda: in_air(fake) == 0)  # what has arrived is still done
 
         unheld = fake.unheld(held)
         assert 0 < len(unheld) <= 8

@@ -138,7 +138,7 @@ def test_a_key_is_reported_whose_revocation_is_cancelled_before_it_begins() -> N
                 assert {record.id for record in fake.alive()} <= known
             return not loop.leave_alone()
 
-    assert turns_until(lambda turn: bool(run(world(turn)))) > 8
+    assert turns_until(lambda turn: bool(run(world(turn)))) > 4
 
 
 @pytest.mark.parametrize("number", range(4))
@@ -257,7 +257,7 @@ def test_a_slot_granted_in_the_turn_of_a_cancellation_goes_to_the_next_in_line()
             assert fake.counts.refused == 0
             return not loop.leave_alone()
 
-    assert turns_until(lambda turn: bool(run(world(turn)))) > 10
+    assert turns_until(lambda turn: bool(run(world(turn)))) > 5
 
 
 async def test_a_repetition_underneath_takes_a_slot_of_its_own_whatever_becomes_of_it() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from respan_async import AsyncRespan, CreateKeyRequest, Effect
-from respan_async.issuing import Issuer, LedgerError, SQLiteLedger, Ticket
+from respan_async import AsyncRespan, CreatedKey, CreateKeyRequest, Effect
+from respan_async.issuing import Issuer, LedgerError, SQLiteLedger, Ticket, TicketState
 from respan_async.issuing.ledger import Intent
+from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 
 ACCOUNT = "https://api.respan.ai 0123456789abcdef"
@@ -133,8 +134,92 @@ async def test_another_working_directory_is_no_removal(tmp_path: Path, monkeypat
     await ledger.open(ACCOUNT)
     monkeypatch.chdir(tmp_path / "elsewhere")
 
-    await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    other = SQLiteLedger("keys.db")
+    await other.open(ACCOUNT)
+    await other.claim_attempt(ticket(9), Intent(tag="other", name=None, sent={}, sent_at=0.0))
+    beside = SQLiteLedger(tmp_path / "keys.db", lease=0.2)
+    await beside.open(ACCOUNT)
+    epoch = await beside.claim_attempt(ticket(2), Intent(tag="beside", name=None, sent={}, sent_at=0.0))
 
+    await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
+    await ledger._lease_keeper._reclaim_owners()  # as at each beat
+
+    assert (await ledger.counts()).tickets[TicketState.CLAIMED] == 2
+    made = CreatedKey(id="key-2", api_key=Secret("x" * 20))
+    assert await beside.record("tenant-2", epoch, "beside", made) is True
+    for opened in (beside, other, ledger):
+        await opened.aclose()
+    assert beside_it(tmp_path) == []
+
+
+async def test_a_backup_beside_the_log_of_a_killed_run_is_refused(tmp_path: Path) -> None:
+    """SQLite would write that log into it. Nothing is changed, so that the right file can be put back."""
+    path, backup = tmp_path / "keys.db", tmp_path / "backup.db"
+    await filled(path, range(60))
+    shutil.copy(path, backup)
+    await filled(path, range(60, 160))
+    log = tmp_path / "log"
+    ledger = SQLiteLedger(path)
+    await ledger.open(ACCOUNT)
+    for number in range(160, 180):
+        await record(ledger, number)
+    shutil.copy(f"{path}-wal", log)  # as it is when the process is killed now
+    await ledger.aclose()
+
+    shutil.copy(backup, path)
+    shutil.copy(log, f"{path}-wal")
+    (tmp_path / "keys.db-owner-0123").touch()
+    with pytest.raises(LedgerError, match=r"not the file that its log, keys.db-wal, was written for .*backup"):
+        await SQLiteLedger(path).open(ACCOUNT)
+    assert path.read_bytes() == backup.read_bytes()
+
+    for left in beside_it(tmp_path):
+        left.unlink()
+    ledger = SQLiteLedger(path)
+    await ledger.open(ACCOUNT)
+    assert (await ledger.counts()).tickets[TicketState.ISSUED] == 60
+    await ledger.aclose()
+
+
+async def test_a_log_beside_its_own_file_is_taken(tmp_path: Path) -> None:
+    """That of a process that was killed holds what was issued last."""
+    path = tmp_path / "keys.db"
+    await filled(path, range(60))
+    ledger = SQLiteLedger(path)
+    await ledger.open(ACCOUNT)
+    for number in range(60, 80):
+        await record(ledger, number)
+    (tmp_path / "elsewhere").mkdir()
+    for part in ("", "-wal"):
+        shutil.copy(f"{path}{part}", tmp_path / "elsewhere" / f"keys.db{part}")
+    await ledger.aclose()
+
+    again = SQLiteLedger(tmp_path / "elsewhere" / "keys.db")
+    await again.open(ACCOUNT)
+
+    assert (await again.counts()).tickets[TicketState.ISSUED] == 80
+    await again.aclose()
+
+
+def beside_it(folder: Path) -> list[Path]:
+    """Give the files that lie beside the ledger's own."""
+    return list(folder.glob("keys.db-*"))
+
+
+async def record(ledger: SQLiteLedger, number: int) -> None:
+    """Bring a ticket to its key."""
+    tag = f"tag{number:09}"
+    epoch = await ledger.claim_attempt(ticket(number), Intent(tag=tag, name="n", sent={}, sent_at=1e9))
+    key = CreatedKey(id=f"key-{number}", api_key=Secret(f"secret-{number:06}"))
+    assert await ledger.record(f"tenant-{number}", epoch, tag, key)
+
+
+async def filled(path: Path, numbers: range) -> None:
+    """Bring tickets to keys, in a ledger that is closed after it."""
+    ledger = SQLiteLedger(path)
+    await ledger.open(ACCOUNT)
+    for number in numbers:
+        await record(ledger, number)
     await ledger.aclose()
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -150,6 +149,8 @@ def held(path: str = "keys.jsonl") -> list[dict[str, Any]]:
 @contextlib.contextmanager
 def files_end_at(size: int) -> Iterator[None]:
     """Let no file of this process grow beyond this, as on a disk that is full."""
+    import resource  # not there on Windows
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -2,9 +2,12 @@
 
 import asyncio
 import itertools
+import json
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Self
 
 import pytest
@@ -26,7 +29,8 @@ from respan_async import (
     RetryPolicy,
 )
 from respan_async.testing import FakeRespan, SlidingLog
-from tests.integration.raw_server import RawServer, answer
+from tests.integration.raw_server import API_KEY, Act, Connection, RawServer, Seen, answer, message
+from tests.waiting import until
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
 
@@ -525,6 +529,81 @@ async def test_what_is_wrong_with_items_ends_no_batch(fault: str) -> None:
         outcomes = await respan.temporary_keys.create_many(tenants(60))
 
         assert len(failed(outcomes)) == 50
+
+
+async def test_a_batch_that_is_stopped_while_the_server_fails_ends_without_an_error() -> None:
+    """What was given up after a failure tells nothing of what another attempt would have met."""
+    patient = RetryPolicy(initial=0.01, maximum=0.02, max_attempts=9)
+    async with (
+        world({"latency": 1.0}, pace=RateLimit(1000, per=1), retry=patient) as (fake, respan),
+        respan.temporary_keys.create_many(tenants(200), max_in_flight=32, spread=False) as batch,
+    ):
+
+        async def stop() -> None:
+            fake.chance("error_500", 1.0)
+            await asyncio.sleep(3)
+            fake.chance("error_500", 0.0)  # it is back, and the client comes back carefully
+            await until(lambda: respan.pace.in_flight >= 10)
+            fake.chance("error_500", 1.0)
+            batch.stop()
+
+        stopping = asyncio.create_task(stop())
+        outcomes = [outcome async for outcome in batch]
+        await stopping
+
+    assert len(failed(outcomes)) >= 10
+
+
+async def test_items_that_are_dead_when_they_are_made_end_no_batch() -> None:
+    """A date of their own that has passed by the server's clock is no matter of the others."""
+    ahead = timedelta(minutes=10)
+
+    async def make(connection: Connection, seen: Seen) -> None:
+        now = datetime.now(UTC) + ahead
+        made = {"id": "key", "api_key": API_KEY, "created": now.isoformat(), "expiry_date": seen.json["expiry_date"]}
+        date = {"Date": format_datetime(now, usegmt=True)}
+        await connection.send(message(201, json.dumps(made).encode(), date))
+
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    requests = [CreateKeyRequest(name=f"short-{number}", expiry_date=soon) for number in range(6)]
+    requests += [CreateKeyRequest(name=f"long-{number}", expires_in=timedelta(days=1)) for number in range(4)]
+    async with RawServer(Act("makes keys", make)) as server, AsyncRespan("token", base_url=server.url) as respan:
+        outcomes = await respan.temporary_keys.create_many(requests, max_in_flight=1)
+
+    assert (len(failed(outcomes)), len(issued(outcomes))) == (6, 4)
+
+
+async def test_an_input_that_is_cancelled_from_within_loses_no_key_after_a_fatal_error() -> None:
+    """Nobody has cancelled the caller, so it gets its keys."""
+
+    async def items() -> AsyncIterator[CreateKeyRequest]:
+        for item in tenants(8):
+            yield item
+        raise asyncio.CancelledError
+
+    async with world() as (fake, respan):
+        fake.script(*["ok"] * 5, "unauthorized_401")
+        outcomes = await respan.temporary_keys.create_many(items(), max_in_flight=1)
+
+        assert held(outcomes) == alive(fake)
+        assert len(held(outcomes)) == 5
+
+
+async def test_a_fatal_error_ends_a_batch_whose_input_has_nothing_to_give() -> None:
+    """An awaited one, of which nothing was made: the next item may come tomorrow, or never."""
+
+    async def items() -> AsyncIterator[CreateKeyRequest]:
+        yield CreateKeyRequest(name="first")
+        await asyncio.sleep(86_400)
+        yield CreateKeyRequest(name="second")
+
+    async with world() as (fake, respan):
+        fake.script("unauthorized_401")
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(AuthenticationError):
+            await respan.temporary_keys.create_many(items())
+
+        assert asyncio.get_running_loop().time() - began < 10
 
 
 async def test_a_forbidden_item_is_its_own_failure_once_others_have_succeeded() -> None:

@@ -222,7 +222,10 @@ def test_no_key_no_file(server: Server, run: Run, monkeypatch: pytest.MonkeyPatc
     for argv in (["issue", tenants(1), "--out", "keys.jsonl"], ["list"]):
         code, _, err = run(*argv)
         assert code == 2
-        assert err == "respan-keys: RESPAN_API_KEY: expected the API key in this environment variable, got none\n"
+        assert err == (
+            "respan-keys: RESPAN_API_KEY: expected the API key in this environment variable, or its file in "
+            "RESPAN_API_KEY_FILE, got none\n"
+        )
     assert not Path("keys.jsonl").exists()
 
 

@@ -96,8 +96,8 @@ def test_the_ledger_of_another_account(server: Server, run: Run, monkeypatch: py
         code, _, err = run(*argv)
         assert code == 2
         assert err == (
-            f"respan-keys: {LEDGER}: the ledger of another account or base URL; give this one a file of its own, or "
-            "use --force-ledger\n"
+            f"respan-keys: {LEDGER}: the ledger of another account or base URL. If it was opened by an account's name "
+            "(account=, --account), give that again; else give this account a file of its own, or use --force-ledger\n"
         )
     assert run(*ISSUE, "--force-ledger")[0] == 0
 

@@ -242,7 +242,10 @@ def test_all_goes_well_without_standard_streams(world: World) -> None:
 
 def terminal(world: World, *argv: str, **environment: str) -> str:
     """Run with standard error on a terminal, and return what it got."""
-    ours, theirs = pty.openpty()
+    try:
+        ours, theirs = pty.openpty()
+    except OSError:
+        pytest.skip("this machine has no terminals to give, as a container without /dev/pts")
     process = subprocess.Popen(
         (*COMMAND, *argv), cwd=world.directory, env=world.environment(**environment), stderr=theirs
     )

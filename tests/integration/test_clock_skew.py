@@ -52,6 +52,32 @@ async def test_lifetimes_are_counted_from_the_servers_clock(ahead: timedelta, ca
     assert ("behind" in told) is (ahead > timedelta(0))
 
 
+async def test_an_old_answer_without_a_date_says_nothing_of_this_clock(caplog: pytest.LogCaptureFixture) -> None:
+    """As a canned one has none, and one out of a cache may: its key was made long ago, for whoever asked then."""
+    canned = answer(201, {"id": "key-1", "api_key": API_KEY, "created": "2025-03-16T01:19:18Z"})
+    async with RawServer(canned) as server, AsyncRespan("token", base_url=server.url) as respan:
+        for _ in range(3):
+            await respan.temporary_keys.create(expires_in=HOUR)
+
+    assert skew_told(caplog) == []
+    for request in server.requests:
+        assert datetime.fromisoformat(request.json["expiry_date"]) > datetime.now(UTC)
+
+
+async def test_a_key_that_is_dead_on_arrival_tells_what_the_answer_told(caplog: pytest.LogCaptureFixture) -> None:
+    """The request's id and the body, for whoever talks to support."""
+    made = datetime.now(UTC) + 2 * HOUR
+    body = {"id": "key-1", "api_key": API_KEY, "created": made.isoformat()}
+    act = answer(201, body, {"Date": format_datetime(made, usegmt=True), "X-Request-ID": "req-77"})
+    async with RawServer(act) as server, AsyncRespan("token", base_url=server.url) as respan:
+        with pytest.raises(InvalidResponseError, match="arrived dead") as caught:
+            await respan.temporary_keys.create(expiry_date=datetime.now(UTC) + HOUR)
+
+    assert (caught.value.status, caught.value.request_id) == (201, "req-77")
+    assert "key-1" in (caught.value.body or "")
+    assert API_KEY not in (caught.value.body or "")
+
+
 @pytest.mark.parametrize("ahead", [timedelta(0), 3 * SECOND, -3 * SECOND])
 async def test_a_difference_of_a_few_seconds_is_none(ahead: timedelta, caplog: pytest.LogCaptureFixture) -> None:
     """It is no more than what an answer takes."""

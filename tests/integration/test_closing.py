@@ -4,7 +4,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,12 +18,14 @@ from respan_async import (
     CreatedKey,
     CreateKeyRequest,
     Effect,
+    InvalidRequestError,
     Issued,
     RateLimit,
     RespanError,
     TemporaryKey,
 )
 from respan_async.events import IssuedEvent
+from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan
 from tests.leftovers import nothing_left
 from tests.waiting import now
@@ -53,6 +57,22 @@ async def test_a_client_that_was_never_used_closes_at_once() -> None:
         assert now() == 0
         assert fake.counts.connections == 0
         assert "closed" in repr(respan)
+
+
+@pytest.mark.parametrize("grace", [None, "5", timedelta(seconds=5), float("nan"), -1, True], ids=repr)
+async def test_a_grace_that_is_no_number_of_seconds_closes_nothing(grace: Any, tmp_path: Path) -> None:
+    """What is in the air arrives, and the client goes on."""
+    async with world() as (_, respan):
+        creating = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(0.5)
+        issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+        for closing in (respan.aclose, issuer.aclose):
+            with pytest.raises(InvalidRequestError, match="grace: expected a number of seconds, 0 or more, got "):
+                await closing(grace)
+
+        assert (await creating).api_key
+        await respan.temporary_keys.list()
+        await respan.aclose(float("inf"))
 
 
 async def test_nothing_new_is_taken_after_closing() -> None:

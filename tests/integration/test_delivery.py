@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from respan_async import AsyncRespan, ConfigurationError, CreatedKey, Issued
-from respan_async.issuing import Issuer, Ledger, SQLiteLedger, Ticket, TicketState
+from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketState
 from respan_async.issuing.ledger import Intent, TicketRecord
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
@@ -309,3 +309,18 @@ async def test_what_only_promises_to_deliver_has_not_delivered() -> None:
 
         assert ledger.done == []
     assert len(calls) > 1
+
+
+@pytest.mark.virtual
+async def test_a_place_that_refuses_for_good_holds_no_batch_up(caplog: pytest.LogCaptureFixture) -> None:
+    """As a file does that has another key for the ticket: that ticket is told with the reason, and the others go on."""
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        raise LedgerError(f"keys.jsonl: has another key for ticket {ticket_id!r}")
+
+    async with virtual_issuer(Remembering(), deliver, max_undelivered=5) as (_, issuer):
+        outcomes = await issuer.issue_many([ticket(number) for number in range(20)])
+
+    assert [outcome.delivered for outcome in outcomes if isinstance(outcome, Issued)] == [False] * 20
+    assert "could not be delivered: keys.jsonl: has another key for ticket" in caplog.text
+    assert "batches wait" not in caplog.text

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -557,6 +558,73 @@ async def test_what_the_server_says_of_a_changed_key_counts_for_more_than_what_w
     assert (changed.id, changed.rate_limit) == ("7", 60)
 
 
+PAGES = {
+    "a byte order mark": (b"\xef\xbb\xbf<!DOCTYPE html><p>Sign in", None),
+    "a script": (b"\n <script>location='/login'</script>", None),
+    "a heading": (b"<h1>Blocked</h1>", None),
+    "UTF-16": ("\ufeff<html>".encode("utf-16-le"), None),
+    "by its type": (b"Please sign in.", "Text/HTML; charset=utf-8"),
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+async def test_a_page_of_any_kind_is_no_proof_that_a_key_was_revoked(page: str) -> None:
+    """A login page, a firewall's: the key lives."""
+    body, kind = PAGES[page]
+    headers = {"Content-Type": kind} if kind else {}
+    async with world(None, raw("a page", message(200, body, headers))) as (_, respan):
+        with pytest.raises(InvalidResponseError) as caught:
+            await respan.temporary_keys.delete("key-1")
+
+    assert (caught.value.effect, caught.value.retryable) == (UNKNOWN, False)
+
+
+WHOLE = b'{"id": "key-1", "api_key": "%s"}' % API_KEY.encode()
+TOLD = {"X-Request-ID": "req-123"}
+SHORT_OF_ITS_END = {
+    "the length is too large": message(201, WHOLE, {**TOLD, "Content-Length": str(len(WHOLE) + 3)}),
+    "the last chunk is missing": message(
+        201, b"%x\r\n%s\r\n" % (len(WHOLE), WHOLE), {**TOLD, "Transfer-Encoding": "chunked"}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SHORT_OF_ITS_END)
+async def test_a_key_that_came_whole_is_one_though_its_answer_has_no_end(kind: str) -> None:
+    """As when a worker is killed after its write. Nothing else begins with JSON that is whole."""
+    async with world(None, raw(kind, SHORT_OF_ITS_END[kind], then="fin")) as (server, respan):
+        made = await respan.temporary_keys.create()
+
+    assert (made.id, made.api_key.reveal()) == ("key-1", API_KEY)
+    assert server.methods == ["POST"]
+    assert respan.suspects == ()
+
+
+async def test_an_answer_that_broke_off_tells_what_came_of_it() -> None:
+    """The request's id, for whoever talks to support; and what may be shown of the body."""
+    act = raw("half a body", message(201, WHOLE[:25], {**TOLD, "Content-Length": str(len(WHOLE))}), then="fin")
+    async with world(None, act, attempts=1) as (_, respan):
+        with pytest.raises(APIConnectionError) as caught:
+            await respan.temporary_keys.create()
+
+    assert (caught.value.status, caught.value.request_id, caught.value.effect) == (201, "req-123", LOST)
+    assert caught.value.body
+    assert API_KEY[:8] not in caught.value.body
+
+
+@pytest.mark.parametrize("end", [b"\0" * 8, b"\r\n", b""], ids=["padding", "a line break", "no trailer"])
+async def test_a_compressed_key_is_read_whatever_comes_at_its_end(end: bytes) -> None:
+    """JSON that is whole needs no checksum."""
+    body = squeezed("x-gzip", WHOLE)
+    if not end:
+        squeezer = zlib.compressobj(wbits=31)
+        body = squeezer.compress(WHOLE) + squeezer.flush(zlib.Z_SYNC_FLUSH)
+    async with world(None, answer(201, body + end, {"Content-Encoding": "gzip"})) as (server, respan):
+        assert (await respan.temporary_keys.create()).id == "key-1"
+
+    assert server.methods == ["POST"]
+
+
 @pytest.mark.parametrize("payload", [None, b"deleted", {"deleted": True}], ids=str)
 async def test_any_2xx_but_a_page_is_a_good_answer_to_a_delete(payload: object) -> None:
     """Its body does not matter otherwise."""
@@ -594,7 +662,6 @@ async def test_a_compressed_answer_is_read() -> None:
 def squeezed(encoding: str, body: bytes) -> bytes:
     """Compress a body."""
     import gzip
-    import zlib
 
     raw_deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return {

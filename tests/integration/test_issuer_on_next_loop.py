@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import json
 import sqlite3
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -10,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
-from respan_async import AsyncRespan, ClientStateError, CreatedKey, CreateKeyRequest, RateLimit
-from respan_async.issuing import Issuer, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
+from respan_async import AsyncRespan, ClientStateError, CreatedKey, CreateKeyRequest, RateLimit, Secret
+from respan_async.issuing import Issuer, JSONLinesSink, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
+from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan
 from tests.integration.test_next_loop import OF_WHAT_WAS_DROPPED, run, run_and_drop
@@ -166,6 +170,43 @@ def test_a_delivery_that_its_loop_cut_off_is_made_on_the_next(
     calls.clear()
 
 
+@OF_WHAT_WAS_DROPPED
+@RUNS
+def test_a_file_of_keys_has_each_line_once_though_its_loop_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: Callable[[Any], Any]
+) -> None:
+    """A write goes on in its thread when nobody is left to hear of its end: the next loop looks into the file."""
+    path = tmp_path / "keys.jsonl"
+    begun, go_on = threading.Event(), threading.Event()
+    write = AppendOnlyFile.append
+
+    def slow(file: AppendOnlyFile, data: bytes) -> None:
+        begun.set()
+        go_on.wait()
+        write(file, data)
+
+    calls: list[Any] = []
+    key = CreatedKey(id="key-1", api_key=Secret("secret"))
+
+    async def leave() -> None:
+        calls.append(asyncio.ensure_future(sink("t-1", key)))
+        await until(begun.is_set, 5)
+        asyncio.get_running_loop().call_later(0.01, go_on.set)  # or the end of the loop would wait for the thread
+        if runs is run_and_drop:
+            go_on.set()
+
+    with JSONLinesSink(path) as sink:
+        with monkeypatch.context() as patched:
+            patched.setattr(AppendOnlyFile, "append", slow)
+            runs(leave)
+        go_on.set()
+        run(lambda: asyncio.wait_for(sink("t-1", key), 5))
+        run(lambda: asyncio.wait_for(sink("t-2", CreatedKey(id="key-2", api_key=Secret("secret"))), 5))
+
+    assert [json.loads(line)["ticket"] for line in path.read_text().splitlines()] == ["t-1", "t-2"]
+    calls.clear()
+
+
 def test_a_ledger_that_is_opened_for_another_account_on_the_next_loop_is_refused(
     fake: FakeRespan, tmp_path: Path
 ) -> None:
@@ -200,3 +241,20 @@ def test_a_shared_window_goes_with_its_client(fake: FakeRespan, redis_url: str, 
     assert runs(used) == 4
     run(respan.aclose)
     assert fake.counts.created == 4
+
+
+def test_a_redis_client_of_the_users_does_not_move(fake: FakeRespan, redis_url: str) -> None:
+    """It says so, and what to give instead; and the client can be closed."""
+
+    async def begin() -> AsyncRespan:
+        redis = Redis.from_url(redis_url)
+        window = RedisWindow(redis, RateLimit(10, per=60), key="given")
+        respan = AsyncRespan(fake.api_key, base_url=fake.url, pace=window)
+        await respan.temporary_keys.create()
+        await redis.aclose()
+        return respan
+
+    respan = run(begin)
+    with pytest.raises(ClientStateError, match=r"RedisWindow was given belongs .* give RedisWindow a URL"):
+        run(respan.temporary_keys.create)
+    run(respan.aclose)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import os
 import threading
 import warnings
@@ -23,6 +24,7 @@ from respan_async import (
     RespanError,
     RetryPolicy,
 )
+from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
 from tests.servers.fake_in_thread import fake_in_thread
 from tests.waiting import until
@@ -54,7 +56,7 @@ def run_and_drop(work: Work[T]) -> T:
     """Run something on a loop of its own, and close that without a word to those who are still at work."""
     loop = asyncio.new_event_loop()
     try:
-        return loop.run_until_complete(work())  # type: ignore[arg-type]  # a coroutine
+        return loop.run_until_complete(work())
     finally:
         loop.close()
 
@@ -92,6 +94,74 @@ def test_a_client_works_on_one_loop_after_the_other(fake: FakeRespan, runs: Call
 
 async def _all(respan: AsyncRespan) -> list[Any]:
     return await respan.temporary_keys.create_many([CreateKeyRequest()] * 5)
+
+
+def loop_factories() -> Iterator[Any]:
+    """Give what makes loops of other kinds, as far as they are here."""
+    if importlib.util.find_spec("uvloop") is not None:
+        yield pytest.param(importlib.import_module("uvloop").new_event_loop, id="uvloop")
+    if hasattr(asyncio, "eager_task_factory"):
+
+        def eager() -> asyncio.AbstractEventLoop:
+            loop = asyncio.new_event_loop()
+            loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]  # from 3.12 on
+            return loop
+
+        yield pytest.param(eager, id="eager")
+
+
+@pytest.mark.parametrize("factory", [*loop_factories()])
+def test_it_does_so_on_loops_of_other_kinds(fake: FakeRespan, factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Also with an issuer, a batch, and an attempt that the end of its loop cuts off."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True)
+    issuer = Issuer(respan, SQLiteLedger(":memory:"))
+
+    async def cut_off() -> None:
+        fake.script("stall")
+        before = fake.counts.requests
+        call = asyncio.ensure_future(respan.temporary_keys.create(name="cut"))
+        await until(lambda: fake.counts.requests > before)
+        assert not call.done()
+
+    def once(work: Work[T]) -> T:
+        async def main() -> T:
+            return await work()
+
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(main())
+
+    for _ in range(2):
+        once(respan.temporary_keys.create)
+        assert len(once(lambda: _all(respan))) == 5
+        assert once(lambda: issuer.issue(Ticket("t", CreateKeyRequest()))).key.id
+    once(cut_off)
+    once(respan.temporary_keys.create)
+    once(respan.aclose)
+
+    assert (fake.counts.created, [suspect.effect for suspect in respan.suspects]) == (15, [Effect.UNKNOWN])
+
+
+@OF_WHAT_WAS_DROPPED
+def test_a_batch_stays_on_its_loop(fake: FakeRespan) -> None:
+    """Nobody waits for outcomes that will never come."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    batch = respan.temporary_keys.create_many([CreateKeyRequest()] * 5, max_in_flight=1)
+
+    async def begin() -> None:
+        await batch.__aenter__()
+        await anext(batch)
+
+    async def go_on() -> None:
+        try:
+            while True:
+                await anext(batch)
+        finally:
+            await batch.__aexit__(None, None, None)
+
+    run_and_drop(begin)
+    with pytest.raises(ClientStateError, match="a batch runs on one event loop"):
+        run(lambda: asyncio.wait_for(go_on(), 5))
+    run(respan.aclose)
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="there is no /proc here")

@@ -94,6 +94,31 @@ async def test_a_client_that_was_not_used_may_be_closed_anywhere() -> None:
     assert await told_on_another_loop(AsyncRespan("k").aclose) == ["no error"]
 
 
+@pytest.mark.parametrize("where", [pytest.param("fork", marks=forks), "loop"])
+async def test_a_batch_is_neither_taken_from_nor_left_elsewhere(where: str) -> None:
+    """Or a child would get the keys that its parent hands out, and revoke them."""
+    requests = [CreateKeyRequest(name=f"tenant-{number}") for number in range(4)]
+    async with (
+        FakeRespan() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url) as respan,
+        respan.temporary_keys.create_many(requests) as batch,
+    ):
+        first = await anext(batch)
+
+        async def stop() -> None:
+            batch.stop()
+
+        uses = (batch.__anext__, stop, lambda: batch.__aexit__(None, None, None))
+        told = told_in_a_child(*uses) if where == "fork" else await told_on_another_loop(*uses)
+
+        assert (
+            told == [OF_A_FORK.format("client was made") if where == "fork" else OF_ANOTHER_LOOP.format("client")] * 3
+        )
+        held = [first, *[outcome async for outcome in batch]]
+
+    assert len(held) == len(fake.keys) == fake.counts.alive == 4
+
+
 # -------------------------------------------------------------------- sessions
 
 
@@ -186,6 +211,26 @@ async def test_a_ledger_in_a_forked_process_is_not_touched(ledger: Any) -> None:
         assert (again.replayed, again.key.id) == (True, first.key.id)
         await issuer.issue(Ticket("second", CreateKeyRequest()))
         assert (await issuer.counts()).tickets
+
+
+@forks
+async def test_a_ledgers_file_that_a_parent_has_open_is_not_opened_in_a_child(tmp_path: Path) -> None:
+    """SQLite would believe in the parent's locks. Once it is closed here, a child has it as any other process."""
+    path = tmp_path / "keys.db"
+    parents = SQLiteLedger(path)
+    await parents.open("https://api.respan.ai abc")
+
+    async def use() -> None:
+        ledger = SQLiteLedger(path)
+        await ledger.open("https://api.respan.ai abc")
+        await ledger.aclose()
+
+    (told,) = told_in_a_child(use)
+    await parents.aclose()
+
+    assert told.startswith(f"LedgerError: {path}: it was open in this process before a fork")
+    assert "spawn" in told
+    assert told_in_a_child(use) == ["no error"]
 
 
 async def test_a_ledger_on_another_loop_is_not_touched(ledger: Any) -> None:

@@ -412,6 +412,21 @@ class Lagging(FakeRespan):
         return await super()._reply(request, connection)
 
 
+class Forbidding(FakeRespan):
+    """A server by which some keys may not be revoked."""
+
+    forbidden: Sequence[str | None] = ()
+
+    async def _reply(self, request: Any, connection: Any) -> Any:
+        if (
+            request.method == "DELETE"
+            and unquote(urlsplit(str(request.rel_url)).path).removeprefix("/api/temporary-keys/").rstrip("/")
+            in self.forbidden
+        ):
+            return ServerResponse(403, {"detail": "You do not have permission to perform this action."})
+        return await super()._reply(request, connection)
+
+
 @pytest.mark.parametrize("answer", [absent(), absent("<h1>no such route</h1>")], ids=["of the API", "a page"])
 async def test_a_404_to_the_delete_of_a_key_just_made_proves_nothing(answer: ServerResponse) -> None:
     """Its caller was gone when it arrived: it is a suspect by its id, and its DELETE is repeated, without any tags."""
@@ -436,7 +451,10 @@ async def test_a_404_to_the_delete_of_a_key_just_made_proves_nothing(answer: Ser
 
 
 async def test_a_404_ends_a_suspect_only_when_its_key_is_not_new(caplog: pytest.LogCaptureFixture) -> None:
-    """A sweep within the first minute leaves it; one after that takes the API's word, and never that of a page."""
+    """A sweep within the first minute leaves it; one after that takes the API's word if the key is not shown besides.
+
+    It never takes the word of a page.
+    """
     async with Lagging() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
         fake.missing = [absent()] * 9
         fake.script("no_api_key")
@@ -451,12 +469,54 @@ async def test_a_404_ends_a_suspect_only_when_its_key_is_not_new(caplog: pytest.
         with pytest.raises(NotFoundError):
             await respan.temporary_keys.sweep()
         after_a_page = respan.suspects
-        fake.missing = [absent()]
+        fake.missing = [absent()]  # in the words of another framework for a route that it lacks
+        with pytest.raises(NotFoundError):
+            await respan.temporary_keys.sweep()
+        still_shown = respan.suspects
+        for record in fake.keys.values():
+            record.revoked = True
         late = await respan.temporary_keys.sweep()
 
         assert (early.revoked, early.left) == ((), (suspect,))
-        assert after_a_page == (old,)
+        assert after_a_page == still_shown == (old,)
         assert (late.revoked, late.expired, late.left) == ((), (old,), ())  # it is gone, and that was not our doing
+
+
+async def test_known_keys_that_cannot_be_revoked_hold_up_no_others() -> None:
+    """Such as those that were made under a former API key: the list is read all the same, and other ids are tried."""
+    async with (
+        Forbidding() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True, retry=RetryPolicy(initial=0.01)) as respan,
+    ):
+        while len([suspect for suspect in respan.suspects if suspect.id]) < 4:
+            fake.script("no_api_key")
+            with contextlib.suppress(InvalidResponseError):
+                await respan.temporary_keys.create(name="known")
+        *fake.forbidden, _ = [suspect.id for suspect in respan.suspects]
+        for _ in range(5):
+            fake.script("lose_answer_after_create")
+            await respan.temporary_keys.create(name="found by its tag")
+
+        for _ in range(12):
+            with pytest.raises(PermissionDeniedError):
+                await respan.temporary_keys.sweep(grace=0)
+
+        assert {suspect.id for suspect in respan.suspects} == set(fake.forbidden)
+
+
+async def test_a_key_that_is_known_by_its_id_and_was_used_is_somebodys(world: World) -> None:
+    """Whatever a ledger that lags behind says of it."""
+    world.fake.script("no_api_key")
+    with pytest.raises(InvalidResponseError):
+        await world.keys.create(name="tenant-42")
+    ((key_id, record),) = world.fake.keys.items()
+    record.key_usage = 7
+
+    report = await world.keys.sweep(grace=0)
+
+    assert [suspect.id for suspect in report.left] == [key_id]
+    assert not record.revoked
+    assert not world.requests("delete")
 
 
 async def test_a_page_for_a_missing_route_is_no_answer_to_the_second_look() -> None:
@@ -618,8 +678,8 @@ async def test_it_sweeps_again_when_it_may_list_again(
 async def test_it_ends_with_the_session(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """A session of the user's own that was closed is not asked again and again."""
     await world.leave()
-    assert world.respan._service.context.transport._session is not None
-    await world.respan._service.context.transport._session.close()
+    async with aiohttp.ClientSession() as session:
+        world.respan._service.context.transport._given = session
     with caplog.at_level(logging.INFO, "respan_async"):
         await asyncio.sleep(2 * HOUR)
 

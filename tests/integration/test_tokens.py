@@ -15,6 +15,7 @@ from respan_async import (
     ConfigurationError,
     CreatedKey,
     CreateKeyRequest,
+    DeadlineExceededError,
     Effect,
     Issued,
     PermissionDeniedError,
@@ -24,7 +25,7 @@ from respan_async import (
     Secret,
 )
 from respan_async.events import AttemptEvent, RetryEvent
-from respan_async.testing import FakeRespan
+from respan_async.testing import FakeRespan, SlidingLog
 from tests.leftovers import nothing_left
 from tests.waiting import now, until
 
@@ -59,7 +60,7 @@ async def world(
         with nothing_left():
             async with AsyncRespan(source, base_url=fake.url, **settings) as respan:
                 yield fake, respan
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.1)  # until the server has seen that its connections are closed
 
 
 def tenants(number: int) -> list[CreateKeyRequest]:
@@ -228,6 +229,42 @@ async def test_a_function_that_goes_on_raising_is_named(error: BaseException) ->
         assert (vault.asked, fake.counts.requests, respan.pace.in_flight) == (3, 0, 0)
 
 
+async def test_a_deadline_that_passes_while_a_token_is_waited_for_says_so() -> None:
+    """And what went wrong before, where no answer has come."""
+    vault = Vault("token-1")
+    vault.slow = 1e6
+    async with world(vault, deadline=1.0) as (_, respan):
+        with pytest.raises(
+            DeadlineExceededError, match="no token from the api_key function within the deadline of 1 s"
+        ):
+            await respan.temporary_keys.create()
+
+    vault = Vault("token-1")
+    vault.broken = [ConnectionRefusedError()] * 10
+    async with world(vault, deadline=1.0, retry=RetryPolicy(initial=5.0)) as (_, respan):
+        with pytest.raises(DeadlineExceededError, match=r"the last attempt failed: .*raised ConnectionRefusedError"):
+            await respan.temporary_keys.create()
+
+
+async def test_a_source_that_fails_after_a_401_leaves_the_401_to_be_seen() -> None:
+    """That the server refused the token is half of the story."""
+    asked = 0
+
+    async def source() -> str:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise ConnectionRefusedError
+        return "revoked"
+
+    async with world(source, retry=RetryPolicy(max_attempts=1)) as (_, respan):
+        with pytest.raises(APIConnectionError, match="the callable raised") as caught:
+            await respan.temporary_keys.create()
+
+    assert caught.value.status == 401
+    assert caught.value.body
+
+
 @pytest.mark.parametrize("slow", [0.0, 2.0])
 async def test_a_vault_that_is_away_for_a_minute_fails_no_item(slow: float) -> None:
     """The batch waits, as it does for connections that are refused."""
@@ -247,6 +284,44 @@ async def test_a_vault_that_is_away_for_a_minute_fails_no_item(slow: float) -> N
         assert fake.counts.requests == 300
         assert now() < 130
         assert vault.asked < 400
+
+
+@pytest.mark.parametrize("how", ["raises at once", "raises late", "hangs"])
+async def test_a_vault_that_is_away_for_half_an_hour_fails_no_item(how: str) -> None:
+    """However it is away: who waits for a token has no slot, and so is no probe that failed."""
+
+    async def source() -> str:
+        if 30 < now() < 1830:
+            await asyncio.sleep({"raises at once": 0.0, "raises late": 1.0, "hangs": 1e6}[how])
+            raise ConnectionRefusedError
+        return "token-1"
+
+    async with world(source, pace=RateLimit(60, per=60)) as (fake, respan):
+        outcomes = await respan.temporary_keys.create_many(tenants(200))
+
+        assert all(isinstance(outcome, Issued) for outcome in outcomes)
+        assert fake.counts.requests == 200
+
+
+@pytest.mark.parametrize(
+    ("limit", "items", "slow"),
+    [
+        pytest.param(RateLimit(60, per=60), 200, 0.3, id="60 a minute"),
+        pytest.param(RateLimit(60, per=60), 200, 1.5, id="60 a minute, slower"),
+        pytest.param(RateLimit(5, per=60), 30, 0.3, id="5 a minute"),
+        pytest.param(RateLimit(100, per=3600), 130, 0.3, id="100 an hour"),
+    ],
+)
+async def test_a_vault_that_is_slow_costs_no_slots(limit: RateLimit, items: int, slow: float) -> None:
+    """A slot that is given back is another's; and what was fetched without one is good for the next, however late."""
+    vault = Vault("token-1")
+    vault.slow = slow
+    async with world(vault, {"limit": SlidingLog(limit.limit, per=limit.per)}, pace=limit) as (fake, respan):
+        async with asyncio.timeout(1.05 * items * limit.interval + 5):
+            outcomes = await respan.temporary_keys.create_many(tenants(items))
+
+        assert all(isinstance(outcome, Issued) for outcome in outcomes)
+        assert fake.counts.requests == items
 
 
 async def test_a_function_that_hangs_is_given_up_after_the_timeout_and_holds_no_slot() -> None:

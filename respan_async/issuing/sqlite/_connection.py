@@ -50,6 +50,33 @@ def check_size(path: Path) -> None:
         raise _no_ledger(path)
 
 
+def check_log(path: Path) -> None:
+    """Refuse a file that the log beside it was not written for. Reads all of it, and changes nothing.
+
+    The log of a process that was killed stays where it is. SQLite would write it into whatever file lies there by then,
+    such as a backup that was put back, and make a mixture of both.
+
+    Raises:
+        LedgerError: They do not fit together.
+    """
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=10.0, uri=True)
+        ) as connection:
+            (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise ledger_error(error, "opened", str(path)) from None
+        found = str(error)
+    if found != "ok":
+        said = found.splitlines()[-1]
+        raise LedgerError(
+            f"{path}: damaged, or not the file that its log, {path.name}-wal, was written for ({said:.200}). Was a "
+            f"backup put in its place? Then put it there once more, and remove {path.name}-wal and {path.name}-shm "
+            "before it is opened: what was issued since the backup is gone then"
+        )
+
+
 def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Connection:
     """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
 
@@ -178,8 +205,17 @@ def _connected(path: Path | str) -> sqlite3.Connection:
     return connection
 
 
+_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "fullfsync = ON",  # on macOS, where fsync alone leaves what is written in the drive's own cache
+    "secure_delete = ON",
+    f"busy_timeout = {BUSY_TIMEOUT}",
+)
+
+
 def _configure(connection: sqlite3.Connection) -> None:
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", f"busy_timeout = {BUSY_TIMEOUT}"):
+    for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -5,6 +5,7 @@ nobody, while another process finds no ledger, or an older one, and issues the s
 """
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -15,6 +16,33 @@ _PARTS: Final = ("", "-wal", "-shm")
 
 _Identity: TypeAlias = tuple[int, int]
 
+_open: Counter[tuple[_Identity, int]] = Counter()
+"""How often each file is open, and in which process: a child finds those of its parent here."""
+
+
+def check_not_inherited(path: Path) -> None:
+    """Refuse a ledger that was open in this process before it was forked.
+
+    SQLite keeps its locks in the memory of a process, so that a child would believe in those of its parent.
+
+    Raises:
+        LedgerError: It was.
+    """
+    identity = _identity(str(path))
+    if any(opened == identity and process != os.getpid() for opened, process in +_open):
+        raise LedgerError(
+            f"{path}: it was open in this process before a fork, and SQLite cannot use it in the child; start the "
+            'child anew (multiprocessing\'s "spawn" or "forkserver"), or fork before the ledger is opened'
+        )
+
+
+def has_log(path: Path) -> bool:
+    """Whether commits lie in a ledger's log that may not be in its file yet."""
+    try:
+        return path.with_name(f"{path.name}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
 
 class FileIdentity:
     """The files of one ledger, as they were when its connection was opened.
@@ -24,13 +52,24 @@ class FileIdentity:
     """
 
     def __init__(self, path: Path) -> None:
-        self._paths = [f"{path.absolute()}{part}" for part in _PARTS]  # whatever the working directory is later on
+        self._paths = [f"{path.absolute()}{part}" for part in _PARTS]
         self._path = path
         self._opened: list[_Identity | None] = []
+        self._counted: tuple[_Identity, int] | None = None
 
     def note(self) -> None:
         """Remember which files there are, now that they are open."""
+        self.closed()
         self._opened = [_identity(path) for path in self._paths]
+        if self._opened[0] is not None:
+            self._counted = self._opened[0], os.getpid()
+            _open[self._counted] += 1
+
+    def closed(self) -> None:
+        """Note that they were closed."""
+        if self._counted is not None:
+            _open[self._counted] -= 1
+            self._counted = None
 
     @property
     def noted(self) -> _Identity | None:

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import sqlite3
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import attrs
 
 from respan_async.errors import LedgerError, Suspect
-from respan_async.issuing import _rows
+from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Counts
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
@@ -60,6 +60,8 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
             is gone from it.
     """
     path = Path(path)
+    if (lack := _posix.lack_of("a ledger in a file")) is not None:
+        raise LedgerError(f"{path}: {lack}")
     if path.is_symlink():
         path = path.resolve()  # its log lies beside the file itself
     if not path.is_file():
@@ -93,6 +95,7 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
     # One of an older version is read as it is: to look at a ledger migrates nothing.
     suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
+    waiting = connection.execute(_SQL["waiting"])
     return Snapshot(
         account=account[0] if account is not None else "",
         counts=Counts(
@@ -101,7 +104,6 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
         ),
         suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
-            Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
-            for ticket, key_id, issued_at in connection.execute(_SQL["waiting"])
+            Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
         ),
     )

@@ -5,14 +5,15 @@ fewer has lost some, as one does whose log was removed: SQLite itself opens that
 """
 
 import contextlib
-import fcntl
 import glob
 import os
 import secrets
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from respan_async.errors import LedgerError
+from respan_async.issuing import _posix
 from respan_async.issuing._private_file import cannot_be_locked
 
 
@@ -48,7 +49,7 @@ class LivenessLock:
             except OSError as error:
                 raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+                _posix.lock(self._descriptor, wait=True)
             except OSError as error:
                 self.release()
                 raise cannot_be_locked(path, error) from None
@@ -71,12 +72,20 @@ class LivenessLock:
         """Return the most commits that any owner has noted which is alive, or has not been buried."""
         if self._ledger is None:
             return 0
-        notes = [_note_in(path) for path in self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")]
-        return max(notes, default=0)
+        return max(map(_note_in, self._owners()), default=0)
+
+    def is_anybody_alive(self) -> bool:
+        """Whether any owner's process lives, as far as it can be known."""
+        return any(not self.is_dead(path.name.rpartition("-")[2]) for path in self._owners())
+
+    def _owners(self) -> Iterable[Path]:
+        assert self._ledger is not None  # see `_path`
+        return self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")
 
     def forget(self, token: str) -> None:
-        """Remove what an owner has left of its lock."""
-        self._path(token).unlink(missing_ok=True)
+        """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
+        with contextlib.suppress(OSError):
+            self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
         """Whether it is certain that an owner's process has ended."""
@@ -87,7 +96,7 @@ class LivenessLock:
         except OSError:
             return False  # nobody can tell: its lease will
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _posix.lock(descriptor, wait=False)
         except OSError:
             return False
         finally:

@@ -13,15 +13,22 @@ from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
 from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
-from respan_async.issuing import _rows
+from respan_async.issuing import _posix, _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
 from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
-from respan_async.issuing.sqlite._connection import BUSY_TIMEOUT, check_size, check_whole, open_connection, read_beside
-from respan_async.issuing.sqlite._file_identity import FileIdentity
+from respan_async.issuing.sqlite._connection import (
+    BUSY_TIMEOUT,
+    check_log,
+    check_size,
+    check_whole,
+    open_connection,
+    read_beside,
+)
+from respan_async.issuing.sqlite._file_identity import FileIdentity, check_not_inherited, has_log
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 from respan_async.issuing.sqlite._writer import Writer
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
@@ -60,6 +67,8 @@ class SQLiteLedger:
         if not isinstance(place, str) or not place or "\0" in place:
             raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
         self._memory = place == ":memory:"
+        if not self._memory and (lack := _posix.lack_of("a ledger in a file")) is not None:
+            raise ConfigurationError(f"path: {lack}; use a PostgresLedger, or ':memory:' for tests")
         self._path = Path(path)
         self._cipher = checked(cipher := cast("Cipher | None", key_as_secret(cipher)))
         self._lease = lease
@@ -68,7 +77,8 @@ class SQLiteLedger:
         self._lock = LivenessLock(None if self._memory else self._path)
         self._lease_keeper = LeaseKeeper(lease, self._prolong, self._enter, partial(self._write, self._reclaim_owners))
         self._mark = RotationMark()
-        self._files: FileIdentity
+        self._place = self._path
+        self._files = FileIdentity(self._path)
         self._reading: set[asyncio.Future[Any]] = set()
         self._erased = False
         self._open = False
@@ -90,9 +100,14 @@ class SQLiteLedger:
         self._home.bind()
         try:
             if not self._memory:
+                self._place = self._path.absolute()  # a program may change its working directory
+                self._lock = LivenessLock(self._place)
                 make_private(self._path)
                 check_size(self._path)
-            self._files = FileIdentity(self._path)  # as the working directory is now
+                check_not_inherited(self._path)
+                if has_log(self._path) and not self._lock.is_anybody_alive():
+                    await asyncio.to_thread(check_log, self._path)
+            self._files = FileIdentity(self._path)
             noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
             writer = Writer(
                 partial(open_connection, self._path, self._files),
@@ -131,6 +146,7 @@ class SQLiteLedger:
                     await writer.stop()
         finally:
             self._lock.release()
+            self._files.closed()
             self._open = self._is_resting = False
             self._home.unbind()
 
@@ -322,7 +338,7 @@ class SQLiteLedger:
         self._home.check()
         if self._memory or self._writer is None:
             return await self._write(work)
-        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._path, self._files, work))
+        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._place, self._files, work))
         self._reading.add(reading)
         reading.add_done_callback(self._read_over)
         return await asyncio.shield(reading)
