@@ -26,6 +26,11 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
     """
     if "api_key" not in settings and not any(os.environ.get(name) for name in _API_KEY):
         raise WrongUse(f"RESPAN_API_KEY: expected the API key in this environment variable, or {_ITS_FILE}, got none")
+    if arguments.proxy and "@" in arguments.proxy:
+        raise WrongUse(
+            "--proxy: expected a URL without a user and a password, which others could see among the arguments; put it "
+            "into RESPAN_PROXY"
+        )
     try:
         proxy = as_secret(arguments.proxy or os.environ.get("RESPAN_PROXY") or None)
         given = {"base_url": arguments.base_url, "proxy": proxy, "ssl": arguments.ca_file}

@@ -28,7 +28,7 @@ from respan_async.secret import Secret, as_secret
 try:
     import redis.asyncio as _redis
     from redis.exceptions import ConnectionError as _BrokenError
-    from redis.exceptions import NoScriptError, RedisError
+    from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
 except ModuleNotFoundError:
     raise ImportError(
         "respan_async.redis needs redis-py, which is not installed: pip install 'respan-async[redis]'"
@@ -113,7 +113,8 @@ class _RedisLog:
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
         except Exception as error:  # noqa: BLE001  redis-py raises more than its own, and so may a client of the user's
-            if "READONLY" in str(error) and not self._given:  # not `ReadOnlyError` where a script has met it
+            # Of a script, Redis 6 tells it in the text alone; Redis 7 and Valkey tell it as such.
+            if (isinstance(error, ReadOnlyError) or "READONLY" in str(error)) and not self._given:
                 with contextlib.suppress(RedisError, OSError):
                     await self._redis.connection_pool.disconnect()
             raise Unreachable(f"{type(error).__name__}: {error!s:.200}") from None

@@ -335,12 +335,15 @@ async def test_the_command_line_goes_the_same_way(company: Company, tmp_path: Pa
     ca = ("--ca-file", str(company.ca.file))
     proxy = f"http://{LOGIN}@{company.proxy.authority}"
     runs = await asyncio.gather(
-        command(company, tmp_path, "create", "--name", "demo", *ca, "--proxy", proxy, RESPAN_PROXY="none"),
         command(company, tmp_path, "create", "--name", "demo", *ca, RESPAN_PROXY=proxy),
+        command(
+            company, tmp_path, "list", *ca, "--proxy", f"http://{company.proxy.authority}", RESPAN_PROXY="goes after it"
+        ),
     )
 
-    assert [code for code, *_ in runs] == [0, 0], runs
-    assert [json.loads(out)["name"] for _, out, _ in runs] == ["demo"] * 2
+    assert [code for code, *_ in runs] == [0, 1], runs
+    assert json.loads(runs[0][1])["name"] == "demo"
+    assert f"the proxy {company.proxy.authority} answered 407" in runs[1][2]
 
 
 def test_the_sandbox_needs_no_way_out(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -357,7 +360,8 @@ def test_the_sandbox_needs_no_way_out(run: Run, monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (("--proxy", f"socks5://{LOGIN}@h:1"), "respan-keys: proxy: expected a URL such as"),
+        (("--proxy", "socks5://h:1"), "respan-keys: proxy: expected a URL such as"),
+        (("--proxy", f"http://{LOGIN}@h:1"), "respan-keys: --proxy: expected a URL without a user and a password"),
         (("--ca-file", "none.pem"), "respan-keys: ssl: the CA file 'none.pem' cannot be read: No such file"),
     ],
 )
