@@ -112,8 +112,9 @@ class _Parser(argparse.ArgumentParser):
 
 def did_you_mean(words: Iterable[object], known: Iterable[str]) -> str:
     """Return what somebody who wrote these words may have meant, as the end of a sentence; empty for nothing."""
-    names = [str(word).partition("=")[0] for word in words]
-    meant = [match for name in names for match in get_close_matches(name, [*known], n=1)]
+    bare = {name.lstrip("-"): name for name in known}  # dashes, which all options share, make none alike
+    names = [str(word).partition("=")[0].lstrip("-") for word in words]
+    meant = [bare[match] for name in names for match in get_close_matches(name, [*bare], n=1)]
     return f"; did you mean {', '.join(meant)}?" if meant else ""
 
 

@@ -55,7 +55,7 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         location = location_of(arguments)
         ledger = location.ledger(ledger_file.cipher())
         if arguments.dry_run:
-            nowhere = {"api_key": "make-believe", "base_url": "http://127.0.0.1"}
+            nowhere = {"api_key": "make-believe", "base_url": "http://127.0.0.1", "proxy": None}
             account = _SANDBOX_ACCOUNT if client is None else arguments.account
             client = client or _client(arguments, suspects, **nowhere)
             return asyncio.run(dry_run(arguments, client, account, location, ledger, csv_file, tickets))

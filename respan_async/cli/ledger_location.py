@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from respan_async.cli.addresses import address_of, without_password
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, PostgresLedger, SQLiteLedger
@@ -23,12 +23,6 @@ IN_MEMORY: Final = ":memory:"
 CommandLedger: TypeAlias = SQLiteLedger | PostgresLedger
 
 _DATABASE: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
-_PASSWORD: Final = re.compile(r"(\w+://[^:/@\s]*):(?![0-9]+/)\S*@")
-
-
-def without_password(word: str) -> str:
-    """Return a word of a command line without the password of a URL in it."""
-    return _PASSWORD.sub(r"\1:***@", word)
 
 
 @attrs.frozen
@@ -94,7 +88,8 @@ def location_of(arguments: argparse.Namespace) -> LedgerLocation:
         WrongUse: It is the file of keys itself.
     """
     given: str | None = arguments.ledger
-    text = given or ("" if getattr(arguments, "sandbox", False) else os.environ.get(ENVIRONMENT, "").strip())
+    in_sandbox = getattr(arguments, "sandbox", False)  # whose ledger is not that of the environment
+    text = (given or "") if in_sandbox else address_of(given, ENVIRONMENT)
     if _DATABASE.match(text):
         words = () if given is None else ("--ledger", without_password(text))
         return LedgerLocation(_database_name(text), words, Secret(text))

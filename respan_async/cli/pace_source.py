@@ -1,11 +1,11 @@
 """The pace of a command that sends many requests: its own, or one that processes share in Redis."""
 
 import argparse
-import os
 from typing import Final, Literal
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async._pacing.window import Window
+from respan_async.cli.addresses import address_of
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError
 
@@ -25,7 +25,7 @@ def pace_of(
         WrongUse: There is no such address, or no limit to share, or the extra `redis` is not installed.
     """
     rate: RateLimit | Literal["auto"] | None = arguments.rate
-    address = arguments.redis or os.environ.get(ENVIRONMENT, "").strip()
+    address = address_of(arguments.redis, ENVIRONMENT)
     if not address:
         return rate or otherwise
     if rate == "auto":

@@ -10,9 +10,10 @@ import attrs
 from respan_async._calls.suspects import expires_at
 from respan_async._calls.sweep import AFTER_EXPIRY
 from respan_async.cli import exit_codes
+from respan_async.cli.addresses import without_password
 from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.csv_reader import can_be_read_again
-from respan_async.cli.ledger_location import LedgerLocation, without_password
+from respan_async.cli.ledger_location import LedgerLocation
 from respan_async.errors import LedgerError, Suspect
 
 

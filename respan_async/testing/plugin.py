@@ -9,7 +9,7 @@ that of anyio's plugin. A synchronous test, which has none, gets its server from
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 try:
     import pytest
@@ -84,7 +84,9 @@ def _client_on(loop: str) -> str:
 
 def _fixtures_on(loop: str) -> dict[str, object]:
     """Make the two fixtures that live on one kind of event loop: each plugin takes its own, and at one scope."""
-    fixture: Callable[..., Any] = pytest.fixture if loop == _ANYIO else partial(pytest_asyncio.fixture, loop_scope=loop)
+    fixture: Callable[..., Any] = (
+        pytest.fixture if loop == _ANYIO else partial(cast("Any", pytest_asyncio.fixture), loop_scope=loop)
+    )
 
     @fixture(name=_server_on(loop))  # type: ignore[untyped-decorator]  # one of two functions with other types
     async def serve() -> AsyncIterator[FakeRespan]:

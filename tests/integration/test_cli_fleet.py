@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli import main
-from respan_async.cli.ledger_location import without_password
+from respan_async.cli.addresses import without_password
 from respan_async.issuing import PostgresLedger
 from tests.integration.cli_world import (
     Run,
@@ -178,3 +178,20 @@ def test_the_environments_ledger_may_be_a_file(server: Server, run: Run, monkeyp
     assert status["tickets"]["delivered"] == 2
     assert not Path("k.jsonl.ledger").exists()
     assert main(("status", "--ledger", "none.db")) == 2
+
+
+def test_an_address_may_be_in_a_file(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Docker mounts it; both at once leave open what is meant."""
+    Path("secret").write_text("ours.db\n")
+    monkeypatch.setenv("RESPAN_LEDGER_FILE", "secret")
+    issued = run("issue", tenants(1), "--out", "k.jsonl")
+    monkeypatch.setenv("RESPAN_LEDGER", "others.db")
+    both = run("issue", "t.csv", "--out", "k.jsonl")
+    monkeypatch.setenv("RESPAN_REDIS_FILE", "none")
+    unread = run("sweep", "--ledger", "ours.db")
+
+    assert issued[0] == 0
+    assert Path("ours.db").exists()
+    assert (both[0], unread[0]) == (2, 2)
+    assert "RESPAN_LEDGER: expected it or RESPAN_LEDGER_FILE to be set, got both" in both[2]
+    assert "RESPAN_REDIS_FILE: expected a file that holds a secret, but 'none' cannot be read" in unread[2]
