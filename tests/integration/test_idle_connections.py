@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 
 from respan_async import AsyncRespan, RetryPolicy
-from respan_async._http.session import SessionKeeper, own_session
+from respan_async._http.session import Network, SessionKeeper, own_session
 from respan_async.testing import FakeRespan
 from tests.hostile.test_suspend import Machine
 from tests.integration.raw_server import Act, Connection, RawServer, Seen, key
@@ -129,7 +130,7 @@ async def test_what_is_in_the_air_during_a_sleep_keeps_its_connection(monkeypatc
 async def test_closing_waits_for_what_is_being_closed_already(monkeypatch: pytest.MonkeyPatch) -> None:
     """The old session and the new one; what is given back after that is nobody's."""
     machine = Machine(monkeypatch)
-    sessions = SessionKeeper(own_session)
+    sessions = SessionKeeper(partial(own_session, Network()))
     old = sessions.take()
     sessions.give_back(old)
     machine.sleep()
