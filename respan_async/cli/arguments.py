@@ -73,6 +73,8 @@ that was left out sends nothing more after that.
 _SCHEMA: Final = """\
 Print what `PostgresLedger.create_schema()` does, as SQL for psql: for a database
 in which the workers may not make tables. The rights that they need are at its end.
+With --migrate, print instead what brings the tables of an older version up to date;
+it is run by whom they belong to.
 """
 
 _WHERE: Final = (
@@ -211,6 +213,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     schema.add_argument("--schema", default=SCHEMA, metavar="NAME", help=f"the schema; {SCHEMA} by default")
+    schema.add_argument("--migrate", action="store_true", help="for tables that an older version has made")
     schema.set_defaults(run=maintenance.schema, parser=schema)
     _sandbox(add("sandbox", "serve a make-believe Respan on this machine, until Ctrl-C", sandbox.serve))
     parser.check_command(argv, adding.choices)

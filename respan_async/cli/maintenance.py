@@ -15,7 +15,7 @@ from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
 from respan_async.issuing import Issuer
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.postgres._statements import script
+from respan_async.issuing.postgres._statements import migration, script
 
 
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
@@ -65,9 +65,10 @@ def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 
 def schema(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Print the SQL that makes a ledger in Postgres."""
+    """Print the SQL that makes a ledger in Postgres, or migrates one."""
     check_output()
-    write_all(STANDARD_OUTPUT, script(arguments.schema).encode())
+    write = migration if arguments.migrate else script
+    write_all(STANDARD_OUTPUT, write(arguments.schema).encode())
     return exit_codes.OK
 
 

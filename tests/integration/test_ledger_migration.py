@@ -13,9 +13,10 @@ import pytest
 
 from respan_async import CreateKeyRequest
 from respan_async.issuing import AttemptState, Ledger, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
+from respan_async.issuing.postgres._statements import migration
 from respan_async.issuing.sqlite._inspect import read_snapshot
 from tests.contract.test_ledger import ACCOUNT, issued, key
-from tests.servers.postgres import PostgresServer
+from tests.servers.postgres import PASSWORD, PostgresServer
 
 SQLITE_1: Final = """
 PRAGMA application_id = 0x52737041;
@@ -328,6 +329,28 @@ async def test_a_ledger_in_postgres_is_not_migrated_under_workers_of_an_older_ve
 
     with pytest.raises(Exception, match='column "version"'):
         postgres_server.execute("INSERT INTO respan.owners (lease_until) VALUES (now())", postgres_database)
+
+
+async def test_a_worker_that_may_not_migrate_says_who_may(
+    old_dsn: str, postgres_server: PostgresServer, postgres_database: str
+) -> None:
+    """The rights of a worker are not enough, and none that could be granted would be; the script is, for the owner."""
+    postgres_server.execute("CREATE ROLE migrating_worker LOGIN PASSWORD 'c'")
+    try:
+        for right in ("USAGE ON SCHEMA respan", "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA respan"):
+            postgres_server.execute(f"GRANT {right} TO migrating_worker", postgres_database)
+        worker = PostgresLedger(old_dsn.replace(f"tester:{PASSWORD}", "migrating_worker:c"))
+        with pytest.raises(LedgerError, match=r"by whom they belong to: .*ledger schema --migrate") as caught:
+            await worker.create_schema()
+        assert "GRANT" not in str(caught.value)
+
+        postgres_server.execute(migration(), postgres_database)
+        await worker.open(ACCOUNT)
+        await check(worker)
+        await worker.aclose()
+    finally:
+        postgres_server.execute("DROP OWNED BY migrating_worker", postgres_database)
+        postgres_server.execute("DROP ROLE migrating_worker")
 
 
 async def test_an_old_ledger_in_postgres_has_the_same_schema_then_as_a_new_one(

@@ -56,9 +56,16 @@ class Schema:
         """
         with contextlib.suppress(SchemaMissing):
             async with self.explaining(pool):
-                if int((await self.meta(pool))["version"]) < _VERSION:
-                    await pool.ask(self.statements["migrate_1"], {}, attempt=_LONG)
-                return
+                if int((await self.meta(pool))["version"]) == _VERSION:
+                    return
+            try:
+                await pool.ask(self.statements["migrate_1"], {}, attempt=_LONG)
+            except PermissionDenied as error:
+                raise self._error(
+                    f"{error}; the tables are migrated by whom they belong to: by create_schema(), or by "
+                    "`respan-keys ledger schema --migrate | psql DATABASE`"
+                ) from None
+            return
         async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
             if not await self._ask(pool, "has_namespace"):
                 await pool.ask(self.statements["namespace"], {})
@@ -81,7 +88,8 @@ class Schema:
                 raise self._error("there is no ledger; make it once, with PostgresLedger.create_schema()") from None
             if int(meta["version"]) < _VERSION:
                 raise self._error(
-                    "made by an older version of respan-async; migrate it once, with PostgresLedger.create_schema()"
+                    "made by an older version of respan-async; migrate it once, with PostgresLedger.create_schema() "
+                    "or `respan-keys ledger schema --migrate`, by the owner of its tables"
                 )
             if meta["commit"] == "off":
                 raise self._error("synchronous_commit is off: what the server has committed, it may lose in a crash")

@@ -23,6 +23,17 @@ COMMIT;
 """
 
 
+_MIGRATION: Final = """\
+-- Brings a ledger of an older respan-async up to date, run by the owner of its tables while no worker is at work:
+-- respan-keys ledger schema --migrate | psql DATABASE
+BEGIN;
+
+{migrate};
+
+COMMIT;
+"""
+
+
 def checked_name(schema: object) -> str:
     """Return the name of a schema, if it is one that needs no thought.
 
@@ -54,3 +65,12 @@ def script(schema: str = SCHEMA) -> str:
         tables=tables,
         grants=";\n-- ".join(f"GRANT {right} TO ..." for right in grants),
     )
+
+
+def migration(schema: str = SCHEMA) -> str:
+    """Return what migrates a ledger of an older version, for `psql`.
+
+    Raises:
+        ConfigurationError: `schema` is no name.
+    """
+    return _MIGRATION.format(migrate=statements(checked_name(schema))["migrate_1"].rstrip().rstrip(";"))
