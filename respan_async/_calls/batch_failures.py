@@ -28,8 +28,10 @@ from respan_async.errors import (
 
 _FATAL: Final = (AuthenticationError, ClientStateError, ConfigurationError)
 
-_SEVERAL: Final = 5
-"""So many items in a row with an answer that may be every item's are no chance."""
+_SEVERAL: Final = 10
+_SEVERAL_FORBIDDEN: Final = 5
+"""So many items in a row with an answer that may be every item's are no chance; of a 403, by which the server also says
+that the API key is not accepted, fewer."""
 
 _OF_AN_ITEM: Final = frozenset({400, 409, 413, 422, 429})
 """Statuses that are about what was sent for one item, or about when."""
@@ -56,7 +58,8 @@ class BatchFailures:
             return isinstance(error, _FATAL) and not isinstance(error, ClientStateError)
         if _may_be_of_all(error):
             self._alike.append(error)
-            return len(self._alike) >= _SEVERAL
+            forbidden = sum(isinstance(one, PermissionDeniedError) for one in self._alike)
+            return len(self._alike) >= _SEVERAL or forbidden >= _SEVERAL_FORBIDDEN
         return isinstance(error, _FATAL) or (isinstance(error, APIConnectionError) and not error.retryable)
 
     def of_all(self, made_or_failed: int) -> RespanError | None:

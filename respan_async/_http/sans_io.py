@@ -270,10 +270,11 @@ def parse(
     """
     if is_success(result):
         return read(request, result, token)
-    if isinstance(result, TransportFailure) and result.received is not None and request.operation.model is not None:
+    received = result.received if isinstance(result, TransportFailure) else None
+    if received is not None and received.body.strip() and request.operation.model is not None:
         # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
         with contextlib.suppress(codec.DecodeError):
-            return _value(request, result.received, body_excerpt.request_id(result.received.headers, token))
+            return _value(request, received, body_excerpt.request_id(received.headers, token))
     return failure(request, result, token, now, refusals)
 
 

@@ -125,6 +125,6 @@ def _problem(path: Path, status: os.stat_result) -> str | None:
         return "the file has another name (a hard link); expected one name only"
     if status.st_uid != os.geteuid():
         return "belongs to another user, who could read the secrets in it; expected a file of one's own"
-    if not os.access(path, os.W_OK):
+    if not os.access(path, os.W_OK) and os.path.lexists(path):  # SQLite's journal comes and goes
         return "cannot be written"
     return None

@@ -28,6 +28,8 @@ from respan_async.testing.server import FakeRespan
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 _ANYIO: Final = "anyio"
 _NONE: Final = "none"
+_PYTEST_ASYNCIO: Final = ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
+"""The names under which it may have been loaded."""
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def _loop_of(request: pytest.FixtureRequest) -> str:
         if (backend if isinstance(backend, str) else backend[0]) != "asyncio":
             pytest.fail('aiohttp needs asyncio: let the fixture `anyio_backend` return "asyncio"', pytrace=False)
         return _ANYIO
-    if mark is None or not request.config.pluginmanager.has_plugin("asyncio"):
+    if mark is None or not any(map(request.config.pluginmanager.has_plugin, _PYTEST_ASYNCIO)):
         pytest.fail("no plugin runs this test: mark it with `pytest.mark.asyncio`, or use its mode auto", pytrace=False)
     scope = mark.kwargs.get("loop_scope") or mark.kwargs.get("scope")
     return str(scope or request.config.getini("asyncio_default_test_loop_scope"))

@@ -1,6 +1,7 @@
 """A good answer in every way to frame it, ended or spoilt at each of its bytes."""
 
 import gzip
+import zlib
 from collections.abc import Iterator
 from typing import Final
 
@@ -29,6 +30,14 @@ def framed(status: int, body: bytes, framing: str) -> tuple[bytes, int]:
 FRAMINGS: Final = ("length", "chunked", "gzip", "until the end")
 
 
+def is_whole(sent: bytes, body: bytes, framing: str) -> bool:
+    """Whether all of a body is in what was sent of it."""
+    if framing == "gzip":
+        return zlib.decompressobj(wbits=31).decompress(sent) == body
+    end = body[-1:]  # a bracket, which no framing holds
+    return sent.count(end) >= body.count(end)
+
+
 def cuts(operation: str, framing: str, then: str, every: int = 1) -> Iterator[Misbehaviour]:
     """Give a good answer that ends at each of its bytes: by "fin", by "rst", or in silence ("stall")."""
     status, body = ANSWERS[operation]
@@ -37,12 +46,14 @@ def cuts(operation: str, framing: str, then: str, every: int = 1) -> Iterator[Mi
     for at in sorted({*range(0, len(data) + 1, every), head - 1, head, len(data) - 1, len(data)}):
         if at < head:
             means = Means.SILENT
+        elif at == len(data) and (framing != "until the end" or then == "fin"):
+            means = Means.DONE
+        elif body and is_whole(data[head:at], body, framing):
+            means = Means.ENDLESS
         elif framing != "until the end":
-            means = Means.DONE if at == len(data) else Means.BROKEN
+            means = Means.BROKEN
         elif then == "fin":
-            # An answer to a change may have no body.
-            done = at == len(data) or (operation == "update" and at == head)
-            means = Means.DONE if done else Means.USELESS
+            means = Means.DONE if operation == "update" and at == head else Means.USELESS  # a change may have no body
         else:
             means = Means.BROKEN
         ends = "keep" if then == "stall" and at == len(data) else then

@@ -36,6 +36,8 @@ class Means(enum.Enum):
     DONE = "done", None, None, None
     ENOUGH = "enough", None, None, None
     """A key, but not the one that was asked for."""
+    ENDLESS = "endless", None, None, None
+    """JSON that has come whole, without the end of its framing: as good as done."""
     SILENT = "silent", UNKNOWN, UNKNOWN, NONE
     BROKEN = "broken", LOST, UNKNOWN, NONE
     """A 2xx that did not come to its end."""
@@ -147,7 +149,7 @@ def heads(operation: str) -> Iterator[Misbehaviour]:
     chunked = line + b"Transfer-Encoding: chunked\r\n\r\n"
     begun = Means.BROKEN if operation != "delete" else Means.DONE
     if operation != "delete":
-        yield pieces("a length too long", begun, line + b"Content-Length: 999\r\n\r\n" + body, b"")
+        yield pieces("a length too long", Means.ENDLESS, line + b"Content-Length: 999\r\n\r\n" + body, b"")
     for name, chunk in {
         "not hex": b"zz\r\n{}\r\n",
         "negative": b"-5\r\n{}\r\n",
@@ -156,7 +158,9 @@ def heads(operation: str) -> Iterator[Misbehaviour]:
         "longer than it says": b"1\r\n{}\r\n0\r\n\r\n",
         "without an end": b"2\r\n{}",
     }.items():
-        yield pieces(f"a chunk {name}", begun, chunked, chunk)
+        # A change that is answered `{}` was made, though the answer has no end.
+        means = Means.ENDLESS if operation == "update" and name == "without an end" else begun
+        yield pieces(f"a chunk {name}", means, chunked, chunk)
     yield pieces("trailers without end", begun, chunked, b"0\r\n" + b"X: y\r\n" * 10_000)
 
 

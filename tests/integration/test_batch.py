@@ -517,7 +517,7 @@ async def test_a_batch_that_does_not_meet_the_api_ends(kind: str) -> None:
         with pytest.raises(RespanError):
             await respan.temporary_keys.create_many(tenants(1000), max_in_flight=4)
 
-        assert len(server.requests) <= 12
+        assert len(server.requests) <= 16
 
 
 @pytest.mark.parametrize("fault", ["conflict_409", "unprocessable_422"])
