@@ -20,7 +20,7 @@ from typing import Any, Generic, Self, TypeVar
 from respan_async._calls.batch_failures import BatchFailures
 from respan_async._calls.batch_input import BatchInput
 from respan_async._calls.client_context import ClientContext
-from respan_async._calls.lifecycle import Stage, being_cancelled
+from respan_async._calls.lifecycle import Move, Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, RespanError
 from respan_async.models import CreatedKey
@@ -113,6 +113,7 @@ class Batch(Generic[Item]):
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
+        self._lifecycle.register(Move.ARRIVE, self._let_go)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
@@ -129,8 +130,7 @@ class Batch(Generic[Item]):
         if self._is_elsewhere:
             return  # its loop has ended, and everything with it
         self._stop()
-        while self._ready or self._early:
-            self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
+        self._let_go()
         # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
         left: set[asyncio.Task[None]] = set(self._workers)
         if not self._awaited:  # or what is left of the input is still to be counted
@@ -151,6 +151,7 @@ class Batch(Generic[Item]):
         self._lifecycle.check_same_place()
         while not self._ready:
             if not self._workers:
+                self._lifecycle.unregister(Move.ARRIVE, self._let_go)
                 if self._fatal is not None and not self._left:
                     self._left = True
                     raise self._fatal
@@ -363,6 +364,13 @@ class Batch(Generic[Item]):
     def _client_closed(self) -> None:
         self._fatal = self._fatal or ClientStateError("the client was closed before the batch was through")
         self._stop()
+
+    def _let_go(self) -> None:
+        """Throw away what nobody takes any more: the batch is left, or the event loop is closed on which it ran."""
+        self._lifecycle.unregister(Move.ARRIVE, self._let_go)
+        self._left = True
+        while self._ready or self._early:
+            self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
 
     def _end_input(self) -> None:
         self._exhausted = True

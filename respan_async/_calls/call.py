@@ -55,6 +55,7 @@ class Call(Generic[T]):
         "_deadline",
         "_final",
         "_in_air",
+        "_keeps_place",
         "_last_answer",
         "_last_failure",
         "_operation",
@@ -111,6 +112,7 @@ class Call(Generic[T]):
         self._deadline: float | None = None
         self._started = -1.0
         self._refused_at: float | None = None
+        self._keeps_place = False  # it had a slot that came to nothing through no fault of its own
         self._last_answer: RespanError | None = None
         self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
 
@@ -219,6 +221,7 @@ class Call(Generic[T]):
             except RespanError as error:
                 error.status, error.body, error.request_id = result.status, result.body, result.request_id
                 return error
+            self._keeps_place = True
             self._counts().counted -= 1
             self._stats.emit_retry(result, 0.0)
 
@@ -226,7 +229,7 @@ class Call(Generic[T]):
         """Make an attempt when its turn has come."""
         try:
             slot, token = await self._permit.enter(
-                self._priority, self._deadline, self._started, again=self._refused_at is not None
+                self._priority, self._deadline, self._started, again=self._keeps_place
             )
             return await self._send(slot, token)
         except DeadlineUnreachable as late:
@@ -349,6 +352,7 @@ class Call(Generic[T]):
         if sans_io.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
+            self._keeps_place = True
             if self._refused_at is None:
                 self._refused_at = slot.granted_at
             counts.only_refused = not self._context.pacer.let_in_since(self._refused_at, self._operation)

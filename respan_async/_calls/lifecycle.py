@@ -18,7 +18,7 @@ import contextvars
 import enum
 import inspect
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
@@ -84,6 +84,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self._home = OwningLoop("client", "made", self._loop_ends)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._if_cut: dict[asyncio.Task[Any], Callable[[], object]] = {}
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
         self._steps: dict[Stage | Move, dict[Callable[[], object], None]] = {stage: {} for stage in (*Stage, *Move)}
         self._steps_of_loop: dict[Callable[[], object], Stage | Move] = {}
@@ -150,12 +151,19 @@ class Lifecycle:
     async def _close_after_loop(self) -> None:
         """Close on another loop, where the client's own is closed: nothing that ran there will ever end."""
         self.closing = True
-        self._tasks.clear()
+        left, self._tasks = self._tasks, set()
         self._delegates.clear()
+        for step in tuple(self._steps[Move.LEAVE]):
+            with contextlib.suppress(ClientStateError):  # of what cannot move, which is why it is closed here
+                step()
+        self._end(left)
+        self._home.unbind()  # what is closed from here on is closed on this loop
+        self.closed = asyncio.Event()
         async with contextlib.AsyncExitStack() as stages:
             stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
             stages.push_async_callback(self._take, Stage.RESOURCES)
+            stages.push_async_callback(self._take, Stage.DEPENDENTS)
 
     def check(self) -> None:
         """Refuse a call that could not work.
@@ -209,10 +217,16 @@ class Lifecycle:
         self._home.bind()
         self._closing_was_cut = self.closing
         self.closed = asyncio.Event()
+        self._end(left)
+        for step in tuple(self._steps[Move.ARRIVE]):  # some unregister themselves
+            step()
+
+    def _end(self, left: Iterable[asyncio.Task[Any]]) -> None:
+        """End tasks whose loop is closed: what they would have told then is told now."""
         for task in left:
             _close(task.get_coro())
-        for step in self._steps[Move.ARRIVE]:
-            step()
+            if (tell := self._if_cut.pop(task, None)) is not None:
+                tell()
 
     async def _loop_ends(self) -> None:
         """End what runs on this loop, which is about to be closed, and close what is open on it."""
@@ -220,15 +234,23 @@ class Lifecycle:
             await self._cut()
             await self._take(Move.PARK)
 
-    def spawn(self, work: Coroutine[Any, Any, T], context: contextvars.Context | None = None) -> asyncio.Task[T]:
+    def spawn(
+        self,
+        work: Coroutine[Any, Any, T],
+        context: contextvars.Context | None = None,
+        if_cut: Callable[[], object] | None = None,
+    ) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.
 
         Args:
             work: What to run.
             context: Where, when it is not part of what its starter does, such as a request that is traced.
+            if_cut: Called on the next event loop, if this one is closed before what waits for the task has its turn.
         """
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
+        if if_cut is not None:
+            self._if_cut[task] = if_cut
         task.add_done_callback(self._over)
         return task
 
@@ -290,6 +312,7 @@ class Lifecycle:
 
     def _over(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        self._if_cut.pop(task, None)
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio would log it; a task that awaits this one sees it too
 

@@ -28,7 +28,8 @@ def revoke(
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
     # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
-    revoking = context.lifecycle.spawn(Call(context, sans_io.delete(key.id), options).run())
+    work = Call(context, sans_io.delete(key.id), options).run()
+    revoking = context.lifecycle.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
     # Told here, because a task that is cancelled before its first step has no chance to.
     revoking.add_done_callback(partial(_tell, context, key, revoked))
 
@@ -37,7 +38,7 @@ def _tell(
     context: ClientContext, key: CreatedKey, revoked: Callable[[], object] | None, revoking: asyncio.Task[None]
 ) -> None:
     reason = "its caller was gone when it arrived"
-    if not revoking.cancelled() and revoking.exception() is None:
+    if revoking.done() and not revoking.cancelled() and revoking.exception() is None:
         logger.info("revoked key %s: %s", key.id, reason)
         context.dispatcher.emit(RevokedEvent, id=key.id, reason=reason)
         if revoked is not None:

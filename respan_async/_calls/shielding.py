@@ -106,7 +106,11 @@ async def run_shielded(job: Job[T], lifecycle: Lifecycle, discard: Callable[[T],
         for result in results:
             discard(result)
 
-    task = lifecycle.spawn(run())
+    def cut() -> None:
+        if not lifecycle.closing:  # the caller went with its event loop
+            over(task)
+
+    task = lifecycle.spawn(run(), if_cut=cut)
     try:
         await asyncio.wait({task}, timeout=job.deadline)
     except asyncio.CancelledError:

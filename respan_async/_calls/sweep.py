@@ -36,11 +36,13 @@ from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
 from respan_async._http import codec, sans_io
 from respan_async.errors import (
+    APIConnectionError,
     APIStatusError,
     AuthenticationError,
     ClientStateError,
     Effect,
     InvalidRequestError,
+    InvalidResponseError,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -70,6 +72,12 @@ _WRONG_CLOCK: Final = timedelta(days=1)
 
 _SEVERAL: Final = 3
 """So many keys in a row that could not be revoked, by a 403 or an outage, say that none can be now."""
+
+_OF_A_KEY: Final = (APIConnectionError, APIStatusError, InvalidRequestError, InvalidResponseError)
+"""What may be the matter with one key alone."""
+
+_CLOCKS_DIFFER: Final = timedelta(minutes=5)
+"""So long before its attempt a key may have been made, by two clocks that are not quite the same."""
 
 _PAGE: Final = 100
 """Keys on a page of the list."""
@@ -211,7 +219,7 @@ class _Sweep:
                 try:
                     if await self._is_still(key_id, suspect):
                         await self._revoke(key_id, suspect)
-                except (APIStatusError, InvalidRequestError) as error:
+                except _OF_A_KEY as error:
                     failed.add(suspect.tag)
                     self._note_failure(error)
                     if self._failed_in_a_row >= _SEVERAL:
@@ -277,12 +285,14 @@ class _Sweep:
             if await self._store.owns_key(key_id):
                 return
             key = await self._read(key_id)
-            if key is None or key.revoked:
+            if key is not None and _is_another(suspect, key, self._service.context.skew.ahead):
+                logger.warning("key %s was told for an attempt that did not make it, and is left alone", key_id)
+            elif key is None or key.revoked:
                 if not self._is_just_made(suspect):
                     await self._expire([suspect])
             elif self._may_be_revoked(key, suspect):
                 await self._revoke(key_id, suspect)
-        except (APIStatusError, InvalidRequestError) as error:
+        except _OF_A_KEY as error:
             self._note_failure(error)
 
     def _is_just_made(self, suspect: Suspect) -> bool:
@@ -292,7 +302,7 @@ class _Sweep:
     def _note_failure(self, error: RespanError) -> None:
         """Remember a failure, and let the other keys be revoked all the same; raise one that is not about its key."""
         self._failure = self._failure or error
-        self._failed_in_a_row += isinstance(error, PermissionDeniedError) or error.retryable
+        self._failed_in_a_row += isinstance(error, PermissionDeniedError | InvalidResponseError) or error.retryable
         if isinstance(error, AuthenticationError | RateLimitError):
             raise error
 
@@ -345,6 +355,21 @@ def _parted(suspects: Sequence[Suspect], died: Callable[[Suspect], bool]) -> tup
     for suspect in suspects:
         (dead if died(suspect) else alive).append(suspect)
     return dead, alive
+
+
+def _is_another(suspect: Suspect, key: TemporaryKey, ahead: timedelta) -> bool:
+    """Whether a key is not the one that a suspect's attempt made, though the answer to it told its id.
+
+    A server or a cache may answer with what was there already.
+
+    Args:
+        suspect: The suspect.
+        key: The key with that id.
+        ahead: By how much the server's clock is ahead of this machine's.
+    """
+    if suspect.tag and key.name is not None and suspect.tag != tag_in(key.name):
+        return True
+    return not suspect.tag and key.created_at is not None and key.created_at < suspect.sent_at + ahead - _CLOCKS_DIFFER
 
 
 def is_left_by(suspect: Suspect, key: TemporaryKey) -> bool:

@@ -8,8 +8,8 @@ Rules:
    who come later ask it anew.
 3. Whatever it raises is a failure like that of a connection: another attempt may mend it. What it returns is a token,
    or else the setting is wrong.
-4. A token that was waited for without a slot is for the attempt that comes next, however late: a rare slot must not be
-   spent on asking again.
+4. A token that was waited for without a slot is for the attempt that comes next, if that comes soon. If it does not,
+   the function is asked once more, and the slot is kept this time: a rare one must not be spent on asking.
 5. A token that the server refused is asked for once more: it may have been replaced while the request was in the air.
 """
 
@@ -23,6 +23,9 @@ import attrs
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async.errors import APIConnectionError, APITimeoutError, ConfigurationError
 from respan_async.secret import Secret, TokenSource, as_secret, usable_token
+
+_FRESH: Final = 10.0
+"""Seconds for which a token that was waited for without a slot is good."""
 
 PROMPT: Final = 0.25
 """Seconds for which a slot is kept while the function is asked."""
@@ -143,12 +146,13 @@ class CallToken:
         seconds: How long it may be waited for; None for as long as it takes.
     """
 
-    __slots__ = ("_current", "_is_unused", "_provider", "_seconds", "_was_renewed")
+    __slots__ = ("_current", "_got_at", "_is_unused", "_provider", "_seconds", "_was_renewed")
 
     def __init__(self, provider: TokenProvider, seconds: float | None) -> None:
         self._provider = provider
         self._seconds = seconds
         self._current: Secret | None = None
+        self._got_at = 0.0
         self._is_unused = False  # it was got without a slot
         self._was_renewed = False
 
@@ -160,19 +164,19 @@ class CallToken:
         """
         if self._provider.fixed is not None:
             return self._provider.fixed
-        if self._is_unused and self._current is not None:
-            self._is_unused = False
+        loop = asyncio.get_running_loop()
+        kept, self._is_unused = self._is_unused, False
+        if kept and self._current is not None and loop.time() - self._got_at <= _FRESH:
             return self._current
+        late = False
 
         def slow() -> None:
-            self._is_unused = True
+            nonlocal late
+            late = True
             on_slow()
 
-        try:
-            self._current = await self._provider.ask(self._seconds, slow)
-        except BaseException:
-            self._is_unused = False
-            raise
+        self._current = await (self._provider.ask(self._seconds) if kept else self._provider.ask(self._seconds, slow))
+        self._got_at, self._is_unused = loop.time(), late
         return self._current
 
     async def renew(self) -> bool:
@@ -181,7 +185,7 @@ class CallToken:
             return False
         refused, self._was_renewed = self._current, True
         self._current = await self._provider.ask(self._seconds, refused=refused)
-        self._is_unused = True
+        self._got_at, self._is_unused = asyncio.get_running_loop().time(), True
         return self._current != refused
 
     def accepted(self) -> None:

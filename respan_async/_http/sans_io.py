@@ -274,7 +274,8 @@ def parse(
     if received is not None and received.body.strip() and request.operation.model is not None:
         # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
         with contextlib.suppress(codec.DecodeError):
-            return _value(request, received, body_excerpt.request_id(received.headers, token))
+            codec.parse(received.body, charset(received.headers))
+            return read(request, received, token)
     return failure(request, result, token, now, refusals)
 
 

@@ -116,8 +116,8 @@ class AppendOnlyFile:
                 os.close(self._fd)
                 self._fd = -1
 
-    def append(self, data: bytes, wanted: Callable[[], bool] = lambda: True) -> None:
-        """Write whole lines, all or nothing, and have them survive a power cut.
+    def append(self, data: bytes, wanted: Callable[[], bool] = lambda: True) -> bool:
+        """Write whole lines, all or nothing, and have them survive a power cut; return whether they were wanted.
 
         Args:
             data: The lines.
@@ -131,7 +131,7 @@ class AppendOnlyFile:
             if self._fd < 0:
                 raise LedgerError(f"{self.path}: is closed")
             if not wanted():
-                return
+                return False
             try:
                 if self._whole_until is not None:
                     self._take_back(self._whole_until)
@@ -139,6 +139,7 @@ class AppendOnlyFile:
                 write_all(self._fd, data)
                 _posix.sync(self._fd)
                 self._whole_until = None
+                return True
             except OSError as error:
                 if self._whole_until is not None:
                     # Also after a failed fsync, which would not try the same bytes again.

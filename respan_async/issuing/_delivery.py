@@ -288,8 +288,15 @@ class Delivery:
     async def _deliver_cut(self) -> None:
         """Deliver what was under way on an event loop that has ended: others leave it to this owner."""
         while self._cut:
-            record = await self._ledger.find(ticket_id := next(iter(self._cut)))
-            self._cut.pop(ticket_id, None)
+            ticket_id, _ = self._cut.popitem()
+            try:
+                record = await self._ledger.find(ticket_id)
+            except LedgerError as error:
+                if error.retryable:
+                    self._cut[ticket_id] = None
+                    raise
+                self._tell_unreadable(ticket_id, error)
+                continue
             if record is None or record.key is None or record.state is not TicketState.ISSUED:
                 continue
             await self.room()

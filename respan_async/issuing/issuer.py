@@ -227,7 +227,7 @@ class Issuer:
     async def _close(self, grace: float) -> None:
         try:
             if self._opening is not None and not self._opening.done():
-                await asyncio.wait({self._opening})  # or it would open a ledger that is never closed
+                await asyncio.wait({self._opening}, timeout=grace)  # or it would open a ledger that is never closed
             self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
             if self._maintenance is not None:
                 self._maintenance.cancel()

@@ -193,18 +193,21 @@ class JSONLinesSink:
                 self._queue = []
                 try:
                     lines = SecretBytes(b"".join(line.text for line in group))
-                    await asyncio.to_thread(self._file.append, lines, lambda: self._turn is turn)
+                    wanted = await asyncio.to_thread(self._file.append, lines, lambda: self._turn is turn)
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)
                 else:
+                    if not wanted:  # nothing was written: this task is of an event loop that has ended
+                        return
                     for line in group:
                         self._keys[line.mark] = line.key
                         self._end(line, None)
         finally:
-            for written in self._under_way.values():  # this task was cancelled, with its event loop
-                written.cancel()
-            self._leave_loop()
+            if self._turn is turn:  # or it is collected long after its loop, and what is here now is another's
+                for written in self._under_way.values():  # this task was cancelled, with its event loop
+                    written.cancel()
+                self._leave_loop()
 
     def _leave_loop(self) -> None:
         """Forget what was under way on an event loop that has ended."""

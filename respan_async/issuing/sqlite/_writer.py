@@ -244,8 +244,8 @@ def _hand_out(operations: list[WriteRequest[Any]]) -> None:
     """Give every operation its result, on the event loop."""
     for operation in operations:
         future = operation.future
-        if future.done():
-            continue
+        if future.done() or future.get_loop().is_closed():
+            continue  # nobody waits for it any more
         if operation.error is not None:
             future.set_exception(operation.error)
         else:

@@ -101,7 +101,7 @@ class SQLiteLedger:
         self._home.bind()
         try:
             if not self._memory:
-                self._place = self._path.absolute()  # a program may change its working directory
+                self._stay()
                 self._lock = LivenessLock(self._place)
                 make_private(self._path)
                 check_size(self._path)
@@ -125,6 +125,13 @@ class SQLiteLedger:
         except BaseException:
             await self.aclose()
             raise
+
+    def _stay(self) -> None:
+        """Be where the ledger was opened first, though the program may have changed its working directory since."""
+        if self._path is self._place:
+            self._place = self._path.absolute()
+        elif self._path.absolute() != self._place:
+            self._path = self._place
 
     async def aclose(self) -> None:
         """Finish what is to be written, and close the file; see `Ledger`."""
