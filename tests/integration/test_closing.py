@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -60,12 +59,12 @@ async def test_a_client_that_was_never_used_closes_at_once() -> None:
 
 
 @pytest.mark.parametrize("grace", [None, "5", timedelta(seconds=5), float("nan"), -1, True], ids=repr)
-async def test_a_grace_that_is_no_number_of_seconds_closes_nothing(grace: Any, tmp_path: Path) -> None:
+async def test_a_grace_that_is_no_number_of_seconds_closes_nothing(grace: Any) -> None:
     """What is in the air arrives, and the client goes on."""
     async with world() as (_, respan):
         creating = asyncio.create_task(respan.temporary_keys.create())
         await asyncio.sleep(0.5)
-        issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+        issuer = Issuer(respan, SQLiteLedger(":memory:"))
         for closing in (respan.aclose, issuer.aclose):
             with pytest.raises(InvalidRequestError, match="grace: expected a number of seconds, 0 or more, got "):
                 await closing(grace)

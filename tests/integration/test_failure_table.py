@@ -600,6 +600,18 @@ async def test_a_key_that_came_whole_is_one_though_its_answer_has_no_end(kind: s
     assert respan.suspects == ()
 
 
+async def test_whole_json_without_a_key_is_as_final_without_its_end() -> None:
+    """Another attempt would cost another key, whatever became of the framing."""
+    told = b'{"id": "key-1", "name": "x"}'
+    act = raw("no key, no end", message(201, told, {"Content-Length": str(len(told) + 50)}), then="fin")
+    async with world(None, act) as (server, respan):
+        with pytest.raises(InvalidResponseError) as caught:
+            await respan.temporary_keys.create()
+
+    assert (caught.value.effect, caught.value.retryable) == (LOST, False)
+    assert server.methods.count("POST") == len(caught.value.suspects) == 1
+
+
 async def test_an_answer_that_broke_off_tells_what_came_of_it() -> None:
     """The request's id, for whoever talks to support; and what may be shown of the body."""
     act = raw("half a body", message(201, WHOLE[:25], {**TOLD, "Content-Length": str(len(WHOLE))}), then="fin")

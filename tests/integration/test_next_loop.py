@@ -380,3 +380,83 @@ def test_an_outage_goes_on(fake: FakeRespan) -> None:
     assert run(fail)
     assert run(outage)
     run(respan.aclose)
+
+
+@OF_WHAT_WAS_DROPPED
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_a_batch_had_in_hand_when_its_loop_was_closed_is_revoked_on_the_next(
+    fake: FakeRespan, ordered: bool
+) -> None:
+    """Keys that were made and not taken are nobody's."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True)
+    requests = [CreateKeyRequest(name=f"tenant-{number}") for number in range(4)]
+    kept: list[Any] = []
+
+    async def first() -> None:
+        batch = respan.temporary_keys.create_many(requests, max_in_flight=4, ordered=ordered)
+        kept.append(batch)
+        await batch.__aenter__()
+        await until(lambda: batch.progress.done == 4)
+
+    async def then() -> None:
+        await respan.temporary_keys.list()
+        await until(lambda: not fake.alive())
+        await respan.aclose()
+
+    run_and_drop(first)
+    assert len(fake.alive()) == 4
+    run(then)
+
+    assert respan.suspects == ()
+
+
+@OF_WHAT_WAS_DROPPED
+def test_a_key_whose_revoking_was_cut_off_with_its_loop_is_a_suspect(fake: FakeRespan) -> None:
+    """Its id is known, so it is revoked by that on the next."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    fake.script("stall_before", operation="delete")
+
+    async def first() -> None:
+        creating = asyncio.ensure_future(respan.temporary_keys.create())
+        await until(lambda: fake.counts.requests)
+        creating.cancel()
+        await until(lambda: fake.counts.by_operation.get("delete"))
+
+    async def then() -> tuple[str | None, ...]:
+        await respan.temporary_keys.list()
+        return tuple(suspect.id for suspect in respan.suspects)
+
+    fake._latency = (0.05, 0.05)
+    run_and_drop(first)
+    (key_id,) = fake.keys
+
+    assert run(then) == (key_id,)
+
+
+@OF_WHAT_WAS_DROPPED
+def test_a_client_with_the_callers_session_tells_at_its_closing_what_its_loop_cut_off(
+    fake: FakeRespan, tmp_path: Path
+) -> None:
+    """It does not move; its issuer and ledger are closed with it."""
+    fake._latency = (5.0, 5.0)
+    made: dict[str, Any] = {}
+
+    async def first() -> None:
+        made["session"] = aiohttp.ClientSession()
+        made["respan"] = respan = AsyncRespan(fake.api_key, base_url=fake.url, session=made["session"])
+        made["issuer"] = issuer = Issuer(respan, SQLiteLedger(tmp_path / "keys.db"))
+        await issuer.counts()
+        made["task"] = asyncio.ensure_future(respan.temporary_keys.create())
+        await until(lambda: fake.counts.requests)
+
+    async def then() -> None:
+        await made["respan"].aclose(0.1)
+        await made["issuer"].aclose()
+        writers = [thread for thread in threading.enumerate() if thread.name.startswith("respan-ledger")]
+        await until(lambda: not any(map(threading.Thread.is_alive, writers)), 5.0)
+
+    run_and_drop(first)
+    run(then)
+
+    assert [suspect.effect for suspect in made["respan"].suspects] == [Effect.UNKNOWN]
+    gc.collect()

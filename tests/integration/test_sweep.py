@@ -427,6 +427,24 @@ class Forbidding(FakeRespan):
         return await super()._reply(request, connection)
 
 
+class Unreadable(FakeRespan):
+    """A server that shows one key in no way that can be read."""
+
+    unreadable = ""
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__()
+        self._trouble = trouble
+
+    async def _reply(self, request: Any, connection: Any) -> Any:
+        path = unquote(urlsplit(str(request.rel_url)).path)
+        if request.method == "GET" and path.removeprefix("/api/temporary-keys/").rstrip("/") == self.unreadable:
+            if self._trouble == "a page":
+                return ServerResponse(200, text="<h1>deploying</h1>")
+            connection.reset()
+        return await super()._reply(request, connection)
+
+
 @pytest.mark.parametrize("answer", [absent(), absent("<h1>no such route</h1>")], ids=["of the API", "a page"])
 async def test_a_404_to_the_delete_of_a_key_just_made_proves_nothing(answer: ServerResponse) -> None:
     """Its caller was gone when it arrived: it is a suspect by its id, and its DELETE is repeated, without any tags."""
@@ -517,6 +535,43 @@ async def test_a_key_that_is_known_by_its_id_and_was_used_is_somebodys(world: Wo
     assert [suspect.id for suspect in report.left] == [key_id]
     assert not record.revoked
     assert not world.requests("delete")
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+async def test_a_known_id_that_is_another_keys_is_left_alone(tagged: bool) -> None:
+    """A server or a cache may answer with what was there already."""
+    long_ago = (datetime.now(UTC) - timedelta(days=3)).isoformat()
+    told = {"id": "key-1", "name": "billing of tenant-42", "created": long_ago}
+    aside = {"GET": answer(200, told), "DELETE": answer(204)}
+    async with (
+        RawServer(answer(200, told), aside=aside) as server,
+        AsyncRespan("token", base_url=server.url, tag_names=tagged) as respan,
+    ):
+        with pytest.raises(InvalidResponseError):
+            await respan.temporary_keys.create(name="tenant-43")
+        report = await respan.temporary_keys.sweep(grace=0)
+
+        assert [suspect.id for suspect in report.left] == ["key-1"]
+        assert "DELETE" not in server.methods
+
+
+@pytest.mark.parametrize("trouble", ["a page", "a reset"])
+async def test_a_key_that_cannot_be_read_holds_up_no_others(trouble: str) -> None:
+    """The others are revoked; the sweep says that it failed."""
+    async with (
+        Unreadable(trouble) as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True, retry=RetryPolicy(initial=0.01)) as respan,
+    ):
+        for _ in range(5):
+            fake.script("lose_answer_after_create")
+            await respan.temporary_keys.create(name="tenant")
+        suspects = {suspect.tag for suspect in respan.suspects}
+        fake.unreadable = next(key.id for key in fake.alive() if key.name[-12:] in suspects)
+
+        with pytest.raises(RespanError):
+            await respan.temporary_keys.sweep(grace=0)
+
+        assert len(respan.suspects) == 1
 
 
 async def test_a_page_for_a_missing_route_is_no_answer_to_the_second_look() -> None:

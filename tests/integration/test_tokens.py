@@ -303,6 +303,30 @@ async def test_a_vault_that_is_away_for_half_an_hour_fails_no_item(how: str) -> 
         assert fake.counts.requests == 200
 
 
+@pytest.mark.parametrize(("limit", "life"), [(RateLimit(5, per=60), 300), (RateLimit(100, per=3600), 900)])
+async def test_a_vault_that_renews_its_tokens_slowly_fails_no_item(limit: RateLimit, life: int) -> None:
+    """While one is fetched, all who wait get the same; the last of them must not send it when it has long expired."""
+    born = -1e9
+    number = 0
+
+    async with FakeRespan(latency=0.1, api_keys=("none",), limit=SlidingLog(limit.limit, per=limit.per)) as fake:
+
+        async def source() -> str:
+            nonlocal born, number
+            if now() - born > 0.9 * life:
+                await asyncio.sleep(8)
+            if now() - born > 0.9 * life:
+                born, number = now(), number + 1
+                fake._accepted = frozenset(f"token-{known}" for known in (number - 1, number))
+            return f"token-{number}"
+
+        async with AsyncRespan(source, base_url=fake.url, pace=limit) as respan:
+            outcomes = await respan.temporary_keys.create_many(tenants(100))
+
+    assert all(isinstance(outcome, Issued) for outcome in outcomes)
+    assert number >= 3
+
+
 @pytest.mark.parametrize(
     ("limit", "items", "slow"),
     [

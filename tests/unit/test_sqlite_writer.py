@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing.sqlite._writer import Writer
+from respan_async.issuing.sqlite._writer import Writer, WriteRequest, _hand_out
 
 
 class Connection(sqlite3.Connection):
@@ -333,3 +333,19 @@ async def test_what_a_network_share_lacks_is_told_with_what_to_do(code: int) -> 
     hint = "; a network share may lack what SQLite needs: give a path on a local disk"
     assert str(caught.value).endswith(hint) is (code != sqlite3.SQLITE_IOERR)
     assert not caught.value.retryable
+
+
+async def test_a_result_that_a_closed_loop_waited_for_costs_nobody_else_theirs() -> None:
+    """It is given to those who still wait, in whatever order they asked."""
+    loop = asyncio.new_event_loop()
+    gone: asyncio.Future[int] = loop.create_future()
+    loop.close()
+    here: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    requests = [WriteRequest(work=lambda _: 1, future=future) for future in (gone, here)]
+    for request in requests:
+        request.value = 1
+
+    _hand_out(requests)
+
+    assert here.result() == 1
+    assert not gone.done()
