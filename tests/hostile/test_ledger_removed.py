@@ -152,6 +152,23 @@ async def test_another_working_directory_is_no_removal(tmp_path: Path, monkeypat
     assert beside_it(tmp_path) == []
 
 
+async def test_a_ledger_is_opened_again_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another working directory, a second ledger would make a second key."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    ledger = SQLiteLedger("keys.db")
+    await ledger.open(ACCOUNT)
+    await record(ledger, 1)
+    await ledger.aclose()
+
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    await ledger.open(ACCOUNT)
+
+    assert (await ledger.counts()).tickets[TicketState.ISSUED] == 1
+    await ledger.aclose()
+    assert beside_it(tmp_path / "elsewhere") == []
+
+
 async def test_a_backup_beside_the_log_of_a_killed_run_is_refused(tmp_path: Path) -> None:
     """SQLite would write that log into it. Nothing is changed, so that the right file can be put back."""
     path, backup = tmp_path / "keys.db", tmp_path / "backup.db"

@@ -312,6 +312,34 @@ async def test_what_only_promises_to_deliver_has_not_delivered() -> None:
 
 
 @pytest.mark.virtual
+async def test_a_secret_that_cannot_be_read_holds_up_nothing_that_a_loop_cut_off() -> None:
+    """The others are delivered, and what dead workers have left comes to its turn too."""
+    delivered: list[str] = []
+
+    class Locked(Remembering):
+        async def find(self, ticket_id: str) -> TicketRecord | None:
+            if ticket_id == "tenant-0":
+                raise LedgerError("the secret of ticket 'tenant-0' was encrypted with another key")
+            return await super().find(ticket_id)
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        delivered.append(ticket_id)
+
+    ledger = Locked()
+    for number, made in enumerate(keys(3)):
+        fields = ticket(number).fields
+        ledger.records[f"tenant-{number}"] = TicketRecord(fields=fields, state=TicketState.ISSUED, key=made)
+    ledger.kept = [("tenant-9", keys(10)[9])]
+    async with virtual_issuer(ledger, deliver) as (_, issuer):
+        assert issuer._delivery is not None
+        await issuer.counts()
+        issuer._delivery._cut = dict.fromkeys([f"tenant-{number}" for number in range(3)])
+        await asyncio.sleep(120)
+
+    assert set(delivered) == {"tenant-1", "tenant-2", "tenant-9"}
+
+
+@pytest.mark.virtual
 async def test_a_place_that_refuses_for_good_holds_no_batch_up(caplog: pytest.LogCaptureFixture) -> None:
     """As a file does that has another key for the ticket: that ticket is told with the reason, and the others go on."""
 

@@ -1,6 +1,7 @@
 """The file of delivered keys: who may read it, what it takes, how its end is mended, and when a key is delivered."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import resource
@@ -187,6 +188,39 @@ async def test_a_loop_that_ends_takes_the_callers_with_it(path: Path, monkeypatc
         assert [caller.cancelled() for caller in callers] == [True, True]
         assert "a" not in sink
     assert content(path) == line_of(KEY, "a") + line_of(KEY, "b")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_of_a_closed_loop_that_is_collected_late_takes_no_line_with_it(path: Path) -> None:
+    """The garbage collector ends it whenever it likes: also while the next loop's line waits to be written."""
+    sink = JSONLinesSink(path)
+    other = attrs.evolve(KEY, id="vcjRcdm8.y")
+    left: list[asyncio.Task[Any]] = []
+
+    async def first() -> None:
+        left.append(asyncio.ensure_future(sink("t-1", KEY)))
+        while sink._writer is None:  # noqa: ASYNC110  it begins in a turn of its own
+            await asyncio.sleep(0)
+        left.append(sink._writer)
+        await asyncio.sleep(0)
+
+    async def second() -> None:
+        delivering = asyncio.ensure_future(sink("t-2", other))
+        while sink._writer is None or sink._writer in left:  # noqa: ASYNC110  as above
+            await asyncio.sleep(0)
+        old = left[-1].get_coro()
+        assert asyncio.iscoroutine(old)
+        with contextlib.suppress(RuntimeError):
+            old.close()  # as the collector does it
+        await delivering
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(first())
+    loop.close()
+    asyncio.run(second())
+
+    assert "t-2" in sink
+    assert b'"t-2"' in content(path)
 
 
 async def test_a_torn_line_is_cut_off(path: Path) -> None:
