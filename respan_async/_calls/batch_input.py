@@ -15,7 +15,9 @@ Item = TypeVar("Item")
 class _Closeable(Protocol):
     """What can be closed, as an asynchronous generator can."""
 
-    async def aclose(self) -> object: ...
+    async def aclose(self) -> object:
+        """Close it."""
+        ...
 
 
 class BatchInput(Generic[Item]):
@@ -95,8 +97,8 @@ class BatchInput(Generic[Item]):
 
     async def aclose(self) -> None:
         """Close an asynchronous input, so that what it holds open is closed now."""
-        if isinstance(self._source, _Closeable):
-            try:
-                await self._source.aclose()
-            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
-                logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+        assert isinstance(self._source, _Closeable)  # see `can_be_closed`
+        try:
+            await self._source.aclose()
+        except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+            logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)

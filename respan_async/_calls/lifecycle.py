@@ -326,12 +326,11 @@ class Lifecycle:
         return self._tasks - {self.acting_task()}
 
 
-def _close(coroutine: object) -> None:
+def _close(coroutine: Any) -> None:
     """End a coroutine whose loop is closed, so that it notes what it leaves: its `finally` clauses run now."""
     # What they do to that loop fails, and is of no use any more.
     with contextlib.suppress(Exception):
-        if inspect.iscoroutine(coroutine):
-            coroutine.close()
+        coroutine.close()
 
 
 async def _call(step: Callable[[], object]) -> None:

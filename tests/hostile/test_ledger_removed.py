@@ -198,6 +198,25 @@ async def test_a_backup_beside_the_log_of_a_killed_run_is_refused(tmp_path: Path
     await ledger.aclose()
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("no database", "this is no ledger"), ("half a ledger", "damaged, or not the file")]
+)
+async def test_what_lies_beside_a_log_and_is_no_whole_ledger_is_told_as_such(
+    tmp_path: Path, kind: str, told: str
+) -> None:
+    """And left as it is."""
+    path = tmp_path / "keys.db"
+    await filled(path, range(60))
+    data = path.read_bytes()[: 3 * 4096] if kind == "half a ledger" else b"no database" * 1000
+    path.write_bytes(data)
+    (tmp_path / "keys.db-wal").write_bytes(b"a log" * 100)
+    (tmp_path / "keys.db-wal").chmod(0o600)
+
+    with pytest.raises(LedgerError, match=told):
+        await SQLiteLedger(path).open(ACCOUNT)
+    assert path.read_bytes() == data
+
+
 async def test_a_log_beside_its_own_file_is_taken(tmp_path: Path) -> None:
     """That of a process that was killed holds what was issued last."""
     path = tmp_path / "keys.db"

@@ -589,6 +589,27 @@ async def test_an_input_that_is_cancelled_from_within_loses_no_key_after_a_fatal
         assert len(held(outcomes)) == 5
 
 
+async def test_a_caller_that_is_cancelled_while_the_rest_is_taken_leaves_no_key() -> None:
+    """After a fatal error an awaited batch goes on taking items; that it waits for one holds no cancellation up."""
+
+    async def items() -> AsyncIterator[CreateKeyRequest]:
+        for item in tenants(6):
+            yield item
+        await asyncio.sleep(86_400)
+
+    async with world() as (fake, respan):
+        fake.script(*["ok"] * 5, "unauthorized_401")
+        collecting = asyncio.ensure_future(respan.temporary_keys.create_many(items(), max_in_flight=1)._collect())
+        await asyncio.sleep(60)
+        collecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await collecting
+        await asyncio.sleep(60)
+
+        assert fake.counts.created == 5
+        assert fake.alive() == []
+
+
 async def test_a_fatal_error_ends_a_batch_whose_input_has_nothing_to_give() -> None:
     """An awaited one, of which nothing was made: the next item may come tomorrow, or never."""
 

@@ -717,11 +717,20 @@ async def test_a_label_that_is_wrong_costs_no_key(encoding: str, verb: str) -> N
         ({"Content-Encoding": "gzip"}, b"plain text"),
         ({"Content-Encoding": "deflate"}, b"plain text"),
         ({"Content-Encoding": "gzip"}, squeezed("x-gzip", b'{"id": "i", "api_key": "k"}')[:-9]),
+        ({"Content-Encoding": "deflate"}, zlib.compress(b'{"id": "i", "api_key": "k"}', wbits=-15)[:-3]),
         ({}, squeezed("x-gzip", b'{"id": "i", "api_key": "k"}')),
         ({}, b'{"id": "i", "api_key": "k\xff"}'),
         ({"Content-Type": "application/json; charset=utf-7"}, b'{"id": "i", "api_key": "k\xff"}'),
     ],
-    ids=["false gzip", "false deflate", "cut short", "no label", "no UTF-8", "no such character set"],
+    ids=[
+        "false gzip",
+        "false deflate",
+        "cut short",
+        "without a header, cut short",
+        "no label",
+        "no UTF-8",
+        "no such character set",
+    ],
 )
 async def test_a_whole_answer_that_cannot_be_decoded_costs_one_key(headers: dict[str, str], body: bytes) -> None:
     """A 2xx was seen and its body cannot be had: LOST, at once. Another attempt would fare no better."""

@@ -27,9 +27,12 @@ from respan_async import (
     RateLimit,
     RespanError,
     RetryPolicy,
+    Suspect,
     TemporaryKeys,
 )
 from respan_async._calls.requestor import Service
+from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.sweep import SweepPolicy, sweep
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse
@@ -535,6 +538,33 @@ async def test_a_key_that_is_known_by_its_id_and_was_used_is_somebodys(world: Wo
     assert [suspect.id for suspect in report.left] == [key_id]
     assert not record.revoked
     assert not world.requests("delete")
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_known_key_that_goes_between_two_looks_is_gone_and_one_that_was_recorded_stays(recorded: bool) -> None:
+    """The first look shows it, the DELETE and the second do not: it was somebody else who revoked it."""
+    sent_at = datetime.now(UTC) - timedelta(minutes=10)
+    told = {"id": "key-1", "name": "x", "created": sent_at.isoformat()}
+    gone = answer(404, {"detail": "Not found."})
+    suspect = Suspect(name="x", tag=None, id="key-1", effect=Effect.LOST, sent_at=sent_at, sent={}, reason="lost")
+    store = Recording(recorded)
+    store.add(suspect)
+    async with RawServer(answer(200, told), gone, gone) as server, AsyncRespan("token", base_url=server.url) as respan:
+        report = await sweep(respan._service, store, SweepPolicy(grace=0))
+
+    assert (report.revoked, report.expired) == ((), () if recorded else (suspect,))
+    assert server.methods == ([] if recorded else ["GET", "DELETE", "GET"])
+
+
+class Recording(InMemorySuspectStore):
+    """Suspects of which a ledger may know by now whose key it is."""
+
+    def __init__(self, recorded: bool) -> None:
+        super().__init__()
+        self._recorded = recorded
+
+    async def owns_key(self, key_id: str) -> bool:
+        return self._recorded
 
 
 @pytest.mark.parametrize("tagged", [False, True])

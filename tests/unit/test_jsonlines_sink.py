@@ -15,6 +15,7 @@ import orjson
 import pytest
 
 from respan_async.issuing import JSONLinesSink, LedgerError
+from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.issuing.jsonlines_sink import line_of
 from respan_async.models import CreatedKey, TemporaryKey
 from respan_async.secret import Secret
@@ -221,6 +222,15 @@ def test_a_task_of_a_closed_loop_that_is_collected_late_takes_no_line_with_it(pa
 
     assert "t-2" in sink
     assert b'"t-2"' in content(path)
+
+
+def test_a_file_that_is_closed_is_not_read_again(path: Path) -> None:
+    """As by a loop that comes after its closing."""
+    file = AppendOnlyFile(str(path))
+    file.close()
+
+    with pytest.raises(LedgerError, match="is closed"):
+        file.read_again(lambda _: None)
 
 
 async def test_a_torn_line_is_cut_off(path: Path) -> None:
