@@ -1,6 +1,8 @@
 """`respan-keys issue --dry-run`: what it tells, and that it leaves everything as it is."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,29 @@ def test_what_is_left_of_a_run_is_told(server: Server, run: Run) -> None:
     assert 't.csv:5: t3: would be issued, with {"name":"Tenant 3"}' in err
     assert err.endswith("a dry run: 1 would be issued, 2 already issued, 1 would fail; nothing was sent\n")
     assert (server.fake.counts.requests, Path("keys.jsonl").read_bytes()) == (3, before)
+
+
+def test_many_that_would_fail_are_counted(server: Server, run: Run) -> None:
+    """The first of them with their reasons."""
+    run("issue", tenants(25), "--out", "keys.jsonl")
+    Path("t.csv").write_text("ticket,name\n" + "".join(f"t{number},Other\n" for number in range(25)))
+    code, _, err = run(*DRY)
+
+    assert code == 1
+    assert err.count("asked for before with another name") == 20
+    assert "0 would be issued" in err
+    assert "25 would fail" in err
+
+
+def test_keys_of_an_earlier_run_that_no_file_has_are_told(server: Server, run: Run) -> None:
+    """They would be written first."""
+    run("issue", tenants(3), "--out", "keys.jsonl")
+    with contextlib.closing(sqlite3.connect("keys.jsonl.ledger")) as connection, connection:
+        connection.execute("UPDATE tickets SET state = 'issued', secret_id = 1 WHERE ticket = 't1'")
+        connection.execute("INSERT OR REPLACE INTO secrets VALUES (1, CAST('secret-of-t1-0123456789' AS BLOB))")
+    _, _, err = run(*DRY)
+
+    assert "1 keys of an earlier run, which are only in keys.jsonl.ledger, would be written" in err
 
 
 def test_lines_without_a_ledger_count_as_issued(server: Server, run: Run) -> None:

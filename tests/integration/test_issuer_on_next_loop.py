@@ -287,3 +287,16 @@ def test_a_redis_client_of_the_users_does_not_move(fake: FakeRespan, redis_url: 
     with pytest.raises(ClientStateError, match=r"RedisWindow was given belongs .* give RedisWindow a URL"):
         run(respan.temporary_keys.create)
     run(respan.aclose)
+
+
+@OF_WHAT_WAS_DROPPED
+def test_a_ledger_whose_loop_was_closed_is_closed_on_another(fake: FakeRespan, ledger: Any) -> None:
+    """By itself, without an issuer; its owner is gone then, and it can be opened again."""
+    run_and_drop(lambda: ledger.open("https://api.respan.ai abc"))
+    run(ledger.aclose)
+
+    async def again() -> None:
+        await ledger.open("https://api.respan.ai abc")
+        await ledger.aclose()
+
+    run(again)
