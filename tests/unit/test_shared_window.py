@@ -618,3 +618,23 @@ async def test_a_log_that_is_known_for_too_long_is_not_named() -> None:
 
     assert [request.epoch for request in world.log.asks if request.urgent] == ["", "e", ""]
     await world.window.aclose()
+
+
+@pytest.mark.parametrize("asking", [True, False])
+async def test_on_a_loop_that_ends_nothing_is_asked_any_more(asking: bool) -> None:
+    """Neither what is being asked for, nor what would be later."""
+    world = World()
+    world.log.trip = 50.0 if asking else 0.01
+    if not asking:
+        world.log.again.extend([30.0] * 9)
+    waiting = asyncio.ensure_future(world.pacer.acquire(INTERACTIVE))
+    await asyncio.sleep(1)
+
+    await world.window.park()
+    asked = len(world.log.asks)
+    await asyncio.sleep(100)
+
+    assert len(world.log.asks) == asked
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
