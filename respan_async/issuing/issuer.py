@@ -303,6 +303,8 @@ class Issuer:
                 await self._preload_pace()
             if self._over.is_set():  # `aclose` did not wait
                 raise ClientStateError("the issuer is closed")
+        except GeneratorExit:
+            raise  # of an event loop that is closed: on the next one it goes on from here
         except BaseException:
             await self._ledger.aclose()
             raise

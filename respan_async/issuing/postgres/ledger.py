@@ -123,6 +123,8 @@ class PostgresLedger:
             async with self._schema.explaining(pool):
                 self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
                 await (self._lease_keeper.resume() if self._owner else self._lease_keeper.start())
+        except GeneratorExit:
+            raise  # of an event loop that is closed: on the next one it goes on from here
         except BaseException:
             await self.aclose()
             raise

@@ -122,6 +122,8 @@ class SQLiteLedger:
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._lease_keeper.start()
             self._is_whole = True
+        except GeneratorExit:
+            raise  # of an event loop that is closed: on the next one it goes on from here
         except BaseException:
             await self.aclose()
             raise
@@ -181,6 +183,8 @@ class SQLiteLedger:
         try:
             await self._write(lambda connection: self._check_account(connection, account, force))
             await self._lease_keeper.resume()
+        except GeneratorExit:
+            raise  # of an event loop that is closed: on the next one it goes on from here
         except BaseException:
             await self.aclose()
             raise
