@@ -143,6 +143,7 @@ class Call(Generic[T]):
         if isinstance(result, RespanError) and counts is not None and self._wants(result):
             result = await self._retry(result, counts)
         if isinstance(result, RespanError):
+            self._add_last_answer(result)
             raise self._stats.with_totals(result)
         if isinstance(result, CreatedKey) and self._wanted:
             self._stats.emit_issued(result, self._started)
@@ -157,7 +158,14 @@ class Call(Generic[T]):
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._effect_if_sent)
+        self._add_last_answer(error)
         return self._stats.with_totals(error)
+
+    def _add_last_answer(self, error: RespanError) -> None:
+        """Give an error without an answer of its own what the last answer told, for whoever asks what had happened."""
+        answer = self._last_answer
+        if error.status is None and answer is not None and answer is not error:
+            error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
 
     def abandon(self, *, wanted: bool = False) -> bool:
         """Send nothing more; return whether the call goes on.

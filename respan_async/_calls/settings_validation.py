@@ -56,6 +56,15 @@ def token_source(api_key: object) -> Secret | TokenSource:
     return usable_token(api_key)
 
 
+def _check_phases(timeout: Timeout) -> None:
+    """Refuse a time that aiohttp would stumble over when the request has left."""
+    for phase in ("total", "connect", "sock_read", "sock_connect"):
+        seconds = getattr(timeout, phase)
+        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and 0 <= seconds < float("inf")):
+            raise ConfigurationError(f"timeout: expected seconds, or None, as {phase}, got {seconds!r:.100}")
+
+
 def options_of(
     *,
     timeout: float | Timeout,
@@ -68,6 +77,8 @@ def options_of(
         raise ConfigurationError(
             f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {timeout!r:.100}"
         )
+    if isinstance(timeout, Timeout):
+        _check_phases(timeout)
     if deadline is not None and not _is_seconds(deadline):
         raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {deadline!r:.100}")
     if not isinstance(retry, RetryPolicy):

@@ -111,6 +111,8 @@ class TokenProvider:
         assert not isinstance(self._source, Secret)  # a fixed one is not asked for
         try:
             returned = self._source()
+            if asyncio.isfuture(returned):
+                returned = asyncio.shield(returned)  # the source keeps it, for others and for later
             answer = as_secret(await returned if inspect.isawaitable(returned) else returned)
         except Exception as error:  # noqa: BLE001  the user's function; returned, because each caller raises its own
             return error

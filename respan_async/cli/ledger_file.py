@@ -10,6 +10,7 @@ from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget
 from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.events import logger
 from respan_async.issuing import AESGCMCipher, Issuer
 from respan_async.issuing.cipher import ENVIRONMENT
 from respan_async.issuing.jsonlines_sink import digest
@@ -78,8 +79,11 @@ async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -
     try:
         while left := await ledger.undelivered(after, _PAGE):
             for _, key in left:
-                if isinstance(key, LedgerError) and not _is_long_dead(key):
-                    raise key
+                if not isinstance(key, LedgerError) or _is_long_dead(key):
+                    continue
+                if "encrypted" in str(key):
+                    raise key  # with the right key they are delivered, all of them
+                logger.warning("%s; it is left as it is", key)
             alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
             results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
             for result in results:

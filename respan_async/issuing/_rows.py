@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from respan_async._calls.suspects import expires_at
 from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
@@ -20,6 +21,11 @@ from respan_async.secret import Secret, SecretBytes
 def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
     """Return the bytes under which a secret is kept."""
     return SecretBytes(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
+
+
+def text(value: bytes) -> str:
+    """Return a column's text, also of a record that is damaged: it is told by its ticket when it is read."""
+    return value.decode(errors="surrogateescape")
 
 
 def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
@@ -149,7 +155,7 @@ def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:
 def _suspect_of(row: tuple[Any, ...]) -> Suspect:
     tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
     with _readable(f"attempt {tag!r:.100}"):
-        return Suspect(
+        suspect = Suspect(
             name=name,
             tag=tag,
             id=key_id,
@@ -159,6 +165,9 @@ def _suspect_of(row: tuple[Any, ...]) -> Suspect:
             reason=reason,
             taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
         )
+        if (ends := expires_at(suspect)) is not None and ends.tzinfo is None:
+            raise ValueError(ends)
+        return suspect
 
 
 def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:

@@ -443,6 +443,7 @@ def test_a_client_with_the_callers_session_tells_at_its_closing_what_its_loop_cu
     """It does not move; its issuer and ledger are closed with it."""
     fake._latency = (5.0, 5.0)
     made: dict[str, Any] = {}
+    others = set(threading.enumerate())
 
     async def first() -> None:
         made["session"] = aiohttp.ClientSession()
@@ -455,7 +456,7 @@ def test_a_client_with_the_callers_session_tells_at_its_closing_what_its_loop_cu
     async def then() -> None:
         await made["respan"].aclose(0.1)
         await made["issuer"].aclose()
-        writers = [thread for thread in threading.enumerate() if thread.name.startswith("respan-ledger")]
+        writers = [thread for thread in set(threading.enumerate()) - others if thread.name == "respan-ledger"]
         await until(lambda: not any(map(threading.Thread.is_alive, writers)))
 
     run_and_drop(first)

@@ -412,6 +412,31 @@ async def test_a_slow_function_makes_a_batch_slow_and_nothing_else() -> None:
 # ------------------------------------------------------------------ who asks
 
 
+@pytest.mark.parametrize("kind", ["task", "future"])
+async def test_what_a_source_keeps_for_others_is_not_cancelled(kind: str) -> None:
+    """Its own single flight: the first caller goes, and the next gets the token all the same."""
+    loop = asyncio.get_running_loop()
+    kept: asyncio.Future[str]
+
+    async def fetch() -> str:
+        await asyncio.sleep(2)
+        return "token-1"
+
+    if kind == "task":
+        kept = asyncio.ensure_future(fetch())
+    else:
+        kept = loop.create_future()
+        loop.call_later(2, kept.set_result, "token-1")
+
+    async with world(lambda: kept) as (fake, respan):
+        first = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(1)
+        first.cancel()
+        await respan.temporary_keys.create()
+
+        assert fake.counts.created == 1
+
+
 async def test_many_calls_at_once_ask_once() -> None:
     """And the answer is used for them alone."""
     vault = Vault("token-1")

@@ -326,7 +326,34 @@ async def test_a_secret_whose_key_is_lost_is_let_go_when_its_api_key_has_long_ex
     assert [ticket for ticket, _ in left] == ["tenant-1"]
 
 
-@pytest.mark.parametrize("damage", ["sent = '{\"name\":'", "sent = '[]'", "sent_at = 1e300", "effect = 'perhaps'"])
+@pytest.mark.parametrize("column", ["key", "ticket"])
+async def test_a_byte_that_is_no_text_holds_up_no_other_ticket(tmp_path: Path, column: str) -> None:
+    """It is told by its ticket; the others are delivered."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {number: f"secret-{number}" for number in range(3)})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE tickets SET {column} = CAST(x'7bff22' AS TEXT) WHERE ticket = 'tenant-1'")
+
+    ledger = await opened(path)
+    left = dict(await ledger.undelivered("", 10))
+    await ledger.aclose()
+
+    assert len(left) == 3
+    assert [type(left[f"tenant-{number}"]) for number in (0, 2)] == [CreatedKey] * 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        'sent = \'{"expiry_date": "soon"}\'',
+        "sent = '{\"name\":'",
+        "sent = '[]'",
+        "sent_at = 1e300",
+        "effect = 'perhaps'",
+    ],
+)
 async def test_a_damaged_suspect_holds_up_no_other(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -425,3 +426,13 @@ async def test_closing_twice_is_closing_once() -> None:
 
         await asyncio.gather(respan.aclose(), respan.aclose())
         await respan.aclose()
+
+
+@pytest.mark.parametrize("phase", ["total", "connect", "sock_read", "sock_connect"])
+@pytest.mark.parametrize("value", ["30", timedelta(seconds=3), float("nan"), float("inf"), -1, True], ids=repr)
+def test_a_phase_of_a_timeout_that_is_no_number_is_told_before_anything_is_sent(phase: str, value: Any) -> None:
+    """aiohttp would stumble over it when the request has left, and the key that is made would be lost."""
+    with pytest.raises(ConfigurationError, match=rf"timeout: expected seconds, or None, as {phase}, got "):
+        AsyncRespan("key", timeout=aiohttp.ClientTimeout(**{phase: value}))
+    with pytest.raises(ConfigurationError, match=phase):
+        AsyncRespan("key").with_options(timeout=aiohttp.ClientTimeout(**{phase: value}))

@@ -202,6 +202,7 @@ def _connected(path: Path | str) -> sqlite3.Connection:
     uri = isinstance(path, str)
     connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
     connection.row_factory = lambda _, row: _rows.mask_bytes(row)
+    connection.text_factory = _rows.text
     return connection
 
 

@@ -82,7 +82,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     # Without a log no process has it open. It is read as it is: a reader of the usual kind would leave an empty log.
     at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     address = f"{path.absolute().as_uri()}?mode=ro{at_rest}"
-    return sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
+    connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
+    connection.text_factory = _rows.text
+    return connection
 
 
 def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
