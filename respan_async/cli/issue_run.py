@@ -30,6 +30,7 @@ from respan_async.errors import (
     TicketConflictError,
 )
 from respan_async.issuing import Issuer, Ticket
+from respan_async.issuing.ledger import DamagedRecord
 from respan_async.outcomes import Failed, Issued
 
 _TICK: Final = 0.1
@@ -160,7 +161,8 @@ class IssueRun:
             return
         if isinstance(error, APIConnectionError) and not error.retryable and not stopped:
             return  # the connection's, likewise: its certificate, or what a proxy asks for
-        if isinstance(error, LedgerError) and not isinstance(error, TicketConflictError) and not error.retryable:
+        of_the_ticket = isinstance(error, TicketConflictError | DamagedRecord)
+        if isinstance(error, LedgerError) and not of_the_ticket and not error.retryable:
             self._break_off(error)  # the ledger's failure, and so everybody's
             if error.effect is Effect.NONE:
                 return

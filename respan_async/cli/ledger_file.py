@@ -81,7 +81,7 @@ async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -
             for _, key in left:
                 if not isinstance(key, LedgerError) or _is_long_dead(key):
                     continue
-                if "encrypted" in str(key):
+                if not (isinstance(key, UnreadableSecret) and key.is_damaged):
                     raise key  # with the right key they are delivered, all of them
                 logger.warning("%s; it is left as it is", key)
             alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]

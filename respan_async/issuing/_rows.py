@@ -12,7 +12,7 @@ from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, TicketRecord, UnreadableSecret
+from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, UnreadableSecret
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
@@ -42,7 +42,7 @@ def _readable(what: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, AttributeError, OverflowError, OSError):
         # From None, and without the column's text: it may be a secret that a repair has put in the wrong place.
-        raise LedgerError(f"{what}: the ledger's record is damaged") from None
+        raise DamagedRecord(f"{what}: the ledger's record is damaged") from None
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
@@ -69,7 +69,7 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
             expiry_date = key_of(key, Secret.erased()).expiry_date
             return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
-        return ticket, UnreadableSecret(str(error), expiry_date)
+        return ticket, UnreadableSecret(str(error), expiry_date, is_damaged=isinstance(error, DamagedRecord))
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:

@@ -52,16 +52,22 @@ class Counts:
     attempts: dict[AttemptState, int]
 
 
+class DamagedRecord(LedgerError):
+    """One record is damaged; the others are as good as before."""
+
+
 class UnreadableSecret(LedgerError):
     """A secret that is kept cannot be read: this process lacks its key, or the record is damaged.
 
     Attributes:
         expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
+        is_damaged: No key would help.
     """
 
-    def __init__(self, message: str, expiry_date: datetime | None) -> None:
+    def __init__(self, message: str, expiry_date: datetime | None, *, is_damaged: bool) -> None:
         super().__init__(message)
         self.expiry_date = expiry_date
+        self.is_damaged = is_damaged
 
 
 class Ledger(Protocol):

@@ -160,6 +160,8 @@ async def test_a_ledger_is_opened_again_where_it_was(tmp_path: Path, monkeypatch
     await ledger.open(ACCOUNT)
     await record(ledger, 1)
     await ledger.aclose()
+    await ledger.open(ACCOUNT)
+    await ledger.aclose()
 
     monkeypatch.chdir(tmp_path / "elsewhere")
     await ledger.open(ACCOUNT)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_what_is_left_of_a_run_is_told(server: Server, run: Run) -> None:
     assert 't.csv:5: t3: would be issued, with {"name":"Tenant 3"}' in err
     assert err.endswith("a dry run: 1 would be issued, 2 already issued, 1 would fail; nothing was sent\n")
     assert (server.fake.counts.requests, Path("keys.jsonl").read_bytes()) == (3, before)
+
+
+def test_a_folder_in_which_no_file_can_be_made_is_told(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run would tell it."""
+    tenants(1)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    code, _, err = run(*DRY)
+
+    assert code == 2
+    assert "no file can be made in" in err
 
 
 def test_many_that_would_fail_are_counted(server: Server, run: Run) -> None:

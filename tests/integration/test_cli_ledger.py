@@ -1,6 +1,7 @@
 """`respan-keys` and its ledger: what is remembered from run to run, what `status`, `sweep` and `ledger rotate` do."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -74,6 +75,23 @@ def test_other_fields_for_a_known_ticket(server: Server, run: Run) -> None:
     assert "1 of the lines that failed will fail again as long as their fields are others than before" in err
     assert "to go on" not in err, "the same command cannot succeed"
     assert len(held()) == 4
+
+
+def test_a_damaged_ticket_holds_up_no_other(server: Server, run: Run) -> None:
+    """It is told by its name and left as it is; the others of that run are written, and new ones issued."""
+    run("issue", tenants(3), "--out", "keys.jsonl")
+    Path("keys.jsonl").unlink()
+    with contextlib.closing(sqlite3.connect(LEDGER)) as connection, connection:
+        connection.execute("UPDATE tickets SET state = 'issued', key = '{' WHERE ticket = 't1'")
+        secret = "INSERT INTO secrets VALUES (90, CAST('secret-of-t0-0123456789' AS BLOB))"
+        connection.execute(secret)
+        connection.execute("UPDATE tickets SET state = 'issued', secret_id = 90 WHERE ticket = 't0'")
+    tenants(4)
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert "ticket 't1': the ledger's record is damaged" in err
+    assert [line["ticket"] for line in held()] == ["t0", "t3"]
 
 
 def test_lines_that_are_gone(server: Server, run: Run) -> None:

@@ -335,12 +335,14 @@ async def test_a_secret_that_cannot_be_read_holds_up_nothing_that_a_loop_cut_off
         fields = ticket(number).fields
         ledger.records[f"tenant-{number}"] = TicketRecord(fields=fields, state=TicketState.ISSUED, key=made)
     ledger.kept = [("tenant-9", keys(10)[9])]
+    expired = attrs.evolve(keys(1)[0], expiry_date=datetime(2020, 1, 1, tzinfo=UTC))
+    ledger.records["tenant-4"] = TicketRecord(fields=ticket(4).fields, state=TicketState.ISSUED, key=expired)
     async with virtual_issuer(ledger, deliver) as (_, issuer):
         assert issuer._delivery is not None
         await issuer.counts()
         issuer._delivery._cut = dict.fromkeys(
-            [f"tenant-{number}" for number in range(4)]
-        )  # of the last is nothing known
+            [f"tenant-{number}" for number in range(5)]
+        )  # of tenant-3 is nothing known
         await asyncio.sleep(120)
 
     assert set(delivered) == {"tenant-1", "tenant-2", "tenant-9"}

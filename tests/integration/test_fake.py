@@ -908,3 +908,13 @@ async def test_time_does_not_go_back(fake: FakeRespan, seconds: float) -> None:
     """Nor nowhere."""
     with pytest.raises(ValueError, match="0 or more"):
         fake.advance(seconds)
+
+
+async def test_a_fault_by_chance_that_a_refusal_came_before_is_nobodys() -> None:
+    """There is no script for it to go back to; the next request has a chance of its own."""
+    async with FakeRespan(limit=SlidingLog(1, per=60.0)) as fake, aiohttp.ClientSession() as session:
+        fake.chance("conflict_409", 1.0)
+        caller = Caller(fake, session)
+        statuses = [(await caller("POST", json={}))[0] for _ in range(3)]
+
+    assert statuses == [409, 429, 429]

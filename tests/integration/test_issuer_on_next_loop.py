@@ -300,3 +300,28 @@ def test_a_ledger_whose_loop_was_closed_is_closed_on_another(fake: FakeRespan, l
         await ledger.aclose()
 
     run(again)
+
+
+@OF_WHAT_WAS_DROPPED
+@pytest.mark.parametrize("seconds", [0.0, 0.002, 0.01])
+@pytest.mark.parametrize("opened_before", [False, True])
+def test_an_opening_that_its_loop_cut_short_is_done_on_the_next(
+    fake: FakeRespan, ledger: Any, seconds: float, opened_before: bool
+) -> None:
+    """The first one, and that of a ledger that has moved."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url)
+    issuer = Issuer(respan, ledger)
+    calls: list[Any] = []
+
+    async def leave() -> None:
+        calls.append(asyncio.ensure_future(issuer.counts()))
+        await asyncio.sleep(seconds)
+
+    if opened_before:
+        run_and_drop(issuer.counts)
+    run_and_drop(leave)
+    issued = run(lambda: issuer.issue(ticket(0)))
+
+    assert (issued.replayed, fake.counts.created) == (False, 1)
+    run(respan.aclose)
+    calls.clear()

@@ -556,6 +556,18 @@ async def test_a_known_key_that_goes_between_two_looks_is_gone_and_one_that_was_
     assert server.methods == ([] if recorded else ["GET", "DELETE", "GET"])
 
 
+async def test_a_404_after_a_delete_whose_answer_was_lost_is_success(world: World) -> None:
+    """That is what it looks like."""
+    await world.leave()
+    world.fake.script("disconnect_after_create", operation="delete")
+
+    report = await world.keys.sweep(grace=0)
+
+    assert len(report.revoked) == 1
+    assert world.fake.counts.by_operation["delete"] == 2
+    assert world.respan.suspects == ()
+
+
 class Recording(InMemorySuspectStore):
     """Suspects of which a ledger may know by now whose key it is."""
 

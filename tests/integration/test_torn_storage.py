@@ -348,6 +348,7 @@ async def test_a_byte_that_is_no_text_holds_up_no_other_ticket(tmp_path: Path, c
     "damage",
     [
         'sent = \'{"expiry_date": "soon"}\'',
+        'sent = \'{"expiry_date": "2026-12-01T00:00:00"}\'',
         "sent = '{\"name\":'",
         "sent = '[]'",
         "sent_at = 1e300",

@@ -104,3 +104,25 @@ async def test_who_was_asleep_lets_the_others_wake_before_it_takes_them_for_gone
     keeper._beaten += 31.0
 
     assert (before, after, soon, keeper.others_may_wake()) == (False, patient, patient, False)
+
+
+async def test_after_a_sleep_others_are_left_in_peace_on_the_next_loop_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have slept as well, and may be about to wake."""
+    sleeper = Sleeper(monkeypatch)
+    reclaimed = 0
+
+    async def renew() -> bool:
+        return True
+
+    async def reclaim() -> None:
+        nonlocal reclaimed
+        reclaimed += 1
+
+    keeper = LeaseKeeper(30.0, renew, nothing, reclaim)
+    await keeper.start()
+    keeper.cancel()
+    sleeper.slept = 3600.0
+    await keeper.resume()
+    keeper.cancel()
+
+    assert reclaimed == 1  # at its start

@@ -224,6 +224,21 @@ def test_a_task_of_a_closed_loop_that_is_collected_late_takes_no_line_with_it(pa
     assert b'"t-2"' in content(path)
 
 
+async def test_a_line_that_was_not_written_is_not_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that it was, so its secret is not erased."""
+    sink = JSONLinesSink(path)
+
+    def refuse(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(sink._file, "append", refuse)
+    delivering = asyncio.ensure_future(sink("t-1", KEY))
+    with pytest.raises(asyncio.CancelledError):
+        await delivering
+
+    assert "t-1" not in sink
+
+
 def test_a_file_that_is_closed_is_not_read_again(path: Path) -> None:
     """As by a loop that comes after its closing."""
     file = AppendOnlyFile(str(path))
