@@ -1,13 +1,11 @@
 """An issuer whose event loop is closed goes on on the next one, with its ledger and its shared window."""
 
 import asyncio
-import gc
 import json
 import sqlite3
 import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,19 +18,13 @@ from respan_async.issuing import Issuer, JSONLinesSink, LedgerError, PostgresLed
 from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.redis import RedisWindow
 from respan_async.testing import FakeRespan
-from tests.integration.test_next_loop import OF_WHAT_WAS_DROPPED, run, run_and_drop
-from tests.servers.fake_in_thread import fake_in_thread
+from tests.integration.test_next_loop import (
+    OF_WHAT_WAS_DROPPED,
+    fake_fixture,  # noqa: F401  a fixture
+    run,
+    run_and_drop,
+)
 from tests.waiting import until
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRespan]:
-    """Run a server whose loop stays; and let Python complain here of what was dropped with a loop."""
-    with fake_in_thread() as running:
-        yield running
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
 
 
 @pytest.fixture(params=["file", "memory", "postgres"])

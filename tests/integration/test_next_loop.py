@@ -26,7 +26,6 @@ from respan_async import (
 )
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
-from tests.servers.fake_in_thread import fake_in_thread
 from tests.waiting import until
 
 T = TypeVar("T")
@@ -36,10 +35,10 @@ OF_WHAT_WAS_DROPPED = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisabl
 """Python complains of tasks and sockets of a loop that was closed without ending them."""
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeRespan]:
+@pytest.fixture(name="fake")
+def fake_fixture() -> Iterator[FakeRespan]:
     """Run a server whose loop stays; and let Python complain here of what was dropped with a loop."""
-    with fake_in_thread() as running:
+    with FakeRespan.in_thread() as running:
         yield running
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,7 +24,6 @@ import pytest
 from respan_async.testing import FakeRespan
 from tests.environment import environment
 from tests.hostile.test_suspend import Machine
-from tests.servers.fake_in_thread import fake_in_thread
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -34,7 +33,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="gunicorn and uvloop 
 @pytest.fixture
 def fake() -> Iterator[FakeRespan]:
     """Run a server whose loop is none of the programs'."""
-    with fake_in_thread() as running:
+    with FakeRespan.in_thread() as running:
         yield running
 
 
