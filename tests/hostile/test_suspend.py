@@ -66,6 +66,29 @@ async def test_the_first_to_wake_does_not_take_the_other_for_gone(
     await first.aclose()
 
 
+async def test_a_process_that_starts_after_the_sleep_takes_nobody_for_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a timer's does, or a person's, in the seconds before the others have beaten again."""
+    machine = Machine(monkeypatch)
+    first, late = (ClockedLedger(tmp_path / "keys.db", machine.clock, lease=LEASE) for _ in range(2))
+    await first.open(ACCOUNT)
+    first._lease_keeper.cancel()  # it is about to beat
+    attempt = intent()
+    epoch = await first.claim_attempt(TICKET, attempt)
+
+    machine.sleep()
+    await late.open(ACCOUNT)
+
+    assert (await late.counts()).attempts[AttemptState.SUSPECT] == 0
+    with pytest.raises(LedgerError, match="another process is at work on it"):
+        await late.claim_attempt(TICKET, intent())
+    await first._lease_keeper._hold()
+    assert await first.record(TICKET.id, epoch, attempt.tag, CreatedKey(id="key-1", api_key=Secret("secret")))
+    await late.aclose()
+    await first.aclose()
+
+
 async def test_who_does_not_wake_is_taken_for_gone_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was stopped: its tickets are free after the time of some beats, as they always were."""
     machine = Machine(monkeypatch)

@@ -14,7 +14,7 @@ from respan_async import AsyncRespan, ConfigurationError, CreatedKey, CreateKeyR
 from respan_async.issuing import Issuer, LedgerError, PostgresLedger, Ticket
 from respan_async.issuing.ledger import Intent
 from respan_async.issuing.postgres._pool import ConnectionPool
-from respan_async.issuing.postgres._statements import script
+from respan_async.issuing.postgres._statements import script, statements
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.servers.postgres import PASSWORD, PostgresServer
@@ -249,6 +249,19 @@ async def test_the_script_makes_what_create_schema_makes(
     await ledger.open(ACCOUNT)
     await ledger.aclose()
     assert '-- GRANT USAGE ON SCHEMA "by_hand" TO ...;' in by_hand
+
+
+@pytest.mark.parametrize("name", ["is_recorded", "find_for_certain"])
+async def test_what_a_key_is_revoked_by_is_not_asked_of_a_standby(postgres_dsn: str, name: str) -> None:
+    """It may lag behind, and know nothing of a key that was recorded. What is not read-only goes to the primary."""
+    ledger = PostgresLedger(postgres_dsn)
+    await ledger.create_schema()
+    values = {"ticket": "t", "key_id": "k", "tag": "x", "recorded": "recorded"}
+
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        await connection.set_read_only(True)
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            await connection.execute(statements("respan")[name], values)
 
 
 async def test_the_script_changes_nothing_where_a_table_is_there(

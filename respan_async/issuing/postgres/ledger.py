@@ -189,13 +189,15 @@ class PostgresLedger:
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return what is known of a ticket; see `Ledger`."""
+        statement = "find"
         if (tag := self._unsure.get(ticket_id)) is not None:
             # Its key may have been recorded, or may be yet, by a statement that is still on its way. No key is
             # recorded for a suspect: what is read after this holds for good (rule 4).
             await self._transition("mark_suspect", tag)
             self._unsure.pop(ticket_id, None)
+            statement = "find_for_certain"
         try:
-            found = await self._ask("find", ticket=ticket_id)
+            found = await self._ask(statement, ticket=ticket_id)
         except Unwritable as error:
             raise _unwritable(ticket_id, error) from None
         return _rows.record_of(found[0], ticket_id, self._cipher) if found else None

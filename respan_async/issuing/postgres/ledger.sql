@@ -154,6 +154,10 @@ WHERE id IN (SELECT id FROM abandoned);
 -- name: find
 SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
 
+-- name: find_for_certain
+-- As `find`, where a key is revoked if it is not the ticket's: no standby that lags behind can answer.
+SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s FOR UPDATE;
+
 -- name: claim_attempt
 -- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
 -- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
@@ -241,9 +245,10 @@ WHERE ticket = %(ticket)s AND EXISTS (SELECT 1 FROM settled)
 RETURNING ticket;
 
 -- name: is_recorded
--- Whether a key was recorded when its connection broke.
+-- Whether a key was recorded when its connection broke. Locked, so that no standby that lags behind can answer.
 SELECT 1 FROM {schema}.tickets JOIN {schema}.attempts USING (ticket)
-WHERE ticket = %(ticket)s AND tickets.key_id = %(key_id)s AND tag = %(tag)s AND attempts.state = %(recorded)s;
+WHERE ticket = %(ticket)s AND tickets.key_id = %(key_id)s AND tag = %(tag)s AND attempts.state = %(recorded)s
+FOR UPDATE;
 
 -- name: release
 UPDATE {schema}.tickets SET state = %(open)s, owner = NULL

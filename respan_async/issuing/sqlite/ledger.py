@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, Final, TypeVar, cast
 
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec
-from respan_async._suspend_clock import elapsed
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
@@ -219,7 +219,7 @@ class SQLiteLedger:
             "owner": owner,
             **self._mark.accepted(self._cipher),
         }
-        claim |= {"others_may_wake": self._lease_keeper.others_may_wake(), "elapsed": elapsed()}
+        claim["awake"] = time.monotonic()
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
         attempt["sent"] = codec.encode(intent.sent).decode()
 
@@ -271,7 +271,7 @@ class SQLiteLedger:
         self, after: str, limit: int, *, left_for: float = 0.0
     ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for, elapsed=elapsed())
+        found = await self._select("undelivered", after=after, limit=limit, left_for=left_for, awake=time.monotonic())
         return [_rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
@@ -329,7 +329,8 @@ class SQLiteLedger:
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
-        return bool(await self._execute("acquire_sweep_turn", owner=self._owner, seconds=seconds, elapsed=elapsed()))
+        turn = {"owner": self._owner, "seconds": seconds, "awake": time.monotonic()}
+        return bool(await self._execute("acquire_sweep_turn", **turn))
 
     async def owns_key(self, key_id: str) -> bool:
         """Whether a key with this id is a ticket's; see `Ledger`."""
@@ -415,18 +416,18 @@ class SQLiteLedger:
         )
 
     def _register_owner(self, connection: sqlite3.Connection) -> int:
-        lease = {"lease": self._lease, "elapsed": elapsed()}
+        lease = {"lease": self._lease, "awake": time.monotonic()}
         (owner,) = connection.execute(_SQL["register_owner"], {"token": self._lock.token, **lease}).fetchone()
         return int(owner)
 
     def _renew(self, connection: sqlite3.Connection) -> bool:
-        lease = {"lease": self._lease, "elapsed": elapsed()}
+        lease = {"lease": self._lease, "awake": time.monotonic()}
         renewed = connection.execute(_SQL["renew"], {"owner": self._owner, **lease}).fetchone()
         return renewed is not None
 
     def _reclaim_owners(self, connection: sqlite3.Connection) -> None:
         """Take over what owners left that are dead, or whose lease is over."""
-        others = connection.execute(_SQL["owners"], {"owner": self._owner, "elapsed": elapsed()})
+        others = connection.execute(_SQL["owners"], {"owner": self._owner, "awake": time.monotonic()})
         for owner, token, leased in others.fetchall():
             if not leased or self._lock.is_dead(token):
                 self._retire(connection, owner)

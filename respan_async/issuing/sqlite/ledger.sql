@@ -1,6 +1,7 @@
 -- name: schema
 -- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite. But leases end by a clock that nobody
--- can set, the seconds since this machine has started, which all of its processes share.
+-- can set, and that all processes of this machine share: the seconds for which it has been awake. So no sleep ends a lease
+-- that its owner had no time to prolong.
 PRAGMA application_id = 0x52737041;
 PRAGMA user_version = 2;
 
@@ -71,12 +72,12 @@ PRAGMA user_version = 2;
 -- name: register_owner
 -- A new owner, with its lease.
 INSERT INTO owners (token, lease_until, version)
-VALUES (:token, :elapsed + :lease, 2)
+VALUES (:token, :awake + :lease, 2)
 RETURNING id;
 
 -- name: renew
 -- Prolong a lease that has not been taken away.
-UPDATE owners SET lease_until = :elapsed + :lease
+UPDATE owners SET lease_until = :awake + :lease
 WHERE id = :owner
 RETURNING id;
 
@@ -84,7 +85,7 @@ RETURNING id;
 SELECT token FROM owners;
 
 -- name: owners
-SELECT id, token, lease_until > :elapsed FROM owners WHERE id <> :owner;
+SELECT id, token, lease_until > :awake FROM owners WHERE id <> :owner;
 
 -- name: retire
 DELETE FROM owners WHERE id = :owner;
@@ -103,10 +104,9 @@ WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELEC
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
--- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch: not
--- right after this machine has slept, when every lease is. A ticket of which nothing was made, and nothing can have been,
--- may be asked for with other fields. And none is claimed for who would encrypt its secret with a key that was rotated
--- away.
+-- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch. A
+-- ticket of which nothing was made, and nothing can have been, may be asked for with other fields. And none is claimed for
+-- who would encrypt its secret with a key that was rotated away.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
 SELECT :ticket, :fields, :claimed, :owner, 1
 WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
@@ -124,7 +124,7 @@ WHERE (
         OR NOT EXISTS (
             SELECT 1 FROM owners
             WHERE owners.id = tickets.owner
-                AND (lease_until > :elapsed OR :others_may_wake)
+                AND lease_until > :awake
         )
     ))
 )
@@ -188,7 +188,7 @@ WHERE state = 'issued' AND ticket > :after AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
     OR NOT EXISTS (
         SELECT 1 FROM owners
-        WHERE owners.id = tickets.owner AND lease_until > :elapsed
+        WHERE owners.id = tickets.owner AND lease_until > :awake
     )
 )
 ORDER BY ticket LIMIT :limit;
@@ -222,7 +222,7 @@ WHERE CAST(value AS INTEGER) = :owner
     OR abs((julianday('now') - 2440587.5) * 86400.0 - CAST(substr(value, instr(value, ' ')) AS REAL)) >= :seconds
     OR NOT EXISTS (
         SELECT 1 FROM owners
-        WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > :elapsed
+        WHERE owners.id = CAST(meta.value AS INTEGER) AND lease_until > :awake
     );
 
 -- name: owns_key
