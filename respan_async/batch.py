@@ -232,7 +232,8 @@ class Batch(Generic[Item]):
             self._taken += 1
             self._announce()
             if self._is_stopped():
-                self._put(Failed(item, index, self._reason))  # it was on its way when the batch ended
+                late = ClientStateError("the batch ended before this item was sent")  # it was on its way then
+                self._put(Failed(item, index, self._why_given_up(late)))
             else:
                 self._put(await self._outcome(item, index))
 
@@ -329,11 +330,6 @@ class Batch(Generic[Item]):
     def _throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
         if isinstance(outcome, Issued) and not outcome.replayed:
             self._discard(outcome.key)
-
-    @property
-    def _reason(self) -> RespanError:
-        known = self._fatal if isinstance(self._fatal, RespanError) else None
-        return known or ClientStateError("the batch ended before this item was sent")
 
     def _is_stopped(self) -> bool:
         return self._left or self._exhausted or self._fatal is not None

@@ -3,7 +3,7 @@
 from respan_async._calls.token_provider import CallToken, TokenProvider
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority, Slot, SlotOutcome
-from respan_async.errors import APIConnectionError
+from respan_async.errors import APIConnectionError, RespanError
 from respan_async.secret import Secret
 
 
@@ -63,7 +63,7 @@ class AttemptPermit:
         try:
             return await self._token.renew()
         except APIConnectionError as error:
-            self._pacer.unreachable(_problem(error))
+            self._pacer.unreachable(problem_of(error))
             raise
 
     def promote(self, priority: Priority) -> None:
@@ -86,9 +86,9 @@ class AttemptPermit:
             token = await self._token.get(give_back)
         except APIConnectionError as error:
             if self.held:
-                self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self, problem=_problem(error))
+                self._pacer.release(slot, SlotOutcome.UNREACHED, caller=self, problem=problem_of(error))
             else:
-                self._pacer.unreachable(_problem(error))
+                self._pacer.unreachable(problem_of(error))
             raise
         except BaseException:
             if self.held:
@@ -99,5 +99,6 @@ class AttemptPermit:
         return token if self.held else None
 
 
-def _problem(error: APIConnectionError) -> str:
+def problem_of(error: RespanError) -> str:
+    """Say what went wrong, as the pace shows it."""
     return f"{type(error).__name__}: {error!s:.300}"

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 
 from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
-from respan_async._calls.attempt_permit import AttemptPermit
+from respan_async._calls.attempt_permit import AttemptPermit, problem_of
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._http import body_excerpt, sans_io
@@ -199,14 +199,9 @@ class Call(Generic[T]):
         after = f"; the last answer was {answer.status}" if answer else ""
         if self._last_failure is not None:
             after += f"; the last attempt failed: {self._last_failure!s:.300}"
-        return DeadlineExceededError(
-            f"{self._operation.name}: {what}{after}",
-            effect=effect,
-            retryable=retryable,
-            status=answer.status if answer else None,
-            request_id=answer.request_id if answer else None,
-            body=answer.body if answer else None,
-        )
+        error = DeadlineExceededError(f"{self._operation.name}: {what}{after}", effect=effect, retryable=retryable)
+        self._add_last_answer(error)
+        return error
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -227,7 +222,7 @@ class Call(Generic[T]):
                 if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
-                error.status, error.body, error.request_id = result.status, result.body, result.request_id
+                self._add_last_answer(error)
                 return error
             self._keeps_place = True
             self._counts().counted -= 1
@@ -298,7 +293,7 @@ class Call(Generic[T]):
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,
                 hint=hint,
-                problem=None if error is None else f"{type(error).__name__}: {error!s:.300}",
+                problem=None if error is None else problem_of(error),
             )
         if context.dispatcher.listening:
             request_id = sans_io.request_id_of(answer, result, token)

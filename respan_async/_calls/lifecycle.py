@@ -17,6 +17,7 @@ import contextlib
 import contextvars
 import enum
 import inspect
+import math
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
@@ -37,13 +38,14 @@ def being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def check_grace(grace: object) -> None:
-    """Refuse what is no number of seconds, before anything is closed; infinity is one.
+def check_grace(grace: Any, *, finite: bool = False) -> None:
+    """Refuse what is no number of seconds, before anything is done; infinity is one, unless it is to be finite.
 
     Raises:
         InvalidRequestError: It is none, or below 0.
     """
-    if not isinstance(grace, int | float) or isinstance(grace, bool) or not grace >= 0:
+    is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
+    if not is_number or not grace >= 0 or (finite and grace == math.inf):
         raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
 
 
@@ -160,7 +162,6 @@ class Lifecycle:
         self._home.unbind()  # what is closed from here on is closed on this loop
         self.closed = asyncio.Event()
         async with contextlib.AsyncExitStack() as stages:
-            stages.callback(self._home.unwatch)
             stages.callback(self.closed.set)
             stages.push_async_callback(self._take, Stage.RESOURCES)
             stages.push_async_callback(self._take, Stage.DEPENDENTS)

@@ -31,6 +31,7 @@ from typing import Final
 
 import attrs
 
+from respan_async._calls.lifecycle import check_grace
 from respan_async._calls.pagination import Listing
 from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
@@ -83,12 +84,6 @@ _PAGE: Final = 100
 """Keys on a page of the list."""
 
 
-def _check_grace(_policy: object, _attribute: object, grace: float) -> None:
-    is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
-    if not is_number or not math.isfinite(grace) or grace < 0:
-        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
-
-
 @attrs.frozen(kw_only=True)
 class SweepPolicy:
     """What a sweep may do.
@@ -101,7 +96,7 @@ class SweepPolicy:
         dry_run: Only tell what would be done.
     """
 
-    grace: float = attrs.field(default=GRACE, validator=_check_grace)
+    grace: float = attrs.field(default=GRACE, validator=lambda _, __, grace: check_grace(grace, finite=True))
     takeover_age: timedelta | None = TAKEOVER_AGE
     taken_over: bool = False
     dry_run: bool = False

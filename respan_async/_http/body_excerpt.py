@@ -1,6 +1,6 @@
 """What an error shows of an answer: of its body, of what the server says in it, and the id of the request.
 
-Always without secrets, and bounded; what the answer means is for `protocol`, which is told here who wrote its body.
+Always without secrets, and bounded; what the answer means is for `sans_io`, which is told here who wrote its body.
 """
 
 import re

@@ -104,11 +104,6 @@ class SessionKeeper:
         self._in_air: Counter[aiohttp.ClientSession] = Counter()
         self._closing: set[asyncio.Task[None]] = set()
 
-    @property
-    def current(self) -> aiohttp.ClientSession | None:
-        """The session of the next request, if there is one."""
-        return self._session
-
     def take(self) -> aiohttp.ClientSession:
         """Return the session for one request, to be given back once."""
         slept = elapsed() - time.monotonic()

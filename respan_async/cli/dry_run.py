@@ -15,7 +15,7 @@ from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget, open_output
 from respan_async.cli.progress_display import clock
 from respan_async.cli.sandbox import SANDBOX_LIMIT
-from respan_async.cli.ticket_source import PendingTenants, Tenant
+from respan_async.cli.ticket_source import PendingTenants
 from respan_async.client import AsyncRespan
 from respan_async.issuing import Issuer, _rows
 from respan_async.issuing.jsonlines_sink import digest
@@ -118,18 +118,14 @@ async def _foresee(ledger: CommandLedger | None, tenants: PendingTenants) -> _Fo
         if record is None:
             forecast.issued += 1
             if forecast.issued <= MOST_LINES:
-                say(f"{_place(tenants, tenant)}: would be issued, with {ticket.fields}")
+                say(f"{tenants.place_of(tenant)}: would be issued, with {ticket.fields}")
         elif record.fields == ticket.fields:
             forecast.already += 1
         else:
             forecast.failed += 1
             if forecast.failed <= MOST_LINES:
-                say(f"{_place(tenants, tenant)}: {_rows.conflict(ticket.id, record.fields, ticket.fields)}")
+                say(f"{tenants.place_of(tenant)}: {_rows.conflict(ticket.id, record.fields, ticket.fields)}")
     return forecast
-
-
-def _place(tenants: PendingTenants, tenant: Tenant) -> str:
-    return f"{tenants.name}:{tenant.line}: {tenant.ticket.id}"
 
 
 def _at(arguments: argparse.Namespace, count: int) -> str:

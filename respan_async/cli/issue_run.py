@@ -46,7 +46,7 @@ class IssueRun:
         respan: The client.
         issuer: Issues.
         location: Where its ledger is.
-        outlet: Where keys go.
+        output: Where keys go.
         tenants: What is to be issued.
         shown: Shows how far it has come.
         suspects: Grows by what may have been left behind.
@@ -69,7 +69,6 @@ class IssueRun:
         self.held: list[str] = []
         self._arguments = arguments
         self._respan = respan
-        self._issuer = issuer
         self._location = location
         self._output = output
         self._tenants = tenants
@@ -138,7 +137,7 @@ class IssueRun:
         if not self._location.in_memory:
             return
         del self._output.kept_back[tenant.ticket.id]
-        what = f"{self._place(tenant)}: key {key_id} could not be put on record"
+        what = f"{self._tenants.place_of(tenant)}: key {key_id} could not be put on record"
         self._display.say(await revoke(self._respan, key_id, what))
 
     def _break_off(self, error: Exception) -> None:
@@ -178,10 +177,7 @@ class IssueRun:
         self._failed += 1
         self._conflicting += isinstance(error, TicketConflictError)
         if self._failed <= MOST_LINES:
-            self._display.say(f"{self._place(tenant)}: {exit_codes.sentence(error)}")
-
-    def _place(self, tenant: Tenant) -> str:
-        return f"{self._tenants.name}:{tenant.line}: {tenant.ticket.id}"
+            self._display.say(f"{self._tenants.place_of(tenant)}: {exit_codes.sentence(error)}")
 
     # -------------------------------------------------------------- interrupts
 

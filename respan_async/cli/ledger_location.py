@@ -14,7 +14,8 @@ from respan_async.cli.addresses import address_of, without_password
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, PostgresLedger, SQLiteLedger
-from respan_async.issuing.sqlite._inspect import Snapshot, read_snapshot
+from respan_async.issuing.ledger import Snapshot
+from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.secret import Secret
 
 ENVIRONMENT: Final = "RESPAN_LEDGER"

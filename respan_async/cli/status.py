@@ -13,7 +13,7 @@ from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show, wanted
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.sqlite._inspect import Snapshot
+from respan_async.issuing.ledger import Snapshot
 
 
 def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:

@@ -113,7 +113,7 @@ class PendingTenants:
     """The tenants to be issued for, one after the other, for a batch.
 
     Args:
-        sheet: The file, checked.
+        csv_file: The file, checked.
         tickets: How many it has.
         issued: The digests of those that are to be skipped.
 
@@ -130,6 +130,10 @@ class PendingTenants:
         self.already = len(issued)
         self._length = tickets - self.already
         self.in_hand: dict[int, Tenant] = {}
+
+    def place_of(self, tenant: Tenant) -> str:
+        """Say where a tenant comes from: the file, the line and the ticket."""
+        return f"{self.name}:{tenant.line}: {tenant.ticket.id}"
 
     def __len__(self) -> int:
         return self._length

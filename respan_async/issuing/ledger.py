@@ -52,6 +52,38 @@ class Counts:
     attempts: dict[AttemptState, int]
 
 
+@attrs.frozen
+class Undelivered:
+    """A ticket whose secret the ledger still keeps.
+
+    Attributes:
+        ticket: Its id.
+        key_id: Its key's.
+        issued_at: When the key was recorded, aware.
+    """
+
+    ticket: str
+    key_id: str
+    issued_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Snapshot:
+    """What is in a ledger at one moment.
+
+    Attributes:
+        account: What the ledger is bound to.
+        counts: Tickets and attempts by their states.
+        suspects: All suspects, the oldest first.
+        undelivered: Tickets whose secret is kept, in order of their ids.
+    """
+
+    account: str
+    counts: Counts
+    suspects: tuple[Suspect, ...]
+    undelivered: tuple[Undelivered, ...]
+
+
 class DamagedRecord(LedgerError):
     """One record is damaged; the others are as good as before."""
 

@@ -151,10 +151,6 @@ class _RedisLog:
             )
         self._redis = _connected(self._url, self._timeout)
 
-    async def park(self) -> None:
-        """Close the connection, if it is ours: the next loop has another."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the connection, if it is ours."""
         if not self._given:

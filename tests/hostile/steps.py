@@ -52,7 +52,7 @@ class World:
     @property
     def connections(self) -> int:
         """Count the connections that are in use."""
-        session = self.respan._service.context.transport._sessions.current
+        session = self.respan._service.context.transport._sessions._session
         connector: Any = session.connector if session is not None else None
         return len(connector._acquired) if connector is not None else 0
 
@@ -295,7 +295,7 @@ async def check_closed(world: World) -> None:
     await world.fake.settle()
     check_idle(world)
     check_keys(world)
-    session = world.respan._service.context.transport._sessions.current
+    session = world.respan._service.context.transport._sessions._session
     assert session is None or session.closed
 
 

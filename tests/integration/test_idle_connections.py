@@ -139,7 +139,7 @@ async def test_closing_waits_for_what_is_being_closed_already(monkeypatch: pytes
     await sessions.aclose()
     sessions.give_back(new)
 
-    assert (old.closed, new.closed, sessions.current) == (True, True, None)
+    assert (old.closed, new.closed, sessions._session) == (True, True, None)
 
 
 FROZEN = """

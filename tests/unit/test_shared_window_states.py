@@ -64,9 +64,6 @@ class Log:
     def leave_loop(self) -> None:
         """Have nothing that belongs to a loop."""
 
-    async def park(self) -> None:
-        """Have nothing that is open."""
-
     async def aclose(self) -> None:
         """Note it."""
         self.closed = True

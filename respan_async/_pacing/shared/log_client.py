@@ -123,7 +123,7 @@ class SharedLogClient:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await self._log.park()
+        await self._log.aclose()  # the next loop has another connection
 
     async def aclose(self) -> None:
         """Say what is left to be said, and let go of the log."""

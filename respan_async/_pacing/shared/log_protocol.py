@@ -137,10 +137,6 @@ class SharedLog(Protocol):
         """
         ...
 
-    async def park(self) -> None:
-        """Let go of the connection, on an event loop that is about to end."""
-        ...
-
     async def aclose(self) -> None:
         """Let go of the connection."""
         ...

@@ -1,15 +1,14 @@
 """A look into a ledger in Postgres from outside: nothing is written, taken over or bound."""
 
 import time
-from datetime import UTC, datetime
 from typing import Final
 
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import STATES
+from respan_async.issuing.ledger import Snapshot, Undelivered
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._schema import Schema
 from respan_async.issuing.postgres._statements import SCHEMA
-from respan_async.issuing.sqlite._inspect import Snapshot, Undelivered
 
 _PATIENCE: Final = 10.0
 _LONG: Final = 60.0
@@ -42,8 +41,7 @@ async def read_snapshot(dsn: object, *, schema: str = SCHEMA) -> Snapshot:
             counts=_rows.counts_of(tickets, attempts),
             suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
             undelivered=tuple(
-                Undelivered(ticket, key_id, datetime.fromtimestamp(issued_at, UTC))
-                for ticket, key_id, issued_at in waiting
+                Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
             ),
         )
     finally:

@@ -3,53 +3,17 @@
 import contextlib
 import os
 import sqlite3
-from datetime import datetime
 from pathlib import Path
 
-import attrs
-
-from respan_async.errors import LedgerError, Suspect
+from respan_async.errors import LedgerError
 from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.ledger import Counts
+from respan_async.issuing.ledger import Snapshot, Undelivered
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
 from respan_async.issuing.sqlite._failures import is_locked, ledger_error
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
-from respan_async.issuing.states import AttemptState, TicketState
 
 _SQL = load("sqlite/ledger.sql")
-
-
-@attrs.frozen
-class Undelivered:
-    """A ticket whose secret the ledger still keeps.
-
-    Attributes:
-        ticket: Its id.
-        key_id: Its key's.
-        issued_at: When the key was recorded, aware.
-    """
-
-    ticket: str
-    key_id: str
-    issued_at: datetime
-
-
-@attrs.frozen(kw_only=True)
-class Snapshot:
-    """What is in a ledger at one moment.
-
-    Attributes:
-        account: What the ledger is bound to.
-        counts: Tickets and attempts by their states.
-        suspects: All suspects, the oldest first.
-        undelivered: Tickets whose secret is kept, in order of their ids.
-    """
-
-    account: str
-    counts: Counts
-    suspects: tuple[Suspect, ...]
-    undelivered: tuple[Undelivered, ...]
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
@@ -93,17 +57,12 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
         raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
     check_whole(path, connection, noted)
     account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
-    tickets = dict(connection.execute(_SQL["count_tickets"]).fetchall())
-    attempts = dict(connection.execute(_SQL["count_attempts"]).fetchall())
     # One of an older version is read as it is: to look at a ledger migrates nothing.
     suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
     waiting = connection.execute(_SQL["waiting"])
     return Snapshot(
         account=account[0] if account is not None else "",
-        counts=Counts(
-            tickets={state: tickets.get(str(state), 0) for state in TicketState},
-            attempts={state: attempts.get(str(state), 0) for state in AttemptState},
-        ),
+        counts=_rows.counts_of(connection.execute(_SQL["count_tickets"]), connection.execute(_SQL["count_attempts"])),
         suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
         undelivered=tuple(
             Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
