@@ -22,6 +22,7 @@ class ServerThread:
     def __init__(self, server: contextlib.AbstractAsyncContextManager[object]) -> None:
         self._server = server
         self._started: Future[asyncio.AbstractEventLoop] = Future()
+        self._stopped: Future[None] = Future()
         self._ended = asyncio.Event()
         # A daemon: a test run that dies between the two ends of a `with` does not hang on it.
         self._thread = threading.Thread(target=self._run, name="FakeRespan", daemon=True)
@@ -41,9 +42,10 @@ class ServerThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the server, and wait for its thread."""
+        """End the server, and wait for its thread; what went wrong there is raised here."""
         self._started.result().call_soon_threadsafe(self._ended.set)
         self._thread.join()
+        self._stopped.result()
 
     def call(self, work: Callable[[], _T]) -> _T:
         """Do something on the server's event loop, from any thread, and give the result."""
@@ -65,10 +67,9 @@ class ServerThread:
             async with self._server:
                 self._started.set_result(asyncio.get_running_loop())
                 await self._ended.wait()
-        except BaseException as error:
-            if self._started.done():
-                raise
-            self._started.set_exception(error)
+            self._stopped.set_result(None)
+        except BaseException as error:  # noqa: BLE001  raised in the thread that began or ends it
+            (self._stopped if self._started.done() else self._started).set_exception(error)
 
 
 def _do(work: Callable[[], Any], done: Future[Any]) -> None:

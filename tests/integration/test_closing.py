@@ -619,3 +619,23 @@ async def test_a_delete_that_is_cancelled_while_the_client_closes_is_named(caplo
         (alive,) = (record.id for record in fake.alive())
 
     assert not_revoked(caplog) == [{alive}]
+
+
+async def test_a_client_that_is_closed_twice_from_within_does_not_wait_for_itself() -> None:
+    """The source of the token closes it, while it is being closed by another."""
+
+    async def token() -> str:
+        await asyncio.sleep(2.0)
+        await respan.aclose()
+        return "test-key"
+
+    async with FakeRespan() as fake:
+        respan = AsyncRespan(token, base_url=fake.url, timeout=60.0)
+        creating = asyncio.create_task(respan.temporary_keys.create())
+        await asyncio.sleep(1.0)
+        async with asyncio.timeout(5.0):
+            await respan.aclose(grace=60.0)
+
+        with pytest.raises(ClientStateError, match="the client is closed"):
+            await creating
+        assert fake.counts.requests == 0

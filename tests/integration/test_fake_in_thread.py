@@ -12,6 +12,7 @@ import pytest
 
 from respan_async import AsyncRespan
 from respan_async.testing import FakeRespan, SlidingLog
+from respan_async.testing.server_thread import ServerThread
 
 ROOT = "/api/temporary-keys/"
 
@@ -127,3 +128,19 @@ def test_a_setting_that_is_none_starts_no_thread() -> None:
     """As of the class."""
     with pytest.raises(TypeError, match="unknown"), FakeRespan.in_thread(unknown=1):
         pass
+
+
+def test_what_goes_wrong_at_the_end_is_told_there() -> None:
+    """The error of the other thread is raised where the `with` ends."""
+
+    class Server:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_: object) -> None:
+            raise OSError("the port is still in use")
+
+    with pytest.raises(OSError, match="still in use"), ServerThread(Server()):
+        pass
+
+    assert "FakeRespan" not in [thread.name for thread in threading.enumerate()]

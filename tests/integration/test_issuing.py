@@ -1693,3 +1693,24 @@ async def test_a_write_that_is_given_up_while_it_is_repeated_is_written_in_the_e
     await writes.repeat()
 
     assert written == ["tried", "done"]
+
+
+async def test_a_ledger_that_is_cancelled_from_within_fails_one_item(fake_respan: FakeRespan) -> None:
+    """As one of the user's own may be, whose connection pool cancels a query. The caller was not cancelled."""
+
+    class Cancelled(SQLiteLedger):
+        async def claim_attempt(self, ticket: Ticket, attempt: Any) -> int:
+            if ticket.id == "tenant-2":
+                raise asyncio.CancelledError
+            return await super().claim_attempt(ticket, attempt)
+
+    async with (
+        AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan,
+        Issuer(respan, Cancelled(":memory:")) as issuer,
+    ):
+        outcomes = await issuer.issue_many([ticket(number) for number in (1, 2, 3)])
+
+    assert [type(outcome) for outcome in outcomes] == [Issued, Failed, Issued]
+    assert isinstance(outcomes[1], Failed)
+    assert outcomes[1].error.effect is Effect.NONE
+    assert fake_respan.counts.created == 2

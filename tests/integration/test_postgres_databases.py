@@ -370,3 +370,27 @@ def test_what_is_a_connection_string_is_taken(dsn: str) -> None:
     settings: Any = ConnectionPool(dsn, attempt=1, patience=1)._settings
 
     assert settings["client_encoding"] == "utf8"
+
+
+@pytest.mark.parametrize(("code", "retryable"), [("53100", True), ("55P03", True), ("54000", False)])
+async def test_what_passes_by_itself_may_be_tried_again(
+    postgres_server: PostgresServer, postgres_database: str, postgres_dsn: str, code: str, *, retryable: bool
+) -> None:
+    """A full disk and a lock do; what is too large does not become smaller."""
+    ledger = PostgresLedger(postgres_dsn)
+    await ledger.create_schema()
+    await ledger.open(ACCOUNT)
+    postgres_server.execute(
+        "CREATE FUNCTION respan.refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{code}'; END $$",
+        postgres_database,
+    )
+    postgres_server.execute(
+        "CREATE TRIGGER refuse BEFORE INSERT ON respan.attempts EXECUTE FUNCTION respan.refuse()", postgres_database
+    )
+
+    with pytest.raises(LedgerError, match="the ledger could not be used: not now") as caught:
+        await ledger.claim_attempt(Ticket("t1"), intent())
+
+    assert caught.value.retryable is retryable
+    await ledger.aclose()

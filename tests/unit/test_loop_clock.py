@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from unittest.mock import ANY
 
 import pytest
 
@@ -11,6 +12,7 @@ from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
+from respan_async.testing.clock import Clock
 from tests.virtual import VirtualLoop
 
 T = TypeVar("T")
@@ -124,3 +126,22 @@ def test_who_waited_on_a_closed_loop_is_forgotten_and_what_was_in_the_air_counts
     pacer.leave_loop()
 
     assert run(look) == (0, 0, 1)
+
+
+def test_who_stops_waiting_as_the_clock_is_moved_on_stays_cancelled() -> None:
+    """The client's clock, and the fake server's: both are moved on by a test, at a time that it chooses."""
+
+    async def work() -> None:
+        clock, servers = LoopClock(), Clock(asyncio.get_running_loop())
+        waiting = [asyncio.create_task(clock.sleep(60.0)) for clock in (clock, servers)]
+        await asyncio.sleep(1)
+        for task in waiting:
+            task.cancel()
+
+        clock.advance(60.0)
+        servers.advance(60.0)
+
+        assert await asyncio.gather(*waiting, return_exceptions=True) == [ANY, ANY]
+        assert all(task.cancelled() for task in waiting)
+
+    run(work)

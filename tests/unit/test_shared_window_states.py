@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import gc
 import math
+import warnings
 from collections.abc import AsyncIterator
 
 import attrs
@@ -17,6 +18,7 @@ from respan_async._pacing.shared.log_client import LEASE
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
 from respan_async._pacing.shared.window import SharedWindow
 from respan_async._pacing.slots import Priority, SlotOutcome
+from tests.virtual import VirtualLoop
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]
@@ -554,3 +556,35 @@ async def test_on_its_own_a_newcomer_waits_for_its_share(log: Log, pacer: Pacer)
     assert pacer.window.delay(began, ahead=3) == pytest.approx(59.9, abs=0.2)
     await asyncio.sleep(5)
     assert {(request.urgent, request.patient, request.waiting) for request in log.asks} == {(0, 0, 0)}
+
+
+def test_a_closing_whose_loop_was_closed_begins_anew_on_the_next() -> None:
+    """Nobody waits for the end of a closing that will never come."""
+    log = Log()
+    log.trip = 1000.0
+    window = SharedWindow(log, LIMIT, 0.5, timeout=5000.0)
+    left = list[asyncio.Future[None]]()
+
+    async def leave() -> None:
+        window.request_slots(1, 0, 0)
+        await asyncio.sleep(1)
+        left.append(asyncio.ensure_future(window.aclose()))
+        await asyncio.sleep(1)
+
+    first = VirtualLoop()
+    first.run_until_complete(leave())
+    first.close()
+    assert not log.closed
+
+    async def close() -> None:
+        window.leave_loop()
+        async with asyncio.timeout(10):
+            await window.aclose()
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(close())
+    assert log.closed
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python complains of the tasks that were dropped with their loop
+        left.clear()
+        gc.collect()

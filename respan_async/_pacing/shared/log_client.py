@@ -108,9 +108,8 @@ class SharedLogClient:
             ClientStateError: The log's connections are the user's own.
         """
         self._log.leave_loop()
-        self._asking = self._timer = None
-        if self._closing is None:
-            self._closed = False  # the end of the loop closed it
+        self._asking = self._timer = self._closing = None
+        self._closed = False  # a closing that was cut short with its loop begins anew
         self.timing.withdraw()
         self.timing.reset()
         self.reserved.give_back(self.clock.time())

@@ -114,8 +114,7 @@ class Writer:
     def move(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give results to another event loop from now on; the one before is closed, and nobody waits there any more."""
         self._loop = loop
-        if not self._closed.done():
-            self._closed = loop.create_future()
+        self._closed = loop.create_future()
 
     def abandon(self) -> None:
         """Let the thread end by itself, when it has done what it was asked for."""
@@ -136,8 +135,7 @@ class Writer:
         await asyncio.shield(self._closed)
 
     def _end(self) -> None:
-        if not self._closed.done():
-            self._closed.set_result(None)
+        self._closed.set_result(None)
 
     # ------------------------------------------------------------- in the thread
 
