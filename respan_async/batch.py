@@ -178,8 +178,8 @@ class Batch(Generic[Item]):
 
     @property
     def progress(self) -> Progress:
-        """How far the batch has come."""
-        now = asyncio.get_running_loop().time() if self._workers else self._ended
+        """How far the batch has come; may be asked from any thread."""
+        now = self._loop.time() if self._workers else self._ended
         elapsed = max(now - self._began, 0.0) if self._entered else 0.0
         rate = self._done / elapsed if elapsed else 0.0
         return Progress(

@@ -40,7 +40,7 @@ from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
-from respan_async.errors import ConfigurationError, Suspect
+from respan_async.errors import ConfigurationError, InvalidRequestError, Suspect
 from respan_async.events import EventDispatcher, Hook, logger
 from respan_async.keys import TemporaryKeys
 from respan_async.models import UNSET, Maybe
@@ -230,7 +230,12 @@ class AsyncRespan(RequestorOwner):
 
     @property
     def pace(self) -> Pace:
-        """How the requests go at this moment; only to be asked on the event loop."""
+        """How the requests go at this moment.
+
+        Raises:
+            ClientStateError: It was asked for on another event loop, or where none runs.
+        """
+        self._service.context.lifecycle.check_same_place()
         pacer = self._service.context.pacer
         now = pacer.clock.time()
         paused = pacer.paused_until(now)
@@ -260,7 +265,12 @@ class AsyncRespan(RequestorOwner):
 
         Returns:
             Whether it was one still.
+
+        Raises:
+            InvalidRequestError: It is no suspect.
         """
+        if not isinstance(suspect, Suspect):
+            raise InvalidRequestError(f"suspect: expected one of `suspects`, got {type(suspect).__name__}")
         return self._service.context.suspects.dismiss(suspect)
 
     async def aclose(self, grace: float = 10.0) -> None:

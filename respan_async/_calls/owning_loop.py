@@ -13,6 +13,8 @@ _WAYS_OUT: Final = (
     "give each loop one of its own, or let all threads use one loop, such as that of anyio's start_blocking_portal"
 )
 
+_FROM_OUTSIDE: Final = "hand the call to the loop of the client, by its `call_soon_threadsafe` for one"
+
 
 class OwningLoop:
     """Know where something is used, and refuse its use elsewhere, before anything of it is touched.
@@ -87,11 +89,16 @@ class OwningLoop:
             living: Let it be used on another loop where its own is closed.
 
         Raises:
-            ClientStateError: It belongs to another event loop, or to the process before a fork.
+            ClientStateError: It belongs to another event loop, or to the process before a fork; or no event loop runs
+                here.
         """
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            raise ClientStateError(f"no event loop runs in this thread; {_FROM_OUTSIDE}") from None
         if self._loop is None:
             return
         if os.getpid() != self._pid:
             raise ClientStateError(f"the {self._what} was {self._made} before a fork; make one in each process")
-        if asyncio.get_running_loop() is not self._loop and not (living and self._loop.is_closed()):
+        if running is not self._loop and not (living and self._loop.is_closed()):
             raise ClientStateError(f"the {self._what} belongs to another event loop, which is still open; {_WAYS_OUT}")

@@ -60,7 +60,11 @@ class Listing:
         number, pages = self._first, 1
         while (following := page.next_page) is not None:
             if following <= number or pages >= MAX_PAGES:
-                raise InvalidResponseError(f"list: page {number} of the list names page {following} as the next")
+                raise InvalidResponseError(
+                    f"list: page {number} of the list names page {following} as the next",
+                    status=200,
+                    request_id=page.request_id,
+                )
             number, pages = following, pages + 1
             try:
                 page = await self._read(number, Priority.BATCH)

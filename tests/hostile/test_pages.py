@@ -67,7 +67,7 @@ async def test_a_list_that_leads_back_ends() -> None:
         _, error, server = await iterate(answer(200, page(link, {"id": "key-1"})))
 
         assert isinstance(error, InvalidResponseError), link
-        assert error.effect is Effect.NONE
+        assert (error.effect, error.status) == (Effect.NONE, 200)
         assert len(server.requests) == 1, link
 
 

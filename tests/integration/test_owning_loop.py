@@ -286,3 +286,26 @@ def test_a_client_whose_loop_is_closed_can_be_closed_on_another(left: str) -> No
     calls.clear()
     del respan, loop
     gc.collect()  # here, where Python's complaints of what will never end are expected
+
+
+async def test_from_another_thread_one_is_told_the_way() -> None:
+    """Stopping, and asking for the pace, is for the loop; how far a batch has come may be read from anywhere."""
+    requests = [CreateKeyRequest(name=f"tenant-{number}") for number in range(4)]
+    unused = AsyncRespan("k")
+    async with (
+        FakeRespan() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url) as respan,
+        respan.temporary_keys.create_many(requests) as batch,
+    ):
+        await anext(batch)
+        says = "no event loop runs in this thread; hand the call to the loop of the client"
+        for use in (batch.stop, lambda: respan.pace, lambda: unused.pace):
+            with pytest.raises(ClientStateError, match=says):
+                await asyncio.to_thread(use)
+        assert (await asyncio.to_thread(lambda: batch.progress)).total == 4
+
+        async def pace() -> None:
+            assert respan.pace
+
+        assert await told_on_another_loop(pace) == [OF_ANOTHER_LOOP.format("client")]
+        assert len([outcome async for outcome in batch]) == 3

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import aiohttp
@@ -1000,3 +1000,12 @@ async def test_a_page_in_answer_to_a_delete_revokes_nothing() -> None:
             await respan.temporary_keys.delete("key-1")
 
     assert caught.value.effect is Effect.UNKNOWN
+
+
+async def test_what_is_no_suspect_cannot_be_dismissed(world: World) -> None:
+    """All of them at once are a mistake that is easily made."""
+    await world.leave()
+
+    with pytest.raises(InvalidRequestError, match="suspect: expected one of `suspects`, got tuple"):
+        world.respan.dismiss(cast("Any", world.respan.suspects))
+    assert len(world.respan.suspects) == 1

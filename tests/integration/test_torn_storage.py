@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -656,3 +657,19 @@ async def test_a_commit_that_failed_proves_nothing(
             assert outcome.effect is (Effect.LOST if step == "record" else Effect.NONE)
         assert [record.id for record in fake.alive()] == [issued.key.id]
         assert counts.attempts[AttemptState.INTENT] == counts.attempts[AttemptState.SUSPECT] == 0
+
+
+async def test_a_ledger_that_was_restored_from_a_dump_says_so(tmp_path: Path) -> None:
+    """What marks the file as a ledger is not in the dump; nothing is written into it."""
+    path, restored = tmp_path / "keys.db", tmp_path / "restored.db"
+    ledger = SQLiteLedger(path)
+    await ledger.open(ACCOUNT)
+    await ledger.aclose()
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(restored)) as target:
+        target.executescript("\n".join(source.iterdump()))
+    restored.chmod(0o600)
+    before = restored.read_bytes()
+
+    with pytest.raises(LedgerError, match=r"restored from a dump in SQL.*; restore a copy that SQLite's \.backup"):
+        await SQLiteLedger(restored).open(ACCOUNT)
+    assert restored.read_bytes() == before

@@ -29,7 +29,7 @@ _PAUSE: Final = 0.02
 
 _SIGNS: Final = """
 SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-    (SELECT count(*) FROM sqlite_master)
+    (SELECT count(*) FROM sqlite_master), (SELECT count(*) FROM sqlite_master WHERE name = 'tickets_undelivered')
 """
 
 _LEAST: Final = 512
@@ -155,7 +155,12 @@ def _run(connection: sqlite3.Connection, name: str) -> None:
 def _version_of(path: Path, connection: sqlite3.Connection) -> int:
     """Return the version of a ledger, 0 where nothing has been made yet; refuse what this code cannot read."""
     # In one statement: another process may be making it at this moment.
-    application, version, things = connection.execute(_SIGNS).fetchone()
+    application, version, things, ours = connection.execute(_SIGNS).fetchone()
+    if ours and not application and not version:
+        raise LedgerError(
+            f"{path}: this is a ledger that was restored from a dump in SQL, which leaves out the file's "
+            f"application_id and user_version; restore a copy that SQLite's .backup or VACUUM INTO made"
+        )
     if application != APPLICATION and (application or version or things):
         raise _no_ledger(path)
     if version > VERSION:
