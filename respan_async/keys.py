@@ -10,7 +10,7 @@ from respan_async._calls import sweep
 from respan_async._calls.pagination import Listing
 from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, SweepReport
-from respan_async._http import codec, sans_io
+from respan_async._http import codec, operations, response_parsing
 from respan_async._pacing.slots import Priority
 from respan_async.batch import Batch
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
@@ -140,7 +140,7 @@ class TemporaryKeys:
         Raises:
             NotFoundError: There is no such key.
         """
-        return await self._service.send(sans_io.retrieve(id))
+        return await self._service.send(operations.retrieve(id))
 
     async def update(
         self,
@@ -183,7 +183,7 @@ class TemporaryKeys:
         fields = codec.fields_of(changes, self._service.context.clock())
         if not fields:
             raise InvalidRequestError("update: expected at least one field to change")
-        return await self._service.send(sans_io.update(id, fields))
+        return await self._service.send(operations.update(id, fields))
 
     async def delete(self, id: str, *, missing_ok: bool = False) -> None:  # noqa: A002  the API's own name for it
         """Revoke one key. It cannot be undone.
@@ -196,13 +196,13 @@ class TemporaryKeys:
             NotFoundError: There is no such key, and `missing_ok` is False; or the server has no such route.
         """
         try:
-            await self._service.send(sans_io.delete(id))
+            await self._service.send(operations.delete(id))
         except (ClientStateError, asyncio.CancelledError):
             self._service.context.unrevoked_keys.add(id)
             raise
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
-            if not sans_io.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
+            if not response_parsing.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
                 raise
 
     async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:

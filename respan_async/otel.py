@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
-from respan_async._http.sans_io import PATH
+from respan_async._http.operations import PATH
 from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError, RespanError
 from respan_async.events import (

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from respan_async._calls.suspects import SuspectStore, new_tag, tagged
-from respan_async._http import codec, sans_io
+from respan_async._http import codec, operations
 from respan_async.errors import Suspect
 from respan_async.events import logger
 from respan_async.models import CreatedKey, CreateKeyRequest
@@ -25,7 +25,7 @@ class PreparedRequest(Generic[T]):
         tag: The tag in the name, if there is one.
     """
 
-    request: sans_io.Request[T]
+    request: operations.Request[T]
     sent_at: datetime
     fields: dict[str, Any] | None = None
     tag: str | None = None
@@ -49,7 +49,7 @@ def prepare_create(
     if tag_name:
         tag = new_tag()
         fields["name"] = tagged(request.name or "", tag)
-    return PreparedRequest(request=sans_io.create(fields), sent_at=now, fields=fields, tag=tag)
+    return PreparedRequest(request=operations.create(fields), sent_at=now, fields=fields, tag=tag)
 
 
 class AttemptLog:

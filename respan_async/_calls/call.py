@@ -15,8 +15,9 @@ from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare
 from respan_async._calls.attempt_permit import AttemptPermit, problem_of
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
-from respan_async._http import body_excerpt, sans_io
+from respan_async._http import body_excerpt, failure_table, operations, response_parsing
 from respan_async._http.rate_headers import rate_hint
+from respan_async._http.response import Response, TransportFailure, response_of
 from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
@@ -90,13 +91,13 @@ class Call(Generic[T]):
     def __init__(
         self,
         context: ClientContext,
-        subject: sans_io.Request[T] | CreateKeyRequest,
+        subject: operations.Request[T] | CreateKeyRequest,
         options: Options,
         priority: Priority = Priority.INTERACTIVE,
         attempt_log: AttemptLog | None = None,
     ) -> None:
         self._context = context
-        self._operation = sans_io.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
+        self._operation = operations.CREATE if isinstance(subject, CreateKeyRequest) else subject.operation
         self._subject = subject
         self._options = options
         self._priority = priority if options.priority is None else options.priority
@@ -250,7 +251,7 @@ class Call(Generic[T]):
         answer: Any = None
         sendings = 1
         hint: RateHint | None = None
-        let_in: sans_io.Operation[Any] | None = None
+        let_in: operations.Operation[Any] | None = None
         try:
             prepared = self._prepare()
             request = prepared.request
@@ -274,12 +275,12 @@ class Call(Generic[T]):
                 sendings += result.resends
                 self._stats.resent(result.resends, self._unconfirmed_effect)
             now = context.clock()
-            answer = sans_io.parse(request, result, token, now, self._refusals)
-            if (response := sans_io.response_of(result)) is not None:
+            answer = response_parsing.parse(request, result, token, now, self._refusals)
+            if (response := response_of(result)) is not None:
                 hint = rate_hint(response.headers, now)
                 answer = self._if_alive(answer, prepared, response, token, now)
             outcome = _outcome_of(result, answer, self._refusals)
-            if not sans_io.is_refusal(result, self._refusals):
+            if not failure_table.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
                 self._note_failure(answer, outcome, prepared, result, slot)
@@ -296,7 +297,7 @@ class Call(Generic[T]):
                 problem=None if error is None else problem_of(error),
             )
         if context.dispatcher.listening:
-            request_id = sans_io.request_id_of(answer, result, token)
+            request_id = response_parsing.request_id_of(answer, result, token)
             self._stats.emit_attempt(request, result, answer, slot, departed, request_id)
         return cast("T | RespanError", answer)
 
@@ -312,7 +313,7 @@ class Call(Generic[T]):
         self,
         answer: T | RespanError,
         prepared: PreparedRequest[T],
-        result: sans_io.Response,
+        result: Response,
         token: Secret,
         now: datetime,
     ) -> T | RespanError:
@@ -348,11 +349,11 @@ class Call(Generic[T]):
         error: RespanError,
         outcome: SlotOutcome,
         prepared: PreparedRequest[T],
-        result: sans_io.Response | sans_io.TransportFailure,
+        result: Response | TransportFailure,
         slot: Slot,
     ) -> None:
         self._note_last(error)
-        if sans_io.is_refusal(result, self._refusals):
+        if failure_table.is_refusal(result, self._refusals):
             counts = self._counts()
             counts.refused += 1
             self._keeps_place = True
@@ -362,7 +363,7 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            self._stats.mark_suspect(prepared, error.effect, _reason(error), sans_io.answered_id(result))
+            self._stats.mark_suspect(prepared, error.effect, _reason(error), response_parsing.answered_id(result))
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
@@ -462,13 +463,11 @@ class Call(Generic[T]):
 _SERVED: Final = range(200, 500)
 
 
-def _outcome_of(
-    result: sans_io.Response | sans_io.TransportFailure, answer: object, refusals: frozenset[int]
-) -> SlotOutcome:
+def _outcome_of(result: Response | TransportFailure, answer: object, refusals: frozenset[int]) -> SlotOutcome:
     """Say what a result means for the slot."""
-    if sans_io.is_over_limit(result, refusals):
+    if failure_table.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
-    if isinstance(result, sans_io.Response):
+    if isinstance(result, Response):
         return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
     if result.status is not None:
         return SlotOutcome.FAILED if isinstance(answer, RespanError) else SlotOutcome.ANSWERED

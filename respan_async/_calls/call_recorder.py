@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
 from respan_async._calls.client_context import ClientContext
-from respan_async._http import sans_io
+from respan_async._http import operations
+from respan_async._http.response import Response, TransportFailure
 from respan_async._pacing.slots import Slot
 from respan_async.errors import Effect, RespanError, Suspect
 from respan_async.events import AttemptEvent, IssuedEvent, RetryEvent, SuspectEvent, logger
@@ -91,8 +92,8 @@ class CallRecorder:
 
     def emit_attempt(
         self,
-        request: sans_io.Request[Any],
-        result: sans_io.Response | sans_io.TransportFailure | None,
+        request: operations.Request[Any],
+        result: Response | TransportFailure | None,
         answer: object,
         slot: Slot,
         departed: float,

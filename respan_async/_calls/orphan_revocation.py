@@ -8,7 +8,7 @@ import attrs
 
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
-from respan_async._http import sans_io
+from respan_async._http import operations
 from respan_async._pacing.slots import Priority
 from respan_async.errors import Effect, Suspect
 from respan_async.events import RevokedEvent, SuspectEvent, logger
@@ -28,7 +28,7 @@ def revoke(
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
     # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
-    work = Call(context, sans_io.delete(key.id), options).run()
+    work = Call(context, operations.delete(key.id), options).run()
     revoking = context.lifecycle.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
     # Told here, because a task that is cancelled before its first step has no chance to.
     revoking.add_done_callback(partial(_tell, context, key, revoked))

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
 from respan_async._calls.requestor import Service
-from respan_async._http import body_excerpt, sans_io
+from respan_async._http import body_excerpt, operations
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
@@ -75,4 +75,4 @@ class Listing:
             yield page
 
     async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:
-        return await self._service.send(sans_io.list_page(page, self._page_size), priority)
+        return await self._service.send(operations.list_page(page, self._page_size), priority)

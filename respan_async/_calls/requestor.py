@@ -11,7 +11,7 @@ from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.suspects import MAX_TAGGED_NAME
-from respan_async._http import sans_io
+from respan_async._http import operations
 from respan_async._pacing.slots import Priority
 from respan_async.errors import InvalidRequestError
 from respan_async.models import MAX_NAME, CreatedKey, CreateKeyRequest
@@ -35,7 +35,7 @@ class Service:
         """Return the service whose calls wait behind everything else, however long."""
         return attrs.evolve(self, options=attrs.evolve(self.options, priority=Priority.SWEEP, deadline=None))
 
-    async def send(self, request: sans_io.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
+    async def send(self, request: operations.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
         """Make a call that may be repeated without harm.
 
         Args:

@@ -35,7 +35,7 @@ from respan_async._calls.lifecycle import check_grace
 from respan_async._calls.pagination import Listing
 from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
-from respan_async._http import codec, sans_io
+from respan_async._http import key_ids, operations, response_parsing
 from respan_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -243,7 +243,7 @@ class _Sweep:
         alive: defaultdict[str, set[str]] = defaultdict(set)
         async for key in Listing(self._service, 1, _PAGE):
             tag = tag_in(key.name)
-            suspect = by_tag.get(tag) if codec.is_usable_id(key.id) else None
+            suspect = by_tag.get(tag) if key_ids.is_usable_id(key.id) else None
             if suspect is None or key.revoked:
                 continue
             alive[tag].add(key.id)
@@ -263,9 +263,9 @@ class _Sweep:
     async def _read(self, key_id: str) -> TemporaryKey | None:
         """Return a key as the server shows it now; None where it states that there is none."""
         try:
-            return await self._service.send(sans_io.retrieve(key_id))
+            return await self._service.send(operations.retrieve(key_id))
         except NotFoundError as error:
-            if sans_io.states_absence(error):
+            if response_parsing.states_absence(error):
                 return None
             raise
 
@@ -306,9 +306,9 @@ class _Sweep:
             self._revoked[key_id] = suspect
             return
         try:
-            await self._service.send(sans_io.delete(key_id))
+            await self._service.send(operations.delete(key_id))
         except NotFoundError as error:
-            if not sans_io.states_absence(error):
+            if not response_parsing.states_absence(error):
                 raise
             if error.effect is Effect.NONE:  # and not what success looks like after a lost answer
                 if not self._is_just_made(suspect):

@@ -1,13 +1,13 @@
 """What an error shows of an answer: of its body, of what the server says in it, and the id of the request.
 
-Always without secrets, and bounded; what the answer means is for `sans_io`, which is told here who wrote its body.
+Always without secrets, and bounded. The failure table says what the answer means; it learns here who wrote the body.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from respan_async._http import codec
+from respan_async._http import json_text
 from respan_async._http.redaction import printable, redacted, without_long_words
 from respan_async.secret import Secret
 
@@ -43,8 +43,8 @@ def shown(body: bytes, token: Secret | None, *, made: bool) -> str:
 
 def _answered_secret(body: bytes) -> Secret | None:
     try:
-        data = codec.parse(body[:_MOST_READ])
-    except codec.DecodeError:
+        data = json_text.parse(body[:_MOST_READ])
+    except json_text.DecodeError:
         return None
     secret = data.get("api_key") if isinstance(data, dict) else None
     return Secret(secret) if isinstance(secret, str) and secret else None
@@ -53,8 +53,8 @@ def _answered_secret(body: bytes) -> Secret | None:
 def said(body: bytes, shown: str, token: Secret | None) -> str:
     """Return what the server said is wrong, as the end of a sentence, from a body already made safe to show."""
     try:
-        data = codec.parse(shown.encode()) if len(body) <= 2_000 else None
-    except codec.DecodeError:
+        data = json_text.parse(shown.encode()) if len(body) <= 2_000 else None
+    except json_text.DecodeError:
         data = None
     # Redacted again, because JSON can write any text in escapes. In one line, which a log or a terminal shows and does
     # not obey.
@@ -99,8 +99,8 @@ _OWN_FIELDS: Final = frozenset({"detail", "error", "errors", "error_code"})
 def is_of_the_api(body: bytes) -> bool:
     """Whether a body is the API's own JSON for an error, and so not written by a proxy in front of it."""
     try:
-        data = codec.parse(body)
-    except codec.DecodeError:
+        data = json_text.parse(body)
+    except json_text.DecodeError:
         return False
     return isinstance(data, dict) and not _OWN_FIELDS.isdisjoint(data)
 
@@ -108,8 +108,8 @@ def is_of_the_api(body: bytes) -> bool:
 def is_past_the_end(shown: str) -> bool:
     """Whether a 404 is the API's own, to a page after the last one (read in Django REST Framework)."""
     try:
-        data = codec.parse(shown.encode(errors="replace"))
-    except codec.DecodeError:
+        data = json_text.parse(shown.encode(errors="replace"))
+    except json_text.DecodeError:
         return False
     detail = data.get("detail") if isinstance(data, dict) else None
     return isinstance(detail, str) and detail.startswith("Invalid page")

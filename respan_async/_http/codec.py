@@ -1,141 +1,35 @@
 """Between models and JSON: one cattrs converter, over orjson.
 
-Requests are written strictly: what was given, and nothing else. Answers are read leniently, because a key that was
-made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
-A number that comes as text is read as the number, where nothing of it is lost by that.
+Requests are written strictly: what was given, and nothing else. Answers are read leniently, and strictly where it
+matters: without a real `id` and `api_key` it is no key.
 """
 
-import json
-import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import attrs
 import cattrs.gen
 import orjson
 from cattrs.preconf.orjson import make_converter
 
-from respan_async._http import lenient_json
+from respan_async._http import json_text, key_fields
+from respan_async._http.json_text import DecodeError
+from respan_async._http.key_ids import MAX_ID, is_usable_id
+from respan_async._http.lenient_json import NO_CHARACTER
 from respan_async._http.redaction import WINDOW, redacted
 from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPolicy, TemporaryKey, UpdateKeyRequest
 from respan_async.secret import Secret
 
-MAX_ID: Final = 512
-"""Characters of a key's id; that of any key that was ever seen has some 40."""
-MAX_OBJECTS: Final = 100_000
-"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
-written with as many bytes: those would take seconds, and some hundred MiB."""
+T = TypeVar("T")
+
 _LONGEST_LINK: Final = 4096
 """Characters of a link to the next page; what takes URLs apart would keep longer ones in its cache."""
 
-# Begun with what is rare, so that it is found fast: every new key's id is looked at.
-_DOTS: Final = re.compile(r"\.(?<![^/\\]\.)\.?(?![^/\\;])").search
-_DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?").fullmatch
-_BITS_64: Final = 2**63
-_NO_CHARACTER: Final = "\ufffd"
-"""What the lenient reader gives for bytes that are no character."""
-_UNREADABLE: Final = object()
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
-T = TypeVar("T")
-
-
-class DecodeError(ValueError):
-    """The text is not what was expected; the message holds no part of it."""
-
-
-def _text(raw: Any) -> Any:
-    return raw if isinstance(raw, str) else _UNREADABLE
-
-
-def _flag(raw: Any) -> Any:
-    return raw if isinstance(raw, bool) else _UNREADABLE
-
-
-def _id(raw: Any) -> Any:
-    if isinstance(raw, int) and not isinstance(raw, bool):
-        return str(raw)
-    return _text(raw)
-
-
-def _number(raw: Any) -> Any:
-    if isinstance(raw, str):
-        raw = _number_in(raw)
-    if isinstance(raw, float) and not math.isfinite(raw):
-        return _UNREADABLE
-    return raw if isinstance(raw, int | float) and not isinstance(raw, bool) else _UNREADABLE
-
-
-def _number_in(text: str) -> Any:
-    """Read a number that was written as text, unless something of it would be lost."""
-    if not _DECIMAL(text):
-        return _UNREADABLE
-    exact = Decimal(text)
-    # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
-    number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
-    return number if Decimal(repr(number)) == exact else _UNREADABLE
-
-
-def _whole(raw: Any) -> Any:
-    # The server answers some integers as floats (rate_limit: 100.0).
-    number = _number(raw)
-    if isinstance(number, float):
-        # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
-        return int(number) if number.is_integer() and abs(number) < _BITS_64 else _UNREADABLE
-    return number
-
-
-def _instant(raw: Any) -> Any:
-    try:
-        instant = datetime.fromisoformat(raw)
-        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-        if instant.tzinfo is not UTC:
-            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date there
-    except (TypeError, ValueError, OverflowError):
-        return _UNREADABLE
-    return instant
-
-
-def _last_used(raw: Any) -> Any:
-    instant = _instant(raw)
-    # 1970-01-01T00:00:00Z is how the server says "never".
-    return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
-
-
-_TEXT: Final = ((str,), _text)
-_FLAG: Final = ((bool,), _flag)
-_WHOLE: Final = ((int,), _whole)
-_NUMBER: Final = ((int,), _number)
-_INSTANT: Final = ((), _instant)
-
-_FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
-    name: (attribute, kind[0], kind[1])
-    for name, attribute, kind in (
-        ("id", "id", ((str,), _id)),
-        ("name", "name", _TEXT),
-        ("prefix", "prefix", _TEXT),
-        ("status", "status", _TEXT),
-        ("created", "created_at", _INSTANT),
-        ("created_at", "created_at", _INSTANT),
-        ("expiry_date", "expiry_date", _INSTANT),
-        ("revoked", "revoked", _FLAG),
-        ("key_usage", "key_usage", _WHOLE),
-        ("max_usage", "max_usage", _WHOLE),
-        ("last_used", "last_used", ((), _last_used)),
-        ("rate_limit", "rate_limit", _NUMBER),
-        ("spending_limit", "spending_limit", _NUMBER),
-        ("spending_in_period", "spending_in_period", _NUMBER),
-        ("is_test", "is_test", _FLAG),
-        ("is_temporary", "is_temporary", _FLAG),
-    )
-}
-"""By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
-_SECRETS: Final = frozenset({"api_key", "hashed_key"})
-_SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in _FIELDS.values()))
+_SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in key_fields.FIELDS.values()))
 
 
 @attrs.frozen
@@ -151,76 +45,16 @@ class _Answer:
     request_id: str | None
 
 
-def _key_fields(data: Any, request_id: str | None) -> dict[str, Any]:
-    """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
-    if type(data) is not dict:
-        raise DecodeError("expected a JSON object")
-    values: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for name, raw in data.items():
-        if raw is None:
-            if name not in _FIELDS:
-                extra[name] = None
-            continue
-        field = _FIELDS.get(name)
-        if field is None:
-            extra[name] = Secret(raw) if name in _SECRETS and isinstance(raw, str) and raw else raw
-            continue
-        attribute, as_it_is, read = field
-        if type(raw) in as_it_is:
-            values[attribute] = raw
-        elif (value := read(raw)) is _UNREADABLE:
-            extra[name] = raw
-        else:
-            values[attribute] = value
-    if not values.get("id"):
-        raise DecodeError("expected a non-empty string as id")
-    values["used"] = _used(data)
-    values["request_id"] = request_id
-    values["extra"] = extra
-    return values
-
-
-def _used(data: Mapping[str, Any]) -> bool | None:
-    """Tell whether a key was ever used; None where an answer leaves it open: what it lacks says nothing."""
-    last = data.get("last_used", _UNREADABLE)
-    last = last if last is None else _last_used(last)
-    usage, spent = _whole(data.get("key_usage")), _number(data.get("spending_in_period"))
-    if isinstance(last, datetime) or any(amount is not _UNREADABLE and amount != 0 for amount in (usage, spent)):
-        return True
-    return False if last is None and usage == 0 else None
-
-
 def _structure_key(answer: _Answer, _: Any = None) -> TemporaryKey:
     return _key(answer.data, answer.request_id)
 
 
 def _key(data: Any, request_id: str | None) -> TemporaryKey:
-    return TemporaryKey(**_key_fields(data, request_id))
-
-
-def is_usable_id(key_id: str) -> bool:
-    """Whether a key's id can be kept, shown and sent back as a part of a path."""
-    return (
-        key_id.isprintable()
-        and 0 < len(key_id) <= MAX_ID
-        and not key_id.isspace()
-        and not has_dots(key_id)
-        and _NO_CHARACTER not in key_id
-    )
-
-
-def has_dots(key_id: str) -> bool:
-    """Whether an id has a `.` or `..` as a path segment.
-
-    What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what follows
-    a semicolon for no part of a segment.
-    """
-    return _DOTS(unquote(key_id)) is not None
+    return TemporaryKey(**key_fields.read_fields(data, request_id))
 
 
 def _structure_created(answer: _Answer, _: Any = None) -> CreatedKey:
-    values = _key_fields(answer.data, answer.request_id)
+    values = key_fields.read_fields(answer.data, answer.request_id)
     if not is_usable_id(values["id"]):
         raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
@@ -237,7 +71,7 @@ def _structure_created(answer: _Answer, _: Any = None) -> CreatedKey:
 
 
 def _is_usable_secret(text: str) -> bool:
-    return text.isprintable() and " " not in text and _NO_CHARACTER not in text
+    return text.isprintable() and " " not in text and NO_CHARACTER not in text
 
 
 def _without(secret: str, raw: Any) -> Any:
@@ -288,12 +122,15 @@ def _unstructure_instant(instant: datetime) -> str:
 
 
 converter = make_converter()
+
 converter.register_unstructure_hook(datetime, _unstructure_instant)
+
 # An omitted default is how UNSET stays off the wire.
 for _model in (LimitPolicy, UpdateKeyRequest):
     converter.register_unstructure_hook(
         _model, cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True)
     )
+
 converter.register_unstructure_hook(
     CreateKeyRequest,
     cattrs.gen.make_dict_unstructure_fn(
@@ -303,8 +140,11 @@ converter.register_unstructure_hook(
         expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
     ),
 )
+
 converter.register_structure_hook(TemporaryKey, _structure_key)
+
 converter.register_structure_hook(CreatedKey, _structure_created)
+
 converter.register_structure_hook(KeyPage, _structure_page)
 
 
@@ -327,7 +167,7 @@ def canonical(request: CreateKeyRequest) -> str:
     fields: dict[str, Any] = _by_value(converter.unstructure(request))
     if request.expires_in:
         fields["expires_in"] = request.expires_in.total_seconds()
-    return orjson.dumps(fields, default=_plain, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(fields, default=json_text.plain, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _by_value(value: Any) -> Any:
@@ -353,50 +193,6 @@ def encode_key(key: TemporaryKey) -> str:
     return orjson.dumps(known, option=orjson.OPT_UTC_Z).decode()
 
 
-def encode(fields: Mapping[str, Any]) -> bytes:
-    """Return JSON text."""
-    return orjson.dumps(fields, default=_plain)
-
-
-def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """Return JSON text as one line of ASCII and what prints.
-
-    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
-    take U+0085 and U+2028 for the end of a line.
-    """
-    text = encode(fields).decode()
-    if not text.isprintable():
-        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
-    return f"{text}\n".encode()
-
-
-def _plain(value: float) -> float:
-    # numpy's numbers, among others, are floats to Python and unknown to orjson. Anything else was refused by its model.
-    return float(value)
-
-
-def parse(text: bytes, charset: str | None = None) -> Any:
-    """Read JSON: strictly, or else leniently; never more than a bounded number of objects.
-
-    Args:
-        text: The text.
-        charset: Its character set, as declared, or None.
-
-    Raises:
-        DecodeError: It is no JSON, or too much of it.
-    """
-    if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
-        raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
-    try:
-        return orjson.loads(text)
-    except ValueError:
-        pass
-    try:
-        return lenient_json.loads(text, charset)
-    except ValueError:
-        raise DecodeError("expected JSON") from None
-
-
 def decode(text: bytes, model: type[T], charset: str | None = None, request_id: str | None = None) -> T:
     """Read a JSON answer as `model`.
 
@@ -410,7 +206,7 @@ def decode(text: bytes, model: type[T], charset: str | None = None, request_id: 
         DecodeError: It is no JSON, or lacks what makes it a `model`.
     """
     # The hook itself: `structure` would look it up through more layers for each answer.
-    read: T = converter.get_structure_hook(model)(_Answer(parse(text, charset), request_id), model)
+    read: T = converter.get_structure_hook(model)(_Answer(json_text.parse(text, charset), request_id), model)
     return read
 
 
@@ -428,7 +224,7 @@ def decode_changed(
     Raises:
         DecodeError: It is neither a JSON object nor nothing.
     """
-    data = parse(text, charset) if text.strip() else None
+    data = json_text.parse(text, charset) if text.strip() else None
     if data is None or (type(data) is dict and id_in(data) is None):
         data = {**sent, **(data or {}), "id": sent["id"]}
     return _key(data, request_id)
@@ -436,5 +232,5 @@ def decode_changed(
 
 def id_in(data: object) -> str | None:
     """Return the id in a JSON object that is otherwise of no use, if the key can be revoked by it."""
-    key_id = _id(data.get("id")) if isinstance(data, dict) else None
+    key_id = key_fields.read_id(data.get("id")) if isinstance(data, dict) else None
     return key_id if isinstance(key_id, str) and is_usable_id(key_id) else None

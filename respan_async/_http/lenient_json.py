@@ -9,6 +9,9 @@ import codecs
 import json
 from typing import Any, Final
 
+NO_CHARACTER: Final = "\ufffd"
+"""What is read in place of bytes that are no character."""
+
 _CHARSETS: Final = frozenset({"ascii", "cp1252", "iso8859-1", "iso8859-15", "utf-8", "utf-16", "utf-32"})
 """Those that are decoded where they are declared. Python knows more, some of which are programs of their own."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from respan_async._http import codec
+from respan_async._http import json_text
 from respan_async._http.header_parsing import date, lines, number
 
 # A comma that joins two values, and not the one behind the name of a day, with which a date begins.
@@ -39,8 +39,8 @@ def _in_headers(headers: Mapping[str, str], now: datetime) -> Iterator[float | N
 
 def _in_body(body: bytes, now: datetime) -> Iterator[float | None]:
     try:
-        data = codec.parse(body) if b"retry_after" in body else None
-    except codec.DecodeError:
+        data = json_text.parse(body) if b"retry_after" in body else None
+    except json_text.DecodeError:
         return
     if isinstance(data, dict):
         yield _seconds(data.get("retry_after"), now)

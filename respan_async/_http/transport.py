@@ -14,9 +14,10 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
-from respan_async._http.codec import parse
 from respan_async._http.content_encoding import decoded
-from respan_async._http.sans_io import Request, Response, TransportFailure
+from respan_async._http.json_text import parse
+from respan_async._http.operations import Request
+from respan_async._http.response import Response, TransportFailure
 from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError

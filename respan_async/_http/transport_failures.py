@@ -11,7 +11,7 @@ import aiohttp
 from yarl import URL
 
 from respan_async._http.redaction import printable
-from respan_async._http.sans_io import Response, TransportFailure
+from respan_async._http.response import Response, TransportFailure
 from respan_async.errors import ConfigurationError
 
 # Raised while a connection is made, and by nothing after it.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from respan_async._http.codec import DecodeError, parse
+from respan_async._http.json_text import DecodeError, parse
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.errors import InvalidRequestError
 from respan_async.models import LONGEST_LIFE

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from respan_async._http.codec import parse
-from respan_async._http.sans_io import states_absence
+from respan_async._http.json_text import parse
+from respan_async._http.response_parsing import states_absence
 from respan_async.cli import exit_codes, tables
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say

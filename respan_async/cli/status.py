@@ -3,7 +3,7 @@
 import argparse
 from datetime import UTC, datetime
 
-from respan_async._http import codec
+from respan_async._http import json_text
 from respan_async.cli import exit_codes
 from respan_async.cli.console import ConsoleLogHandler, printable
 from respan_async.cli.ledger_location import existing_location_of
@@ -27,7 +27,7 @@ def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     if wanted(arguments):
         show(_tables(location.name, snapshot, datetime.now(UTC)))
     else:
-        write_all(STANDARD_OUTPUT, codec.encode_line(_as_json(location.name, snapshot)))
+        write_all(STANDARD_OUTPUT, json_text.encode_line(_as_json(location.name, snapshot)))
     return exit_codes.OK
 
 

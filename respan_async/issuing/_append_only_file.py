@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from respan_async._http import codec
+from respan_async._http import json_text
 from respan_async.errors import LedgerError
 from respan_async.issuing import _posix
 from respan_async.issuing._private_file import cannot_be_locked, problem_at_birth, readable_by_others
@@ -216,7 +216,7 @@ class AppendOnlyFile:
         if not more and not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
             more = True
         try:
-            codec.parse(bytes(torn))
+            json_text.parse(bytes(torn))
             whole = True
         except ValueError:
             whole = False

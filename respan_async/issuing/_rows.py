@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from respan_async._calls.suspects import expires_at
-from respan_async._http import codec
+from respan_async._http import codec, json_text
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
@@ -161,7 +161,7 @@ def _suspect_of(row: tuple[Any, ...]) -> Suspect:
             id=key_id,
             effect=Effect(effect),
             sent_at=datetime.fromtimestamp(sent_at, UTC),
-            sent=dict(codec.parse(sent.encode()).items()),  # an object, or damaged
+            sent=dict(json_text.parse(sent.encode()).items()),  # an object, or damaged
             reason=reason,
             taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
         )
@@ -173,7 +173,7 @@ def _suspect_of(row: tuple[Any, ...]) -> Suspect:
 def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
     """Return the error of a ticket that is known with other fields, naming those that differ."""
     with _readable(f"ticket {ticket_id!r:.100}"):
-        before, now = codec.parse(known.encode()), codec.parse(fields.encode())
+        before, now = json_text.parse(known.encode()), json_text.parse(fields.encode())
         differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
     return TicketConflictError(
         f"ticket {ticket_id!r:.100}: asked for before with another {', '.join(differing)}; "

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 
 import attrs
 
-from respan_async._http import codec
+from respan_async._http import json_text
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.models import CreatedKey, TemporaryKey
@@ -46,7 +46,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
         if field.name not in ("id", "used", "request_id", "extra"):
             value = getattr(key, field.name)
             fields[field.name] = _instant(value) if isinstance(value, datetime) else value
-    return codec.encode_line(fields)
+    return json_text.encode_line(fields)
 
 
 def _instant(value: datetime) -> str:
@@ -172,7 +172,7 @@ class JSONLinesSink:
     def _take(self, line: bytes) -> str | None:
         """Learn of a line that is in the file; return what is wrong with it."""
         try:
-            value = codec.parse(bytes(line))
+            value = json_text.parse(bytes(line))
             ticket, key_id = value["ticket"], value.get("id")
             made_up = bool(value.get("sandbox"))
         except (ValueError, TypeError, KeyError, AttributeError):

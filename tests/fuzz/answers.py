@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from respan_async import errors
-from respan_async._http import codec, sans_io
-from respan_async._http.sans_io import Response
+from respan_async._http import codec, json_text, key_ids, operations, response_parsing
+from respan_async._http.response import Response
 from respan_async.errors import APIStatusError, Effect, InvalidResponseError, RespanError
 from respan_async.issuing import _rows
 from respan_async.issuing.jsonlines_sink import line_of
@@ -17,7 +17,7 @@ from tests.fuzz.payloads import BEARER, ECHOES, TOKEN
 from tests.fuzz.promises import told
 
 NOW: Final = datetime(2026, 11, 22, 4, 0, tzinfo=UTC)
-CREATE: Final = sans_io.create({"name": "tenant-42"})
+CREATE: Final = operations.create({"name": "tenant-42"})
 _KEY: Final = re.compile(r"[A-Za-z0-9]{8}\.[A-Za-z0-9]{32}")
 
 
@@ -29,11 +29,11 @@ def created(data: bytes) -> None:
     if isinstance(key_id, int) and not isinstance(key_id, bool):
         key_id = str(key_id)
     complete = (
-        isinstance(key_id, str) and codec.is_usable_id(key_id)
+        isinstance(key_id, str) and key_ids.is_usable_id(key_id)
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
     )  # fmt: skip
 
-    key = sans_io.read(CREATE, Response(201, {}, data), TOKEN)
+    key = response_parsing.read(CREATE, Response(201, {}, data), TOKEN)
 
     assert isinstance(key, CreatedKey) == complete, key
     if not isinstance(key, CreatedKey):
@@ -43,7 +43,7 @@ def created(data: bytes) -> None:
         _check_error(key, data)
         if isinstance(secret, str) and _KEY.fullmatch(secret):
             assert secret not in f"{key} {key.body}"
-        named = sans_io.answered_id(Response(201, {}, data))
+        named = response_parsing.answered_id(Response(201, {}, data))
         assert named is None or named == key_id
         return
     assert (key.id, key.api_key.reveal()) == (key_id, secret)
@@ -57,7 +57,7 @@ def created(data: bytes) -> None:
 
 def listed(data: bytes) -> None:
     """The body of a list: a page whose keys all have ids, or one error."""
-    page = sans_io.read(sans_io.list_page(1, None), Response(200, {}, data), TOKEN)
+    page = response_parsing.read(operations.list_page(1, None), Response(200, {}, data), TOKEN)
 
     if not isinstance(page, KeyPage):
         assert page.effect is Effect.NONE
@@ -78,7 +78,7 @@ def key(data: bytes) -> None:
     """The body of one key: whatever its fields hold, their types are the documented ones."""
     try:
         read = codec.decode(data, TemporaryKey)
-    except codec.DecodeError as error:
+    except json_text.DecodeError as error:
         told(error, most=200)
         return
     for name in ("created_at", "expiry_date", "last_used"):
@@ -101,7 +101,7 @@ def refused(data: bytes) -> None:
     if 200 <= answer.status < 300:
         return
 
-    error = sans_io.failure(CREATE, answer, TOKEN, NOW)
+    error = response_parsing.failure(CREATE, answer, TOKEN, NOW)
 
     assert type(error) is (errors.class_for(answer.status) if answer.status >= 300 else InvalidResponseError)
     assert (error.effect, error.retryable) == _meaning(answer.status)
@@ -138,7 +138,7 @@ def _check_error(error: RespanError, body: bytes) -> None:
         assert not [echo for echo in ECHOES if echo in text]
         assert _KEY.search(text) is None, text
     if len(shown) < 2_000 and len(body) <= 2_000:
-        again = sans_io.failure(CREATE, Response(400, {}, shown.encode()), TOKEN, NOW)
+        again = response_parsing.failure(CREATE, Response(400, {}, shown.encode()), TOKEN, NOW)
         assert again.body == shown
     copy = pickle.loads(pickle.dumps(error))
     assert type(copy) is type(error)
@@ -147,6 +147,6 @@ def _check_error(error: RespanError, body: bytes) -> None:
 
 def _json(data: bytes) -> Any:
     try:
-        return codec.parse(data)
-    except codec.DecodeError:
+        return json_text.parse(data)
+    except json_text.DecodeError:
         return None

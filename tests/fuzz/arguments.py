@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from yarl import URL
 
 from respan_async._calls.settings_validation import DEFAULT_BASE_URL, checked_url
-from respan_async._http import codec, sans_io
+from respan_async._http import codec, json_text, operations
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli.fields import READERS, rate_limit
 from respan_async.errors import ConfigurationError, InvalidRequestError, LedgerError, TicketConflictError
@@ -41,22 +41,22 @@ def base_url(data: bytes) -> None:
         assert parts.hostname == "localhost" or ipaddress.ip_address(parts.hostname).is_loopback
     assert checked_url(url, allow_http=False) == url
     # What is sent goes to that host and port.
-    sent = URL(url + sans_io.PATH, encoded=True)
+    sent = URL(url + operations.PATH, encoded=True)
     assert (sent.scheme, sent.raw_host, sent.explicit_port) == (parts.scheme, parts.hostname, parts.port)
-    assert sent.raw_path == sans_io.PATH
+    assert sent.raw_path == operations.PATH
 
 
 def key_id(data: bytes) -> None:
     """A key's id: one segment of the path, from which it can be read back."""
     text = text_of(data)
     try:
-        path = sans_io.retrieve(text).path
+        path = operations.retrieve(text).path
     except InvalidRequestError as error:
         told(error)
         return
-    assert path.startswith(sans_io.PATH)
+    assert path.startswith(operations.PATH)
     assert path.endswith("/")
-    segment = path[len(sans_io.PATH) : -1]
+    segment = path[len(operations.PATH) : -1]
     assert re.fullmatch(r"[A-Za-z0-9_.~%-]+", segment)
     assert segment not in (".", "..")
     assert unquote(segment, errors="strict") == text
@@ -99,8 +99,8 @@ def cell(data: bytes) -> None:
 def request(data: bytes) -> None:
     """Fields out of JSON, as a program may pass them on: a request that can be sent and told from others."""
     try:
-        fields = codec.parse(data)
-    except codec.DecodeError:
+        fields = json_text.parse(data)
+    except json_text.DecodeError:
         return
     known = {name: value for name, value in fields.items() if name in READERS} if isinstance(fields, dict) else {}
     try:
@@ -113,7 +113,7 @@ def request(data: bytes) -> None:
 
 def _check_request(request: CreateKeyRequest) -> None:
     fields = codec.fields_of(request, NOW)
-    sent = codec.parse(codec.encode(fields))
+    sent = json_text.parse(json_text.encode(fields))
     # A sum of money may have more digits than a float; what is sent is what is given, up to that.
     assert sent == fields
     again = {name: value for name, value in sent.items() if value is not UNSET}

@@ -20,7 +20,8 @@ from respan_async import (
     RetryPolicy,
 )
 from respan_async._calls.requestor import Service
-from respan_async._http import sans_io
+from respan_async._http import operations, response_parsing
+from respan_async._http.response import Response
 from respan_async.keys import TemporaryKeys
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.virtual import VirtualLoop
@@ -142,15 +143,15 @@ def test_a_retry_after_date_goes_by_the_server_s_clock_where_it_tells_it(jump: t
     """With a Date beside it, a wrong clock here changes nothing; without one, the wait is never below nothing."""
     right = datetime(2026, 11, 22, 12, tzinfo=UTC)
     until = {"Retry-After": format_datetime(right + timedelta(seconds=30), usegmt=True)}
-    request = sans_io.retrieve("id")
+    request = operations.retrieve("id")
 
-    with_date = sans_io.failure(
+    with_date = response_parsing.failure(
         request,
-        sans_io.Response(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""),
+        Response(429, {**until, "Date": format_datetime(right, usegmt=True)}, b""),
         None,
         right + jump,
     )
-    without = sans_io.failure(request, sans_io.Response(429, until, b""), None, right + jump)
+    without = response_parsing.failure(request, Response(429, until, b""), None, right + jump)
 
     assert isinstance(with_date, RateLimitError)
     assert isinstance(without, RateLimitError)

@@ -36,7 +36,7 @@ from respan_async import (
     UpdateKeyRequest,
 )
 from respan_async._calls.requestor import Service
-from respan_async._http.sans_io import Request
+from respan_async._http.operations import Request
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority

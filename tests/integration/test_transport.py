@@ -18,7 +18,7 @@ from respan_async import (
     RetryPolicy,
     Secret,
 )
-from respan_async._http import sans_io
+from respan_async._http import operations
 from respan_async._http.transport import Transport
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import STALL, RawServer, answer, cut_body, key
@@ -426,6 +426,6 @@ async def test_a_closed_transport_makes_no_new_session(server: RawServer) -> Non
     await transport.aclose()
 
     with pytest.raises(ClientStateError, match="the client is closed"):
-        await transport.send(sans_io.list_page(1, None), None, Secret("token"), aiohttp.ClientTimeout())
+        await transport.send(operations.list_page(1, None), None, Secret("token"), aiohttp.ClientTimeout())
 
     assert server.requests == []

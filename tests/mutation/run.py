@@ -64,18 +64,23 @@ GROUPS: Mapping[str, Group] = {
             "respan_async/errors.py",
             "respan_async/_http/body_excerpt.py",
             "respan_async/retry.py",
-            "respan_async/_http/sans_io.py",
+            "respan_async/_http/failure_table.py",
+            "respan_async/_http/operations.py",
+            "respan_async/_http/response.py",
+            "respan_async/_http/response_parsing.py",
             "respan_async/_http/header_parsing.py",
             "respan_async/_http/rate_headers.py",
             "respan_async/_http/retry_after.py",
         ),
         (
-            *unit("failure_classification", "sans_io", "retry", "errors", "rate_headers"),
+            *unit("failure_classification", "response_parsing", "retry", "errors", "rate_headers"),
             "tests/properties/test_retry.py",
         ),
         ("tests/integration/test_operations.py",),
     ),
-    "redaction": Group(("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "sans_io")),
+    "redaction": Group(
+        ("respan_async/_http/redaction.py",), unit("redaction", "failure_classification", "response_parsing")
+    ),
     "pacing": Group(
         tuple(str(path.relative_to(ROOT)) for path in sorted((ROOT / "respan_async/_pacing").rglob("[!_]*.py"))),
         (

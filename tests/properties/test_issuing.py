@@ -19,7 +19,7 @@ from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanE
 from respan_async._calls.lifecycle import Stage
 from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, sweep
-from respan_async._http.sans_io import LIST, Request
+from respan_async._http.operations import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
 from respan_async.testing import FakeRespan
 from tests.integration.test_issuing import TroubledLedger

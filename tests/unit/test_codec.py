@@ -23,7 +23,8 @@ from respan_async import (
     TemporaryKey,
     UpdateKeyRequest,
 )
-from respan_async._http.codec import DecodeError, decode, encode, encode_key, fields_of
+from respan_async._http.codec import decode, encode_key, fields_of
+from respan_async._http.json_text import DecodeError, encode
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)

@@ -15,23 +15,11 @@ from respan_async import (
     RespanError,
     Secret,
 )
-from respan_async._http.sans_io import (
-    PATH,
-    Request,
-    Response,
-    TransportFailure,
-    create,
-    delete,
-    failure,
-    is_over_limit,
-    is_refusal,
-    is_success,
-    list_page,
-    read,
-    retrieve,
-    update,
-)
-from tests.unit.test_sans_io import NOW, Headers
+from respan_async._http.failure_table import is_over_limit, is_refusal, is_success
+from respan_async._http.operations import PATH, Request, create, delete, list_page, retrieve, update
+from respan_async._http.response import Response, TransportFailure
+from respan_async._http.response_parsing import failure, read
+from tests.unit.test_response_parsing import NOW, Headers
 
 TOKEN = Secret("bearer-token/1")
 CREATE, UPDATE, DELETE = create({}), update("i", {}), delete("i")

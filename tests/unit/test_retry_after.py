@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from respan_async import RateLimitError
+from respan_async._http.operations import create
+from respan_async._http.response import Response
+from respan_async._http.response_parsing import failure
 from respan_async._http.retry_after import retry_after
-from respan_async._http.sans_io import Response, create, failure
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 IN_30_SECONDS = "Thu, 31 Jan 2030 12:00:30 GMT"

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from respan_async._http.sans_io import TransportFailure
+from respan_async._http.response import TransportFailure
 from respan_async._http.transport_failures import classify
 
 API = URL("https://api.example")

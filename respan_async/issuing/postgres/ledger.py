@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from respan_async._calls.owning_loop import OwningLoop
-from respan_async._http import codec
+from respan_async._http import codec, json_text
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
@@ -206,7 +206,7 @@ class PostgresLedger:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         about = ticket.id, intent.tag
         values: dict[str, Any] = {"ticket": ticket.id, "fields": ticket.fields, "owner": self._owner, "tag": intent.tag}
-        values |= {"name": intent.name, "sent": codec.encode(intent.sent).decode(), "sent_at": intent.sent_at}
+        values |= {"name": intent.name, "sent": json_text.encode(intent.sent).decode(), "sent_at": intent.sent_at}
         # The clock of the machine that sends may be wrong; how long ago it was is not.
         values["ago"] = time.time() - intent.sent_at
         values |= self._mark.accepted(self._cipher)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from respan_async._calls.owning_loop import OwningLoop
-from respan_async._http import codec
+from respan_async._http import codec, json_text
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
@@ -221,7 +221,7 @@ class SQLiteLedger:
         }
         claim["awake"] = time.monotonic()
         attempt = claim | {"tag": intent.tag, "name": intent.name, "sent_at": intent.sent_at}
-        attempt["sent"] = codec.encode(intent.sent).decode()
+        attempt["sent"] = json_text.encode(intent.sent).decode()
 
         def work(connection: sqlite3.Connection) -> int:
             claimed = connection.execute(_SQL["claim"], claim).fetchone()

@@ -22,21 +22,10 @@ from respan_async import (
     Secret,
     TemporaryKey,
 )
-from respan_async._http.codec import MAX_ID
-from respan_async._http.sans_io import (
-    PATH,
-    Request,
-    Response,
-    TransportFailure,
-    answered_id,
-    create,
-    delete,
-    failure,
-    list_page,
-    read,
-    retrieve,
-    update,
-)
+from respan_async._http.key_ids import MAX_ID
+from respan_async._http.operations import PATH, Request, create, delete, list_page, retrieve, update
+from respan_async._http.response import Response, TransportFailure
+from respan_async._http.response_parsing import answered_id, failure, read
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 TOKEN = Secret("bearer-token")

@@ -1,0 +1,61 @@
+"""Reads and writes JSON text: by orjson, or by a second, lenient reader; of a bounded number of objects."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from respan_async._http import lenient_json
+
+MAX_OBJECTS: Final = 100_000
+"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
+written with as many bytes: those would take seconds, and some hundred MiB."""
+
+
+class DecodeError(ValueError):
+    """The text is not what was expected; the message holds no part of it."""
+
+
+def encode(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text."""
+    return orjson.dumps(fields, default=plain)
+
+
+def encode_line(fields: Mapping[str, Any]) -> bytes:
+    """Return JSON text as one line of ASCII and what prints.
+
+    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
+    take U+0085 and U+2028 for the end of a line.
+    """
+    text = encode(fields).decode()
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
+    return f"{text}\n".encode()
+
+
+def plain(value: float) -> float:
+    # numpy's numbers, among others, are floats to Python and unknown to orjson. Anything else was refused by its model.
+    return float(value)
+
+
+def parse(text: bytes, charset: str | None = None) -> Any:
+    """Read JSON: strictly, or else leniently; never more than a bounded number of objects.
+
+    Args:
+        text: The text.
+        charset: Its character set, as declared, or None.
+
+    Raises:
+        DecodeError: It is no JSON, or too much of it.
+    """
+    if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
+        raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
+    try:
+        return orjson.loads(text)
+    except ValueError:
+        pass
+    try:
+        return lenient_json.loads(text, charset)
+    except ValueError:
+        raise DecodeError("expected JSON") from None
