@@ -12,13 +12,14 @@ Rules:
 
 import asyncio
 import warnings
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from respan_async._calls.batch_failures import BatchFailures
 from respan_async._calls.batch_input import BatchInput
+from respan_async._calls.batch_outcomes import OutcomeQueue
+from respan_async._calls.batch_places import Places
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
@@ -65,20 +66,15 @@ class Batch(Generic[Item]):
         self._pacer = context.pacer
         self._lifecycle = context.lifecycle
         self._max_in_flight = max_in_flight
-        self._ordered = ordered
         self._spread = spread
         self._prepare = prepare
         self._total = self._input.total
         self._workers: set[asyncio.Task[None]] = set()
         self._working: dict[int, Job[CreatedKey]] = {}
-        self._ready: deque[Issued[Item] | Failed[Item]] = deque()
-        self._early: dict[int, Issued[Item] | Failed[Item]] = {}
-        # No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
-        self._places = max_in_flight
-        self._placeless: deque[asyncio.Future[None]] = deque()
-        self._news: list[asyncio.Future[None]] = []
+        self._outcomes: OutcomeQueue[Item] = OutcomeQueue(discard, ordered=ordered)
+        self._places = Places(max_in_flight)
         self._halted = False  # what has not been sent was given up
-        self._taken = self._next_out = 0
+        self._taken = 0
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
         self._fatal: BaseException | None = None
@@ -149,7 +145,7 @@ class Batch(Generic[Item]):
         if not self._entered:
             raise ClientStateError("enter the batch before iterating: async with ... as batch")
         self._lifecycle.check_same_place()
-        while not self._ready:
+        while not self._outcomes:
             if not self._workers:
                 self._lifecycle.unregister(Move.ARRIVE, self._let_go)
                 if self._fatal is not None and not self._left:
@@ -158,11 +154,9 @@ class Batch(Generic[Item]):
                 raise StopAsyncIteration
             if self._is_elsewhere:
                 raise ClientStateError("a batch runs on one event loop, and that of this one has ended; make another")
-            news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._news.append(news)
-            await news
-        outcome = self._ready.popleft()
-        self._leave_place()
+            await self._outcomes.wait()
+        outcome = self._outcomes.take()
+        self._places.leave()
         return outcome
 
     def stop(self) -> None:
@@ -239,27 +233,13 @@ class Batch(Generic[Item]):
 
     def _place_at_once(self) -> bool:
         """Take a place for one more item, if one is free and there is anything left to do."""
-        if not self._places or self._is_stopped():
-            return False
-        self._places -= 1
-        return True
+        return not self._is_stopped() and self._places.take_at_once()
 
     async def _place(self) -> bool:
         """Wait until one more item may be taken; return whether there is anything left to do."""
         if not self._is_stopped():
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._placeless.append(waiter)
-            await waiter
+            await self._places.wait()
         return not self._is_stopped()
-
-    def _leave_place(self) -> None:
-        """Pass a place on: an outcome was taken."""
-        while self._placeless:
-            waiter = self._placeless.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._places += 1
 
     async def _outcome(self, item: Item, index: int) -> Issued[Item] | Failed[Item]:
         try:
@@ -315,21 +295,10 @@ class Batch(Generic[Item]):
         self._failed += isinstance(outcome, Failed)
         self._replayed += isinstance(outcome, Issued) and outcome.replayed
         if self._left:
-            self._throw_away(outcome)
-        elif self._ordered:
-            self._early[outcome.index] = outcome
-            while self._next_out in self._early:
-                self._ready.append(self._early.pop(self._next_out))
-                self._next_out += 1
+            self._outcomes.throw_away(outcome)
         else:
-            self._ready.append(outcome)
-        if self._ready:
-            self._tell()
+            self._outcomes.put(outcome)
         self._let_input_go()
-
-    def _throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
-        if isinstance(outcome, Issued) and not outcome.replayed:
-            self._discard(outcome.key)
 
     def _is_stopped(self) -> bool:
         return self._left or self._exhausted or self._fatal is not None
@@ -365,14 +334,12 @@ class Batch(Generic[Item]):
         """Throw away what nobody takes any more: the batch is left, or the event loop is closed on which it ran."""
         self._lifecycle.unregister(Move.ARRIVE, self._let_go)
         self._left = True
-        while self._ready or self._early:
-            self._throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])
+        self._outcomes.throw_all_away()
 
     def _end_input(self) -> None:
         self._exhausted = True
         self._announce()
-        while self._placeless:
-            self._leave_place()  # to find that there is nothing left to do
+        self._places.wake_all()
 
     def _announce(self) -> None:
         """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
@@ -390,7 +357,7 @@ class Batch(Generic[Item]):
             self._end_input()  # or, in order, those who wait for a place would wait for its outcome for ever
         if not self._workers:
             self._all_over()
-        self._tell()
+        self._outcomes.wake()
 
     def _all_over(self) -> None:
         """Note that no worker is left, and nothing more will come."""
@@ -398,14 +365,7 @@ class Batch(Generic[Item]):
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
-        # In order, a gap is left by an item that never had an outcome; what came after it still counts.
-        self._ready.extend(self._early.pop(index) for index in sorted(self._early))
-
-    def _tell(self) -> None:
-        while self._news:
-            news = self._news.pop()
-            if not news.done():
-                news.set_result(None)
+        self._outcomes.close_gaps()
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
         """Run to the end; see `Batch`."""
@@ -431,7 +391,7 @@ class Batch(Generic[Item]):
                 await asyncio.wait(closing)
         except BaseException:
             for outcome in outcomes:
-                self._throw_away(outcome)
+                self._outcomes.throw_away(outcome)
             raise
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
