@@ -1,9 +1,10 @@
 """What an attempt needs before it is sent: a slot of the pace, and the token."""
 
+from respan_async._calls.attempt_outcome import problem_of
 from respan_async._calls.token_provider import CallToken, TokenProvider
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority, Slot, SlotOutcome
-from respan_async.errors import APIConnectionError, RespanError
+from respan_async.errors import APIConnectionError
 from respan_async.secret import Secret
 
 
@@ -97,8 +98,3 @@ class AttemptPermit:
         finally:
             self.is_asking = False
         return token if self.held else None
-
-
-def problem_of(error: RespanError) -> str:
-    """Say what went wrong, as the pace shows it."""
-    return f"{type(error).__name__}: {error!s:.300}"

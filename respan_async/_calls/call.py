@@ -9,10 +9,11 @@ secret.
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
-from respan_async._calls.attempt_permit import AttemptPermit, problem_of
+from respan_async._calls.attempt_outcome import outcome_of, problem_of, reason_of
+from respan_async._calls.attempt_permit import AttemptPermit
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._http import body_excerpt, failure_table, operations, response_parsing
@@ -27,7 +28,6 @@ from respan_async.errors import (
     ClientStateError,
     DeadlineExceededError,
     Effect,
-    InvalidResponseError,
     PermissionDeniedError,
     RespanError,
 )
@@ -57,8 +57,6 @@ class Call(Generic[T]):
         "_final",
         "_in_air",
         "_keeps_place",
-        "_last_answer",
-        "_last_failure",
         "_operation",
         "_options",
         "_permit",
@@ -114,8 +112,6 @@ class Call(Generic[T]):
         self._started = -1.0
         self._refused_at: float | None = None
         self._keeps_place = False  # it had a slot that came to nothing through no fault of its own
-        self._last_answer: RespanError | None = None
-        self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
 
     @property
     def deadline(self) -> float | None:
@@ -144,7 +140,6 @@ class Call(Generic[T]):
         if isinstance(result, RespanError) and counts is not None and self._wants(result):
             result = await self._retry(result, counts)
         if isinstance(result, RespanError):
-            self._add_last_answer(result)
             raise self._stats.with_totals(result)
         if isinstance(result, CreatedKey) and self._wanted:
             self._stats.emit_issued(result, self._started)
@@ -158,15 +153,8 @@ class Call(Generic[T]):
 
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
-        error = ClientStateError("the call was given up before it was sent, or sent again", effect=self._effect_if_sent)
-        self._add_last_answer(error)
-        return self._stats.with_totals(error)
-
-    def _add_last_answer(self, error: RespanError) -> None:
-        """Give an error without an answer of its own what the last answer told, for whoever asks what had happened."""
-        answer = self._last_answer
-        if error.status is None and answer is not None and answer is not error:
-            error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
+        message = "the call was given up before it was sent, or sent again"
+        return self._stats.with_totals(ClientStateError(message, effect=self._effect_if_sent))
 
     def abandon(self, *, wanted: bool = False) -> bool:
         """Send nothing more; return whether the call goes on.
@@ -196,13 +184,8 @@ class Call(Generic[T]):
 
     def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
         """Return the error of a call that is too late, with the last answer that it had, or what went wrong last."""
-        answer = self._last_answer
-        after = f"; the last answer was {answer.status}" if answer else ""
-        if self._last_failure is not None:
-            after += f"; the last attempt failed: {self._last_failure!s:.300}"
-        error = DeadlineExceededError(f"{self._operation.name}: {what}{after}", effect=effect, retryable=retryable)
-        self._add_last_answer(error)
-        return error
+        message = f"{self._operation.name}: {what}{self._stats.after_what()}"
+        return DeadlineExceededError(message, effect=effect, retryable=retryable)
 
     @property
     def _effect_if_sent(self) -> Effect:
@@ -223,10 +206,9 @@ class Call(Generic[T]):
                 if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
-                self._add_last_answer(error)
                 return error
             self._keeps_place = True
-            self._counts().counted -= 1
+            self._stats.failure_counts().counted -= 1
             self._stats.emit_retry(result, 0.0)
 
     async def _attempt_in_turn(self) -> T | RespanError:
@@ -241,7 +223,7 @@ class Call(Generic[T]):
         except RespanError as error:
             if isinstance(error, APIConnectionError):
                 self._count(SlotOutcome.UNREACHED, error)
-                self._note_last(error)
+                self._stats.note_last(error)
             return error  # closed meanwhile, or no token: raised with what the attempts before it mean
         return self._too_late(wait, "the rate limit has no room for")
 
@@ -279,7 +261,7 @@ class Call(Generic[T]):
             if (response := response_of(result)) is not None:
                 hint = rate_hint(response.headers, now)
                 answer = self._if_alive(answer, prepared, response, token, now)
-            outcome = _outcome_of(result, answer, self._refusals)
+            outcome = outcome_of(result, answer, self._refusals)
             if not failure_table.is_refusal(result, self._refusals):
                 let_in = self._operation
             if isinstance(answer, RespanError):
@@ -352,9 +334,9 @@ class Call(Generic[T]):
         result: Response | TransportFailure,
         slot: Slot,
     ) -> None:
-        self._note_last(error)
+        self._stats.note_last(error)
         if failure_table.is_refusal(result, self._refusals):
-            counts = self._counts()
+            counts = self._stats.failure_counts()
             counts.refused += 1
             self._keeps_place = True
             if self._refused_at is None:
@@ -363,21 +345,14 @@ class Call(Generic[T]):
         else:
             self._count(outcome, error)
         if error.effect is not Effect.NONE:
-            self._stats.mark_suspect(prepared, error.effect, _reason(error), response_parsing.answered_id(result))
+            self._stats.mark_suspect(prepared, error.effect, reason_of(error), response_parsing.answered_id(result))
         else:
             unused = outcome in (SlotOutcome.REFUSED, SlotOutcome.UNREACHED)
             self._attempt_log.mark_void(prepared, answered=not unused)
 
-    def _note_last(self, error: RespanError) -> None:
-        """Remember what came of the last attempt, for the error of a call that is too late."""
-        if error.status is None:
-            self._last_failure = error
-        else:
-            self._last_answer, self._last_failure = error, None
-
     def _count(self, outcome: SlotOutcome, error: RespanError) -> None:
         """Count a failure that is no refusal; one during an outage does not use up the attempts of an item."""
-        counts = self._counts()
+        counts = self._stats.failure_counts()
         if self._is_patient and (
             (outcome is SlotOutcome.UNREACHED and self._context.pacer.outage)
             or (outcome is SlotOutcome.FAILED and retry_after_of(error) is not None)
@@ -385,10 +360,6 @@ class Call(Generic[T]):
             counts.held_back += self._permit.held
         else:
             counts.counted += 1
-
-    def _counts(self) -> AttemptCounts:
-        counts = self._stats.counts = self._stats.counts or AttemptCounts()
-        return counts
 
     async def _claim_attempt(self, prepared: PreparedRequest[T]) -> None:
         try:
@@ -458,24 +429,3 @@ class Call(Generic[T]):
         )
         error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error
-
-
-_SERVED: Final = range(200, 500)
-
-
-def _outcome_of(result: Response | TransportFailure, answer: object, refusals: frozenset[int]) -> SlotOutcome:
-    """Say what a result means for the slot."""
-    if failure_table.is_over_limit(result, refusals):
-        return SlotOutcome.REFUSED
-    if isinstance(result, Response):
-        return SlotOutcome.ANSWERED if result.status in _SERVED and result.status != 408 else SlotOutcome.FAILED
-    if result.status is not None:
-        return SlotOutcome.FAILED if isinstance(answer, RespanError) else SlotOutcome.ANSWERED
-    return SlotOutcome.LOST if result.left else SlotOutcome.UNREACHED
-
-
-def _reason(error: RespanError) -> str:
-    if error.status is None:
-        return type(error).__name__
-    broken = " without a usable key" if isinstance(error, InvalidResponseError) else ""
-    return f"{type(error).__name__} after status {error.status}{broken}"

@@ -1,4 +1,4 @@
-"""The counters, suspects and events of one call."""
+"""The counters, suspects, events and last answer of one call."""
 
 import asyncio
 from typing import Any, TypeVar
@@ -31,7 +31,17 @@ class CallRecorder:
         suspects: Those that may have left a key.
     """
 
-    __slots__ = ("_attempt_log", "_context", "_operation", "counts", "effect", "requests", "suspects")
+    __slots__ = (
+        "_attempt_log",
+        "_context",
+        "_last_answer",
+        "_last_failure",
+        "_operation",
+        "counts",
+        "effect",
+        "requests",
+        "suspects",
+    )
 
     def __init__(self, context: ClientContext, operation: str, attempt_log: AttemptLog) -> None:
         self._context = context
@@ -41,6 +51,27 @@ class CallRecorder:
         self.counts: AttemptCounts | None = None
         self.effect = Effect.NONE
         self.suspects: tuple[Suspect, ...] = ()
+        self._last_answer: RespanError | None = None
+        self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
+
+    def failure_counts(self) -> AttemptCounts:
+        """Return `counts`, from now on not None."""
+        self.counts = self.counts or AttemptCounts()
+        return self.counts
+
+    def note_last(self, error: RespanError) -> None:
+        """Remember what came of the last attempt, for errors that have no answer of their own."""
+        if error.status is None:
+            self._last_failure = error
+        else:
+            self._last_answer, self._last_failure = error, None
+
+    def after_what(self) -> str:
+        """Say what came of the attempts before, as the end of a message."""
+        after = f"; the last answer was {self._last_answer.status}" if self._last_answer else ""
+        if self._last_failure is not None:
+            after += f"; the last attempt failed: {self._last_failure!s:.300}"
+        return after
 
     def resent(self, times: int, effect: Effect) -> None:
         """Count what the transport sent again by itself, and what that may have done."""
@@ -48,7 +79,10 @@ class CallRecorder:
         self.effect = self.effect.or_worse(effect)
 
     def with_totals(self, error: Error) -> Error:
-        """Give the last error what all attempts together mean."""
+        """Give the last error what all attempts together mean; and the last answer, where it has none of its own."""
+        answer = self._last_answer
+        if error.status is None and answer is not None:
+            error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
         error.effect = self.effect.or_worse(error.effect)
         error.suspects = self.suspects
         error.attempts = self.requests
