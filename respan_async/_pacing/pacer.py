@@ -20,16 +20,17 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from respan_async._pacing.alarm import Alarm
 from respan_async._pacing.circuit_breaker import CircuitBreaker
 from respan_async._pacing.loop_clock import LoopClock
+from respan_async._pacing.priority_queues import PriorityQueues
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
-from respan_async._pacing.wait_queue import Waiter, WaitQueue
+from respan_async._pacing.wait_queue import Waiter
 from respan_async._pacing.window import Window
 from respan_async.errors import ClientStateError
 
-_PASSED_OVER: Final = 19
 _RESERVED: Final = 8
 """One part in so many of `max_in_flight` is for interactive calls."""
 _MANY: Final = 50
@@ -38,7 +39,6 @@ _RECENT: Final = 5.0
 one then does not wait at all, which costs them a fiftieth at most."""
 _CATCH_UP: Final = 0.02
 """Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
-_TICK: Final = 1e-4
 _FIRST_FLIGHT: Final = 2.0
 _RAMP: Final = 1 / 16
 """Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
@@ -75,8 +75,8 @@ class Pacer:
         self.last_problem: str | None = None
         self.on_pause: Callable[[str, float, bool], None] = lambda *_: None
         self._max_below = max_in_flight - (max(1, max_in_flight // _RESERVED) if max_in_flight > 1 else 0)
-        self._lines: tuple[WaitQueue, ...] = tuple(WaitQueue() for _ in Priority)
-        self._passed_over = [0] * len(Priority)
+        self._queues = PriorityQueues()
+        self._alarm = Alarm(self.clock, self._dispatch)
         self._in_air_below = 0  # of the lower classes
         self._pending: set[PendingWork] = set()
         self._breaker = CircuitBreaker(longest_pause)
@@ -84,8 +84,6 @@ class Pacer:
         self._ramp = _FIRST_FLIGHT
         self._spread_from = -math.inf
         self._interactive_at = -math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._alarm_at = -math.inf
         self._loops_left = 0
         self._open_from: int = Priority.INTERACTIVE
         window.attach(
@@ -116,20 +114,19 @@ class Pacer:
         now = self.clock.time()
         if priority is Priority.INTERACTIVE:
             self._interactive_at = now
-        line = self._lines[priority]
-        if not line and self._may_go(priority, now):
+        if not self._queues.waiting(priority) and self._may_go(priority, now):
             return self._grant(priority, now, now)
         deadline = None if deadline is None else self.clock.of_loop(deadline)
         if deadline is not None and now + (wait := self._least_wait(priority, now)) > deadline:
             raise DeadlineUnreachable(wait)
         waiter = Waiter(asyncio.get_running_loop().create_future(), now, since, caller)
-        line.join(waiter)
+        self._queues.join(priority, waiter)
         self._dispatch()
         expiry = None if deadline is None else self.clock.call_at(deadline, self._expire, waiter)
         try:
             return await waiter.granted
         except (asyncio.CancelledError, DeadlineUnreachable):
-            self._leave(waiter)
+            self._queues.leave(waiter)
             granted = waiter.granted
             if not granted.cancelled() and granted.exception() is None:
                 self.release(granted.result(), SlotOutcome.UNUSED)  # it goes to the next in line
@@ -142,13 +139,9 @@ class Pacer:
 
     def promote(self, caller: object, priority: Priority) -> None:
         """Let a call that waits in a lower class go on waiting in this one."""
-        for line in self._lines[priority + 1 :]:
-            if (waiter := line.find(caller)) is not None:
-                line.leave(waiter)
-                self._lines[priority].join(waiter)
-                self._interactive_at = self.clock.time()
-                self._dispatch()
-                return
+        if self._queues.promote(caller, priority):
+            self._interactive_at = self.clock.time()
+            self._dispatch()
 
     def release(
         self,
@@ -251,7 +244,7 @@ class Pacer:
 
     def waiting(self, priority: Priority) -> int:
         """Return how many wait in a class."""
-        return len(self._lines[priority])
+        return self._queues.waiting(priority)
 
     def paused_until(self, now: float) -> float | None:
         """Return the time until which everybody is held back, if they are."""
@@ -263,14 +256,12 @@ class Pacer:
     def close(self, below: int = len(Priority)) -> None:
         """Refuse newcomers of the classes before `below`, and fail those of them who wait."""
         self._open_from = below
-        for line in self._lines[:below]:
-            while line:
-                granted = line.pop().granted
-                if not granted.done():
-                    granted.set_exception(ClientStateError("the client was closed while the call waited for its turn"))
-        if self._timer is not None and not any(self._lines):
-            self._timer.cancel()
-            self._timer = None  # or it would be taken for one that still rings
+        for waiter in self._queues.pop_all(below):
+            if not waiter.granted.done():
+                error = ClientStateError("the client was closed while the call waited for its turn")
+                waiter.granted.set_exception(error)
+        if not self._queues:
+            self._alarm.cancel()
 
     # ------------------------------------------------- other loops, other times
 
@@ -281,9 +272,9 @@ class Pacer:
             ClientStateError: The window cannot move to another loop.
         """
         self.window.leave_loop()
-        self._lines = tuple(WaitQueue() for _ in Priority)
+        self._queues.clear()
         self._pending.clear()
-        self._timer = None
+        self._alarm.leave_loop()
 
     def arrive(self) -> None:
         """Count what was still in the air on the loop before as sent without an answer."""
@@ -296,9 +287,7 @@ class Pacer:
     def advance(self, seconds: float) -> None:
         """Let time pass at once, for a test: move the clock on, and grant what can be granted then."""
         self.clock.advance(seconds)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         self._dispatch()
 
     # ---------------------------------------------------------------- granting
@@ -314,10 +303,7 @@ class Pacer:
             # Every class counts: what an interactive call takes out of turn, the lower classes leave.
             interval = window.spread_interval(now)
             self._spread_from = max(self._spread_from, now - max(interval, _CATCH_UP)) + interval
-        self._passed_over[priority] = 0
-        for lower in range(priority + 1, len(Priority)):
-            if self._lines[lower]:
-                self._passed_over[lower] += 1
+        self._queues.note_granted(priority)
         return Slot(priority, asked_at, now, interval, self._loops_left)
 
     def _may_go(self, priority: Priority, now: float) -> bool:
@@ -332,8 +318,11 @@ class Pacer:
                 return self._in_air_below < self._ramp
             early = self._spread_from > now
             keeps_one = limit.limit >= _MANY and now < self._interactive_at + _RECENT * limit.per
-            overdue = self._passed_over[priority] >= _PASSED_OVER
-            if (early or keeps_one) and not overdue and not self._need_not_be_spread(limit, now):
+            if (
+                (early or keeps_one)
+                and not self._queues.is_overdue(priority)
+                and not self._need_not_be_spread(limit, now)
+            ):
                 if early:
                     return False
                 spare = 1
@@ -359,17 +348,14 @@ class Pacer:
 
     def _left(self) -> float:
         """Return how much the lower classes will still ask for."""
-        return self._waiting_below() + sum(pending.more for pending in self._pending)
-
-    def _waiting_below(self) -> int:
-        return len(self._lines[Priority.BATCH]) + len(self._lines[Priority.SWEEP])
+        return self._queues.waiting_below() + sum(pending.more for pending in self._pending)
 
     def _dispatch(self) -> None:
         """Grant what can be granted, and set the alarm for what cannot yet."""
-        if any(self._lines):
+        if self._queues:
             now = self.clock.time()
             while (priority := self._next(now)) is not None:
-                waiter = self._lines[priority].pop()
+                waiter = self._queues.pop(priority)
                 if not waiter.granted.done():
                     waiter.granted.set_result(self._grant(priority, waiter.asked_at, now))
             self._set_alarm(now)
@@ -379,56 +365,36 @@ class Pacer:
     def _request_slots(self) -> None:
         """Tell a shared window how many could go if it had slots for them."""
         now = self.clock.time()
-        urgent, patient = len(self._lines[Priority.INTERACTIVE]), self._waiting_below()
+        urgent, patient = self._queues.waiting(Priority.INTERACTIVE), self._queues.waiting_below()
         if urgent:
             urgent = min(urgent, math.floor(self._free_capacity(Priority.INTERACTIVE, now)))
         if patient:
             patient = min(patient, math.floor(self._free_capacity(Priority.BATCH, now)))
         self.window.request_slots(urgent, patient, self._left())
 
-    def _by_turn(self) -> list[Priority]:
-        """Return the classes in which calls wait, in the order of their turns."""
-        return sorted(
-            (priority for priority in Priority if self._lines[priority]),
-            key=lambda priority: (self._passed_over[priority] < _PASSED_OVER, priority),
-        )
-
     def _next(self, now: float) -> Priority | None:
         """Return the class whose turn it is, if it may go."""
-        return next((priority for priority in self._by_turn() if self._may_go(priority, now)), None)
+        return next((priority for priority in self._queues.by_turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
         times = [self._breaker.asked_until, self._breaker.closed_until, self._spread_from]
         times.append(self.window.wakes_at(now) or -math.inf)
         upcoming = min((time for time in times if time > now), default=None)
-        if self._timer is not None:
-            if upcoming is not None and 0 <= self._alarm_at - upcoming <= _TICK:
-                return
-            self._timer.cancel()
-            self._timer = None
-        if upcoming is not None and any(self._lines):
-            # An alarm may ring a clock's resolution early: the step keeps one that does from ringing on the spot.
-            self._alarm_at = max(upcoming, now + _TICK)
-            self._timer = self.clock.call_at(self._alarm_at, self._wake)
-
-    def _wake(self) -> None:
-        self._timer = None
-        self._dispatch()
-
-    def _leave(self, waiter: Waiter) -> None:
-        for line in self._lines:
-            line.leave(waiter)
+        if upcoming is not None and self._queues:
+            self._alarm.set(upcoming, now)
+        else:
+            self._alarm.cancel()
 
     def _expire(self, waiter: Waiter) -> None:
         if not waiter.granted.done():
-            priority = next(priority for priority in Priority if waiter in self._lines[priority])
-            self._lines[priority].leave(waiter)
+            priority = self._queues.class_of(waiter)
+            self._queues.leave(waiter)
             now = self.clock.time()
             waiter.granted.set_exception(DeadlineUnreachable(self._least_wait(priority, now)))
 
     def _least_wait(self, priority: Priority, now: float) -> float:
         """Return the least seconds until a newcomer of this class can have a slot."""
-        ahead = sum(len(self._lines[higher]) for higher in range(priority + 1))
+        ahead = self._queues.waiting_up_to(priority)
         pauses = [self._breaker.asked_until - now]
         if priority is not Priority.INTERACTIVE:
             pauses.append(self._breaker.closed_until - now)
