@@ -3,7 +3,7 @@
 import os
 import ssl as tls
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self, cast
@@ -34,6 +34,7 @@ from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
+from respan_async._calls.wall_clock import WallClock
 from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
@@ -152,7 +153,8 @@ class AsyncRespan(RequestorOwner):
         self._is_view = False
         suspects = InMemorySuspectStore()
         lifecycle = Lifecycle()
-        dispatcher = EventDispatcher(checked_hooks(hooks), _now)
+        clock = WallClock()
+        dispatcher = EventDispatcher(checked_hooks(hooks), clock)
         pacer = Pacer(window, most_in_air(session, max_in_flight), longest_pause=retry.max_retry_after)
         context = ClientContext(
             transport=Transport(origin, session, network),
@@ -161,7 +163,7 @@ class AsyncRespan(RequestorOwner):
             tokens=TokenProvider(source, lifecycle),
             suspects=suspects,
             attempt_log=AttemptLog(suspects, tag_names=tag_names),
-            clock=_now,
+            clock=clock,
             skew=ClockSkew(),
             lifecycle=lifecycle,
             unrevoked_keys=UnrevokedKeys(lifecycle),
@@ -176,7 +178,7 @@ class AsyncRespan(RequestorOwner):
         self._service = Service(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
         self._auto_sweep = AutoSweep(
-            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock, pacer.clock
+            lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, clock, pacer.clock
         )
         suspects.added = partial(self._on_suspect, tag_names)
         # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
@@ -189,7 +191,7 @@ class AsyncRespan(RequestorOwner):
     def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
         # Without tags, nothing but a key that is known by its id could be found.
         if tag_names or suspect.id is not None:
-            self._auto_sweep.added()
+            self._auto_sweep.added(suspect)
 
     def with_options(
         self,
@@ -247,7 +249,7 @@ class AsyncRespan(RequestorOwner):
             in_flight=pacer.in_air,
             waiting={priority.name.lower(): pacer.waiting(priority) for priority in Priority},
             refused=pacer.refused,
-            paused_until=None if paused is None else _now() + timedelta(seconds=paused - now),
+            paused_until=None if paused is None else self._service.context.clock() + timedelta(seconds=paused - now),
             problem=pacer.last_problem,
             outage=pacer.outage,
         )
@@ -308,7 +310,3 @@ class AsyncRespan(RequestorOwner):
         context = self._service.context
         state = "closed" if context.lifecycle.closing else "open"
         return f"<AsyncRespan {context.base_url} {state}, {context.pacer.in_air} in flight>"
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

@@ -1,4 +1,8 @@
-"""Sweeping by itself, while there are suspects: soon after a new one, and then ever more rarely.
+"""Sweeping by itself, while there are suspects: a minute after a new one, and then ever more rarely.
+
+A sweep begins when the youngest suspect is as old as the grace of the sweep, so that it finds the keys of all lost
+answers of one outage; where suspects keep coming, it does not wait for longer than twice that. The time counts from one
+event loop to the next: a sweep that is due when a client comes to another loop begins there.
 
 To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
 nothing doubles the time to the next, from ten minutes to a day. A new suspect, a sweep that finds something, and an API
@@ -6,7 +10,6 @@ key that may sweep again begin anew.
 """
 
 import asyncio
-import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -53,19 +56,27 @@ class AutoSweep:
         self._clock = clock
         self._loop_clock = loop_clock
         self._task: asyncio.Task[None] | None = None
-        self._woken = self._was_at_work = False
-        self._news = asyncio.Event()
+        self._woken = self._was_at_work = self._has_news = False
+        self._sleep: asyncio.Task[None] | None = None
         self._last = -math.inf
-        self._pause = SHORTEST
+        self._settled_at = self._settled_at_latest = -math.inf  # when the youngest suspect is old enough
+        self._fruitless = 0  # sweeps in a row that found nothing
         self._refused = self._rest_told = False
         lifecycle.register(Stage.STOP, self._stop)
         lifecycle.register(Move.LEAVE, self._leave_loop)
         lifecycle.register(Move.ARRIVE, self._arrive)
 
-    def added(self) -> None:
+    def added(self, suspect: Suspect) -> None:
         """There is a new suspect."""
+        if suspect.id is None:  # or it need not be looked for in the list
+            now = self._loop_clock.time()
+            if self._settled_at <= self._last:
+                self._settled_at, self._settled_at_latest = now, now + 2 * self._policy.grace
+            self._settled_at = min(now + self._policy.grace, self._settled_at_latest)
         self._begin_anew()
-        self._news.set()
+        self._has_news = True
+        if self._sleep is not None:
+            self._sleep.cancel()
         self.wake()
 
     def wake(self) -> None:
@@ -78,8 +89,7 @@ class AutoSweep:
 
     def _leave_loop(self) -> None:
         self._was_at_work = self._task is not None
-        self._task = None
-        self._news = asyncio.Event()
+        self._task = self._sleep = None
 
     def _arrive(self) -> None:
         if self._was_at_work:
@@ -101,8 +111,7 @@ class AutoSweep:
     async def _wait(self) -> bool:
         """Wait until it is time to sweep; return False when there is nothing to sweep for."""
         while True:
-            self._woken = False
-            self._news.clear()
+            self._woken = self._has_news = False
             suspects = [suspect for suspect in await self._store.pending() if suspect.tag or suspect.id]
             if not suspects and not self._woken:  # or one was noted while they were read
                 return False
@@ -110,9 +119,16 @@ class AutoSweep:
             if suspects and seconds <= 0.0:
                 return True
             if suspects:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await self._news.wait()
+                await self._wait_for_news(seconds)
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        """Wait for a new suspect, but not longer than so many seconds."""
+        sleep = self._sleep = asyncio.get_running_loop().create_task(self._loop_clock.sleep(seconds))
+        try:
+            await asyncio.wait({sleep})
+        finally:
+            sleep.cancel()
+            self._sleep = None
 
     def _seconds_to_wait(self, suspects: Sequence[Suspect], now: float) -> float:
         """Return how long it is to the next sweep: its turn, or the time from which a suspect may be looked for."""
@@ -121,7 +137,7 @@ class AutoSweep:
         for suspect in suspects:
             if 0.0 < (wait := self._policy.seconds_to_wait(suspect, clock)) < math.inf:
                 at = min(at, max(self._last + SHORTEST, now + wait))
-        return at - now
+        return max(at, self._settled_at) - now
 
     async def _sweep(self) -> None:
         self._last = self._loop_clock.time()
@@ -155,13 +171,18 @@ class AutoSweep:
             self._tell_rest(report.left)
             self._rest()
 
+    @property
+    def _pause(self) -> float:
+        """Seconds from the beginning of one sweep to the next."""
+        return min(SHORTEST * 2.0 ** min(max(self._fruitless - 1, 0), 10), LONGEST)
+
     def _begin_anew(self) -> None:
-        self._pause = SHORTEST
+        self._fruitless = 0
         self._rest_told = False
 
     def _rest(self) -> None:
-        if not self._news.is_set():
-            self._pause = min(2 * self._pause, LONGEST)
+        if not self._has_news:
+            self._fruitless += 1
 
     def _tell_rest(self, left: Sequence[Suspect]) -> None:
         """Say once why the next sweeps come more rarely."""

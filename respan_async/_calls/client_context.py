@@ -12,6 +12,7 @@ from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.suspects import InMemorySuspectStore
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
+from respan_async._calls.wall_clock import WallClock
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.slots import Priority
@@ -68,6 +69,12 @@ class ClientContext:
     lifecycle: Lifecycle
     unrevoked_keys: UnrevokedKeys
     base_url: str
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass at once, for a test: for the pace, for what waits, and by the wall clock."""
+        if isinstance(self.clock, WallClock):  # and no clock of the test's own
+            self.clock.advance(seconds)
+        self.pacer.advance(seconds)
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
         """Tell that requests are held back."""

@@ -84,7 +84,7 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
-        self._home = OwningLoop("client", "made", self._loop_ends)
+        self._home = OwningLoop("client", "used", self._loop_ends)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._if_cut: dict[asyncio.Task[Any], Callable[[], object]] = {}
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}

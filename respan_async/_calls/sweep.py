@@ -233,7 +233,8 @@ class _Sweep:
         grace = self._policy.grace
         youngest = max(suspect.sent_at for suspect in suspects)
         # Bounded by the grace itself: a wall clock that was set back must not make it longer.
-        await asyncio.sleep(min(max(grace - (self._clock() - youngest).total_seconds(), 0.0), grace))
+        seconds = min(max(grace - (self._clock() - youngest).total_seconds(), 0.0), grace)
+        await self._service.context.pacer.clock.sleep(seconds)
 
     async def _keys_of(self, suspects: Sequence[Suspect]) -> dict[str, set[str]]:
         """Read the list to its end, and return the ids of the keys that may be a suspect's, by its tag."""

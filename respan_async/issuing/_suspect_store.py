@@ -19,10 +19,10 @@ class LedgerSuspectStore:
     Args:
         ledger: Where the suspects are kept.
         writes: Writes them.
-        added: Called when one has been added.
+        added: Called with one that has been added.
     """
 
-    def __init__(self, ledger: Ledger, writes: BackgroundWrites, added: Callable[[], object]) -> None:
+    def __init__(self, ledger: Ledger, writes: BackgroundWrites, added: Callable[[Suspect], object]) -> None:
         self._ledger = ledger
         self._writes = writes
         self._added = added
@@ -48,4 +48,4 @@ class LedgerSuspectStore:
     async def _write(self, suspect: Suspect) -> None:
         reason = "".join(letter if letter.isprintable() else " " for letter in suspect.reason[:_MOST_SAID])
         await self._ledger.mark_suspect(suspect.tag or "", suspect.effect, reason, suspect.id)
-        self._added()
+        self._added(suspect)

@@ -21,7 +21,7 @@ from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
-from respan_async.errors import ClientStateError, ConfigurationError, RespanError
+from respan_async.errors import ClientStateError, ConfigurationError, RespanError, Suspect
 from respan_async.issuing._active_tickets import ActiveTickets
 from respan_async.issuing._background_writes import BackgroundWrites
 from respan_async.issuing._delivery import Delivery, DeliverySettings
@@ -364,9 +364,9 @@ class Issuer:
         known = "?" if token is None else hashlib.sha256(token.reveal().encode()).hexdigest()[:16]
         return f"{self._service.context.base_url} {known}"
 
-    def _suspect_added(self) -> None:
+    def _suspect_added(self, suspect: Suspect) -> None:
         if self._auto_sweep is not None:
-            self._auto_sweep.added()
+            self._auto_sweep.added(suspect)
 
     def _wake_sweeper(self) -> None:
         if self._auto_sweep is not None:

@@ -99,10 +99,10 @@ def _fixtures_on(loop: str) -> dict[str, object]:
     async def connect(fake_respan: FakeRespan, respan_settings: dict[str, Any]) -> AsyncIterator[AsyncRespan]:
         settings = {"api_key": fake_respan.api_key, "base_url": fake_respan.url, **respan_settings}
         async with AsyncRespan(**settings) as client:
-            pacer = requestor_of(client).context.pacer
-            fake_respan.followers.append(pacer.advance)
+            context = requestor_of(client).context
+            fake_respan.followers.append(context.advance)
             yield client
-            fake_respan.followers.remove(pacer.advance)
+            fake_respan.followers.remove(context.advance)
 
     return {_server_on(loop): serve, _client_on(loop): connect}
 

@@ -24,6 +24,7 @@ from respan_async import (
     RespanError,
     RetryPolicy,
 )
+from respan_async._calls.requestor import requestor_of
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
 from tests.waiting import until
@@ -256,6 +257,34 @@ def test_what_a_loop_cuts_off_at_its_end_is_a_suspect_and_can_be_swept_on_the_ne
     run(respan.aclose)
 
 
+@pytest.mark.parametrize("runs", [run, run_and_drop], ids=["in order", "dropped"])
+def test_a_suspect_of_a_loop_that_is_closed_is_swept_on_the_next(
+    fake: FakeRespan, runs: Callable[[Work[Any]], Any]
+) -> None:
+    """A minute after its attempt, whichever loops came in between."""
+    respan = AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True)
+
+    async def create() -> None:
+        await respan.temporary_keys.create(name="tenant-1")
+
+    async def later() -> None:
+        await create()
+        await asyncio.sleep(0.1)
+        assert len(respan.suspects) == 1
+        requestor_of(respan).context.advance(61.0)
+        await until(lambda: not respan.suspects)
+
+    fake.script("lose_answer_after_create")
+    runs(create)
+    assert len(respan.suspects) == 1
+    runs(create)
+    run(later)
+
+    assert fake.counts.alive == 3
+    run(respan.aclose)
+
+
+@OF_WHAT_WAS_DROPPED
 def test_a_session_of_the_callers_does_not_move(fake: FakeRespan) -> None:
     """It says so, each time, before anything is sent; and the client can be closed."""
 

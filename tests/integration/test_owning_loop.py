@@ -71,7 +71,7 @@ async def test_closing_a_client_in_a_forked_process_leaves_the_parents_connectio
 
         told = told_in_a_child(respan.aclose, respan.temporary_keys.create, respan.with_options().aclose)
 
-        assert told == [OF_A_FORK.format("client was made")] * 2 + ["no error"]  # closing a view closes nothing
+        assert told == [OF_A_FORK.format("client was used")] * 2 + ["no error"]  # closing a view closes nothing
         await respan.temporary_keys.create()
         assert (fake.counts.created, fake.counts.connections) == (2, 1)
 
@@ -112,7 +112,7 @@ async def test_a_batch_is_neither_taken_from_nor_left_elsewhere(where: str) -> N
         told = told_in_a_child(*uses) if where == "fork" else await told_on_another_loop(*uses)
 
         assert (
-            told == [OF_A_FORK.format("client was made") if where == "fork" else OF_ANOTHER_LOOP.format("client")] * 3
+            told == [OF_A_FORK.format("client was used") if where == "fork" else OF_ANOTHER_LOOP.format("client")] * 3
         )
         held = [first, *[outcome async for outcome in batch]]
 
@@ -206,7 +206,7 @@ async def test_a_ledger_in_a_forked_process_is_not_touched(ledger: Any) -> None:
         told = told_in_a_child(*uses_of(ledger, issuer))
 
         assert told[:OF_LEDGER] == [OF_A_FORK.format("ledger was opened")] * OF_LEDGER
-        assert told[OF_LEDGER:] == [OF_A_FORK.format("client was made")] * OF_ISSUER
+        assert told[OF_LEDGER:] == [OF_A_FORK.format("client was used")] * OF_ISSUER
         again = await issuer.issue(Ticket("first", CreateKeyRequest()))
         assert (again.replayed, again.key.id) == (True, first.key.id)
         await issuer.issue(Ticket("second", CreateKeyRequest()))

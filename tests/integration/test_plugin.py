@@ -168,7 +168,7 @@ async def test_a_minute_passes_for_server_and_client(pace: Any, fake_respan: Fak
     async with asyncio.timeout(5):
         fake_respan.limit = SlidingLog(2, per=60)
         async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, pace=pace) as respan:
-            fake_respan.followers.append(requestor_of(respan).context.pacer.advance)
+            fake_respan.followers.append(requestor_of(respan).context.advance)
             creating = [asyncio.create_task(respan.temporary_keys.create(name=f"t{number}")) for number in range(3)]
             await until(lambda: sum(task.done() for task in creating) == 2)
             await until(lambda: respan.pace.refused or respan.pace.waiting["interactive"])
@@ -188,7 +188,7 @@ async def test_a_back_off_passes_too(fake_respan: FakeRespan) -> None:
         fake_respan.script("error_500")
         retry = RetryPolicy(initial=3000, maximum=3000)
         async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, retry=retry) as respan:
-            fake_respan.followers.append(requestor_of(respan).context.pacer.advance)
+            fake_respan.followers.append(requestor_of(respan).context.advance)
             creating = asyncio.create_task(respan.temporary_keys.create())
             await until(lambda: fake_respan.counts.by_status.get(500) == 1)
             await asyncio.sleep(0.02)
@@ -210,3 +210,27 @@ async def test_the_fixtures_client_follows(respan: AsyncRespan, fake_respan: Fak
     fake_respan.advance(61)
 
     assert await asyncio.wait_for(waiting, 5)
+
+
+class TestTagged:
+    """With `tag_names`, by the fixture that is there for settings."""
+
+    @pytest.fixture
+    def respan_settings(self) -> dict[str, Any]:
+        """Let the client tag names."""
+        return {"tag_names": True}
+
+    async def test_a_minute_later_the_key_of_a_lost_answer_is_revoked(
+        self, respan: AsyncRespan, fake_respan: FakeRespan, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """By the client itself; and the time that the test let pass is no difference between two clocks."""
+        fake_respan.script("lose_answer_after_create")
+        held = await respan.temporary_keys.create(name="tenant-1")
+        assert len(fake_respan.unheld([held.id])) == 1
+
+        await asyncio.sleep(0.02)
+        fake_respan.advance(61)
+        await until(lambda: not respan.suspects)
+
+        assert fake_respan.unheld([held.id]) == []
+        assert "clock" not in caplog.text

@@ -738,6 +738,30 @@ async def test_a_new_suspect_is_looked_for_soon(world: World) -> None:
     assert len(world.requests("list")) - before <= 2
 
 
+async def test_the_keys_of_one_outage_are_revoked_by_one_sweep(world: World) -> None:
+    """It begins when the youngest suspect is old enough, and not when the first one is."""
+    left = []
+    for _ in range(8):
+        left.append(await world.leave())
+        await asyncio.sleep(5)
+
+    await asyncio.sleep(150)
+
+    assert all(record.revoked for record in left)
+    assert len(world.requests("list")) == 1
+
+
+async def test_suspects_that_keep_coming_do_not_put_a_sweep_off(world: World) -> None:
+    """It waits twice the grace at most."""
+    left = [await world.leave()]
+    for _ in range(30):
+        await asyncio.sleep(10)
+        left.append(await world.leave())
+
+    assert left[0].revoked
+    assert all(record.revoked for record in left[:10])
+
+
 async def test_it_stops_when_nothing_is_left_and_begins_again(world: World) -> None:
     """No suspects, no requests."""
     await world.leave()
