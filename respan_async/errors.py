@@ -3,7 +3,7 @@
     RespanError
     ├── ConfigurationError          (also ValueError)  a wrong setting, at construction
     ├── InvalidRequestError         (also ValueError)  a wrong argument; nothing was sent
-    ├── ClientStateError                               closed, used after a fork, or on a second loop
+    ├── ClientStateError                               closed, used before a fork, or on a second loop
     ├── APIConnectionError                             no whole answer came
     │   └── APITimeoutError                            ... in time
     ├── InvalidResponseError                           an answer that is not the documented one

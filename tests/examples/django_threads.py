@@ -5,7 +5,9 @@ runs in a thread of its own, behind anyio's blocking portal. The same holds for 
 threads: a client belongs to one loop at a time, and two threads with a loop each would want it at the same time.
 """
 
+import asyncio
 import atexit
+import contextlib
 import os
 import threading
 from contextlib import ExitStack
@@ -17,7 +19,7 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, JsonResponse
 from django.urls import path
 
-from respan_async import DOCUMENTED_LIMIT, AsyncRespan, CreatedKey, DeadlineExceededError, RateLimitError
+from respan_async import DOCUMENTED_LIMIT, AsyncRespan, CreatedKey, DeadlineExceededError, RateLimitError, RespanError
 
 settings.configure(
     ALLOWED_HOSTS=["localhost", "127.0.0.1"],
@@ -42,8 +44,16 @@ def portal() -> BlockingPortal:
 
 def close() -> None:
     """Finish what is in flight, and end the loop."""
-    portal().call(respan.aclose)
+    portal().call(finish)
     _open.close()
+
+
+async def finish() -> None:
+    """Revoke what lost answers have left, and close the client."""
+    with contextlib.suppress(RespanError, TimeoutError):
+        async with asyncio.timeout(10):
+            await respan.temporary_keys.sweep(grace=0)
+    await respan.aclose()
 
 
 async def create(tenant: str) -> CreatedKey:

@@ -5,24 +5,27 @@ ask for a key is the service's to check, and left out here.
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Request
 from fastapi.responses import JSONResponse
 
-from respan_async import DOCUMENTED_LIMIT, AsyncRespan, CreatedKey, DeadlineExceededError, RateLimitError
+from respan_async import DOCUMENTED_LIMIT, AsyncRespan, CreatedKey, DeadlineExceededError, RateLimitError, RespanError
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, AsyncRespan]]:
     # With the limit given, no request is refused while nobody else uses the account, and a call that cannot meet its
     # deadline fails at once. "auto" has to be refused first, because it learns the limit from refusals.
     async with AsyncRespan(pace=DOCUMENTED_LIMIT, tag_names=True) as respan:  # RESPAN_API_KEY, RESPAN_BASE_URL
         yield {"respan": respan}
+        with contextlib.suppress(RespanError, TimeoutError):  # keys that lost answers have left
+            async with asyncio.timeout(10):
+                await respan.temporary_keys.sweep(grace=0)
 
 
 def client(request: Request) -> AsyncRespan:

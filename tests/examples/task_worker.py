@@ -27,5 +27,5 @@ async def _issue(tenant: str) -> str:
 
 
 def shut_down() -> None:
-    """Close the ledger when the process ends; one that is killed leaves it as good, and others go on with it."""
+    """Close the client, and with it the issuer and its ledger, when the process ends. Others go on with the ledger."""
     asyncio.run(respan.aclose())

@@ -57,8 +57,8 @@ def serving(fake: FakeRespan, *command: str) -> Iterator[str]:
                 process.kill()
                 raise
     assert "Traceback" not in complaints, complaints
-    # gunicorn leaves the socket that it listens on to Python.
-    of_others = (f", {port})", "Enable tracemalloc")
+    # gunicorn leaves the socket that it listens on to Python; and a suspect is told.
+    of_others = (f", {port})", "Enable tracemalloc", "a key may have been made that nobody holds")
     assert [line for line in complaints.splitlines() if not any(part in line for part in of_others)] == []
 
 
@@ -91,26 +91,37 @@ def got(fake: FakeRespan, answers: list[tuple[int, Any]]) -> int:
     return len(ids)
 
 
+def unheld(fake: FakeRespan, answers: list[tuple[int, Any]]) -> int:
+    """Count the live keys that no browser got."""
+    return len(fake.unheld([body["id"] for _, body in answers]))
+
+
 @posix
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_django_under_uvicorn(fake: FakeRespan, loop: str) -> None:
     """All requests are on one loop, and share its connections."""
     settings = ("--port", "PORT", "--loop", loop, "--log-level", "warning")
     with serving(fake, "uvicorn", "django_service:asgi", *settings) as url, ThreadPoolExecutor(8) as browsers:
+        fake.script("lose_answer_after_create")
         answers = [ask(url, "first"), *browsers.map(lambda number: ask(url, f"t-{number}"), range(15))]
 
         assert got(fake, answers) == 16
-        assert fake.counts.connections <= 8
+        assert fake.counts.connections <= 9
+    assert unheld(fake, answers) == 0
 
 
 @posix
 def test_django_under_gunicorn_whose_workers_were_preloaded(fake: FakeRespan) -> None:
     """Each request has a loop of its own: none but the first would get a key from a client that stayed on its own."""
     settings = ("--preload", "--workers", "2", "--bind", "127.0.0.1:PORT", "--log-level", "warning")
-    with serving(fake, "gunicorn", *settings, "django_service:wsgi") as url, ThreadPoolExecutor(4) as browsers:
+    command = ("gunicorn", *settings, "--config", "python:django_service", "django_service:wsgi")
+    with serving(fake, *command) as url, ThreadPoolExecutor(4) as browsers:
+        fake.script("lose_answer_after_create", "lose_answer_after_create")
         answers = list(browsers.map(lambda number: ask(url, f"t-{number}"), range(12)))
+        answers += browsers.map(lambda number: ask(f"{url}/synchronous", f"s-{number}"), range(12))
 
-        assert got(fake, answers) == 12
+        assert got(fake, answers) == 24
+    assert unheld(fake, answers) == 0
 
 
 @posix
