@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from respan_async.cli.addresses import address_of, without_password
+from respan_async.cli.connection_urls import connection_url, without_password
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import AESGCMCipher, PostgresLedger, SQLiteLedger
@@ -90,7 +90,7 @@ def location_of(arguments: argparse.Namespace) -> LedgerLocation:
     """
     given: str | None = arguments.ledger
     in_sandbox = getattr(arguments, "sandbox", False)  # whose ledger is not that of the environment
-    text = (given or "") if in_sandbox else address_of(given, ENVIRONMENT)
+    text = (given or "") if in_sandbox else connection_url(given, ENVIRONMENT)
     if _DATABASE.match(text):
         words = () if given is None else ("--ledger", without_password(text))
         return LedgerLocation(_database_name(text), words, Secret(text))

@@ -10,7 +10,7 @@ import attrs
 from respan_async._calls.suspects import expires_at
 from respan_async._calls.sweep import AFTER_EXPIRY
 from respan_async.cli import exit_codes
-from respan_async.cli.addresses import without_password
+from respan_async.cli.connection_urls import without_password
 from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.csv_reader import can_be_read_again
 from respan_async.cli.ledger_location import LedgerLocation
