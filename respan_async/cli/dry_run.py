@@ -12,7 +12,7 @@ from respan_async.cli import exit_codes, ledger_file
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.csv_reader import CSVFile
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
-from respan_async.cli.output_target import OutputTarget, open_output
+from respan_async.cli.key_delivery import KeyDelivery, open_delivery
 from respan_async.cli.progress_display import clock
 from respan_async.cli.sandbox import SANDBOX_LIMIT
 from respan_async.cli.ticket_source import PendingTenants
@@ -74,7 +74,7 @@ async def dry_run(
             if left := len(location.snapshot().undelivered):
                 say(f"{left} keys of an earlier run, which are only in {location.name}, would be written")
         if has_output:
-            output = stack.enter_context(open_output(arguments.out, sandbox=arguments.sandbox))
+            output = stack.enter_context(open_delivery(arguments.out, sandbox=arguments.sandbox))
             elsewhere = await _written(known, output, tickets)
         forecast = await _foresee(known, PendingTenants(csv_file, len(tickets), elsewhere))
     if forecast.issued > MOST_LINES:
@@ -98,7 +98,7 @@ def _is_there(path: str) -> bool:
     return False
 
 
-async def _written(ledger: CommandLedger | None, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
+async def _written(ledger: CommandLedger | None, output: KeyDelivery, tickets: set[bytes]) -> set[bytes]:
     if ledger is not None:
         return await ledger_file.issued_elsewhere(ledger, output, tickets)
     return set() if output.sink is None else output.sink.among(tickets)

@@ -20,7 +20,7 @@ from respan_async.cli.csv_reader import CSVFile, open_csv
 from respan_async.cli.dry_run import dry_run
 from respan_async.cli.issue_run import IssueRun
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, location_of
-from respan_async.cli.output_target import OutputTarget, open_output
+from respan_async.cli.key_delivery import KeyDelivery, open_delivery
 from respan_async.cli.pace_source import pace_of
 from respan_async.cli.progress_display import CheckProgress, display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
@@ -59,7 +59,7 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
             account = _SANDBOX_ACCOUNT if client is None else arguments.account
             client = client or _client(arguments, suspects, **nowhere)
             return asyncio.run(dry_run(arguments, client, account, location, ledger, csv_file, tickets))
-        with open_output(arguments.out, sandbox=arguments.sandbox) as output:
+        with open_delivery(arguments.out, sandbox=arguments.sandbox) as output:
             if output.sink is not None and output.sink.mended:
                 say(output.sink.mended)
             return asyncio.run(_run(arguments, log, client, ledger, location, output, csv_file, tickets, suspects))
@@ -80,7 +80,7 @@ async def _run(
     client: AsyncRespan | None,
     ledger: CommandLedger,
     location: LedgerLocation,
-    output: OutputTarget,
+    output: KeyDelivery,
     csv_file: CSVFile,
     tickets: set[bytes],
     suspects: list[Suspect],

@@ -8,7 +8,7 @@ from typing import Final
 from respan_async._calls.sweep import LONG_AFTER_EXPIRY
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
-from respan_async.cli.output_target import OutputTarget
+from respan_async.cli.key_delivery import KeyDelivery
 from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.events import logger
 from respan_async.issuing import AESGCMCipher, Issuer
@@ -63,7 +63,7 @@ async def enter(issuer: Issuer, location: LedgerLocation) -> None:
         raise location.wrong(error) from None
 
 
-async def deliver_left(ledger: CommandLedger, name: str, output: OutputTarget) -> int:
+async def deliver_left(ledger: CommandLedger, name: str, output: KeyDelivery) -> int:
     """Deliver what an earlier run has left, before anything is sent; return how many it was.
 
     Raises:
@@ -104,7 +104,7 @@ def _is_long_dead(error: LedgerError) -> bool:
     return expiry_date is not None and expiry_date <= datetime.now(UTC) - LONG_AFTER_EXPIRY
 
 
-async def issued_elsewhere(ledger: CommandLedger, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
+async def issued_elsewhere(ledger: CommandLedger, output: KeyDelivery, tickets: set[bytes]) -> set[bytes]:
     """Return those of these tickets that have a line already, and no key in the ledger.
 
     They were issued by an earlier version, or with a ledger that is lost, and are not issued again.

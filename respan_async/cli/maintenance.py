@@ -8,7 +8,7 @@ from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, existing_location_of
 from respan_async.cli.pace_source import pace_of
-from respan_async.cli.standard_streams import check_output
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
