@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 
 from respan_async.cli.arguments import read_arguments
+from respan_async.cli.closed_streams import keep_places
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.exit_codes import BROKEN_PIPE, INTERRUPTED, exit_code, sentence
-from respan_async.cli.closed_streams import keep_places
 
 __all__ = ["main"]
 

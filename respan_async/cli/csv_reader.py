@@ -18,8 +18,8 @@ from typing import BinaryIO, Final, cast
 
 import attrs
 
-from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.closed_streams import check_input
+from respan_async.cli.exit_codes import WrongUse
 
 _LATE_QUOTE: Final = re.compile(r'\s+"')
 """A quote after white space is a letter like any other to CSV, and would become a part of a name."""

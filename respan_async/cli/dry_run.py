@@ -8,11 +8,11 @@ from pathlib import Path
 import attrs
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes, previous_run
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.csv_reader import CSVFile
-from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.key_delivery import KeyDelivery, open_delivery
+from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.progress_display import clock
 from respan_async.cli.sandbox import SANDBOX_LIMIT
 from respan_async.cli.ticket_source import PendingTenants
@@ -68,7 +68,7 @@ async def dry_run(
         if location.dsn is not None or (not location.in_memory and _is_there(location.name)):
             await stack.enter_async_context(client)
             issuer = Issuer(client, ledger, account=account, auto_sweep=False)
-            await ledger_file.enter(issuer, location)
+            await location.open_issuer(issuer)
             stack.push_async_exit(issuer)
             known = ledger
             if left := len(location.snapshot().undelivered):
@@ -100,7 +100,7 @@ def _is_there(path: str) -> bool:
 
 async def _written(ledger: CommandLedger | None, output: KeyDelivery, tickets: set[bytes]) -> set[bytes]:
     if ledger is not None:
-        return await ledger_file.issued_elsewhere(ledger, output, tickets)
+        return await previous_run.issued_elsewhere(ledger, output, tickets)
     return set() if output.sink is None else output.sink.among(tickets)
 
 

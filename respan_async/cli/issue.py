@@ -13,14 +13,15 @@ from contextlib import AsyncExitStack
 from typing import Final
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes, previous_run
+from respan_async.cli.cipher_from_env import cipher_from_env
 from respan_async.cli.client_factory import make_client
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.csv_reader import CSVFile, open_csv
 from respan_async.cli.dry_run import dry_run
 from respan_async.cli.issue_run import IssueRun
-from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, location_of
 from respan_async.cli.key_delivery import KeyDelivery, open_delivery
+from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, location_of
 from respan_async.cli.pace_source import pace_of
 from respan_async.cli.progress_display import CheckProgress, display
 from respan_async.cli.sandbox import SANDBOX_LIMIT, report, small_sandbox
@@ -53,7 +54,7 @@ def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
         suspects: list[Suspect] = []
         client = None if arguments.sandbox else _client(arguments, suspects)
         location = location_of(arguments)
-        ledger = location.ledger(ledger_file.cipher())
+        ledger = location.ledger(cipher_from_env())
         if arguments.dry_run:
             nowhere = {"api_key": "make-believe", "base_url": "http://127.0.0.1", "proxy": None}
             account = _SANDBOX_ACCOUNT if client is None else arguments.account
@@ -103,13 +104,13 @@ async def _run(
             max_undelivered=None,
         )
         async with client:
-            await ledger_file.enter(issuer, location)
+            await location.open_issuer(issuer)
             if fake is not None:
                 await _forget_suspects(ledger)
-            if count := await ledger_file.deliver_left(ledger, location.name, output):
+            if count := await previous_run.deliver_left(ledger, location.name, output):
                 place = location.name
                 say(f"{count} keys of an earlier run, which were only in {place}, were written to {output.name}")
-            skipped = await ledger_file.issued_elsewhere(ledger, output, tickets)
+            skipped = await previous_run.issued_elsewhere(ledger, output, tickets)
             tenants = PendingTenants(csv_file, len(tickets), skipped)
             tickets.clear()  # a hundred megabytes, of a million
             shown = display(keys_on_terminal=arguments.out == "-" and sys.stdout.isatty())

@@ -11,8 +11,8 @@ from respan_async.batch import Batch
 from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.ledger_location import LedgerLocation
 from respan_async.cli.key_delivery import KeyDelivery
+from respan_async.cli.ledger_location import LedgerLocation
 from respan_async.cli.progress_display import Display, ProgressState, clock
 from respan_async.cli.summary import Summary
 from respan_async.cli.ticket_source import PendingTenants, Tenant

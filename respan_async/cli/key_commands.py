@@ -13,9 +13,9 @@ from respan_async._http.codec import parse
 from respan_async._http.sans_io import states_absence
 from respan_async.cli import exit_codes, tables
 from respan_async.cli.client_factory import make_client
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.fields import request_of
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table
 from respan_async.cli.undeliverable_keys import revoke

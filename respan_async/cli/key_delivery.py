@@ -5,8 +5,8 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.closed_streams import check_output
+from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.stdout_sink import StdoutSink
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink

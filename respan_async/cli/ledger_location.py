@@ -13,7 +13,7 @@ import attrs
 from respan_async.cli.connection_urls import connection_url, without_password
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.issuing import AESGCMCipher, PostgresLedger, SQLiteLedger
+from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, SQLiteLedger
 from respan_async.issuing.ledger import Snapshot
 from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.secret import Secret
@@ -74,6 +74,17 @@ class LedgerLocation:
         # On an event loop of its own: this one may be in the middle of a run.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, reading).result()
+
+    async def open_issuer(self, issuer: Issuer) -> None:
+        """Open an issuer, whose ledger is here.
+
+        Raises:
+            WrongUse: The ledger cannot be used.
+        """
+        try:
+            await issuer.__aenter__()
+        except LedgerError as error:
+            raise self.wrong(error) from None
 
     def wrong(self, error: LedgerError) -> WrongUse:
         """Return what is said of a ledger that cannot be used."""

@@ -3,12 +3,13 @@
 import argparse
 import asyncio
 
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes
+from respan_async.cli.cipher_from_env import KEY, cipher_from_env
 from respan_async.cli.client_factory import make_client
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, existing_location_of
 from respan_async.cli.pace_source import pace_of
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
@@ -21,7 +22,7 @@ from respan_async.issuing.postgres._statements import migration, script
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Revoke what lost answers and crashes have left behind."""
     location = existing_location_of(arguments)
-    return asyncio.run(_sweep(arguments, location, location.ledger(ledger_file.cipher())))
+    return asyncio.run(_sweep(arguments, location, location.ledger(cipher_from_env())))
 
 
 async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger: CommandLedger) -> int:
@@ -31,7 +32,7 @@ async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger
 
     async with make_client(arguments, pace=pace_of(arguments, "auto"), hooks=(tell,)) as respan:
         issuer = Issuer(respan, ledger, force=arguments.force_ledger, account=arguments.account, auto_sweep=False)
-        await ledger_file.enter(issuer, location)
+        await location.open_issuer(issuer)
         if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
         report = await issuer.sweep(grace=arguments.grace, taken_over=arguments.taken_over, dry_run=arguments.dry_run)
@@ -57,9 +58,9 @@ async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger
 def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Encrypt the secrets that a ledger keeps with the key that is used now."""
     location = existing_location_of(arguments)
-    cipher = ledger_file.cipher()
+    cipher = cipher_from_env()
     if cipher is None:
-        raise exit_codes.WrongUse(f"{ledger_file.KEY}: expected the key to encrypt with, got none")
+        raise exit_codes.WrongUse(f"{KEY}: expected the key to encrypt with, got none")
     say(f"{asyncio.run(_rotate(location, location.ledger(cipher)))} secrets are encrypted anew")
     return exit_codes.OK
 

@@ -10,9 +10,9 @@ from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli import exit_codes
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.issuing._append_only_file import write_all
 from respan_async.testing import FAULTS, FakeRespan, SlidingLog

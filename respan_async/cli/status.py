@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 from respan_async._http import codec
 from respan_async.cli import exit_codes
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, printable
 from respan_async.cli.ledger_location import existing_location_of
 from respan_async.cli.progress_display import clock
-from respan_async.cli.closed_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show, wanted
 from respan_async.errors import LedgerError
