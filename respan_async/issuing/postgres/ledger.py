@@ -12,8 +12,8 @@ from respan_async._http import codec
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
+from respan_async.issuing._cipher_rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._heartbeat import LeaseKeeper
-from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
