@@ -9,8 +9,8 @@ import attrs
 
 from respan_async.testing.fields import CREATE_FIELDS, UPDATE_FIELDS, clean_fields, read_object
 from respan_async.testing.responses import RejectedError, ServerResponse, detail
-from respan_async.testing.routes import ROOT, Target
 from respan_async.testing.store import KeyRecord, Keyring
+from respan_async.testing.url_resolver import ROOT, Target
 
 __all__ = ["ListShape", "Operations", "ParsedRequest"]
 

@@ -25,9 +25,9 @@ from respan_async.testing.listener import Connection, Listener
 from respan_async.testing.operations import ListShape, Operations, ParsedRequest
 from respan_async.testing.received_request import ReceivedRequest
 from respan_async.testing.responses import NO_RESPONSE, RetryAfter, ServerResponse, detail, refusal, rounded_up
-from respan_async.testing.routes import find_target
 from respan_async.testing.server_thread import ServerThread
 from respan_async.testing.store import Counts, KeyRecord, Keyring, Shape
+from respan_async.testing.url_resolver import find_target
 
 __all__ = ["FakeRespan"]
 
