@@ -81,7 +81,7 @@ GROUPS: Mapping[str, Group] = {
         (
             *unit("burst_cap", "circuit_breaker", "configuration", "limit_estimator", "limit_scout", "local_window"),
             *unit("others", "pacer", "pacer_refusals", "probe_backoff", "refusal_review", "reservation_scheduler"),
-            *unit("reserved_slots", "store_outage"),
+            *unit("slot_accounting", "store_outage"),
             *unit("shared_window", "shared_window_states", "sliding_log", "slow_start", "store_outage", "wait_queue"),
         ),
         (

@@ -24,7 +24,7 @@ from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
 from respan_async._pacing.shared.reservation_scheduler import ReservationScheduler
-from respan_async._pacing.shared.reserved_slots import ReservedSlots
+from respan_async._pacing.shared.slot_accounting import SlotAccounting
 from respan_async._pacing.shared.store_outage import StoreOutage
 
 LEASE: Final = 10.0
@@ -44,7 +44,7 @@ class SharedLogClient:
 
     Attributes:
         clock: The pacer's.
-        reserved: What this process has of the log.
+        slots: The slots that this process holds or has in flight, and its unconfirmed reports.
         timing: What is wanted, and when to ask for it.
         alone: Whether the process goes on with its share of the limit, without slots of the log.
         used: How many slots are taken, by what the log said last.
@@ -56,7 +56,7 @@ class SharedLogClient:
 
     def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
         self.clock = LoopClock()
-        self.reserved = ReservedSlots()
+        self.slots = SlotAccounting()
         self.timing = ReservationScheduler(limit)
         self.alone = False
         self.used = 0
@@ -86,7 +86,7 @@ class SharedLogClient:
             return
         now = self.clock.time()
         # A slot ahead that no call here waits for may be of use to another process.
-        self.reserved.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
+        self.slots.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
         if not self.alone and now >= self._outage.falls_back_at():
             self.alone = True
             self.timing.withdraw()  # nobody tells what is wanted, from now on
@@ -112,7 +112,7 @@ class SharedLogClient:
         self._closed = False  # a closing that was cut short with its loop begins anew
         self.timing.withdraw()
         self.timing.reset()
-        self.reserved.give_back(self.clock.time())
+        self.slots.give_back(self.clock.time())
 
     async def park(self) -> None:
         """Let go of the log's connections, on an event loop that is about to end."""
@@ -139,8 +139,8 @@ class SharedLogClient:
             if self._asking is not None:
                 await asyncio.wait({self._asking})
             self.timing.withdraw()
-            self.reserved.give_back(self.clock.time())
-            if self.reserved.has_news and self._outage.since is None:
+            self.slots.give_back(self.clock.time())
+            if self.slots.has_news and self._outage.since is None:
                 await self._exchange()
         finally:
             await self._log.aclose()
@@ -151,7 +151,7 @@ class SharedLogClient:
         """Return when there is something to be said."""
         if self._outage.since is not None:
             return self._outage.due(now)
-        due = self.reserved.due(min(_SILENCE, self._limit.per / 2), _SILENCE)
+        due = self.slots.due(min(_SILENCE, self._limit.per / 2), _SILENCE)
         if self.alone:
             return min(due, self._outage.trusted_at)
         if self._outage.untrusted:
@@ -161,7 +161,7 @@ class SharedLogClient:
         return due
 
     def _wants_slots(self, now: float) -> bool:
-        begins = self.reserved.begins()
+        begins = self.slots.begins()
         if begins is None:
             return self.timing.urgent > 0 or self.timing.patient > 0
         return self.timing.urgent > 0 and self.could_be_sooner(begins, now)
@@ -184,14 +184,14 @@ class SharedLogClient:
         urgent = patient = 0
         if not self._is_on_its_own and self._wants_slots(now) and now >= self.paused_until:
             urgent, patient = self.timing.amounts(now)
-            self.reserved.give_back(now)
-        first, names = self.reserved.names(urgent + patient)
-        reports = self.reserved.pending_reports(now, _SILENCE)
+            self.slots.give_back(now)
+        first, names = self.slots.names(urgent + patient)
+        reports = self.slots.pending_reports(now, _SILENCE)
         alive_for = 2 * (self._limit.per + LEASE)
         request = ReserveRequest(
             limit=self._limit,
             lease=LEASE,
-            owner=self.reserved.owner,
+            owner=self.slots.owner,
             epoch=self._epoch if now < self._met_at + alive_for else "",
             fresh=secrets.token_hex(8),
             urgent=urgent,
@@ -206,15 +206,15 @@ class SharedLogClient:
         try:
             reply = await self._log.exchange(request)
         except Unreachable as error:
-            self.reserved.give_back_unconfirmed(now, names)
-            self.reserved.forget(now - alive_for)
+            self.slots.give_back_unconfirmed(now, names)
+            self.slots.forget(now - alive_for)
             self._on_unreachable(now, error)
             return
-        self.reserved.acknowledge(reports, now)
+        self.slots.acknowledge(reports, now)
         self._on_reached(reply, self.clock.time())
         if names:
             self.timing.replied(urgently=urgent > 0, again_at=self._met_at + reply.again)
-        self.reserved.granted(names, [self._met_at + begins for begins in reply.begins])
+        self.slots.granted(names, [self._met_at + begins for begins in reply.begins])
         if patient and reply.begins:
             self.timing.granted(reply.begins[0], reply.held, self._met_at - now)
 
@@ -226,7 +226,7 @@ class SharedLogClient:
     def _on_reached(self, reply: ReserveReply, now: float) -> None:
         self._outage.reached()
         if reply.epoch != self._epoch and (self._epoch or reply.full):
-            self.reserved.reset(now)  # this log is another one
+            self.slots.reset(now)  # this log is another one
             self.timing.reset()
             if reply.full:
                 self._on_lost(reply.full, now)
@@ -254,7 +254,7 @@ class SharedLogClient:
             self.on_pause("unreachable", max(self._outage.falls_back_at() - now, 0.0), False)
 
     def _on_unreachable(self, asked_at: float, error: Unreachable) -> None:
-        self.reserved.reset(asked_at)
+        self.slots.reset(asked_at)
         self.timing.reset()
         if self._outage.failed(asked_at, self.clock.time()):
             _logger.warning(

@@ -54,7 +54,7 @@ class SharedWindow:
         self._given = limit
         self._outage = StoreOutage(limit, fallback_share, timeout)
         self._client = SharedLogClient(log, limit, self._outage)
-        self._reserved = self._client.reserved
+        self._slots = self._client.slots
         self._local: LocalWindow | None = None
         self._slow_start = SlowStart(limit.per * _FIRST_PAUSE, limit.per)
         self._attached = False
@@ -116,8 +116,8 @@ class SharedWindow:
     def delay(self, now: float, ahead: int = 0) -> float:
         if self._local is not None:
             return self._local.delay(now, ahead)
-        self._reserved.give_back(now, stale_only=True)
-        begins = self._reserved.begins(ahead)
+        self._slots.give_back(now, stale_only=True)
+        begins = self._slots.begins(ahead)
         if begins is not None:
             return _TICK if self._client.could_be_sooner(begins, now) else max(begins - now, 0.0)
         least = self._client.paused_until
@@ -128,7 +128,7 @@ class SharedWindow:
         return max(least - now, _TICK)
 
     def wakes_at(self, now: float) -> float | None:
-        return self._reserved.begins() if self._local is None else self._local.wakes_at(now)
+        return self._slots.begins() if self._local is None else self._local.wakes_at(now)
 
     def preload(self, now: float, ages: Iterable[float]) -> None:
         """Do nothing: the log remembers by itself."""
@@ -136,39 +136,39 @@ class SharedWindow:
     def take(self, now: float) -> None:
         if self._local is None:
             self._client.timing.taken(now)
-            self._reserved.use(now)
+            self._slots.use(now)
         else:
-            self._reserved.use_unreserved()
+            self._slots.use_unreserved()
             self._local.take(now)
             self._client.consider()
 
     def unused(self, now: float) -> None:
-        self._reserved.mark_unused(now)
+        self._slots.mark_unused(now)
         if self._local is not None:
             self._local.unused(now)
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
         self._slow_start.succeeded(sent_at)
-        self._reserved.mark_answered(now)
+        self._slots.mark_answered(now)
         for _ in range(sendings - 1):
-            self._reserved.mark_repeated(now)
+            self._slots.mark_repeated(now)
         if self._local is not None:
             self._local.answered(now, sent_at, sendings)
 
     def lost(self, now: float) -> None:
-        self._reserved.mark_answered(now + GRACE)
+        self._slots.mark_answered(now + GRACE)
         if self._local is not None:
             self._local.lost(now)
 
     def resent(self, now: float, times: int) -> None:
         for _ in range(times):
-            self._reserved.mark_repeated(now + GRACE)
+            self._slots.mark_repeated(now + GRACE)
         if self._local is not None:
             self._local.resent(now, times)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
         """Note that the server turned the request away, and let everybody know."""
-        self._reserved.mark_unused(now)
+        self._slots.mark_unused(now)
         if self._local is not None:
             self._local.refused(now, sent_at, retry_after)
             return
@@ -176,8 +176,8 @@ class SharedWindow:
         if self._client.paused_until <= now:
             self._client.on_pause("refused", pause, False)
         self._client.paused_until = max(self._client.paused_until, now + pause)
-        self._reserved.pause(now + pause)
-        self._reserved.give_back(now)
+        self._slots.pause(now + pause)
+        self._slots.give_back(now)
 
     def told(self, now: float, hint: RateHint) -> None:
         if self._local is not None:
@@ -206,6 +206,6 @@ class SharedWindow:
             self._local = None
         elif self._local is None:
             self._local = LocalWindow(self._outage.fallback)
-            for _ in range(self._reserved.in_air):
+            for _ in range(self._slots.in_air):
                 self._local.take(self._client.clock.time())
         self._wake()
