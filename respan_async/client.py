@@ -37,8 +37,8 @@ from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, InvalidRequestError, Suspect
 from respan_async.events import EventDispatcher, Hook, logger

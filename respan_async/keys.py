@@ -11,7 +11,7 @@ from respan_async._calls.pagination import Listing
 from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, sans_io
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.batch import Batch
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (

@@ -2,7 +2,8 @@
 
 from respan_async._calls.token_provider import CallToken, TokenProvider
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority, Slot, SlotOutcome
+from respan_async._pacing.priority import Priority
+from respan_async._pacing.slots import Slot, SlotOutcome
 from respan_async.errors import APIConnectionError, RespanError
 from respan_async.secret import Secret
 

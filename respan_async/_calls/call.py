@@ -18,8 +18,9 @@ from respan_async._calls.client_context import ClientContext, Options
 from respan_async._http import body_excerpt, sans_io
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_hint import RateHint
-from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, Slot, SlotOutcome
 from respan_async.errors import (
     APIConnectionError,
     AuthenticationError,

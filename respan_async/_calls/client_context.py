@@ -14,7 +14,7 @@ from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.events import EventDispatcher, PauseEvent, logger
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret

@@ -9,7 +9,7 @@ import attrs
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._http import sans_io
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import Effect, Suspect
 from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from respan_async._calls.requestor import Service
 from respan_async._http import body_excerpt, sans_io
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
 

@@ -12,7 +12,7 @@ from respan_async._calls.client_context import ClientContext, Options
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.suspects import MAX_TAGGED_NAME
 from respan_async._http import sans_io
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidRequestError
 from respan_async.models import MAX_NAME, CreatedKey, CreateKeyRequest
 

@@ -17,8 +17,8 @@ from respan_async._http.redaction import redacted
 from respan_async._http.session import Network
 from respan_async._http.transport import Timeout, timeout_of
 from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook

@@ -22,9 +22,10 @@ from typing import Final
 
 from respan_async._pacing.circuit_breaker import CircuitBreaker
 from respan_async._pacing.loop_clock import LoopClock
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Slot, SlotOutcome
 from respan_async._pacing.wait_queue import Waiter, WaitQueue
 from respan_async._pacing.window import Window
 from respan_async.errors import ClientStateError

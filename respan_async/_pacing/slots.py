@@ -1,17 +1,11 @@
-"""What the pacer hands out, and how it comes back."""
+"""The slot that the pacer grants for one request, and how it ended; a batch's pending demand."""
 
 import enum
 import math
 
 import attrs
 
-
-class Priority(enum.IntEnum):
-    """Who goes first; the lower number does."""
-
-    INTERACTIVE = 0
-    BATCH = 1
-    SWEEP = 2
+from respan_async._pacing.priority import Priority
 
 
 class SlotOutcome(enum.Enum):

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from respan_async._calls.shielding import Job
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import ClientStateError
 
 

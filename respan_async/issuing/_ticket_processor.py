@@ -8,7 +8,7 @@ import attrs
 from respan_async._calls.call import Call
 from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import (
     ClientStateError,
     DeadlineExceededError,

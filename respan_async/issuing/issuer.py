@@ -17,7 +17,7 @@ from respan_async._calls.lifecycle import Move, Stage, being_cancelled, check_gr
 from respan_async._calls.requestor import requestor_of
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import SweepPolicy, SweepReport
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan

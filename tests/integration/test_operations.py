@@ -39,7 +39,7 @@ from respan_async._calls.requestor import Service
 from respan_async._http.sans_io import Request
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import FIN, RST, STALL, Act, Connection, RawServer, Seen, answer, key, message
 

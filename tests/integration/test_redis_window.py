@@ -440,7 +440,8 @@ def test_processes_that_are_forked_before_the_first_call_share_the_limit(redis_u
     code = f"""
 import asyncio, os
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority, SlotOutcome
+from respan_async._pacing.priority import Priority
+from respan_async._pacing.slots import SlotOutcome
 from respan_async import RateLimit
 from respan_async.redis import RedisWindow
 
@@ -473,7 +474,7 @@ def test_a_program_that_ends_without_closing_ends_quietly(redis_url: str) -> Non
     code = f"""
 import asyncio
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async import RateLimit
 from respan_async.redis import RedisWindow
 
