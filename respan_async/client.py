@@ -13,10 +13,10 @@ import attrs
 
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.call_service import CallService, ServiceOwner
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
-from respan_async._calls.requestor import RequestorOwner, Service
 from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -77,7 +77,7 @@ class Pace:
     outage: bool
 
 
-class AsyncRespan(RequestorOwner):
+class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
     It belongs to one process, and to one event loop at a time. When that loop is closed, the client goes on on the loop
@@ -173,7 +173,7 @@ class AsyncRespan(RequestorOwner):
         lifecycle.register(Move.ARRIVE, pacer.arrive)
         lifecycle.register(Move.PARK, window.park)
         lifecycle.register(Move.PARK, context.transport.park)
-        self._service = Service(context, options)
+        self._service = CallService(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
         self._auto_sweep = AutoSweep(
             lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, context.clock, pacer.clock
@@ -224,7 +224,7 @@ class AsyncRespan(RequestorOwner):
             extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
-        view._service = Service(self._service.context, options)
+        view._service = CallService(self._service.context, options)
         view.temporary_keys = TemporaryKeys(view._service)
         return view
 

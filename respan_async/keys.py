@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from respan_async._calls import sweep
+from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
-from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, sans_io
 from respan_async._pacing.priority import Priority
@@ -32,7 +32,7 @@ class TemporaryKeys:
     means, and `ClientStateError` that the client is closed or used in the wrong place.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: CallService) -> None:
         self._service = service
 
     async def create(

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
-from respan_async._calls.requestor import Service
+from respan_async._calls.call_service import CallService
 from respan_async._http import body_excerpt, sans_io
 from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
@@ -23,7 +23,7 @@ class Listing:
     way.
     """
 
-    def __init__(self, service: Service, page: int, page_size: int | None) -> None:
+    def __init__(self, service: CallService, page: int, page_size: int | None) -> None:
         self._service = service
         self._first = page
         self._page_size = page_size

@@ -31,9 +31,9 @@ from typing import Final
 
 import attrs
 
+from respan_async._calls.call_service import CallService
 from respan_async._calls.lifecycle import check_grace
 from respan_async._calls.pagination import Listing
-from respan_async._calls.requestor import Service
 from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
 from respan_async._http import codec, sans_io
 from respan_async.errors import (
@@ -134,7 +134,7 @@ class SweepReport:
     dry_run: bool = False
 
 
-async def sweep(service: Service, store: SuspectStore, policy: SweepPolicy) -> SweepReport:
+async def sweep(service: CallService, store: SuspectStore, policy: SweepPolicy) -> SweepReport:
     """Look for the keys of all suspects once, and revoke those that are proven; until the client is closed.
 
     Args:
@@ -163,7 +163,7 @@ async def sweep(service: Service, store: SuspectStore, policy: SweepPolicy) -> S
 class _Sweep:
     """One sweep; see `sweep`."""
 
-    def __init__(self, service: Service, store: SuspectStore, policy: SweepPolicy) -> None:
+    def __init__(self, service: CallService, store: SuspectStore, policy: SweepPolicy) -> None:
         self._service = service
         self._store = store
         self._policy = policy

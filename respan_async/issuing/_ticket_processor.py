@@ -6,7 +6,7 @@ from functools import partial
 import attrs
 
 from respan_async._calls.call import Call
-from respan_async._calls.requestor import Service
+from respan_async._calls.call_service import CallService
 from respan_async._calls.suspects import SuspectStore
 from respan_async._pacing.priority import Priority
 from respan_async.errors import (
@@ -60,7 +60,7 @@ class TicketProcessor:
         InvalidRequestError: `ticket` is none.
     """
 
-    def __init__(self, context: IssuerContext, ticket: Ticket, service: Service, priority: Priority) -> None:
+    def __init__(self, context: IssuerContext, ticket: Ticket, service: CallService, priority: Priority) -> None:
         if not isinstance(ticket, Ticket):
             raise InvalidRequestError(f"ticket: expected a Ticket, got {type(ticket).__name__}")
         self.replayed = self.delivered = False

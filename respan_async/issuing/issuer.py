@@ -13,8 +13,8 @@ import attrs
 
 from respan_async._calls import sweep
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.call_service import service_of
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled, check_grace
-from respan_async._calls.requestor import requestor_of
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._pacing.priority import Priority
@@ -97,7 +97,7 @@ class Issuer:
                 f"takeover_age: expected a timedelta, 0 or more, or None, got {takeover_age!r:.100}"
             )
         self._respan = respan
-        self._service = requestor_of(respan)
+        self._service = service_of(respan)
         self._ledger = ledger
         lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
         loop_clock = self._service.context.pacer.clock
@@ -148,7 +148,7 @@ class Issuer:
         """
         await self._open()
         self._lifecycle.check()
-        service = self._service if deadline is UNSET else requestor_of(self._respan.with_options(deadline=deadline))
+        service = self._service if deadline is UNSET else service_of(self._respan.with_options(deadline=deadline))
         job = TicketProcessor(self._context, ticket, service, Priority.INTERACTIVE)
         return Issued(ticket, 0, await run_shielded(job, self._lifecycle, _keep), job.replayed, job.delivered)
 

@@ -21,7 +21,7 @@ except ImportError as error:
         name=error.name,
     ) from None
 
-from respan_async._calls.requestor import requestor_of
+from respan_async._calls.call_service import service_of
 from respan_async.client import AsyncRespan
 from respan_async.testing.server import FakeRespan
 
@@ -99,7 +99,7 @@ def _fixtures_on(loop: str) -> dict[str, object]:
     async def connect(fake_respan: FakeRespan, respan_settings: dict[str, Any]) -> AsyncIterator[AsyncRespan]:
         settings = {"api_key": fake_respan.api_key, "base_url": fake_respan.url, **respan_settings}
         async with AsyncRespan(**settings) as client:
-            pacer = requestor_of(client).context.pacer
+            pacer = service_of(client).context.pacer
             fake_respan.followers.append(pacer.advance)
             yield client
             fake_respan.followers.remove(pacer.advance)
