@@ -12,9 +12,9 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 
 from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
-from respan_async._calls.attempt_permit import AttemptPermit, problem_of
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
+from respan_async._calls.slot_and_token import SlotAndToken, problem_of
 from respan_async._http import body_excerpt, sans_io
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
@@ -103,7 +103,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallRecorder(context, self._operation.name, self._attempt_log)
-        self._permit = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
+        self._permit = SlotAndToken(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
