@@ -11,9 +11,10 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, TypeVar, cast
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
+from respan_async._calls.prepared_request import PreparedRequest, prepare_create
 from respan_async._calls.slot_and_token import SlotAndToken, problem_of
 from respan_async._http import body_excerpt, sans_io
 from respan_async._http.rate_headers import rate_hint

@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any, TypeVar
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.client_context import ClientContext
+from respan_async._calls.prepared_request import PreparedRequest
 from respan_async._http import sans_io
 from respan_async._pacing.slots import Slot
 from respan_async.errors import Effect, RespanError, Suspect

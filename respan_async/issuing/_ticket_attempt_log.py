@@ -4,7 +4,8 @@ import time
 from functools import partial
 from typing import Any
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
+from respan_async._calls.attempt_log import AttemptLog
+from respan_async._calls.prepared_request import PreparedRequest
 from respan_async._calls.suspects import SuspectStore
 from respan_async.errors import LedgerError, Suspect
 from respan_async.events import logger
