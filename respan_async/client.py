@@ -30,7 +30,7 @@ from respan_async._calls.settings_validation import (
     options_of,
     token_source,
 )
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys

@@ -3,7 +3,7 @@
 from typing import Any
 
 from respan_async._calls.prepared_request import PreparedRequest
-from respan_async._calls.suspects import SuspectStore
+from respan_async._calls.suspect_store import SuspectStore
 from respan_async.errors import Suspect
 
 

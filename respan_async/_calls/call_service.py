@@ -9,8 +9,8 @@ from respan_async._calls import orphan_revocation
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
+from respan_async._calls.name_tags import MAX_TAGGED_NAME
 from respan_async._calls.shielding import run_shielded
-from respan_async._calls.suspects import MAX_TAGGED_NAME
 from respan_async._http import sans_io
 from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidRequestError

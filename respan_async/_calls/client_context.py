@@ -9,7 +9,7 @@ import attrs
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.transport import Timeout, Transport

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from respan_async._calls.suspects import new_tag, tagged
+from respan_async._calls.name_tags import new_tag, tagged
 from respan_async._http import codec, sans_io
 from respan_async.events import logger
 from respan_async.models import CreatedKey, CreateKeyRequest

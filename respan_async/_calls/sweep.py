@@ -33,8 +33,9 @@ import attrs
 
 from respan_async._calls.call_service import CallService
 from respan_async._calls.lifecycle import check_grace
+from respan_async._calls.name_tags import tag_in
 from respan_async._calls.pagination import Listing
-from respan_async._calls.suspects import SuspectStore, expires_at, tag_in
+from respan_async._calls.suspect_store import SuspectStore, expires_at
 from respan_async._http import codec, sans_io
 from respan_async.errors import (
     APIConnectionError,

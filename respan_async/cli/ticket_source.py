@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from respan_async._calls.suspects import MAX_TAGGED_NAME
+from respan_async._calls.name_tags import MAX_TAGGED_NAME
 from respan_async.cli.console import MOST_LINES
 from respan_async.cli.csv_reader import CSVFile, Row
 from respan_async.cli.exit_codes import WrongUse

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from respan_async._calls.suspects import expires_at
+from respan_async._calls.suspect_store import expires_at
 from respan_async._http import codec
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger

@@ -6,7 +6,7 @@ from typing import Any
 
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.prepared_request import PreparedRequest
-from respan_async._calls.suspects import SuspectStore
+from respan_async._calls.suspect_store import SuspectStore
 from respan_async.errors import LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing._background_writes import BackgroundWrites

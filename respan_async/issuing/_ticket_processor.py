@@ -7,7 +7,7 @@ import attrs
 
 from respan_async._calls.call import Call
 from respan_async._calls.call_service import CallService
-from respan_async._calls.suspects import SuspectStore
+from respan_async._calls.suspect_store import SuspectStore
 from respan_async._pacing.priority import Priority
 from respan_async.errors import (
     ClientStateError,

@@ -31,7 +31,7 @@ from respan_async import (
     TemporaryKeys,
 )
 from respan_async._calls.call_service import CallService
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy, sweep
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
