@@ -17,6 +17,7 @@ from respan_async._calls.call_service import CallService, ServiceOwner
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
+from respan_async._calls.revocations_after_close import RevocationsAfterClose
 from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -33,7 +34,6 @@ from respan_async._calls.settings_validation import (
 from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
-from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
@@ -164,7 +164,7 @@ class AsyncRespan(ServiceOwner):
             clock=_now,
             skew=ClockSkew(),
             lifecycle=lifecycle,
-            unrevoked_keys=UnrevokedKeys(lifecycle),
+            revocations_after_close=RevocationsAfterClose(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused

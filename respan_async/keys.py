@@ -198,7 +198,7 @@ class TemporaryKeys:
         try:
             await self._service.send(sans_io.delete(id))
         except (ClientStateError, asyncio.CancelledError):
-            self._service.context.unrevoked_keys.add(id)
+            self._service.context.revocations_after_close.add(id)
             raise
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
