@@ -74,7 +74,7 @@ class AutoSweep:
         if self._lifecycle.closing or (self._task is not None and not self._task.done()):
             return
         # In a context of its own: it outlives the call that has left the suspect.
-        self._task = self._lifecycle.spawn(self._run(), contextvars.Context())
+        self._task = self._lifecycle.tasks.spawn(self._run(), contextvars.Context())
 
     def _leave_loop(self) -> None:
         self._was_at_work = self._task is not None

@@ -29,7 +29,7 @@ def revoke(
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
     # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
     work = Call(context, sans_io.delete(key.id), options).run()
-    revoking = context.lifecycle.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
+    revoking = context.lifecycle.tasks.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
     # Told here, because a task that is cancelled before its first step has no chance to.
     revoking.add_done_callback(partial(_tell, context, key, revoked))
 

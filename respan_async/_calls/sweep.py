@@ -149,7 +149,7 @@ async def sweep(service: CallService, store: SuspectStore, policy: SweepPolicy) 
     """
     lifecycle = service.context.lifecycle
     lifecycle.check()
-    task = lifecycle.spawn(_Sweep(service.lowest(), store, policy).run())
+    task = lifecycle.tasks.spawn(_Sweep(service.lowest(), store, policy).run())
     lifecycle.release(task)  # its grace may be longer than that of a client which is being closed
     try:
         await asyncio.wait({task})

@@ -31,7 +31,7 @@ class BackgroundWrites:
         if self._is_ledger_away:
             self._lost.append(write)
             return
-        task = self._lifecycle.spawn(self._write(write))
+        task = self._lifecycle.tasks.spawn(self._write(write))
         self._tasks[task] = write
         task.add_done_callback(partial(self._over, write))
 

@@ -172,10 +172,10 @@ class Delivery:
 
     def _others(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         # The user's function may close the issuer from within one of these tasks, which cannot wait for itself.
-        return set(tasks) - {asyncio.current_task(), self._lifecycle.acting_task()}
+        return set(tasks) - {asyncio.current_task(), self._lifecycle.tasks.acting_task()}
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
-        task = self._lifecycle.spawn(work)
+        task = self._lifecycle.tasks.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -227,7 +227,7 @@ class Delivery:
         async with self._free:
             call = self._calls.get(ticket_id)
             if call is None:  # or the one before, which did not heed its cancellation
-                call = self._calls[ticket_id] = self._lifecycle.delegate(self._invoke(ticket_id, key))
+                call = self._calls[ticket_id] = self._lifecycle.tasks.delegate(self._invoke(ticket_id, key))
                 call.add_done_callback(lambda _: self._calls.pop(ticket_id, None))
             try:
                 await asyncio.wait({call}, timeout=self._settings.deliver_timeout)

@@ -214,7 +214,7 @@ class Issuer:
         check_grace(grace)
         self._lifecycle.check_home()
         if self._closed:
-            if not self._lifecycle.within:
+            if not self._lifecycle.tasks.within:
                 await self._over.wait()
             return
         self._closed = True
@@ -231,7 +231,7 @@ class Issuer:
             self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
             if self._maintenance is not None:
                 self._maintenance.cancel()
-            self._active.abandon(self._lifecycle.acting_task())
+            self._active.abandon(self._lifecycle.tasks.acting_task())
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     if self._is_ledger_away:
@@ -276,7 +276,7 @@ class Issuer:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
             self._lifecycle.check()  # or the ledger would never be closed again
-            self._opening = self._lifecycle.spawn(self._open_once())
+            self._opening = self._lifecycle.tasks.spawn(self._open_once())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -313,7 +313,7 @@ class Issuer:
         if self._lifecycle.closing:
             return  # which would wait for what goes on by itself
         self._run_maintenance()
-        self._maintenance = self._lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
+        self._maintenance = self._lifecycle.tasks.spawn(self._maintenance_loop(), contextvars.Context())
         self._lifecycle.release(self._maintenance)
 
     def _leave_loop(self) -> None:
