@@ -16,7 +16,7 @@ from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._calls.prepared_request import PreparedRequest, prepare_create
 from respan_async._calls.slot_and_token import SlotAndToken, problem_of
-from respan_async._http import body_excerpt, sans_io
+from respan_async._http import body_excerpt, body_origin, sans_io
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.transport import TrackedBody, bound_of
 from respan_async._pacing.priority import Priority
@@ -320,7 +320,7 @@ class Call(Generic[T]):
     ) -> T | RespanError:
         """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
         skew = self._context.skew
-        if isinstance(answer, RespanError) and not body_excerpt.is_of_the_api(result.body):
+        if isinstance(answer, RespanError) and not body_origin.is_of_the_api(result.body):
             return answer  # of a proxy, whose clock is another
         made = answer.created_at if isinstance(answer, CreatedKey) else None
         there = skew.measure(result.headers, made, prepared.sent_at, now)

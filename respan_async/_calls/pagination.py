@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
 from respan_async._calls.call_service import CallService
-from respan_async._http import body_excerpt, sans_io
+from respan_async._http import body_origin, sans_io
 from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
@@ -69,7 +69,7 @@ class Listing:
             try:
                 page = await self._read(number, Priority.BATCH)
             except NotFoundError as error:
-                if body_excerpt.is_past_the_end(error.body or ""):
+                if body_origin.is_past_the_end(error.body or ""):
                     return  # keys were revoked meanwhile, and the page with them
                 raise  # a missing route, during a deployment for one, says nothing of the list
             yield page

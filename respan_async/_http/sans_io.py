@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from respan_async import errors
-from respan_async._http import body_excerpt, codec
+from respan_async._http import body_excerpt, body_origin, codec
 from respan_async._http.header_parsing import charset
 from respan_async._http.retry_after import retry_after
 from respan_async.errors import (
@@ -249,7 +249,7 @@ def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] 
         return True
     # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
     whole = not result.cut and not result.oversize
-    return result.status in refusals and whole and not body_excerpt.is_of_the_api(result.body)
+    return result.status in refusals and whole and not body_origin.is_of_the_api(result.body)
 
 
 def parse(
@@ -312,7 +312,7 @@ def failure(
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = body_excerpt.said(result.body, shown, token) or body_excerpt.stranger(result.status, shown)
+    said = body_excerpt.said(result.body, shown, token) or body_origin.stranger(result.status, shown)
     refused = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     refused.retry_after = retry_after(result.headers, result.body, now)
     return refused
@@ -340,7 +340,7 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
 def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
     model = request.operation.model
     if model is None:
-        if body_excerpt.is_page(answer.headers, answer.body):
+        if body_origin.is_page(answer.headers, answer.body):
             raise codec.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:

@@ -63,6 +63,7 @@ GROUPS: Mapping[str, Group] = {
         (
             "respan_async/errors.py",
             "respan_async/_http/body_excerpt.py",
+            "respan_async/_http/body_origin.py",
             "respan_async/retry.py",
             "respan_async/_http/sans_io.py",
             "respan_async/_http/header_parsing.py",
