@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
-from respan_async.issuing.postgres._exceptions import PermissionDenied, SchemaMissing
+from respan_async.issuing.postgres._errors import PermissionDenied, SchemaMissing
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._statements import checked_name, statements
 

@@ -17,7 +17,7 @@ from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
-from respan_async.issuing.postgres._exceptions import DuplicateKey, Unwritable
+from respan_async.issuing.postgres._errors import DuplicateKey, Unwritable
 from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket

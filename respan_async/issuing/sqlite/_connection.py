@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._file_identity import FileIdentity
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 

@@ -10,7 +10,7 @@ from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Snapshot, Undelivered
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
 _SQL = load("sqlite/ledger.sql")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from respan_async.errors import LedgerError
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 
 T = TypeVar("T")
 
