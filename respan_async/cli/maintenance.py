@@ -16,7 +16,7 @@ from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
 from respan_async.issuing import Issuer
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.postgres._statements import migration, script
+from respan_async.issuing.postgres._admin_script import migration, script
 
 
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:

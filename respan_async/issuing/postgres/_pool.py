@@ -66,7 +66,7 @@ class ConnectionPool:
                 "keepalives_count": 3,
                 "tcp_user_timeout": round(1000 * attempt),
                 **given,
-                # psycopg would use the database's encoding, which may lack a ticket's characters; SQL_ASCII has no codec.
+                # psycopg would use the database encoding, which may lack a ticket's characters; SQL_ASCII has no codec.
                 "client_encoding": "utf8",
             }
         )
@@ -202,7 +202,7 @@ class ConnectionPool:
         self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         late = f"the ledger's server gave no answer within {attempt:g} s"
-        # Not by cancelling the task, because psycopg would then ask the silent server to cancel, and wait for its answer.
+        # The task is not cancelled: psycopg would then ask the silent server to cancel, and wait for its answer.
         timer = asyncio.get_running_loop().call_later(attempt, self._give_up, connection, late)
         task = asyncio.current_task()
         self._executing[task] = connection
