@@ -1,4 +1,4 @@
-"""The counters, suspects and events of one call."""
+"""Records the counters, suspects and events of one call."""
 
 import asyncio
 from typing import Any, TypeVar
@@ -17,18 +17,18 @@ Error = TypeVar("Error", bound=RespanError)
 
 
 class CallRecorder:
-    """Keep account of one call.
+    """Record what happens to one call.
 
     Args:
-        context: What all calls share.
+        context: The state that all calls share.
         operation: The name of the operation.
-        attempt_log: Where suspects are noted.
+        attempt_log: The log in which suspects are noted.
 
     Attributes:
-        requests: How many were sent.
-        counts: What failed, once something has.
-        effect: The worst of what the attempts may have done.
-        suspects: Those that may have left a key.
+        requests: The number of requests sent.
+        counts: The failed attempts, by kind; None before the first failure.
+        effect: The worst effect that the attempts may have had.
+        suspects: The attempts that may have left a key.
     """
 
     __slots__ = ("_attempt_log", "_context", "_operation", "counts", "effect", "requests", "suspects")
@@ -43,12 +43,12 @@ class CallRecorder:
         self.suspects: tuple[Suspect, ...] = ()
 
     def resent(self, times: int, effect: Effect) -> None:
-        """Count what the transport sent again by itself, and what that may have done."""
+        """Count requests that the transport repeated by itself, and note their effect."""
         self.requests += times
         self.effect = self.effect.or_worse(effect)
 
     def with_totals(self, error: Error) -> Error:
-        """Give the last error what all attempts together mean."""
+        """Add the totals of all attempts to the last error."""
         error.effect = self.effect.or_worse(error.effect)
         error.suspects = self.suspects
         error.attempts = self.requests
@@ -61,9 +61,9 @@ class CallRecorder:
 
         Args:
             prepared: The attempt.
-            effect: What it may have done.
-            reason: Why that is not known.
-            key_id: The key's id, where the server has told it.
+            effect: The effect that it may have had.
+            reason: Why the effect is not known.
+            key_id: The id of the key, if the server has told it.
         """
         self.effect = self.effect.or_worse(effect)
         if prepared.fields is None:
@@ -83,7 +83,7 @@ class CallRecorder:
         self._context.dispatcher.emit(SuspectEvent, suspect=suspect)
 
     def emit_issued(self, key: CreatedKey, began: float) -> None:
-        """Tell that the call, which began at this time of the loop, has its key."""
+        """Emit the event of a successful create, which began at this time of the loop."""
         if self._context.dispatcher.listening:
             elapsed = asyncio.get_running_loop().time() - began
             self._context.dispatcher.emit(
@@ -99,15 +99,15 @@ class CallRecorder:
         departed: float,
         request_id: str | None = None,
     ) -> None:
-        """Tell how an attempt ended.
+        """Emit the event of an ended attempt.
 
         Args:
-            request: What was asked.
-            result: What came back; None if it was cut off.
-            answer: What that was read as, or the exception.
-            slot: The slot it had.
+            request: The request.
+            result: The response or failure; None if the attempt was cut off.
+            answer: The value or error that was read from it, or the exception.
+            slot: The slot of the attempt.
             departed: When it was sent, by the loop's clock.
-            request_id: The server's, where it sent one.
+            request_id: The server's id of the request, if it sent one.
         """
         failed = answer if isinstance(answer, BaseException) else None
         error = failed if isinstance(failed, RespanError) else None
@@ -125,7 +125,7 @@ class CallRecorder:
         )
 
     def emit_retry(self, error: RespanError, wait: float) -> None:
-        """Tell that the call is tried again in so many seconds."""
+        """Emit the event of a retry after so many seconds."""
         logger.info("%s: trying again in %.1f s after %s", self._operation, wait, type(error).__name__)
         self._context.dispatcher.emit(
             RetryEvent,

@@ -1,8 +1,8 @@
-"""Between models and JSON: one cattrs converter, over orjson.
+"""Converts between models and JSON: one cattrs converter, over orjson.
 
-Requests are written strictly: what was given, and nothing else. Answers are read leniently, because a key that was
-made must not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is no key.
-A number that comes as text is read as the number, where nothing of it is lost by that.
+Requests are written strictly: only what the caller gave. Answers are read leniently, because a key that was made must
+not be lost to an odd field, and strictly where it matters: without a real `id` and `api_key` it is not a key. A number
+that comes as text is read as a number, if that loses nothing.
 """
 
 import json
@@ -25,19 +25,19 @@ from respan_async.models import CreatedKey, CreateKeyRequest, KeyPage, LimitPoli
 from respan_async.secret import Secret
 
 MAX_ID: Final = 512
-"""Characters of a key's id; that of any key that was ever seen has some 40."""
+"""The longest id of a key, in characters; real ids have about 40."""
 MAX_OBJECTS: Final = 100_000
-"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
-written with as many bytes: those would take seconds, and some hundred MiB."""
+"""The most objects and arrays in one text. A page of ten thousand real keys has about as many; the same number of bytes
+could hold millions, which would take seconds and some hundred MiB."""
 _LONGEST_LINK: Final = 4096
-"""Characters of a link to the next page; what takes URLs apart would keep longer ones in its cache."""
+"""The longest link to the next page, in characters, because URL parsers would keep longer ones in their caches."""
 
-# Begun with what is rare, so that it is found fast: every new key's id is looked at.
+# The pattern begins with a rare character, so that the search is fast: it runs over every new key's id.
 _DOTS: Final = re.compile(r"\.(?<![^/\\]\.)\.?(?![^/\\;])").search
 _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{1,3})?").fullmatch
 _BITS_64: Final = 2**63
 _NO_CHARACTER: Final = "\ufffd"
-"""What the lenient reader gives for bytes that are no character."""
+"""The character by which the lenient reader replaces undecodable bytes."""
 _UNREADABLE: Final = object()
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
@@ -71,11 +71,11 @@ def _number(raw: Any) -> Any:
 
 
 def _number_in(text: str) -> Any:
-    """Read a number that was written as text, unless something of it would be lost."""
+    """Read a number that was written as text, unless that would lose precision."""
     if not _DECIMAL(text):
         return _UNREADABLE
     exact = Decimal(text)
-    # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
+    # Compared with what Python prints for the float, so that "0.1" is read as 0.1.
     number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
     return number if Decimal(repr(number)) == exact else _UNREADABLE
 
@@ -84,7 +84,7 @@ def _whole(raw: Any) -> Any:
     # The server answers some integers as floats (rate_limit: 100.0).
     number = _number(raw)
     if isinstance(number, float):
-        # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
+        # An integer of more than 64 bits is not a count, and could not be written again, e.g. in a ledger.
         return int(number) if number.is_integer() and abs(number) < _BITS_64 else _UNREADABLE
     return number
 
@@ -94,7 +94,7 @@ def _instant(raw: Any) -> Any:
         instant = datetime.fromisoformat(raw)
         instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
         if instant.tzinfo is not UTC:
-            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date there
+            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date in UTC
     except (TypeError, ValueError, OverflowError):
         return _UNREADABLE
     return instant
@@ -102,7 +102,7 @@ def _instant(raw: Any) -> Any:
 
 def _last_used(raw: Any) -> Any:
     instant = _instant(raw)
-    # 1970-01-01T00:00:00Z is how the server says "never".
+    # The server writes "never" as 1970-01-01T00:00:00Z.
     return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
 
 
@@ -133,18 +133,18 @@ _FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = 
         ("is_temporary", "is_temporary", _FLAG),
     )
 }
-"""By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
+"""By the server's name of a field: our name, the types to be taken as they are, and the reader of all other values."""
 _SECRETS: Final = frozenset({"api_key", "hashed_key"})
 _SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in _FIELDS.values()))
 
 
 @attrs.frozen
 class _Answer:
-    """What a model is read from.
+    """The input from which a model is read.
 
     Attributes:
         data: The body, in JSON types.
-        request_id: The server's id of the request, without secrets; None where there is none.
+        request_id: The server's id of the request, without secrets; None if it sent none.
     """
 
     data: Any
@@ -152,7 +152,7 @@ class _Answer:
 
 
 def _key_fields(data: Any, request_id: str | None) -> dict[str, Any]:
-    """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
+    """Sort a JSON object into the fields of `TemporaryKey`; all other fields go to `extra`."""
     if type(data) is not dict:
         raise DecodeError("expected a JSON object")
     values: dict[str, Any] = {}
@@ -182,7 +182,7 @@ def _key_fields(data: Any, request_id: str | None) -> dict[str, Any]:
 
 
 def _used(data: Mapping[str, Any]) -> bool | None:
-    """Tell whether a key was ever used; None where an answer leaves it open: what it lacks says nothing."""
+    """Tell whether a key was ever used; None if the answer leaves it open, because a missing field says nothing."""
     last = data.get("last_used", _UNREADABLE)
     last = last if last is None else _last_used(last)
     usage, spent = _whole(data.get("key_usage")), _number(data.get("spending_in_period"))
@@ -200,7 +200,7 @@ def _key(data: Any, request_id: str | None) -> TemporaryKey:
 
 
 def is_usable_id(key_id: str) -> bool:
-    """Whether a key's id can be kept, shown and sent back as a part of a path."""
+    """Whether a key's id can be kept, shown and sent back as part of a path."""
     return (
         key_id.isprintable()
         and 0 < len(key_id) <= MAX_ID
@@ -213,8 +213,8 @@ def is_usable_id(key_id: str) -> bool:
 def has_dots(key_id: str) -> bool:
     """Whether an id has a `.` or `..` as a path segment.
 
-    What is percent-encoded is decoded by some proxies before they resolve dots, even twice; and some take what follows
-    a semicolon for no part of a segment.
+    Some proxies decode percent-encoding before they resolve dots, even twice; and some ignore what follows a semicolon
+    in a segment.
     """
     return _DOTS(unquote(key_id)) is not None
 
@@ -224,12 +224,12 @@ def _structure_created(answer: _Answer, _: Any = None) -> CreatedKey:
     if not is_usable_id(values["id"]):
         raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
-    # White space or control characters could not travel in an Authorization header: no key anybody can use.
+    # White space or control characters cannot travel in an Authorization header, so such a key cannot be used.
     if not isinstance(api_key, Secret) or not _is_usable_secret(api_key.reveal()):
         raise DecodeError("expected a non-empty string as api_key")
     extra, secret = values["extra"], api_key.reveal()
     for name, raw in extra.items():
-        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
+        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # a shorter secret may occur in any text by chance
             extra[name] = _without(secret, raw)
     if answer.request_id is not None:
         values["request_id"] = redacted(answer.request_id, [api_key])
@@ -241,16 +241,16 @@ def _is_usable_secret(text: str) -> bool:
 
 
 def _without(secret: str, raw: Any) -> Any:
-    """Hide what says a secret again, under a name that this client does not know."""
+    """Mask repetitions of a secret in a field that this client does not know."""
     try:
         text = raw if type(raw) is str else orjson.dumps(raw).decode()
     except TypeError:
-        return None  # orjson writes no such depth, though it reads it: not looked through, and so not shown
+        return None  # orjson reads such a depth but does not write it, so the field cannot be checked and is not shown
     return Secret(text) if secret in text else raw
 
 
 def _page_number(url: Any) -> int | None:
-    """Take the page number out of a `next` link, and nothing else of it."""
+    """Return the page number in a `next` link, and nothing else of it."""
     if url is None or url == "":
         return None
     try:
@@ -265,7 +265,7 @@ def _page_number(url: Any) -> int | None:
 
 def _structure_page(answer: _Answer, _: Any = None) -> KeyPage:
     data, request_id = answer.data, answer.request_id
-    if isinstance(data, list):  # the older shape: everything, in a bare array
+    if isinstance(data, list):  # the older shape: all keys, in a bare array
         return KeyPage(results=_keys(data, request_id), count=len(data), request_id=request_id)
     if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
         raise DecodeError("expected a page of results")
@@ -289,7 +289,7 @@ def _unstructure_instant(instant: datetime) -> str:
 
 converter = make_converter()
 converter.register_unstructure_hook(datetime, _unstructure_instant)
-# An omitted default is how UNSET stays off the wire.
+# An omitted default keeps UNSET out of the JSON.
 for _model in (LimitPolicy, UpdateKeyRequest):
     converter.register_unstructure_hook(
         _model, cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True)
@@ -300,7 +300,7 @@ converter.register_unstructure_hook(
         CreateKeyRequest,
         converter,
         _cattrs_omit_if_default=True,
-        expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
+        expires_in=cattrs.gen.override(omit=True),  # a lifetime is sent as the date it ends: see fields_of
     ),
 )
 converter.register_structure_hook(TemporaryKey, _structure_key)
@@ -309,17 +309,17 @@ converter.register_structure_hook(KeyPage, _structure_page)
 
 
 def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> dict[str, Any]:
-    """Return what the caller gave, as JSON types; a relative lifetime is counted from `now` (aware)."""
+    """Return the caller's fields in JSON types; a relative lifetime is counted from `now` (aware)."""
     fields: dict[str, Any] = converter.unstructure(request)
     if isinstance(request, CreateKeyRequest) and request.expires_in:
-        # Rounded up to the second: never shorter than asked, and comparable with what a server stores.
+        # Rounded up to the second: never shorter than asked for, and comparable with what a server stores.
         ends = (now + request.expires_in + _NEARLY_A_SECOND).astimezone(UTC)
         fields["expiry_date"] = f"{ends.isoformat(timespec='seconds')[:19]}Z"
     return fields
 
 
 _EXACT: Final = 2**53
-"""Below it every whole number is a float of its own."""
+"""Below it, every integer is exactly a float."""
 
 
 def canonical(request: CreateKeyRequest) -> str:
@@ -331,7 +331,7 @@ def canonical(request: CreateKeyRequest) -> str:
 
 
 def _by_value(value: Any) -> Any:
-    """Write numbers in one way: 1 and 1.0 are the same limit."""
+    """Normalise numbers: 1 and 1.0 are the same limit."""
     match value:
         case dict():
             return {name: _by_value(one) for name, one in value.items()}
@@ -343,8 +343,8 @@ def _by_value(value: Any) -> Any:
 
 
 def encode_key(key: TemporaryKey) -> str:
-    """Return what is known of a key as JSON text, without its secret and without `extra`."""
-    # In UTC: orjson drops the seconds of an offset that has some, and so makes another instant of it.
+    """Return a key as JSON text, without its secret and without `extra`."""
+    # In UTC, because orjson drops the seconds of an offset, and so would write another instant.
     known = {
         name: value.astimezone(UTC) if isinstance(value, datetime) else value
         for name in _SHOWN
@@ -359,9 +359,9 @@ def encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """Return JSON text as one line of ASCII and what prints.
+    """Return JSON text as one line of printable ASCII.
 
-    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
+    All other characters, e.g. in a key's name, are escaped: a terminal would obey control characters, and some readers
     take U+0085 and U+2028 for the end of a line.
     """
     text = encode(fields).decode()
@@ -371,19 +371,19 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
 
 
 def _plain(value: float) -> float:
-    # numpy's numbers, among others, are floats to Python and unknown to orjson. Anything else was refused by its model.
+    # E.g. numpy's numbers, which are floats to Python and unknown to orjson. The model has refused all other types.
     return float(value)
 
 
 def parse(text: bytes, charset: str | None = None) -> Any:
-    """Read JSON: strictly, or else leniently; never more than a bounded number of objects.
+    """Read JSON: strictly, or else leniently; never more than `MAX_OBJECTS` objects.
 
     Args:
         text: The text.
         charset: Its character set, as declared, or None.
 
     Raises:
-        DecodeError: It is no JSON, or too much of it.
+        DecodeError: The text is not JSON, or has too many objects.
     """
     if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
         raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
@@ -402,14 +402,14 @@ def decode(text: bytes, model: type[T], charset: str | None = None, request_id: 
 
     Args:
         text: As of `parse`.
-        model: What it is.
+        model: The model to read.
         charset: As of `parse`.
         request_id: The server's id of the request, for the result; a new key's secret is taken out of it.
 
     Raises:
-        DecodeError: It is no JSON, or lacks what makes it a `model`.
+        DecodeError: The text is not JSON, or lacks a required field of `model`.
     """
-    # The hook itself: `structure` would look it up through more layers for each answer.
+    # The hook is called directly, because `structure` would look it up through more layers for each answer.
     read: T = converter.get_structure_hook(model)(_Answer(parse(text, charset), request_id), model)
     return read
 
@@ -417,16 +417,16 @@ def decode(text: bytes, model: type[T], charset: str | None = None, request_id: 
 def decode_changed(
     text: bytes, sent: Mapping[str, Any], charset: str | None = None, request_id: str | None = None
 ) -> TemporaryKey:
-    """Read the answer to a change that was made; what it does not say is as it was sent.
+    """Read the answer to a change that was made; fields that it lacks are as they were sent.
 
     Args:
-        text: JSON, or nothing at all.
+        text: JSON, or an empty text.
         sent: The key's id and the fields that were changed, in JSON types.
         charset: As of `parse`.
         request_id: As of `decode`.
 
     Raises:
-        DecodeError: It is neither a JSON object nor nothing.
+        DecodeError: The text is neither a JSON object nor empty.
     """
     data = parse(text, charset) if text.strip() else None
     if data is None or (type(data) is dict and id_in(data) is None):
@@ -435,6 +435,6 @@ def decode_changed(
 
 
 def id_in(data: object) -> str | None:
-    """Return the id in a JSON object that is otherwise of no use, if the key can be revoked by it."""
+    """Return the id in a JSON object that is otherwise unusable, if the key can be revoked by it."""
     key_id = _id(data.get("id")) if isinstance(data, dict) else None
     return key_id if isinstance(key_id, str) and is_usable_id(key_id) else None
