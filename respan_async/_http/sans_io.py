@@ -1,7 +1,7 @@
-"""The protocol, without I/O: a call becomes a `Request`; a `Response` or a `TransportFailure` becomes a value or error.
+"""The protocol, without I/O: writes a `Request` for each call, and reads its result as a value or an error.
 
-The failure table of this library is `_meaning`: what each thing that can happen to a request means for what exists
-on the server. Nothing else in the library looks at a status code to decide that.
+The failure table of this library is `_meaning`: it says, for everything that can happen to a request, what may now
+exist on the server. No other part of the library looks at a status code to decide that.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from respan_async.models import CreatedKey, KeyPage, TemporaryKey
 from respan_async.secret import Secret
 
 PATH: Final = "/api/temporary-keys/"
-"""The trailing slash is part of it: without, Django redirects, and a redirected POST turns into a list."""
+"""The trailing slash matters: without it Django redirects, and a redirected POST turns into a list."""
 
 T = TypeVar("T")
 
@@ -40,10 +40,10 @@ class Operation(Generic[T]):
     """A kind of request.
 
     Attributes:
-        name: As events and messages name it.
+        name: Its name in events and messages.
         method: The HTTP method.
-        model: What a good answer is read as; None when its body does not matter.
-        changes: Whether the server is another than before once a request has reached it.
+        model: The model of a good answer; None if the body does not matter.
+        changes: Whether a request changes the server's state.
         creates: Whether a request may leave a key.
     """
 
@@ -63,10 +63,10 @@ DELETE: Final[Operation[None]] = Operation(name="delete", method="DELETE", model
 
 @attrs.define
 class Request(Generic[T]):
-    """One request, as far as the protocol goes.
+    """One request of the protocol.
 
     Attributes:
-        operation: What it asks for.
+        operation: The operation that it asks for.
         path: From the host's root, percent-encoded, with the query.
         body: JSON text, or None.
         changes: For an update, the key's id and the fields that are sent, in JSON types.
@@ -80,15 +80,15 @@ class Request(Generic[T]):
 
 @attrs.define
 class Response:
-    """An answer of which at least the status is certain.
+    """An answer whose status is certain.
 
     Attributes:
         status: The HTTP status.
-        headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
-        body: What was read of it.
-        oversize: The body went past the size bound and was not read to its end.
-        cut: The body broke off.
-        resends: How often the request was sent again underneath us before this answer.
+        headers: With case-insensitive names; aiohttp's have every line of each (`getall`).
+        body: The part of the body that was read.
+        oversize: Whether the body exceeded the size bound and was not read to its end.
+        cut: Whether the body broke off.
+        resends: How often aiohttp sent the request again before this answer.
     """
 
     status: int
@@ -101,17 +101,17 @@ class Response:
 
 @attrs.frozen
 class TransportFailure:
-    """No whole answer came.
+    """The failure of a request that got no complete answer.
 
     Attributes:
-        reason: What was seen, in a few words.
+        reason: A few words about what happened.
         left: Whether bytes of the request may have reached the server.
-        status: The status of an answer that broke off, where one had begun.
-        timed_out: The time for the attempt was up.
-        not_http: What came back does not speak the protocol.
-        permanent: No connection can be made before somebody has changed a setting.
-        resends: How often the request was sent again underneath us before that.
-        received: What had come of that answer.
+        status: The status of an answer that broke off; None if no answer had begun.
+        timed_out: Whether the time for the attempt was up.
+        not_http: Whether the received bytes are not HTTP.
+        permanent: Whether no connection can be made until a setting is changed.
+        resends: How often aiohttp sent the request again before that.
+        received: The part of the answer that had come.
     """
 
     reason: str
@@ -164,11 +164,11 @@ def _path_of(key_id: str) -> str:
 
 
 _NOT_PROCESSED: Final = frozenset({501, 505, 511})
-"""No server has begun with the request, and the next one like it would fare no better.
+"""The request was not processed, and another one like it would fail the same way.
 
     501   RFC 9110, 15.6.2   the server does not support what the request needs, for any resource
     505   RFC 9110, 15.6.6   the server does not support this version of HTTP, or refuses to
-    511   RFC 6585, 6        who controls the access to the network wants a login first; an origin never answers it
+    511   RFC 6585, 6        a captive network wants a login first; an origin never answers it
 """
 
 _ORIGIN_NOT_REACHED: Final = frozenset({521, 523, 525, 526, 530})
@@ -178,35 +178,36 @@ _ORIGIN_NOT_REACHED: Final = frozenset({521, 523, 525, 526, 530})
     523   there is no route to it                        526   its certificate does not verify
     530   its name is not found
 
-All of them are tried again: they say that the API is down, which its people mend, and a batch waits for it.
+All of them are tried again: they say that the API is down, which its operators repair, and a batch waits for it.
 
-What leaves it open whether the request arrived stays UNKNOWN, as every other 5xx does:
+Statuses that leave it open whether the request arrived stay UNKNOWN, as every other 5xx does:
 
-    520   the origin's answer was empty or none that can be read
+    520   the origin's answer was empty or unreadable
     522   no SYN+ACK of the origin came in time, *or* no ACK of the request
     524   the origin was connected, and did not answer in time
     527   the connection to Cloudflare's own Railgun, at the origin, was interrupted
-    508   RFC 5842, 7.2: an operation was ended in a loop, when it had begun; some hosters mean a lack of resources
+    508   RFC 5842, 7.2: an operation was ended in a loop, after it had begun; some hosters mean a lack of resources
 """
 
 
 def _meaning(
     operation: Operation[Any], result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429
 ) -> tuple[Effect, bool]:
-    """Say what a failure left on the server, and whether trying again may mend it. The table of the design."""
+    """Return what a failure left on the server, and whether trying again may help: the library's failure table."""
     match result:
         case TransportFailure(left=False, permanent=permanent):
             meaning = Effect.NONE, not permanent
         case TransportFailure(not_http=True):
-            meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not mend it
+            meaning = Effect.UNKNOWN, False  # the wrong host: trying again will not help
         case TransportFailure(status=status):
             meaning = (Effect.LOST if status is not None and 200 <= status < 300 else Effect.UNKNOWN), True
         case Response() if is_refusal(result, refusals):
-            meaning = Effect.NONE, True  # before anything is made
+            meaning = Effect.NONE, True  # refused before the server made anything
         case Response(status=408):
             meaning = Effect.UNKNOWN, True
         case Response(status=status) if 200 <= status < 300:
-            meaning = Effect.LOST, False  # a changed server must not cost five keys a call
+            # Do not retry: if the server changed its format, each retry would create one more lost key.
+            meaning = Effect.LOST, False
         case Response(status=status) if status < 400:
             meaning = Effect.UNKNOWN, False  # a redirect, never followed: the wrong host
         case Response(status=status) if status < 500:
@@ -221,33 +222,33 @@ def _meaning(
     if not operation.changes:
         effect = Effect.NONE
     elif not operation.creates and effect is Effect.LOST:
-        effect = Effect.UNKNOWN  # there is no key to be lost; the change was made, if it was the API that answered
+        effect = Effect.UNKNOWN  # there is no key to lose; the change was made, if it was the API that answered
     return effect, retryable
 
 
 def is_success(result: Response | TransportFailure) -> TypeGuard[Response]:
-    """Whether the server did what was asked, as far as the status tells, and the answer can be read."""
+    """Whether the status reports success, and the answer can be read."""
     return isinstance(result, Response) and 200 <= result.status < 300 and not result.oversize
 
 
 def is_refusal(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
-    """Whether a request was turned away for now, before anything was made.
+    """Whether a request was turned away for now, before the server made anything.
 
     Args:
-        result: What came of it.
-        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+        result: The result of the request.
+        refusals: The statuses, besides 429, by which a proxy refuses for the limit.
     """
     # 425 (RFC 8470): the server does not risk to process the request yet.
     return is_over_limit(result, refusals) or (isinstance(result, Response) and result.status == 425)
 
 
 def is_over_limit(result: Response | TransportFailure, refusals: frozenset[int] = _ONLY_429) -> bool:
-    """Whether it was the account's limit that turned the request away; arguments as of `is_refusal`."""
+    """Whether the account's limit turned the request away; arguments as of `is_refusal`."""
     if not isinstance(result, Response):
         return False
     if result.status == 429:
         return True
-    # The proof is in the whole body: what the API itself answers came from behind the proxy, which had let it through.
+    # Only a complete body shows who answered; if the API wrote it, the proxy did let the request through.
     whole = not result.cut and not result.oversize
     return result.status in refusals and whole and not body_origin.is_of_the_api(result.body)
 
@@ -259,20 +260,20 @@ def parse(
     now: datetime,
     refusals: frozenset[int] = _ONLY_429,
 ) -> T | RespanError:
-    """Return what a result means: the value that was asked for, or the error.
+    """Return the value or the error that a result means.
 
     Args:
-        request: What was asked.
-        result: What came of it.
-        token: The bearer token, to be kept out of what a server may echo.
+        request: The request.
+        result: The result of the request.
+        token: The bearer token, to be masked in a body that echoes it.
         now: The wall clock, aware; for a Retry-After date.
-        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+        refusals: The statuses, besides 429, by which a proxy refuses for the limit.
     """
     if is_success(result):
         return read(request, result, token)
     received = result.received if isinstance(result, TransportFailure) else None
     if received is not None and received.body.strip() and request.operation.model is not None:
-        # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
+        # If the truncated body still parses as complete JSON, only trailing framing was lost: use it.
         with contextlib.suppress(codec.DecodeError):
             codec.parse(received.body, charset(received.headers))
             return read(request, received, token)
@@ -286,7 +287,7 @@ def failure(
     now: datetime,
     refusals: frozenset[int] = _ONLY_429,
 ) -> RespanError:
-    """Return the error that a result which is no success amounts to; see `parse`."""
+    """Return the error for an unsuccessful result; see `parse`."""
     effect, retryable = _meaning(request.operation, result, refusals)
     called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
@@ -319,13 +320,13 @@ def failure(
 
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
-    """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    """Read a 2xx answer as the operation's model; return an error if it cannot be read."""
     request_id = body_excerpt.request_id(answer.headers, token)
     try:
         return _value(request, answer, request_id)
     except codec.DecodeError as error:
         problem = str(error)
-    # Made outside of the handler, so that no frame which holds the answer is chained to it.
+    # Created outside of the handler, so that no frame which holds the answer is chained to it.
     effect, retryable = _meaning(request.operation, answer)
     return InvalidResponseError(
         f"{request.operation.method} {request.path}: answered {answer.status}, but {problem}",
@@ -350,11 +351,11 @@ def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
 
 
 def request_id_of(answer: object, result: Response | TransportFailure, token: Secret | None) -> str | None:
-    """Return the server's id of a request, where it sent one.
+    """Return the server's id of a request, if it sent one.
 
     Args:
-        answer: What the result was read as; a delete's answer is None.
-        result: What came of the request.
+        answer: The value or error that was read; None for a delete.
+        result: The result of the request.
         token: The bearer token, which a server may echo.
     """
     if isinstance(answer, RespanError | TemporaryKey | KeyPage):
@@ -364,7 +365,7 @@ def request_id_of(answer: object, result: Response | TransportFailure, token: Se
 
 
 def states_absence(error: errors.NotFoundError) -> bool:
-    """Whether a 404 says that there is no such key: in the API's own words, and not as a page for a missing route."""
+    """Whether a 404 says that the key does not exist: in the API's own JSON, not as a page for a missing route."""
     try:
         data = codec.parse((error.body or "").encode())
     except codec.DecodeError:
@@ -373,14 +374,14 @@ def states_absence(error: errors.NotFoundError) -> bool:
 
 
 def response_of(result: Response | TransportFailure) -> Response | None:
-    """Return the answer, or what had come of one that broke off; None where none had begun."""
+    """Return the answer, or the part that came before it broke off; None if no answer had begun."""
     return result if isinstance(result, Response) else result.received
 
 
 def answered_id(result: Response | TransportFailure) -> str | None:
-    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it.
+    """Return the id in an otherwise unusable 2xx answer to a create, if the key can be revoked by it.
 
-    In any other answer it may be the id of anything: of the error, of the request, of somebody's key.
+    In any other answer it may be the id of something else: the error, the request, another caller's key.
     """
     answer = response_of(result)
     if answer is None or not 200 <= answer.status < 300:

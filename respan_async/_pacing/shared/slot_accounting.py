@@ -22,7 +22,7 @@ HOLD: Final = 2.0
 
 
 class SlotAccounting:
-    """Slots by their names. All times are in seconds of one monotonic clock.
+    """Account for slots by their names. All times are in seconds of one monotonic clock.
 
     Attributes:
         owner: The name of this process; drawn at its first request to the log, because it may fork before.
@@ -33,9 +33,7 @@ class SlotAccounting:
         self._named = 0
         self._held: deque[tuple[float, str]] = deque()  # the time from which it may be used, and its name
         self._air: dict[str, float] = {}  # the name, and when the log last heard of it
-        self._reports: list[
-            tuple[SlotStatus, str, float]
-        ] = []  # status, name of the slot, and the time when it happened or ends
+        self._reports: list[tuple[SlotStatus, str, float]] = []  # status, slot, and when it happened or ends
 
     def names(self, number: int) -> tuple[int, list[str]]:
         """Make up names for slots; return the first one's number, and the names."""
