@@ -18,7 +18,7 @@ def keep_places() -> None:
         except OSError:
             os.open(os.devnull, flags)  # takes the lowest free number, which is this one
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  to the end
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115  open until exit
 
 
 def check_output() -> None:

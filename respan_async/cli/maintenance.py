@@ -1,4 +1,4 @@
-"""`respan-keys sweep`, `ledger rotate` and `ledger schema`: what a ledger needs once, or from time to time."""
+"""The maintenance commands of a ledger: `sweep`, `ledger rotate` and `ledger schema`."""
 
 import argparse
 import asyncio
@@ -20,7 +20,7 @@ from respan_async.issuing.postgres._admin_script import migration, script
 
 
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Revoke what lost answers and crashes have left behind."""
+    """Revoke the keys that lost answers and crashes have left behind."""
     location = existing_location_of(arguments)
     return asyncio.run(_sweep(arguments, location, location.ledger(cipher_from_env())))
 
@@ -56,7 +56,7 @@ async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger
 
 
 def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Encrypt the secrets that a ledger keeps with the key that is used now."""
+    """Encrypt the kept secrets with the current key."""
     location = existing_location_of(arguments)
     cipher = cipher_from_env()
     if cipher is None:

@@ -19,7 +19,7 @@ def pace_of(
 
     Args:
         arguments: With `rate`, a limit, "auto" or None; and `redis`, a URL or None.
-        otherwise: The pace where neither is given.
+        otherwise: The pace if neither is given.
 
     Raises:
         WrongUse: The URL is invalid, there is no limit to share, or the extra `redis` is not installed.

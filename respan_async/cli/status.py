@@ -1,4 +1,4 @@
-"""`respan-keys status`: what is in a ledger, read without disturbing whoever works with it."""
+"""`respan-keys status`: prints the contents of a ledger without disturbing processes that work with it."""
 
 import argparse
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from respan_async.issuing.ledger import Snapshot
 
 
 def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Print what is in a ledger."""
+    """Print the contents of a ledger."""
     check_output()
     location = existing_location_of(arguments)
     try:

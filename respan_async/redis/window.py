@@ -112,7 +112,7 @@ class _RedisLog:
                     reply = await self._run(arguments)
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
-        except Exception as error:  # noqa: BLE001  redis-py raises other exceptions besides its own, and so may the user's client
+        except Exception as error:  # noqa: BLE001  redis-py raises other exceptions, too, as may the user's client
             # For a script, Redis 6 reports it only in the text; Redis 7 and Valkey raise the exception.
             if (isinstance(error, ReadOnlyError) or "READONLY" in str(error)) and not self._given:
                 with contextlib.suppress(RedisError, OSError):

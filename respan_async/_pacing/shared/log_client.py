@@ -102,8 +102,7 @@ class SharedLogClient:
             self._timer = self.clock.call_at(max(due, now + _TICK), self.consider)
 
     def leave_loop(self) -> None:
-        """Forget the request under way on a closed event loop. Slots that it was granted come back when their lease
-        ends.
+        """Forget the request under way on a closed event loop; its granted slots come back when their lease ends.
 
         Raises:
             ClientStateError: The log's connections belong to the user.
