@@ -16,7 +16,8 @@
 --
 -- Times are in microseconds by this server's clock. Rules:
 --
--- 1. When all slots are taken, a new one takes over from the one that comes back next, so a grant may lie in the future.
+-- 1. When all slots are taken, a new one takes over from the one that comes back next, so a grant may lie in the
+--    future.
 -- 2. A batch is spread, one slot every interval, unless all it has left fits into what is free.
 -- 3. A batch gets only every twentieth slot while another process has interactive calls that wait.
 -- 4. A log that its users knew and that has vanished is replaced by one that counts as full for a period. So is a log
@@ -51,8 +52,8 @@ local function used()
     return redis.call('ZCOUNT', key, '(' .. number(now), '+inf')
 end
 
--- The slot whose expiry brings the taken count below the limit. The count may exceed the limit, after requests were sent
--- without this log.
+-- The slot whose expiry brings the taken count below the limit. The count may exceed the limit, after requests were
+-- sent without this log.
 local function next_to_come(taken, room)
     local found = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', taken - room, 1)
     return found[1], tonumber(found[2])
@@ -130,7 +131,8 @@ if again <= 0 and urgent == 0 and patient > 0 then
     end
 end
 
--- If interactive calls come, and slots are many, batches leave one free, so that the next interactive call does not wait.
+-- If interactive calls come, and slots are many, batches leave one free, so that the next interactive call does not
+-- wait.
 local sparing = limit
 if urgent > 0 then
     put('spared', -(now + 5 * period))
