@@ -74,9 +74,8 @@ class Suspect:
     sent_at: datetime
     sent: Mapping[str, Any] = attrs.field(repr=False)
     reason: str
-    taken_over_at: datetime | None = attrs.field(
-        default=None, eq=False
-    )  # by the clock of the process that took it over
+    # Not compared, because it is by the clock of the process that took it over.
+    taken_over_at: datetime | None = attrs.field(default=None, eq=False)
 
 
 class RespanError(Exception):

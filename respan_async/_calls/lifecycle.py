@@ -85,7 +85,7 @@ class Lifecycle:
         self._steps_of_loop: dict[Callable[[], object], Stage | Move] = {}
         self._moving = threading.RLock()  # a hook that hears of a suspect may use the client
         self.closing = False
-        self._closing_was_cut = False  # by the end of its loop
+        self._closing_was_cut = False  # closing was cut off by the end of its loop
         self.closed = asyncio.Event()
 
     def register(self, stage: Stage | Move, step: Callable[[], object], *, on_this_loop: bool = False) -> None:

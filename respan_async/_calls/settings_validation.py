@@ -257,7 +257,7 @@ def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
         if not callable(hook) or _is_async(hook):
-            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
+            raise ConfigurationError(f"hooks: expected plain callables, which are not awaited, got {hook!r:.100}")
     return checked
 
 

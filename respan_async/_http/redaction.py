@@ -53,7 +53,7 @@ def without_long_words(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape unprintable characters: line breaks, and whatever a terminal would obey."""
+    """Escape unprintable characters: line breaks, and control sequences of a terminal."""
     if text.isprintable():
         return text
     escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -156,7 +156,7 @@ def _peer(error: Exception, target: URL, host: str) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         at: tuple[str | None, int | None] = (error.host, error.port)
     elif isinstance(error, aiohttp.ClientResponseError):
-        at = error.request_info.real_url.host, error.request_info.real_url.port  # of a CONNECT: the proxy's own
+        at = error.request_info.real_url.host, error.request_info.real_url.port  # the proxy, for a CONNECT
     else:
         return host
     return (

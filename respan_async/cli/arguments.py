@@ -207,7 +207,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     _ledger(rotating).set_defaults(run=maintenance.rotate, parser=rotating)
     schema = keepers.add_parser(
         "schema",
-        help="print the SQL that makes a ledger in Postgres, for whoever may",
+        help="print the SQL that makes a ledger in Postgres, for a user with the right to make it",
         description=_SCHEMA,
         parents=[common],
         allow_abbrev=False,
@@ -282,7 +282,7 @@ def _issue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--burst",
         action="store_true",
-        help="take whatever the limit leaves free at once, for an account that nobody else uses",
+        help="take all free slots at once, for an account without other users",
     )
     parser.add_argument("--ledger", metavar="FILE", help=f"what remembers tickets and keys: {_WHERE}")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")

@@ -37,7 +37,7 @@ _SANDBOX_ACCOUNT: Final = "respan-keys:sandbox"  # not a name that a person woul
 def issue(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
     """Issue a key for every line; see the module."""
     if arguments.sandbox and arguments.redis:
-        raise exit_codes.WrongUse("--redis: expected a run that is no --sandbox, which shares no limit with anybody")
+        raise exit_codes.WrongUse("--redis: expected a run that is no --sandbox, which shares no limit")
     if arguments.dry_run and arguments.force_ledger:
         raise exit_codes.WrongUse("--dry-run: expected no --force-ledger, which gives the ledger to another account")
     if arguments.sandbox and arguments.force_ledger:

@@ -66,7 +66,7 @@ class Schema:
                     "`respan-keys ledger schema --migrate | psql DATABASE`"
                 ) from None
             return
-        async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
+        async with self.explaining(pool, "rights_to_make", "the user that makes it needs"):
             if not await self._ask(pool, "has_namespace"):
                 await pool.ask(self.statements["namespace"], {})
             await pool.ask(self.statements["schema"], {})

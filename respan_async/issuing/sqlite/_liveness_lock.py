@@ -18,7 +18,7 @@ from respan_async.issuing._private_file import cannot_be_locked
 
 
 class LivenessLock:
-    """A file lock that an owner holds as long as its process lives, whatever ends it.
+    """A file lock that an owner holds as long as its process lives, however it ends.
 
     Args:
         ledger: The ledger's file, beside which the locks are; None for a ledger in memory.
