@@ -61,7 +61,7 @@ class Suspect:
         effect: `UNKNOWN` or `LOST`.
         sent_at: When the attempt began, aware, by the local clock.
         sent: The fields of the POST as they went out, in JSON types.
-        reason: What happened to the answer, in a few words.
+        reason: A few words about what happened to the answer.
         taken_over_at: When this copy of a ledger took the attempt over from a process that is gone, aware, by the local
             clock: whether an answer came is unknown then. None: the process that made the attempt knows that no answer
             came.

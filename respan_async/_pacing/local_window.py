@@ -207,7 +207,7 @@ class LocalWindow:
     async def aclose(self) -> None:
         """Do nothing: no resource is open."""
 
-    # ------------------------------------------------------- what it comes to
+    # ----------------------------------------------------------------- inside
 
     @property
     def _interval(self) -> float:

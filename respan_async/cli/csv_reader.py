@@ -35,7 +35,7 @@ Complain = Callable[[int, str], None]
 
 @attrs.frozen
 class Row:
-    """One line.
+    """One line of the file.
 
     Attributes:
         line: The number of its first line, from 1.
@@ -194,7 +194,7 @@ def open_csv(path: str, *, known: Collection[str], keys: Sequence[str], delimite
         path: The path as given.
         known: The allowed columns.
         keys: The columns of which it must have at least one.
-        delimiter: What separates cells.
+        delimiter: The character between cells.
 
     Raises:
         WrongUse: The file cannot be read.

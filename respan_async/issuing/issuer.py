@@ -1,4 +1,4 @@
-"""Issues one key per ticket, exactly once, through crashes and on several machines."""
+"""Issues one key for each ticket, once, through crashes and on several machines."""
 
 import asyncio
 import contextvars

@@ -19,7 +19,7 @@ _ITEM: Mapping[str, str] = {"GET": "retrieve", "PATCH": "update", "DELETE": "del
 
 @attrs.frozen
 class Target:
-    """What a request is for.
+    """The target of a request.
 
     Attributes:
         operation: "create", "list", "retrieve", "update" or "delete"; "other" for none.

@@ -46,7 +46,7 @@ class SlotAccounting:
 
     @property
     def in_air(self) -> int:
-        """How many slots are in the air."""
+        """The number of slots in flight."""
         return len(self._air)
 
     def granted(self, names: Sequence[str], begins: Iterable[float]) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from respan_async.issuing.postgres._statements import SCHEMA, checked_name, statements
 
 _SCRIPT: Final = """\
--- A ledger of respan-async, made once by who may: respan-keys ledger schema | psql DATABASE
+-- A ledger of respan-async, made once by an administrator: respan-keys ledger schema | psql DATABASE
 BEGIN;
 
 {namespace};
