@@ -1,10 +1,14 @@
-"""Maps psycopg's exceptions to the ledger's errors."""
+"""Maps psycopg's exceptions to the ledger's errors.
 
-from typing import Final
+psycopg is an extra, so this module imports it only when there is an exception to map.
+"""
 
-import psycopg
+from typing import TYPE_CHECKING, Final
 
 from respan_async.errors import LedgerError
+
+if TYPE_CHECKING:
+    import psycopg
 
 _PASSING: Final = ("53", "55", "57014")
 """Prefixes of SQLSTATEs that pass: a full disk, too little memory, a lock or a statement that took too long."""
@@ -39,13 +43,15 @@ class Unwritable(LedgerError):
     """The database's encoding lacks a character of a text."""
 
 
-def ledger_error(error: psycopg.Error, given_up: str | None) -> LedgerError:
+def ledger_error(error: "psycopg.Error", given_up: str | None) -> LedgerError:
     """Return the ledger's error for an exception of psycopg.
 
     Args:
         error: The exception.
         given_up: Why this process broke the connection; None if it did not.
     """
+    from psycopg import InterfaceError, OperationalError, errors
+
     told = message_of(error)
     match error:
         case _ if given_up is not None:
@@ -54,31 +60,31 @@ def ledger_error(error: psycopg.Error, given_up: str | None) -> LedgerError:
             return LedgerError(f"the ledger could not be used: {told}")
         case _ if (error.sqlstate or "").startswith(_PASSING):
             return ConnectionLost(f"the ledger could not be used: {told}", retryable=True)
-        case psycopg.errors.ReadOnlySqlTransaction():
+        case errors.ReadOnlySqlTransaction():
             return ConnectionLost(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
-        case psycopg.OperationalError() | psycopg.InterfaceError():
+        case OperationalError() | InterfaceError():
             # A connection that broke, a server that restarts, a deadlock.
             return ConnectionLost(f"the connection to the ledger broke: {told}", retryable=True)
-        case psycopg.errors.InsufficientPrivilege():
+        case errors.InsufficientPrivilege():
             return PermissionDenied(f"the ledger could not be used: {told}")
-        case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
+        case errors.UndefinedTable() | errors.InvalidSchemaName():
             return SchemaMissing(f"the ledger could not be used: {told}")
-        case psycopg.errors.UniqueViolation():
+        case errors.UniqueViolation():
             double = DuplicateKey(f"the ledger could not be used: {told}{_numbering(error.diag)}")
             double.constraint = error.diag.constraint_name
             return double
-        case psycopg.errors.UntranslatableCharacter():
+        case errors.UntranslatableCharacter():
             return Unwritable(f"the ledger could not be used: {told}")
         case _:
             return LedgerError(f"the ledger could not be used: {told}")
 
 
-def message_of(error: psycopg.Error) -> str:
+def message_of(error: "psycopg.Error") -> str:
     """Return the first line of a message, in which libpq shows no password; later lines may show parameters."""
     return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
 
 
-def _numbering(diag: psycopg.errors.Diagnostic) -> str:
+def _numbering(diag: "psycopg.errors.Diagnostic") -> str:
     """Say what to do if the id of a new row is already taken."""
     table = f"{diag.schema_name}.{diag.table_name}"
     if diag.constraint_name not in ("attempts_pkey", "owners_pkey"):
