@@ -1,13 +1,13 @@
-"""Many items, a few at a time: the engine of every batch.
+"""Works on many items, a few at a time: the engine of every batch.
 
 Rules:
 
-1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
-   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
-2. One item's failure is its own outcome. Some end the batch (`batch_failures.py`), as does an input that raises: what
-   was taken is finished and yielded first, then the error is raised.
-3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
+1. An item is taken from the input only when a worker is free, and a worker is free only while fewer than
+   `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with the input.
+2. The failure of one item is the outcome of that item. Some failures end the batch (`batch_failures.py`), as does an
+   input that raises: the items already taken are finished and yielded first, then the error is raised.
+3. If the caller leaves the batch early, no item is taken any more, requests in flight are finished, and keys that were
+   made but never handed out are discarded. An asynchronous input is closed, so that it releases what it holds open.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Batch(Generic[Item]):
             async for outcome in batch: ...
 
     Attributes:
-        progress: How far it has come, at any time.
+        progress: The current progress.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Batch(Generic[Item]):
         self._working: dict[int, Job[CreatedKey]] = {}
         self._outcomes: OutcomeQueue[Item] = OutcomeQueue(discard, ordered=ordered)
         self._places = Places(max_in_flight)
-        self._halted = False  # what has not been sent was given up
+        self._halted = False  # items not yet sent were given up
         self._taken = 0
         self._done = self._failed = self._replayed = 0
         self._exhausted = self._left = False
@@ -87,7 +87,7 @@ class Batch(Generic[Item]):
     # ---------------------------------------------------------------- outside
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
-        # Without the attribute where the arguments were wrong.
+        # The attribute is missing if the arguments were wrong.
         if not getattr(self, "_begun", True):
             warn("a batch was neither awaited nor entered, and so has done nothing", RuntimeWarning, source=self)
 
@@ -111,7 +111,7 @@ class Batch(Generic[Item]):
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         self._lifecycle.register(Move.ARRIVE, self._let_go)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
-            worker = self._lifecycle.spawn(self._work())
+            worker = self._lifecycle.tasks.spawn(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
         if not self._workers:
@@ -121,15 +121,15 @@ class Batch(Generic[Item]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lifecycle.check_same_place()  # or a child would revoke what its parent hands out
+        self._lifecycle.check_same_place()  # otherwise a forked child would revoke the keys that its parent hands out
         self._left = True
         if self._is_elsewhere:
-            return  # its loop has ended, and everything with it
+            return  # the batch has ended with its loop
         self._stop()
         self._let_go()
-        # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
+        # The client owns the requests in flight: they are finished even if this wait is cancelled.
         left: set[asyncio.Task[None]] = set(self._workers)
-        if not self._awaited:  # or what is left of the input is still to be counted
+        if not self._awaited:  # an awaited batch still counts the rest of the input
             left |= self._closing_input()
         if left:
             await asyncio.wait(left)
@@ -160,10 +160,10 @@ class Batch(Generic[Item]):
         return outcome
 
     def stop(self) -> None:
-        """Take nothing more from the input, and give up what has not been sent; what is in the air is still yielded.
+        """Take no more input, and give up the items not yet sent; outcomes of requests in flight are still yielded.
 
-        Go on iterating, for the keys that then arrive. An item that was given up is `Failed` with a `ClientStateError`;
-        one that was never taken has no outcome.
+        Go on iterating to get the keys that then arrive. An item that was given up is `Failed` with a
+        `ClientStateError`; an item that was never taken has no outcome.
         """
         if not self._entered:
             raise ClientStateError("enter the batch before stopping it: async with ... as batch")
@@ -172,7 +172,7 @@ class Batch(Generic[Item]):
 
     @property
     def progress(self) -> Progress:
-        """How far the batch has come; may be asked from any thread."""
+        """The current progress; may be read from any thread."""
         now = self._loop.time() if self._workers else self._ended
         elapsed = max(now - self._began, 0.0) if self._entered else 0.0
         rate = self._done / elapsed if elapsed else 0.0
@@ -194,7 +194,7 @@ class Batch(Generic[Item]):
         left = max(self._total - self._done, 0)
         window = self._pacer.window
         if window.limit is not None:
-            # Once the limit is what holds the batch back, it tells the future better than the past does.
+            # Cap the ETA rate at the known limit: it predicts better than the measured rate.
             allowed = 1.0 / window.spread_interval(self._pacer.clock.time())
             rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
@@ -217,7 +217,7 @@ class Batch(Generic[Item]):
                 self._broken, self._fatal = True, ClientStateError("the input was cancelled from within")
                 self._end_input()
                 break
-            except BaseException as error:  # noqa: BLE001  the input's own error, raised again to who iterates
+            except BaseException as error:  # noqa: BLE001  the input's own error, raised again in the iterating caller
                 self._broken = self._fatal is None
                 self._fatal = self._fatal or error
                 self._end_input()
@@ -226,17 +226,19 @@ class Batch(Generic[Item]):
             self._taken += 1
             self._announce()
             if self._is_stopped():
-                late = ClientStateError("the batch ended before this item was sent")  # it was on its way then
+                late = ClientStateError(
+                    "the batch ended before this item was sent"
+                )  # the item was on its way to a worker then
                 self._put(Failed(item, index, self._why_given_up(late)))
             else:
                 self._put(await self._outcome(item, index))
 
     def _place_at_once(self) -> bool:
-        """Take a place for one more item, if one is free and there is anything left to do."""
+        """Take a place for one more item, if a place is free and the batch has not ended."""
         return not self._is_stopped() and self._places.take_at_once()
 
     async def _place(self) -> bool:
-        """Wait until one more item may be taken; return whether there is anything left to do."""
+        """Wait until one more item may be taken; return whether the batch goes on."""
         if not self._is_stopped():
             await self._places.wait()
         return not self._is_stopped()
@@ -262,11 +264,11 @@ class Batch(Generic[Item]):
 
     async def _key_of(self, job: Job[CreatedKey]) -> CreatedKey:
         if job.deadline is None:
-            return await job.run()  # the worker is a task of its own already
+            return await job.run()  # the worker already is a separate task
         return await run_shielded(job, self._lifecycle, self._discard)
 
     def _failure(self, item: Item, index: int, error: RespanError, *, quota_exhausted: bool = False) -> Failed[Item]:
-        """Return an item's failure; end the batch, if it is not about that item alone."""
+        """Return an item's failure; end the batch, if the failure concerns more than that item."""
         given_up = self._halted and isinstance(error, ClientStateError)
         if self._failures.ends_batch(error, halted=self._halted) or quota_exhausted:
             self._fatal = self._fatal or error
@@ -274,12 +276,12 @@ class Batch(Generic[Item]):
         return Failed(item, index, self._why_given_up(error) if given_up else error)
 
     def _why_given_up(self, error: RespanError) -> RespanError:
-        """Return what ended the batch, in place of an error that says no more than that the item was given up."""
+        """Return what ended the batch, instead of an error that only says that the item was given up."""
         said = bool(error.suspects) or error.effect is not Effect.NONE
         return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
     def _closing_input(self) -> set[asyncio.Task[None]]:
-        """Close an asynchronous input once no worker takes from it any more; return the task that does, if any."""
+        """Close an asynchronous input once no worker takes from it; return the closing task, if any."""
         if not self._input.can_be_closed:
             return set()
 
@@ -288,7 +290,7 @@ class Batch(Generic[Item]):
                 await asyncio.wait(self._workers)
             await self._input.aclose()
 
-        return {self._lifecycle.spawn(close())}
+        return {self._lifecycle.tasks.spawn(close())}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -304,7 +306,7 @@ class Batch(Generic[Item]):
         return self._left or self._exhausted or self._fatal is not None
 
     def _stop(self) -> None:
-        """Take nothing more, and give up what has not been sent."""
+        """Take no more input, and give up the items not yet sent."""
         self._halted = True
         self._end_input()
         for job in list(self._working.values()):
@@ -312,7 +314,7 @@ class Batch(Generic[Item]):
         self._let_input_go()
 
     def _let_input_go(self) -> None:
-        """Wait no longer for an item of an asynchronous input, where none is wanted any more.
+        """Stop waiting for an item of an asynchronous input, if no item is wanted any more.
 
         An awaited batch that has made a key has an outcome for every item, so it goes on taking them.
         """
@@ -321,7 +323,7 @@ class Batch(Generic[Item]):
             self._input.interrupt()
 
     def _cancelled(self) -> None:
-        """End, because somebody has cancelled what works on the items: to go on with fewer would lose items unsaid."""
+        """End the batch, because a worker was cancelled: fewer workers would lose items silently."""
         if not self._is_stopped():
             self._fatal = ClientStateError("a task of the batch was cancelled from outside")
             self._stop()
@@ -331,7 +333,7 @@ class Batch(Generic[Item]):
         self._stop()
 
     def _let_go(self) -> None:
-        """Throw away what nobody takes any more: the batch is left, or the event loop is closed on which it ran."""
+        """Discard what no caller will take, because the batch was left, or its event loop was closed."""
         self._lifecycle.unregister(Move.ARRIVE, self._let_go)
         self._left = True
         self._outcomes.throw_all_away()
@@ -342,7 +344,7 @@ class Batch(Generic[Item]):
         self._places.wake_all()
 
     def _announce(self) -> None:
-        """Tell the pacer how much is still to come: what fits into the free slots need not be spread."""
+        """Tell the pacer the remaining demand, because a batch that fits into the free slots need not be spread."""
         if self._exhausted:
             self._pending_work.more = 0
         elif self._total is not None:
@@ -354,13 +356,13 @@ class Batch(Generic[Item]):
             self._cancelled()
         elif (error := worker.exception()) is not None:
             self._fatal = self._fatal or error
-            self._end_input()  # or, in order, those who wait for a place would wait for its outcome for ever
+            self._end_input()  # with `ordered`, waiting workers would otherwise wait for this outcome for ever
         if not self._workers:
             self._all_over()
         self._outcomes.wake()
 
     def _all_over(self) -> None:
-        """Note that no worker is left, and nothing more will come."""
+        """Note that no worker is left, so that no further outcome will come."""
         self._fatal = self._fatal or self._failures.of_all(self._done - self._replayed)
         self._ended = asyncio.get_running_loop().time()
         self._pacer.withdraw(self._pending_work)
@@ -368,14 +370,14 @@ class Batch(Generic[Item]):
         self._outcomes.close_gaps()
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
-        """Run to the end; see `Batch`."""
+        """Run the batch to its end; see `Batch`."""
         outcomes: list[Issued[Item] | Failed[Item]] = []
         self._awaited = True
         try:
             try:
                 async with self:
                     async for outcome in self:
-                        outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose them when it is cut short
+                        outcomes.append(outcome)  # noqa: PERF401  a comprehension would lose the outcomes when it is cut short
             except RespanError as error:
                 if (
                     self._broken
@@ -383,7 +385,8 @@ class Batch(Generic[Item]):
                     or not any(isinstance(outcome, Issued) for outcome in outcomes)
                 ):
                     raise
-                # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
+                # Keys were made, and their secrets are shown only once: raising would lose them. The remaining items
+                # fail as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
             finally:
                 closing = self._closing_input()
@@ -396,7 +399,7 @@ class Batch(Generic[Item]):
         return sorted(outcomes, key=lambda outcome: outcome.index)
 
     async def _rest(self) -> AsyncIterator[tuple[int, Item]]:
-        """Take what is left of the input, as far as it goes, with its indexes."""
+        """Yield the remaining items of the input, with their indexes, until it ends or breaks."""
         async for item in self._input.rest():
             yield self._taken, item
             self._taken += 1

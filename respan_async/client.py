@@ -1,4 +1,4 @@
-"""The client: its settings, its lifecycle, and how its parts are put together. No HTTP here."""
+"""The client: validates its settings, builds its parts, and manages its lifecycle. It does no HTTP itself."""
 
 import os
 import ssl as tls
@@ -13,10 +13,11 @@ import attrs
 
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.call_service import CallService, ServiceOwner
 from respan_async._calls.client_context import ClientContext
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
-from respan_async._calls.requestor import RequestorOwner, Service
+from respan_async._calls.revocations_after_close import RevocationsAfterClose
 from respan_async._calls.settings_validation import (
     DEFAULT_BASE_URL,
     checked_flag,
@@ -30,16 +31,15 @@ from respan_async._calls.settings_validation import (
     options_of,
     token_source,
 )
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
-from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._calls.wall_clock import WallClock
 from respan_async._http.session import check_session, most_in_air
 from respan_async._http.transport import Transport
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError, InvalidRequestError, Suspect
 from respan_async.events import EventDispatcher, Hook, logger
@@ -51,19 +51,19 @@ from respan_async.secret import Secret, TokenSource, as_secret
 
 @attrs.frozen(kw_only=True)
 class Pace:
-    """How a client's requests go, at one moment.
+    """The pace of a client at one moment.
 
     Attributes:
-        limit: The account's limit, as it is known; None while nothing is.
-        learned: `limit` comes from the server's refusals rather than from a setting.
-        used: Requests of ours that count against the limit now.
-        others: Requests of others that are believed to count against it, as refusals and answers tell.
-        in_flight: Requests in the air.
-        waiting: How many wait for their turn, by class: `"interactive"`, `"batch"`, `"sweep"`.
-        refused: Requests that the limit has turned away so far.
-        paused_until: Until when all calls are held back, aware; None when none is.
-        problem: What went wrong last, in a sentence; None while nothing has.
-        outage: Batches and sweeps are held back, because one call after the other fails.
+        limit: The account's limit; None while it is unknown.
+        learned: Whether `limit` comes from the server's refusals rather than from a setting.
+        used: The number of our requests that count against the limit now.
+        others: The number of requests of other users that are believed to count against it.
+        in_flight: The number of requests in flight.
+        waiting: The number of waiting calls, by class: `"interactive"`, `"batch"`, `"sweep"`.
+        refused: The number of requests that the limit has turned away so far.
+        paused_until: Until when all calls are held back, aware; None if none is.
+        problem: The last problem, in a sentence; None if there was none.
+        outage: Whether batches and sweeps are held back, because one call after the other fails.
     """
 
     limit: RateLimit | None
@@ -78,37 +78,36 @@ class Pace:
     outage: bool
 
 
-class AsyncRespan(RequestorOwner):
+class AsyncRespan(ServiceOwner):
     """The client for Respan's temporary API keys, to be entered with `async with`, or closed with `aclose()`.
 
-    It belongs to one process, and to one event loop at a time. When that loop is closed, the client goes on on the loop
-    on which it is used next, with its pace and its suspects; what was in the air is a suspect.
+    It belongs to one process, and to one event loop at a time. When that loop is closed, the client moves to the loop
+    on which it is used next, with its pace and its suspects; requests that were in flight become suspects.
 
     Args:
         api_key: The organisation's API key: text, a `Secret`, or a function without arguments, async or not, that is
-            asked before each request, once for all that go at the same time, within `timeout`; a plain one holds
-            everything up while it runs. What it raises is retried as a connection's failure is. Refused by the server,
-            a token is asked for once more, and another one tried. From `RESPAN_API_KEY` when left out, or from the
-            file that `RESPAN_API_KEY_FILE` names, read once.
-        base_url: `https://` and a host, with or without `/api` at its end. From `RESPAN_BASE_URL` when left out, else
-            Respan's own.
+            called before each request, once for all simultaneous requests, within `timeout`; a plain function blocks
+            the event loop while it runs. An exception of the function is retried like a failed connection. If the
+            server refuses a token, the function is called once more, and another token is tried. Default:
+            `RESPAN_API_KEY`, or the file that `RESPAN_API_KEY_FILE` names, read once.
+        base_url: `https://` and a host, with or without `/api` at its end. Default: `RESPAN_BASE_URL`, else Respan's
+            own.
         timeout: Seconds for one attempt, or an `aiohttp.ClientTimeout`.
-        deadline: Seconds for a whole call, with all waiting and all attempts; None for no bound.
+        deadline: Seconds for a whole call, including all waiting and all attempts; None for no bound.
         retry: When a failed attempt is made again.
-        pace: The account's `RateLimit`, where it is known (`DOCUMENTED_LIMIT`); or `"auto"`: nothing is held back until
+        pace: The account's `RateLimit`, if it is known (`DOCUMENTED_LIMIT`); or `"auto"`: no request is held back until
             the server refuses, and its refusals teach the limit; or a window that processes share, such as
             `respan_async.redis.RedisWindow`.
-        max_in_flight: Requests in the air at the same time, of all calls and batches together. No more than the
-            connections that the connector of a `session` of one's own allows, in all and for one host.
+        max_in_flight: The most requests in flight at the same time, of all calls and batches together. It is capped by
+            the connections that the connector of your own `session` allows, in all and for one host.
         tag_names: Give every created key's name a random tag (14 characters), the proof by which a key that a lost
             answer left behind can be revoked; the client then does so by itself.
-        session: An `aiohttp.ClientSession` of one's own; it is never closed here, and keeps the client on its event
-            loop.
-        proxy: The URL of an HTTP proxy, such as `http://user:password@proxy.example:3128`. None: no proxy, whatever the
-            environment says (`HTTPS_PROXY`). Not beside `session`.
-        ssl: An `ssl.SSLContext`, or the path of a file of CA certificates in PEM, which are then the only ones that are
-            trusted; for the server, and for a proxy that is `https://`. Not beside `session`.
-        hooks: Callables, each told every event; see `respan_async.events`.
+        session: Your own `aiohttp.ClientSession`; it is never closed here, and keeps the client on its event loop.
+        proxy: The URL of an HTTP proxy, such as `http://user:password@proxy.example:3128`. None: no proxy, even if the
+            environment names one (`HTTPS_PROXY`). Not together with `session`.
+        ssl: An `ssl.SSLContext`, or the path of a file of CA certificates in PEM, which are then the only trusted ones;
+            for the server, and for a proxy that is `https://`. Not together with `session`.
+        hooks: Callables, each called with every event; see `respan_async.events`.
         allow_http: Send the API key unencrypted to hosts other than this machine.
 
     Raises:
@@ -166,22 +165,22 @@ class AsyncRespan(RequestorOwner):
             clock=clock,
             skew=ClockSkew(),
             lifecycle=lifecycle,
-            unrevoked_keys=UnrevokedKeys(lifecycle),
+            revocations_after_close=RevocationsAfterClose(lifecycle),
             base_url=origin,
         )
         pacer.on_pause = context.paused
         for traveller in (context.transport, pacer, context.tokens):
-            lifecycle.register(Move.LEAVE, traveller.leave_loop)  # the first two refuse, before anything is touched
+            lifecycle.register(Move.LEAVE, traveller.leave_loop)  # the first two refuse before anything is changed
         lifecycle.register(Move.ARRIVE, pacer.arrive)
         lifecycle.register(Move.PARK, window.park)
         lifecycle.register(Move.PARK, context.transport.park)
-        self._service = Service(context, options)
+        self._service = CallService(context, options)
         self.temporary_keys = TemporaryKeys(self._service)
         self._auto_sweep = AutoSweep(
             lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, clock, pacer.clock
         )
         suspects.added = partial(self._on_suspect, tag_names)
-        # The lowest class stays open to the end of the grace: it is where keys that nobody holds are revoked.
+        # The lowest class stays open to the end of the grace, because orphaned keys are revoked in it.
         lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
         lifecycle.register(Stage.CUT, pacer.close)
         lifecycle.register(Stage.RESOURCES, window.aclose)
@@ -189,7 +188,7 @@ class AsyncRespan(RequestorOwner):
         lifecycle.register(Stage.RESOURCES, self._last_word)
 
     def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
-        # Without tags, nothing but a key that is known by its id could be found.
+        # Without tags, a sweep can find only keys whose id is known.
         if tag_names or suspect.id is not None:
             self._auto_sweep.added(suspect)
 
@@ -208,8 +207,8 @@ class AsyncRespan(RequestorOwner):
             timeout: Seconds for one attempt.
             deadline: Seconds for a whole call, or None.
             retry: When a failed attempt is made again.
-            priority: `"interactive"`, `"batch"` or `"sweep"`: who goes first.
-            extra_headers: Sent besides; those this library sends itself cannot be replaced.
+            priority: `"interactive"`, `"batch"` or `"sweep"`: the class in which calls wait.
+            extra_headers: Additional headers; they cannot replace those that this library sends.
 
         Raises:
             ConfigurationError: A setting is wrong; the message names it.
@@ -226,16 +225,16 @@ class AsyncRespan(RequestorOwner):
             extra_headers=old.extra_headers if extra_headers is UNSET else checked_headers(extra_headers),
         )
         view._is_view = True
-        view._service = Service(self._service.context, options)
+        view._service = CallService(self._service.context, options)
         view.temporary_keys = TemporaryKeys(view._service)
         return view
 
     @property
     def pace(self) -> Pace:
-        """How the requests go at this moment.
+        """The current pace.
 
         Raises:
-            ClientStateError: It was asked for on another event loop, or where none runs.
+            ClientStateError: It was read on another event loop, or where no loop runs.
         """
         self._service.context.lifecycle.check_same_place()
         pacer = self._service.context.pacer
@@ -256,37 +255,37 @@ class AsyncRespan(RequestorOwner):
 
     @property
     def suspects(self) -> tuple[Suspect, ...]:
-        """The attempts that may have left a key which nobody holds."""
+        """The attempts that may have left an orphaned key."""
         return tuple(self._service.context.suspects)
 
     def dismiss(self, suspect: Suspect) -> bool:
-        """Let go of a suspect: it is no longer reported, nor looked for.
+        """Forget a suspect: it is no longer reported, nor looked for.
 
         Args:
             suspect: One of `suspects`.
 
         Returns:
-            Whether it was one still.
+            Whether it still was a suspect.
 
         Raises:
-            InvalidRequestError: It is no suspect.
+            InvalidRequestError: `suspect` is not a `Suspect`.
         """
         if not isinstance(suspect, Suspect):
             raise InvalidRequestError(f"suspect: expected one of `suspects`, got {type(suspect).__name__}")
         return self._service.context.suspects.dismiss(suspect)
 
     async def aclose(self, grace: float = 10.0) -> None:
-        """Close the client: refuse new calls, fail those who wait, finish what is in the air, close the session.
+        """Close the client: refuse new calls, fail waiting calls, finish requests in flight, close the session.
 
         May be called more than once. Closing a view closes nothing. A session that was given is left open.
 
         Args:
-            grace: Seconds for what is in the air, and for revoking keys that nobody holds.
+            grace: Seconds for requests in flight, and for revoking orphaned keys.
 
         Raises:
             InvalidRequestError: `grace` is not a number of seconds, 0 or more; nothing was closed.
-            ClientStateError: It was called in a forked process, or on another event loop while that of the client
-                lives; nothing was closed.
+            ClientStateError: It was called in a forked process, or on another event loop while the client's own loop is
+                open; nothing was closed.
         """
         if not self._is_view:
             await self._service.context.lifecycle.aclose(grace)
@@ -305,7 +304,7 @@ class AsyncRespan(RequestorOwner):
         await self.aclose()
 
     def __repr__(self) -> str:
-        if "_service" not in self.__dict__:  # a traceback with locals, of a setting that was wrong
+        if "_service" not in self.__dict__:  # missing in a traceback with locals, if a setting was wrong
             return "<AsyncRespan not made>"
         context = self._service.context
         state = "closed" if context.lifecycle.closing else "open"

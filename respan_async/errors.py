@@ -1,4 +1,4 @@
-"""Everything this library raises, on one screen.
+"""The exceptions of this library, on one screen.
 
     RespanError
     ├── ConfigurationError          (also ValueError)  a wrong setting, at construction
@@ -37,7 +37,7 @@ class Effect(enum.Enum):
     NONE = "none"
     """Nothing was made or changed."""
     UNKNOWN = "unknown"
-    """Something may have been: the request left and no whole answer came back."""
+    """Something may have been made or changed: the request left and no complete answer came back."""
     LOST = "lost"
     """A key was made, and its secret, shown only once, did not arrive."""
 
@@ -51,20 +51,20 @@ _SEVERITY = {effect: severity for severity, effect in enumerate(Effect)}
 
 @attrs.frozen(kw_only=True)
 class Suspect:
-    """One attempt to create a key that may have left a live key which nobody holds.
+    """One attempt to create a key that may have left an orphaned live key.
 
     Attributes:
         name: The key's name as it was sent, with the tag if there was one.
-        tag: The random tag at the end of `name`; the proof of origin that a sweep needs. None: untagged, so
-            the suspect is reported and its key, if there is one, never touched.
-        id: The key's id where the server told it: then the key is known and can be revoked by it.
+        tag: The random tag at the end of `name`; the proof of origin that a sweep needs. None: untagged, so the suspect
+            is reported, and its key, if it exists, never touched.
+        id: The key's id if the server told it: then the key is known and can be revoked by its id.
         effect: `UNKNOWN` or `LOST`.
         sent_at: When the attempt began, aware, by the local clock.
         sent: The fields of the POST as they went out, in JSON types.
-        reason: What happened to the answer, in a few words.
+        reason: A few words about what happened to the answer.
         taken_over_at: When this copy of a ledger took the attempt over from a process that is gone, aware, by the local
-            clock: whether an answer came is not known then. None: the process that made the attempt knows that none
-            did.
+            clock: whether an answer came is unknown then. None: the process that made the attempt knows that no answer
+            came.
     """
 
     name: str | None
@@ -74,20 +74,21 @@ class Suspect:
     sent_at: datetime
     sent: Mapping[str, Any] = attrs.field(repr=False)
     reason: str
-    taken_over_at: datetime | None = attrs.field(default=None, eq=False)  # by whichever clock it was told
+    # Not compared, because it is by the clock of the process that took it over.
+    taken_over_at: datetime | None = attrs.field(default=None, eq=False)
 
 
 class RespanError(Exception):
     """The call to Respan did not succeed.
 
     Attributes:
-        effect: The worst over all attempts of the call.
-        suspects: The attempts that may have left a key nobody holds.
+        effect: The worst effect over all attempts of the call.
+        suspects: The attempts that may have left an orphaned key.
         status: The HTTP status of the last answer, or None when there was none.
-        request_id: The server's id of the last request, where it sent one.
-        body: The last answer's body: text, at most 2,000 characters, secrets redacted; of a 2xx, in which a key may be
-            of any form, every long word.
-        attempts: How many requests were made, those among them that met no server or a refusal.
+        request_id: The server's id of the last request, if it sent one.
+        body: The last answer's body: text, at most 2,000 characters, with secrets masked; in a 2xx, which may hold a
+            key of any form, every long word is masked.
+        attempts: The number of requests made, including those that met no server or a refusal.
         retryable: Whether the same call may succeed later.
     """
 
@@ -141,10 +142,10 @@ class InvalidResponseError(RespanError):
 class DeadlineExceededError(RespanError, TimeoutError):
     """The time for the whole call is up.
 
-    `status`, `body` and `request_id` are those of the last answer that the call had before, if it had one.
+    `status`, `body` and `request_id` are those of the last answer that the call got, if it got one.
 
     Attributes:
-        retry_at: When the call could be made at the earliest, aware, by the local clock; None when unknown.
+        retry_at: The earliest time at which the call could be made, aware, by the local clock; None if unknown.
     """
 
     retry_at: datetime | None = None
@@ -154,7 +155,7 @@ class APIStatusError(RespanError):
     """The server refused.
 
     Attributes:
-        retry_after: Seconds the server asked to wait before trying again; None when it did not say.
+        retry_after: Seconds the server asked to wait before trying again; None if it did not say.
     """
 
     retry_after: float | None = None

@@ -1,7 +1,7 @@
-"""What hooks are told: one frozen value for each thing that happened.
+"""The events that hooks receive: one frozen value for each thing that happened.
 
 A hook is any callable that takes one event, such as `print`. It is called at once, on the event loop, and must not
-block. One that raises is logged, once, and harms nothing.
+block. If it raises, that is logged once, and does no harm.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ logger: Final = logging.getLogger("respan_async")
 
 @attrs.frozen(kw_only=True)
 class Event:
-    """Something happened.
+    """The base of all events.
 
     Attributes:
-        at: When, aware, by the local clock.
+        at: When it happened, aware, by the local clock.
     """
 
     at: datetime
@@ -30,7 +30,7 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class AttemptEvent(Event):
-    """A request was sent, and is over.
+    """A request was sent, and has ended.
 
     Attributes:
         operation: `"create"`, `"list"`, `"retrieve"`, `"update"` or `"delete"`.
@@ -38,10 +38,10 @@ class AttemptEvent(Event):
         number: 1 for the first attempt of its call.
         waited: Seconds the attempt waited for its turn.
         elapsed: Seconds from sending to the end.
-        status: Of the answer, or None.
+        status: The status of the answer, or None.
         effect: What a failure may have left; None on success.
         error: The name of the error's class; None on success.
-        request_id: The server's, where it sent one.
+        request_id: The server's id of the request, if it sent one.
     """
 
     operation: str
@@ -60,9 +60,9 @@ class RetryEvent(Event):
     """A call will be tried again.
 
     Attributes:
-        operation: The call's.
+        operation: The operation of the call.
         reason: The name of the error's class.
-        status: Of the answer, or None.
+        status: The status of the answer, or None.
         wait: Seconds until then, at least.
         attempts: Requests made so far.
     """
@@ -80,11 +80,11 @@ class PauseEvent(Event):
 
     Attributes:
         reason: `"refused"` by the limit; `"outage"`: one call after the other fails; `"asked"`: the server fails, and
-            asked to wait; or `"unreachable"`: the pace that processes share.
-        seconds: For how long, at first.
+            asked to wait; or `"unreachable"`: the store of a shared pace.
+        seconds: The length of the pause, at first.
         lower_only: Whether only batches and sweeps are held back.
-        limit: The limit as it is known by now, as in `"60/60s"`, or None.
-        problem: What went wrong last, in a sentence, or None.
+        limit: The limit as currently known, as in `"60/60s"`, or None.
+        problem: The last problem, in a sentence, or None.
     """
 
     reason: str
@@ -96,12 +96,12 @@ class PauseEvent(Event):
 
 @attrs.frozen(kw_only=True)
 class IssuedEvent(Event):
-    """A key was made, and its secret is here.
+    """A key was made, and its secret has arrived.
 
     Attributes:
-        id: The key's.
-        name: The key's, if it has one.
-        attempts: Requests it took.
+        id: The id of the key.
+        name: The name of the key, if it has one.
+        attempts: The number of requests it took.
         elapsed: Seconds the call took, waiting included.
     """
 
@@ -113,18 +113,18 @@ class IssuedEvent(Event):
 
 @attrs.frozen(kw_only=True)
 class SuspectEvent(Event):
-    """An attempt may have left a key that nobody holds."""
+    """An attempt may have left an orphaned key."""
 
     suspect: Suspect
 
 
 @attrs.frozen(kw_only=True)
 class RevokedEvent(Event):
-    """A key that nobody holds was revoked.
+    """An orphaned key was revoked.
 
     Attributes:
-        id: The key's.
-        reason: Why nobody held it.
+        id: The id of the key.
+        reason: Why it was an orphan.
     """
 
     id: str
@@ -136,8 +136,8 @@ class SweepEvent(Event):
     """A sweep ended.
 
     Attributes:
-        revoked: How many keys it revoked.
-        left: How many suspects are left.
+        revoked: The number of keys it revoked.
+        left: The number of suspects left.
     """
 
     revoked: int
@@ -148,14 +148,14 @@ Hook = Callable[[Any], object]
 
 
 class EventDispatcher:
-    """Hand events to hooks.
+    """Call the hooks with events.
 
     Args:
         hooks: Callables that take one event.
         wall: The wall clock, aware.
 
     Attributes:
-        listening: Whether anybody hears; what nobody hears need not be made.
+        listening: Whether there is a hook; without one, no event need be made.
     """
 
     def __init__(self, hooks: Iterable[Hook], wall: Callable[[], datetime]) -> None:
@@ -165,17 +165,18 @@ class EventDispatcher:
         self._complained: set[int] = set()
 
     def emit(self, kind: type[Event], **facts: Any) -> None:
-        """Make an event and hand it to every hook."""
+        """Make an event and call every hook with it."""
         if not self._hooks:
             return
         event = kind(at=self._wall(), **facts)
         for hook in self._hooks:
             try:
                 hook(event)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  whatever a hook does, the call goes on
-                # A hook awaits nothing: a cancellation out of it is that of something it looked at, not the call's.
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  the call goes on, even if a hook fails
+                # A hook awaits nothing: a cancellation that it raises comes from something it looked at, and is not the
+                # call's.
                 if id(hook) in self._complained:
-                    continue  # once is enough: a batch makes ten thousand events
+                    continue  # once is enough, because a batch makes ten thousand events
                 self._complained.add(id(hook))
-                # Without a traceback: its locals are not ours to know.
+                # Without a traceback, because its locals may be confidential.
                 logger.error("hook %r raised %s on %s", hook, type(error).__name__, kind.__name__)  # noqa: TRY400  see above

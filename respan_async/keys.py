@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from respan_async._calls import sweep
+from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
-from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._http import codec, operations, response_parsing
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.batch import Batch
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, NotFoundError
 from respan_async.models import (
@@ -28,11 +28,11 @@ from respan_async.models import (
 class TemporaryKeys:
     """Create, read, change and revoke temporary API keys.
 
-    Every method raises a `RespanError` when it does not succeed; its class says what was seen, its `effect` what that
-    means, and `ClientStateError` that the client is closed or used in the wrong place.
+    Every method raises a `RespanError` if it fails; its class says what was seen, its `effect` what that means for the
+    server; a `ClientStateError` says that the client is closed or used in the wrong place.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: CallService) -> None:
         self._service = service
 
     async def create(
@@ -51,11 +51,11 @@ class TemporaryKeys:
     ) -> CreatedKey:
         """Create one key. Its secret is shown only now.
 
-        When the caller is cancelled, or the deadline passes, while the request is in the air, it is finished, and the
-        key that arrives is revoked: nobody would hold it.
+        If the caller is cancelled, or the deadline passes, while the request is in flight, the request is finished, and
+        the key that arrives is revoked, because its caller is gone.
 
         Args:
-            request: The fields as one value; else by keyword. See `CreateKeyRequest` for what each means.
+            request: The fields as one value, instead of keywords. See `CreateKeyRequest` for what each means.
             name: At most 50 characters; 36 with `tag_names`.
             expiry_date: When the key dies: an aware datetime, or ISO 8601 text with an offset.
             expires_in: How long the key lives from the moment it is requested.
@@ -70,7 +70,7 @@ class TemporaryKeys:
 
         Raises:
             InvalidRequestError: A field is wrong; nothing was sent.
-            RespanError: No key was made, or none that can be used; see `effect` and `suspects`.
+            RespanError: No key was made, or the key cannot be used; see `effect` and `suspects`.
         """
         given = _given(locals())
         if request is not None and given:
@@ -86,21 +86,23 @@ class TemporaryKeys:
         ordered: bool = False,
         spread: bool = True,
     ) -> Batch[CreateKeyRequest]:
-        """Create a key for each request, with bounded parallelism, as fast as the account's limit lets anyone.
+        """Create a key for each request, with bounded parallelism, as fast as the account's limit allows.
 
         Args:
-            items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on.
-            max_in_flight: Items in the air or waiting to be taken, 1 or more; as many as the client has by default.
+            items: Any iterable, also an async one, also an endless one; items are taken only as fast as they are worked
+                on.
+            max_in_flight: The most items in flight or waiting to be taken, 1 or more; by default the client's
+                `max_in_flight`.
             ordered: Yield outcomes in the order of the input rather than as they come.
-            spread: Leave room for others: requests are spread evenly over the limit's period, unless all that is left
-                fits into half of what is free. False takes whatever is free at once, for an account that nobody else
-                uses, until a single call comes; it is faster by one period at most.
+            spread: Leave room for others: requests are spread evenly over the limit's period, unless all remaining ones
+                fit into half of the free slots. False takes all free slots at once, until a single call comes; it suits
+                an account that has no other users, and is faster by one period at most.
 
         Returns:
             A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes.
 
         Raises:
-            InvalidRequestError: `items` cannot be iterated over, or another argument is not what it should be.
+            InvalidRequestError: `items` is not an iterable, or another argument is invalid.
         """
         service = self._service
         return Batch(
@@ -116,18 +118,18 @@ class TemporaryKeys:
     def list(self, *, page: int = 1, page_size: int | None = None) -> Listing:
         """List keys: `await` it for one page, or iterate with `async for` over every key on every page.
 
-        To revoke what is listed, take `await keys.list().all()`, which reads to the end first: revoking a key while the
-        list is read moves the pages under the reader, and about half of the keys would be left out. Creating one
+        To revoke the listed keys, take `await keys.list().all()`, which reads to the end first: revoking a key while
+        the list is read moves the pages under the reader, and about half of the keys would be left out. A key created
         meanwhile makes keys come twice, but not in `all()`.
 
-        Pages after the first are read in the batch class, so that a long list does not hold single calls up.
+        Pages after the first are read in the batch class, so that a long list does not block single calls.
 
         Args:
             page: The (first) page, from 1.
             page_size: Keys on a page; the server's default when left out.
 
         Raises:
-            InvalidRequestError: One of them is not a positive whole number.
+            InvalidRequestError: `page` or `page_size` is not a positive integer.
         """
         for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -154,11 +156,11 @@ class TemporaryKeys:
         rate_limit: Maybe[int | None] = UNSET,
         spending_limit: Maybe[float | None] = UNSET,
     ) -> TemporaryKey:
-        """Change what is given about one key, and leave the rest as it is; None clears a limit.
+        """Change the given fields of one key; None clears a limit.
 
         Args:
-            id: The key's.
-            request: The changes as one value; else by keyword. See `UpdateKeyRequest`.
+            id: The id of the key.
+            request: The changes as one value, instead of keywords. See `UpdateKeyRequest`.
             name: At most 50 characters.
             expiry_date: An aware datetime, or ISO 8601 text with an offset.
             max_usage: How often it can be used; -1 for no limit.
@@ -166,12 +168,13 @@ class TemporaryKeys:
             spending_limit: US dollars, or None.
 
         Returns:
-            The key as the server shows it. Where it answers without a key (204, or 200 with nothing to tell which), the
-            change was made all the same: then only the id and what was sent are known, every other attribute is None,
-            and `retrieve` tells the rest.
+            The key as the server shows it. If the answer holds no key (204, or 200 without an id), the change was made
+            all the
+            same: then only the id and the sent fields are known, every other attribute is None, and `retrieve` reads
+                the rest.
 
         Raises:
-            InvalidRequestError: A field is wrong, or nothing is to be changed; nothing was sent.
+            InvalidRequestError: A field is wrong, or there is no change; nothing was sent.
             NotFoundError: There is no such key.
         """
         given = _given(locals())
@@ -189,8 +192,8 @@ class TemporaryKeys:
         """Revoke one key. It cannot be undone.
 
         Args:
-            id: The key's.
-            missing_ok: Do not mind a key that is not there.
+            id: The id of the key.
+            missing_ok: Whether to accept a key that does not exist.
 
         Raises:
             NotFoundError: There is no such key, and `missing_ok` is False; or the server has no such route.
@@ -198,7 +201,7 @@ class TemporaryKeys:
         try:
             await self._service.send(operations.delete(id))
         except (ClientStateError, asyncio.CancelledError):
-            self._service.context.unrevoked_keys.add(id)
+            self._service.context.revocations_after_close.add(id)
             raise
         except NotFoundError as error:
             # After a lost answer, "not found" is what success looks like; a page for a missing route is not.
@@ -206,23 +209,24 @@ class TemporaryKeys:
                 raise
 
     async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:
-        """Revoke the keys that lost answers left behind, as far as they are proven to be ours.
+        """Revoke the keys that lost answers left behind, if they are proven to be ours.
 
         Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.
 
         Args:
-            grace: Seconds to let pass after the last lost answer before looking: the server may make the key late.
-            dry_run: Look as ever, but revoke nothing.
+            grace: Seconds to let pass after the last lost answer before looking, because the server may make the key
+                late.
+            dry_run: Look, but revoke nothing.
 
         Returns:
-            What was revoked, or would have been, and which suspects are left.
+            What was revoked, or would have been, and the suspects that are left.
         """
         policy = SweepPolicy(grace=grace, dry_run=dry_run)
         return await sweep.sweep(self._service, self._service.context.suspects, policy)
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the keywords that were given, out of a method's `locals()`."""
+    """Return the given keywords from a method's `locals()`."""
     return {
         name: value for name, value in arguments.items() if name not in ("self", "request", "id") and value is not UNSET
     }

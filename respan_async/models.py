@@ -1,4 +1,4 @@
-"""The resource's requests and answers, as frozen values."""
+"""The requests and answers of the API, as frozen values."""
 
 import enum
 import math
@@ -13,7 +13,7 @@ from respan_async.errors import InvalidRequestError
 from respan_async.secret import Secret
 
 MAX_NAME: Final = 50
-"""Characters of a key's name that the server accepts (read in the official SDK)."""
+"""The longest name of a key that the server accepts, in characters (read in the official SDK)."""
 
 LONGEST_LIFE: Final = timedelta(days=365_000)
 PERIODS: Final = ("minute", "hour", "day", "week", "month")
@@ -33,7 +33,7 @@ class Unset(enum.Enum):
 
 
 UNSET: Final = Unset.UNSET
-"""Not given, and so not sent. None is something else: it is sent, as null."""
+"""Not given, and so not sent. It differs from None, which is sent as null."""
 
 T = TypeVar("T")
 Maybe: TypeAlias = T | Literal[Unset.UNSET]
@@ -42,7 +42,7 @@ Maybe: TypeAlias = T | Literal[Unset.UNSET]
 def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
     try:
         shown = f"{value!r:.100}"
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # an integer of thousands of digits
         shown = f"a very long {type(value).__name__}"
     return InvalidRequestError(f"{field}: expected {expected}, got {shown}")
 
@@ -52,7 +52,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    # bool is an int to Python and something else to JSON, and what is larger does not fit into what reads JSON
+    # A bool is an int to Python but not to JSON; larger integers do not fit into what reads JSON.
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
@@ -63,7 +63,7 @@ def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
         raise _fail(attribute.name, "a string", value)
     if len(value) > MAX_NAME:
         raise InvalidRequestError(f"{attribute.name}: expected at most {MAX_NAME} characters, got {len(value)}")
-    # Neither Django nor Postgres takes a NUL, and none of the others has a place in a name.
+    # Neither Django nor Postgres takes a NUL; the other control characters make no sense in a name.
     if any(unicodedata.category(letter) == "Cc" and letter not in "\t\r\n" for letter in value):
         raise _fail(attribute.name, "no control characters", value)
     _check_encodable(attribute.name, value)
@@ -135,7 +135,7 @@ def _check_lifetime(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> No
 
 
 def _to_instant(value: Any) -> Any:
-    """Turn ISO 8601 text into a datetime and refuse what names no instant."""
+    """Turn ISO 8601 text into a datetime; refuse text without an offset."""
     if value is UNSET:
         return value
     instant = value
@@ -180,15 +180,15 @@ class LimitPolicy:
     """One limit on a key's use, for `limit_policies`.
 
     Args:
-        max_value: The most that may be used in one period, in the metric's unit.
+        max_value: The most use in one period, in the metric's unit.
         period: `"minute"`, `"hour"`, `"day"`, `"week"`, `"month"`, or a number of seconds as digits.
         metric: `"cost"` (US dollars), `"request_count"` or `"token_count"`.
-        warning_threshold: Where a warning is sent.
+        warning_threshold: The use at which a warning is sent.
         name: A name for people.
         notification_method_id: Where the warning goes.
 
     Raises:
-        InvalidRequestError: A field is not what it should be; the message names it.
+        InvalidRequestError: A field is invalid; the message names it.
     """
 
     max_value: float = attrs.field(validator=_check_amount)
@@ -201,7 +201,7 @@ class LimitPolicy:
 
 @attrs.frozen(kw_only=True)
 class CreateKeyRequest:
-    """What a new temporary key should be. Every field is optional, and only what is given is sent.
+    """The fields of a new temporary key. Every field is optional, and only given fields are sent.
 
     Args:
         name: At most 50 characters; need not be unique.
@@ -215,7 +215,7 @@ class CreateKeyRequest:
         limit_policies: `LimitPolicy` objects, or mappings with their fields.
 
     Raises:
-        InvalidRequestError: A field is not what it should be; the message names it.
+        InvalidRequestError: A field is invalid; the message names it.
     """
 
     name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
@@ -234,9 +234,9 @@ class CreateKeyRequest:
 
 @attrs.frozen(kw_only=True)
 class UpdateKeyRequest:
-    """What to change about a key. Only what is given is sent; None clears a limit.
+    """The changes to a key. Only given fields are sent; None clears a limit.
 
-    The server may refuse changed limits with a 403 unless the API key was granted that (read in the official SDK).
+    The server may refuse changed limits with a 403 unless the API key has that right (read in the official SDK).
 
     Args:
         name: At most 50 characters.
@@ -246,7 +246,7 @@ class UpdateKeyRequest:
         spending_limit: US dollars through the gateway, or None for no limit.
 
     Raises:
-        InvalidRequestError: A field is not what it should be; the message names it.
+        InvalidRequestError: A field is invalid; the message names it.
     """
 
     name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
@@ -260,8 +260,8 @@ class UpdateKeyRequest:
 class TemporaryKey:
     """A temporary key as the server describes it, without its secret.
 
-    Only `id` is certain; what an answer lacks, or holds in a form that cannot be read, is None (and then the raw value
-    is in `extra`).
+    Only `id` is certain; a field that an answer lacks, or that cannot be read, is None (its raw value is then in
+    `extra`).
 
     Attributes:
         id: Opaque; may hold `. $ + = /`.
@@ -269,11 +269,11 @@ class TemporaryKey:
         last_used: None when it was never used (the server says 1970 then).
         rate_limit: Requests a minute.
         spending_limit, spending_in_period: US dollars.
-        used: Whether it was ever used. None where the answer leaves that open, as one does that lacks `key_usage` or
-            `last_used`; outside repr and equality.
-        request_id: The server's id of the request whose answer this is, where it sent one, for questions to its
-            support; of a key on a page, the page's. None for a key out of a ledger. Outside repr and equality.
-        extra: Every field this class does not name, as it came; outside repr and equality.
+        used: Whether it was ever used. None if the answer leaves that open, e.g. without `key_usage` or `last_used`;
+            outside repr and equality.
+        request_id: The server's id of the request whose answer this is, if it sent one, for questions to its support;
+            for a key on a page, the page's. None for a key from a ledger. Outside repr and equality.
+        extra: Every field that this class does not name, as it came; outside repr and equality.
     """
 
     id: str
@@ -303,7 +303,7 @@ class TemporaryKey:
 
 @attrs.frozen(kw_only=True)
 class CreatedKey(TemporaryKey):
-    """A key just made, with its secret: the only time the server shows it."""
+    """A new key with its secret, which the server shows only this time."""
 
     api_key: Secret
 
@@ -314,9 +314,9 @@ class KeyPage:
 
     Attributes:
         results: The keys on this page.
-        count: How many the server says are on this page.
+        count: The number of keys on this page, according to the server.
         next_page: The number of the next page, or None after the last.
-        request_id: The server's id of the request, where it sent one; outside repr and equality.
+        request_id: The server's id of the request, if it sent one; outside repr and equality.
     """
 
     results: tuple[TemporaryKey, ...] = ()

@@ -1,14 +1,15 @@
-"""OpenTelemetry: spans and metrics out of the events that hooks are told, and gauges of how things stand.
+"""OpenTelemetry: records spans and metrics from the events of a client, and gauges of its state.
 
     telemetry = OpenTelemetry()
     async with AsyncRespan(hooks=[telemetry]) as respan, telemetry.observing(respan): ...
 
-Needs the extra: `pip install 'respan-async[otel]'`. Only the OpenTelemetry API is used; what is recorded goes wherever
-the application's SDK sends it, and nowhere without one. No secret, name or id is ever recorded.
+Needs the extra: `pip install 'respan-async[otel]'`. Only the OpenTelemetry API is used; the records go where the
+application's SDK sends them, and nowhere without an SDK. No secret, name or id is ever recorded.
 
 Every HTTP attempt is a client span by the HTTP semantic conventions, under the span that is current for the caller.
-Events do not know the server's address, so `server.address` and `url.full` are left out. A span is made when its
-attempt is over: no `traceparent` header is sent. Beside an instrumentation of aiohttp itself, requests count twice.
+Events do not know the server's address, so `server.address` and `url.full` are left out. A span is made after its
+attempt has ended, so no `traceparent` header is sent. Beside an instrumentation of aiohttp itself, requests count
+twice.
 """
 
 import asyncio
@@ -47,30 +48,30 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ONE_KEY: Final = PATH + "{id}/"
 _TEMPLATES: Final = {"create": PATH, "list": PATH, "retrieve": _ONE_KEY, "update": _ONE_KEY, "delete": _ONE_KEY}
 
-# What the semantic conventions for HTTP metrics say.
+# The boundaries of the semantic conventions for HTTP metrics.
 _REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-# From a free slot, over the documented minute, to the hours of a large batch.
+# From a free slot, past the documented minute, to the hours of a large batch.
 _WAIT_SECONDS: Final = (0.001, 0.01, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600, 10800)
 
 _Value = str | int | float | bool
 
 
 class LedgerCounts(Protocol):
-    """How many tickets and attempts are in each state."""
+    """The number of tickets and attempts in each state."""
 
     @property
     def tickets(self) -> Mapping[Any, int]:
-        """Tickets, by the state's name."""
+        """Tickets, by the name of the state."""
         ...
 
     @property
     def attempts(self) -> Mapping[Any, int]:
-        """Attempts, by the state's name."""
+        """Attempts, by the name of the state."""
         ...
 
 
 class Countable(Protocol):
-    """An `Issuer`, as far as it is needed here."""
+    """The part of an `Issuer` that is needed here."""
 
     async def counts(self) -> LedgerCounts:
         """Count tickets and attempts by their states."""
@@ -78,7 +79,7 @@ class Countable(Protocol):
 
 
 class OpenTelemetry:
-    """A hook that records spans and metrics, and beside a client, with `observing`, how things stand.
+    """A hook that records spans and metrics; with `observing`, it also records the state of a client.
 
     A span: `"POST /api/temporary-keys/"`, `"DELETE /api/temporary-keys/{id}/"`, for each attempt; besides the
     conventional attributes it has `respan.operation` and, on a failure, `respan.effect`: what it may have left. The
@@ -91,7 +92,7 @@ class OpenTelemetry:
     | `respan.client.retries` | {retry} | `respan.operation`, `error.type` |
     | `respan.client.pauses` | {pause} | `respan.pause.reason`: `refused`, `outage`, `unreachable` |
     | `respan.client.keys.issued` | {key} | |
-    | `respan.client.keys.revoked`: which nobody held | {key} | |
+    | `respan.client.keys.revoked`: orphaned keys | {key} | |
     | `respan.client.suspects` | {suspect} | `respan.effect` |
     | `respan.client.sweeps` | {sweep} | |
 
@@ -157,15 +158,15 @@ class OpenTelemetry:
     ) -> AsyncGenerator[None]:
         """Read a client's pace and a ledger's states: on entering, then `every` so often, and a last time on leaving.
 
-        One client a process: the readings of a second would take the first one's place.
+        One client per process, because the readings of a second one would replace the first one's.
 
         Args:
             respan: The client.
-            issuer: The `Issuer` whose ledger is counted; None for none.
-            every: Seconds from one reading to the next. Less than the exporter's own interval, or it repeats itself.
+            issuer: The `Issuer` whose ledger is counted; None for no ledger.
+            every: Seconds between readings; less than the exporter's interval, which would otherwise repeat readings.
 
         Raises:
-            ConfigurationError: `every` is no number of seconds above 0.
+            ConfigurationError: `every` is not a number of seconds above 0.
         """
         if not every > 0:
             raise ConfigurationError(f"every: expected a number of seconds above 0, got {every!r:.100}")
@@ -209,7 +210,7 @@ class OpenTelemetry:
             self._attempts.set(attempts, {"respan.attempt.state": str(state)})
 
     def __call__(self, event: Event) -> None:
-        """Record an event; kinds that are not known here are passed over."""
+        """Record an event; unknown kinds are ignored."""
         match event:
             case AttemptEvent():
                 self._attempted(event)
@@ -286,10 +287,10 @@ def _note(name: str, event: Event, attributes: Mapping[str, _Value | None]) -> N
 
 
 def _known(attributes: Mapping[str, _Value | None]) -> dict[str, _Value]:
-    """Leave out what has no value, which OpenTelemetry has none for."""
+    """Leave out attributes without a value, which OpenTelemetry does not accept."""
     return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _nanoseconds(at: datetime) -> int:
-    """Return a time as OpenTelemetry counts it, without a float's rounding."""
+    """Return a time in nanoseconds since 1970, without a float's rounding."""
     return (at - _EPOCH) // timedelta(microseconds=1) * 1000

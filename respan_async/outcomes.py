@@ -1,4 +1,4 @@
-"""What becomes of the items of a batch."""
+"""The outcomes and the progress of a batch."""
 
 from typing import Generic, TypeVar
 
@@ -18,8 +18,8 @@ class Issued(Generic[Item]):
         item: The item.
         index: Its place in the input, from 0.
         key: The key.
-        replayed: The key was made earlier, and nothing was sent for it now.
-        delivered: An issuer's `deliver` has put its secret where it belongs, by now or earlier. False while it is being
+        replayed: Whether the key was made earlier, so that nothing was sent for it now.
+        delivered: Whether an issuer's `deliver` has delivered its secret, now or earlier. False while delivery is being
             tried again, and without a `deliver`.
     """
 
@@ -37,7 +37,7 @@ class Failed(Generic[Item]):
     Attributes:
         item: The item.
         index: Its place in the input, from 0.
-        error: Why; its `effect` says what may have been left.
+        error: The failure; its `effect` says what it may have left.
     """
 
     item: Item
@@ -47,18 +47,18 @@ class Failed(Generic[Item]):
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """How far a batch has come.
+    """The progress of a batch.
 
     Attributes:
         done: Items with an outcome, failed ones included.
-        failed: Those without a key.
-        replayed: Those whose key was made earlier.
-        in_flight: Items being worked on, those among them that wait for their turn.
+        failed: Items without a key.
+        replayed: Items whose key was made earlier.
+        in_flight: Items being worked on, including those that wait for their turn.
         refused: Requests that the limit turned away, of the whole client, since the batch began.
-        total: Items in all, or None when the input does not tell.
+        total: The number of items, or None if the input does not tell.
         elapsed: Seconds since the batch began.
         rate: Outcomes a second.
-        eta: Seconds to the end, or None when nobody can tell.
+        eta: Seconds to the end, or None if unknown.
     """
 
     done: int

@@ -1,4 +1,4 @@
-"""When a failed attempt is made again: a tenacity policy that reads what failures mean."""
+"""Decides whether and when a failed attempt is made again: a policy over tenacity that reads what failures mean."""
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,15 +23,15 @@ def _check_seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> Non
 
 
 _TAKEN: Final = frozenset({401, 403, 404, 408, 409, 422})
-"""Statuses that mean something of their own, which no setting may change."""
+"""Statuses with a fixed meaning, which no setting may change."""
 
 
 def _as_statuses(value: Iterable[int]) -> frozenset[int]:
     try:
         statuses = frozenset(value)
-    except TypeError:  # no iterable, or one of what cannot be hashed
+    except TypeError:  # not an iterable, or one of unhashable values
         statuses = frozenset({-1})
-    # By its type, because True is an int to Python.
+    # By exact type, because True is an int to Python.
     if not all(type(status) is int and 400 <= status <= 599 and status not in _TAKEN for status in statuses):
         raise ConfigurationError(
             "refusal_statuses: expected whole numbers from 400 to 599, but for "
@@ -42,32 +42,33 @@ def _as_statuses(value: Iterable[int]) -> frozenset[int]:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often, and after how long, a call is tried again.
+    """The number and the timing of a call's attempts.
 
     Before the n-th retry it waits a random time between 0 and `min(maximum, initial * 2**(n - 1))` seconds (full
-    jitter). Where the server asked to wait it waits so long, and a little more: at most a twentieth of that, or
-    `initial` seconds. It never waits less, but for an item of a batch, which asks again after `max_retry_after`.
+    jitter). If the server asked to wait, it waits that long, and a little more: at most a twentieth of that, or
+    `initial` seconds. It never waits less, except for an item of a batch, which asks again after `max_retry_after`.
     Cancellation is never retried.
 
     Args:
-        max_attempts: Requests that count, 1 or more; refusals and connections that an outage kept from being made do
-            not.
+        max_attempts: The most requests that count, 1 or more; refusals do not count, nor connections that an outage
+            prevented.
         initial: Seconds, more than 0.
         maximum: Seconds, `initial` or more.
-        max_retry_after: Seconds; a server that asks for more fails a single call at once.
-        max_refusals: Refusals do not count as attempts. A call fails once it was refused more often than this, and
-            nothing that the client asked for in the same way was let in since its first refusal: then the quota is
-            exhausted, and a batch ends with it. So often, too, may an outage keep the request of one item from being
-            served; where it is the token's function that hangs, the batch waits for as long as that does.
+        max_retry_after: Seconds; a single call fails at once if the server asks for a longer wait.
+        max_refusals: Refusals do not count as attempts. A call fails once it was refused more often than this, and no
+            request of the client for the same operation was let in since its first refusal: then the quota is
+            exhausted, and a batch ends with it. An outage may also keep the request of one item from being served this
+            often; if the token's function hangs, the batch waits as long as it does.
         refusal_statuses: Statuses by which a proxy in front of the API refuses for the limit, besides 429, which always
-            counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 unless it is set. Any iterable of
-            whole numbers from 400 to 599, but for 401, 403, 404, 408, 409 and 422. An answer whose body is the API's
-            own JSON came from behind the proxy, and keeps its meaning.
-        on_unknown: When an attempt to create a key may have made one that cannot be known: `"replace"` makes another
-            and remembers the first as a suspect; `"raise"` stops and tells.
+            counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 by default. Any iterable of
+                integers
+            from 400 to 599, except 401, 403, 404, 408, 409 and 422. An answer whose body is the API's own JSON came
+            from behind the proxy, and keeps its meaning.
+        on_unknown: If an attempt may have made a key that cannot be known: `"replace"` makes another key and remembers
+            the first as a suspect; `"raise"` stops and raises.
 
     Raises:
-        ConfigurationError: A value is not what it should be.
+        ConfigurationError: A value is invalid.
     """
 
     max_attempts: int = attrs.field(default=5, validator=_check_whole)
@@ -92,19 +93,19 @@ class RetryPolicy:
             raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {self.on_unknown!r:.100}")
 
     def wants(self, error: RespanError, *, creates: bool, patient: bool = False) -> bool:
-        """Whether this failure is one to try again after.
+        """Whether to try again after this failure.
 
         Args:
             error: The failed attempt.
-            creates: The call makes a key, so that trying again may make a second one.
-            patient: The call waits longer than `max_retry_after`, as an item of a batch does.
+            creates: Whether the call makes a key, so that trying again may make a second one.
+            patient: Whether the call waits longer than `max_retry_after`, as an item of a batch does.
         """
         if not error.retryable or (not patient and (retry_after_of(error) or 0.0) > self.max_retry_after):
             return False
         return not creates or error.effect is Effect.NONE or self.on_unknown == "replace"
 
     def exhausted(self, counts: "AttemptCounts") -> bool:
-        """Whether a call has been tried often enough."""
+        """Whether the call has used up its attempts."""
         refused = counts.refused if counts.only_refused else 0
         return counts.counted >= self.max_attempts or refused + counts.held_back > self.max_refusals
 
@@ -116,9 +117,9 @@ class RetryPolicy:
         """Return the seconds to wait before trying again."""
         asked = retry_after_of(error)
         if asked is not None:
-            jitter = random.uniform(0.0, min(self.initial, asked / 20))  # noqa: S311  jitter is no secret
+            jitter = random.uniform(0.0, min(self.initial, asked / 20))  # noqa: S311  jitter is not a secret
             return min(asked, self.max_retry_after) + jitter
-        # A float power: a whole one of a large exponent would be computed digit by digit.
+        # A float power, because an integer power of a large exponent would be computed digit by digit.
         doublings = float(min(max(counts.counted + counts.refused - 1, 0), 60))
         return random.uniform(0.0, min(self.maximum, self.initial * 2.0**doublings))  # noqa: S311  as above
 
@@ -134,11 +135,11 @@ class RetryPolicy:
         """Return the tenacity object that repeats one call, whose attempts *return* their errors.
 
         Args:
-            counts: What the attempts add themselves to.
-            creates: The call makes a key.
+            counts: The counters that the attempts update.
+            creates: Whether the call makes a key.
             patient: As for `wants`.
             sleep: Waits.
-            before_sleep: Told the failure and the seconds, before each wait.
+            before_sleep: Called with the failure and the seconds, before each wait.
         """
 
         def failure(state: _t.RetryCallState) -> RespanError:
@@ -160,13 +161,13 @@ class RetryPolicy:
 
 @attrs.define
 class AttemptCounts:
-    """How often a call has been tried.
+    """The counters of a call's attempts.
 
     Attributes:
         counted: Requests that count as attempts.
         refused: Requests that were turned away for now, by the limit or by a 425.
-        only_refused: Nothing of the client was let in since the first of them, of the same operation.
-        held_back: Connections that an outage kept from being made; the pace spaces these, and no back-off grows.
+        only_refused: Whether no request of the client for this operation was let in since the first refusal.
+        held_back: Connections that an outage prevented; the pace spaces these, and the back-off does not grow.
     """
 
     counted: int = 0

@@ -1,4 +1,4 @@
-"""Text and bytes that do not show themselves; the token that every request bears is one."""
+"""Texts and bytes that hide themselves, and the bearer token as such a text."""
 
 import hmac
 import os
@@ -9,7 +9,7 @@ from typing import Any, Final, NoReturn, SupportsIndex, final
 from respan_async.errors import ConfigurationError
 
 _LONGEST: Final = 65_536
-"""Bytes of a file that are taken for a secret; of `/dev/zero` there would be no end."""
+"""The most bytes of a file that are read as a secret, because `/dev/zero` has no end."""
 
 
 @final
@@ -24,7 +24,7 @@ class Secret:
         text: The secret itself, a non-empty string.
 
     Raises:
-        TypeError: `text` is no string.
+        TypeError: `text` is not a string.
         ValueError: `text` is empty.
     """
 
@@ -32,7 +32,7 @@ class Secret:
     _text: str | None
 
     def __init__(self, text: str) -> None:
-        # The type alone is named in both messages: what was passed may be the secret in some other wrapping.
+        # Both messages name only the type, because the value may be the secret in another wrapping.
         if not isinstance(text, str):
             raise TypeError(f"a Secret holds a string, not {type(text).__name__}")
         if not text:
@@ -41,7 +41,7 @@ class Secret:
 
     @classmethod
     def erased(cls) -> "Secret":
-        """Return the place of a secret that is no longer kept."""
+        """Return the placeholder of a secret that is no longer kept."""
         secret = object.__new__(cls)
         secret._text = None
         return secret
@@ -64,8 +64,8 @@ class Secret:
     def __repr__(self) -> str:
         if self._text is None:
             return "Secret(erased)"
-        # Respan's keys are an 8-character public prefix, a dot, and 32 secret characters. Anything of
-        # another form has no part known to be public.
+        # Respan's keys are an 8-character public prefix, a dot, and 32 secret characters. A text of another form has no
+        # part known to be public.
         prefix, dot, rest = self._text.partition(".")
         public = f"{prefix}.***" if dot and len(prefix) == 8 and len(rest) >= 20 and prefix.isalnum() else "***"
         return f"Secret('{public}')"
@@ -92,7 +92,7 @@ class Secret:
 
 
 class SecretBytes(bytes):
-    """Bytes on their way to where secrets belong, which do not show themselves in a traceback's locals for one."""
+    """Secret bytes, which do not show themselves, e.g. in a traceback with locals."""
 
     def __repr__(self) -> str:
         return "SecretBytes(***)"
@@ -100,28 +100,28 @@ class SecretBytes(bytes):
     __str__ = __repr__
 
     def __getitem__(self, place: Any) -> Any:
-        # Some that show values cut them first.
+        # Some tools cut values before they show them.
         part = super().__getitem__(place)
         return SecretBytes(part) if isinstance(part, bytes) else part
 
 
 TokenSource = Callable[[], Awaitable[Secret | str] | Secret | str]
-"""Asked for the token before each request."""
+"""Called for the token before each request."""
 
 
 def as_secret(token: object) -> object:
-    """Return a text as a `Secret`, so that no traceback with locals shows it from here on; anything else as it is."""
+    """Return a text as a `Secret`, so that no traceback with locals shows it; return anything else unchanged."""
     return Secret(token) if isinstance(token, str) and token else token
 
 
 def secret_of_environment(name: str) -> Secret | None:
-    """Return what a variable holds, or the file that the variable `{name}_FILE` names; None where neither is set.
+    """Return the secret in an environment variable, or in the file that `{name}_FILE` names; None if neither is set.
 
-    Such a file is a mount, as of Docker's or Kubernetes' secrets, whose permissions are not the program's to judge. It
-    is read once. White space around its text is no part of the secret.
+    Such a file is a mount, as of Docker's or Kubernetes' secrets, so its permissions are not checked. It is read once.
+    White space around its text is not part of the secret.
 
     Args:
-        name: The variable's name.
+        name: The name of the variable.
 
     Raises:
         ConfigurationError: Both are set, or the file holds no text.
@@ -142,12 +142,12 @@ def _secret_in(path: str) -> Secret | str:
     try:
         with Path(path).open("rb") as file:
             data = SecretBytes(file.read(_LONGEST + 1))
-    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
         return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     if len(data) > _LONGEST:
         return f"has more than {_LONGEST} bytes"
     try:
-        text = as_secret(data.decode("utf-8-sig").strip())  # Windows' editors write the mark
+        text = as_secret(data.decode("utf-8-sig").strip())  # Windows' editors write a byte order mark
     except UnicodeDecodeError:
         return "holds bytes that are no UTF-8"
     return text if isinstance(text, Secret) else "is empty"
@@ -157,7 +157,7 @@ def usable_token(token: object) -> Secret:
     """Return a bearer token as a `Secret`.
 
     Raises:
-        ConfigurationError: It is none that an Authorization header can carry.
+        ConfigurationError: It cannot be carried by an Authorization header.
     """
     token = as_secret(token)
     if not isinstance(token, Secret):

@@ -1,1 +1,1 @@
-"""Calls: from the first attempt to the result, and what is left behind."""
+"""Calls of the API: attempts, retries, cancellation, suspects and sweeps."""

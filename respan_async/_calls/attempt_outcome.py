@@ -1,4 +1,4 @@
-"""What a failed attempt means for its slot, and in words."""
+"""Describes the end of an attempt: the outcome of its slot, and its failure in words."""
 
 from typing import Final
 
@@ -11,12 +11,12 @@ _SERVED: Final = range(200, 500)
 
 
 def outcome_of(result: Response | TransportFailure, answer: object, refusals: frozenset[int]) -> SlotOutcome:
-    """Say what a result means for the slot.
+    """Return the slot's outcome for a result.
 
     Args:
-        result: What came back.
-        answer: What that was read as.
-        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+        result: The result of the request.
+        answer: The value or error that was read from it.
+        refusals: The statuses, besides 429, by which a proxy refuses for the limit.
     """
     if failure_table.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
@@ -28,7 +28,7 @@ def outcome_of(result: Response | TransportFailure, answer: object, refusals: fr
 
 
 def reason_of(error: RespanError) -> str:
-    """Say why it is not known what an attempt did, as its suspect shows it."""
+    """Say why the effect of an attempt is not known, for its suspect."""
     if error.status is None:
         return type(error).__name__
     broken = " without a usable key" if isinstance(error, InvalidResponseError) else ""
@@ -36,5 +36,5 @@ def reason_of(error: RespanError) -> str:
 
 
 def problem_of(error: RespanError) -> str:
-    """Say what went wrong, as the pace shows it."""
+    """Describe a failure, for the pace."""
     return f"{type(error).__name__}: {error!s:.300}"

@@ -1,12 +1,12 @@
-"""Sweeping by itself, while there are suspects: a minute after a new one, and then ever more rarely.
+"""Starts sweeps automatically while there are suspects: a minute after a new one, and then ever more rarely.
 
 A sweep begins when the youngest suspect is as old as the grace of the sweep, so that it finds the keys of all lost
 answers of one outage; where suspects keep coming, it does not wait for longer than twice that. The time counts from one
 event loop to the next: a sweep that is due when a client comes to another loop begins there.
 
 To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
-nothing doubles the time to the next, from ten minutes to a day. A new suspect, a sweep that finds something, and an API
-key that may sweep again begin anew.
+nothing doubles the time to the next one, from ten minutes to a day. The interval starts anew with a new suspect, with a
+sweep that finds something, and with an API key that may sweep again.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Final
 
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
-from respan_async._calls.suspects import SuspectStore
+from respan_async._calls.suspect_store import SuspectStore
 from respan_async._calls.sweep import SweepPolicy, SweepReport
 from respan_async._pacing.loop_clock import LoopClock
 from respan_async.errors import AuthenticationError, ClientStateError, PermissionDeniedError, RespanError, Suspect
@@ -25,19 +25,19 @@ from respan_async.events import logger
 
 SHORTEST: Final = 600.0
 LONGEST: Final = 86_400.0
-"""Seconds from one sweep to the next, when nobody asks for them: at first, and in the end."""
+"""The first and the longest interval between sweeps, in seconds."""
 
 
 class AutoSweep:
-    """Sweep by itself while there are suspects whose keys can be found, by a tag or an id.
+    """Sweep automatically while there are suspects whose keys can be found, by a tag or an id.
 
     Args:
-        once: Sweeps, unless another process has done so within as many seconds, and returns None then.
+        once: Sweeps; returns None if another process has done so within the given seconds.
         store: Where the suspects are kept.
         policy: What a sweep may do.
-        lifecycle: Where the task belongs.
+        lifecycle: The lifecycle of the client, which runs the task.
         clock: The wall clock, aware.
-        loop_clock: The pace's, by which it waits.
+        loop_clock: The pace's clock, by which it waits.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class AutoSweep:
         lifecycle.register(Move.ARRIVE, self._arrive)
 
     def added(self, suspect: Suspect) -> None:
-        """There is a new suspect."""
-        if suspect.id is None:  # or it need not be looked for in the list
+        """Note that there is a new suspect."""
+        if suspect.id is None:  # a key with a known id is not looked for in the list
             now = self._loop_clock.time()
             if self._settled_at <= self._last:
                 self._settled_at, self._settled_at_latest = now, now + 2 * self._policy.grace
@@ -80,12 +80,12 @@ class AutoSweep:
         self.wake()
 
     def wake(self) -> None:
-        """There may be suspects."""
+        """Note that there may be suspects."""
         self._woken = True
         if self._lifecycle.closing or (self._task is not None and not self._task.done()):
             return
-        # In a context of its own: it outlives the call that has left the suspect.
-        self._task = self._lifecycle.spawn(self._run(), contextvars.Context())
+        # In its own context, because it outlives the call that has left the suspect.
+        self._task = self._lifecycle.tasks.spawn(self._run(), contextvars.Context())
 
     def _leave_loop(self) -> None:
         self._was_at_work = self._task is not None
@@ -109,11 +109,11 @@ class AutoSweep:
             logger.info("suspects could not be read: %s", type(error).__name__)
 
     async def _wait(self) -> bool:
-        """Wait until it is time to sweep; return False when there is nothing to sweep for."""
+        """Wait until it is time to sweep; return False if there is nothing to sweep for."""
         while True:
             self._woken = self._has_news = False
             suspects = [suspect for suspect in await self._store.pending() if suspect.tag or suspect.id]
-            if not suspects and not self._woken:  # or one was noted while they were read
+            if not suspects and not self._woken:  # a suspect may have been noted while they were read
                 return False
             seconds = self._seconds_to_wait(suspects, self._loop_clock.time())
             if suspects and seconds <= 0.0:
@@ -131,7 +131,7 @@ class AutoSweep:
             self._sleep = None
 
     def _seconds_to_wait(self, suspects: Sequence[Suspect], now: float) -> float:
-        """Return how long it is to the next sweep: its turn, or the time from which a suspect may be looked for."""
+        """Return the seconds until the next sweep: the regular interval, or less if a suspect is eligible earlier."""
         at = self._last + self._pause
         clock = self._clock()
         for suspect in suspects:

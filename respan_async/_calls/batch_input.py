@@ -1,4 +1,4 @@
-"""The input of a batch: any iterable, plain or asynchronous, from which several workers take items."""
+"""Reads the input of a batch: any iterable, plain or asynchronous, from which several workers take items."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @runtime_checkable
 class _Closeable(Protocol):
-    """What can be closed, as an asynchronous generator can."""
+    """An object with `aclose`, such as an asynchronous generator."""
 
     async def aclose(self) -> object:
         """Close it."""
@@ -21,16 +21,16 @@ class _Closeable(Protocol):
 
 
 class BatchInput(Generic[Item]):
-    """Give items one after the other, as they are asked for.
+    """Give items one after the other, on demand.
 
     Args:
         items: The iterable.
 
     Raises:
-        InvalidRequestError: It is none, or one of something else than items.
+        InvalidRequestError: `items` is not an iterable, or it is a single item.
 
     Attributes:
-        total: How many items there are; None where the iterable does not say.
+        total: The number of items; None if the iterable does not tell.
         plain: The iterator of a plain input, once it is open.
     """
 
@@ -38,7 +38,7 @@ class BatchInput(Generic[Item]):
         if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
             raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
         self._items = items
-        # What an async input says of its length is how many wait in it now.
+        # The length of an async input only says how many items wait in it now.
         self.total = len(items) if isinstance(items, Sized) and not isinstance(items, AsyncIterable) else None
         self.plain: Iterator[Item] | None = None
         self._source: AsyncIterator[Item] | None = None
@@ -56,16 +56,16 @@ class BatchInput(Generic[Item]):
         """Take an item from an asynchronous input, one worker at a time.
 
         Args:
-            is_over: Asked when it is this worker's turn: whether nothing more is wanted.
+            is_over: Asked when it is this worker's turn; returns whether no more items are wanted.
 
         Raises:
-            StopAsyncIteration: There is none left, or none is wanted.
+            StopAsyncIteration: No item is left, or none is wanted.
         """
         async with self._pulling:
             if is_over():
                 raise StopAsyncIteration
             self._puller = asyncio.current_task()
-            assert self._source is not None  # an input is plain or not
+            assert self._source is not None  # an input is either plain or asynchronous
             try:
                 return await anext(self._source)
             finally:
@@ -77,7 +77,7 @@ class BatchInput(Generic[Item]):
             self._puller.cancel()
 
     async def rest(self) -> AsyncIterator[Item]:
-        """Take what is left, as far as it goes."""
+        """Yield the remaining items until the input ends or breaks."""
         while True:
             try:
                 # An input is plain, or else there is a source.
@@ -85,20 +85,20 @@ class BatchInput(Generic[Item]):
             except asyncio.CancelledError:
                 if being_cancelled():
                     raise
-                return  # the input was cancelled from within
-            except Exception:  # noqa: BLE001  exhausted, or broken as well: the keys there are count for more
+                return  # the input itself was cancelled
+            except Exception:  # noqa: BLE001  exhausted or broken: the keys that were made count for more
                 return
             yield item
 
     @property
     def can_be_closed(self) -> bool:
-        """Whether it may hold something open that is to be closed."""
+        """Whether the input may hold something open."""
         return isinstance(self._source, _Closeable)
 
     async def aclose(self) -> None:
-        """Close an asynchronous input, so that what it holds open is closed now."""
+        """Close an asynchronous input, so that it releases at once what it holds open."""
         assert isinstance(self._source, _Closeable)  # see `can_be_closed`
         try:
             await self._source.aclose()
-        except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+        except Exception as error:  # noqa: BLE001  the input's own error; the keys that were made count for more
             logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)

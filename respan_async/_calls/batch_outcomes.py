@@ -1,4 +1,4 @@
-"""The outcomes of a batch between the workers, which find them, and the caller, who iterates over them."""
+"""Passes the outcomes of a batch from its workers to the caller that iterates over them."""
 
 import asyncio
 from collections import deque
@@ -12,10 +12,10 @@ Item = TypeVar("Item")
 
 
 class OutcomeQueue(Generic[Item]):
-    """Keep outcomes until they are taken, and let callers wait for the next one.
+    """Keep outcomes until the caller takes them.
 
     Args:
-        discard: Given a key that was made, and whose outcome is never taken.
+        discard: Called with a key that was made, but whose outcome is never taken.
         ordered: Give outcomes in the order of their items.
     """
 
@@ -23,7 +23,9 @@ class OutcomeQueue(Generic[Item]):
         self._discard = discard
         self._ordered = ordered
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
-        self._early: dict[int, Issued[Item] | Failed[Item]] = {}  # in order, those that come before their turn
+        self._early: dict[
+            int, Issued[Item] | Failed[Item]
+        ] = {}  # with `ordered`, the outcomes that come before their turn
         self._next = 0
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -54,14 +56,14 @@ class OutcomeQueue(Generic[Item]):
         await waiter
 
     def wake(self) -> None:
-        """Let those who wait look again."""
+        """Let the waiting callers look again."""
         while self._waiters:
             waiter = self._waiters.pop()
             if not waiter.done():
                 waiter.set_result(None)
 
     def close_gaps(self) -> None:
-        """Give what came after an item without an outcome, because that outcome will never come."""
+        """Release the outcomes after an item that has none, because with `ordered` it leaves a gap that stays."""
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 
     def throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:

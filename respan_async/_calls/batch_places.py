@@ -1,16 +1,16 @@
-"""The places of a batch: how many items may be worked on or wait to be taken at the same time."""
+"""Bounds how many items of a batch are worked on or wait to be taken at the same time."""
 
 import asyncio
 from collections import deque
 
 
 class Places:
-    """Give places to workers, and take them back when an outcome was taken.
+    """Give a place to each working worker; the caller passes it on when it takes an outcome.
 
-    No semaphore: asyncio's goes through all who wait whenever it is released, which costs 3 µs a key.
+    It is not a semaphore, because asyncio's goes through all waiters at each release, which costs 3 µs a key.
 
     Args:
-        number: How many there are.
+        number: The number of places.
     """
 
     def __init__(self, number: int) -> None:
@@ -31,7 +31,7 @@ class Places:
         await waiter
 
     def leave(self) -> None:
-        """Pass a place on to a worker that waits, or have one more that is free."""
+        """Pass a place on to a waiting worker; if none waits, the place is free."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -40,6 +40,6 @@ class Places:
         self._free += 1
 
     def wake_all(self) -> None:
-        """Wake all workers that wait, because there is nothing left to do."""
+        """Wake all waiting workers, because the batch has ended."""
         while self._waiters:
             self.leave()

@@ -1,27 +1,28 @@
-"""One call: pace, send, read, decide, retry, tell.
+"""Makes one call: waits for a slot, sends, reads the answer, decides about a retry, and tells the hooks.
 
-The life of a create. A slot is waited for; then a fresh tag and expiry are drawn; then the attempt is noted where more
-than this process's memory must know of it (the attempt log); then the bytes leave. What comes back releases the slot,
-and is a key or an error that says what it may have left; a suspect is remembered before anything else is done. Only
-then the retry policy decides. An attempt *returns* its error: what is raised is raised once, by a frame without a
-secret.
+The life of a create. The call waits for a slot; then a fresh tag and expiry are drawn; then the attempt log notes the
+attempt; then the bytes leave. The answer releases the slot, and becomes a key, or an error that says what the attempt
+may have left; a suspect is remembered before anything else is done. Only then the retry policy decides. An attempt
+*returns* its error: only `run` raises, so that no frame of the traceback holds a secret.
 """
 
 import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest, prepare_create
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.attempt_outcome import outcome_of, problem_of, reason_of
-from respan_async._calls.attempt_permit import AttemptPermit
 from respan_async._calls.call_recorder import CallRecorder
 from respan_async._calls.client_context import ClientContext, Options
-from respan_async._http import body_excerpt, failure_table, operations, response_parsing
+from respan_async._calls.prepared_request import PreparedRequest, prepare_create
+from respan_async._calls.slot_and_token import SlotAndToken
+from respan_async._http import body_excerpt, body_origin, failure_table, operations, response_parsing
 from respan_async._http.rate_headers import rate_hint
 from respan_async._http.response import Response, TransportFailure, response_of
 from respan_async._http.transport import TrackedBody, bound_of
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_hint import RateHint
-from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, Slot, SlotOutcome
 from respan_async.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -42,11 +43,11 @@ class Call(Generic[T]):
     """One call, from its first attempt to its result.
 
     Args:
-        context: What all calls share.
-        subject: The request to make; or what a key should be, for which each attempt is written afresh.
-        options: How.
+        context: The state that all calls share.
+        subject: The request to make; or the fields of a key, for which each attempt prepares a new request.
+        options: The options of the call.
         priority: The class in which it waits, unless the options name another.
-        attempt_log: Where its attempts are noted; None for the client's own log.
+        attempt_log: The log of its attempts; None for the client's own.
     """
 
     __slots__ = (
@@ -72,18 +73,18 @@ class Call(Generic[T]):
 
     @property
     def replayed(self) -> bool:
-        """Whether the result was there already, which it never was."""
+        """Whether the result existed before this call; it never did."""
         return False
 
     @property
     def quota_exhausted(self) -> bool:
-        """Whether it was refused for so long that no other call would fare better."""
+        """Whether the limit refused the call for so long that no other call would succeed."""
         counts = self._stats.counts
         return counts is not None and self._options.retry.quota_exhausted(counts)
 
     @property
     def delivered(self) -> bool:
-        """Whether the result was put anywhere, which is the caller's to do."""
+        """Whether the result was delivered; that is left to the caller."""
         return False
 
     def __init__(
@@ -101,7 +102,7 @@ class Call(Generic[T]):
         self._priority = priority if options.priority is None else options.priority
         self._attempt_log = context.attempt_log if attempt_log is None else attempt_log
         self._stats = CallRecorder(context, self._operation.name, self._attempt_log)
-        self._permit = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
+        self._permit = SlotAndToken(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
         self._abandoned = False
@@ -111,7 +112,7 @@ class Call(Generic[T]):
         self._deadline: float | None = None
         self._started = -1.0
         self._refused_at: float | None = None
-        self._keeps_place = False  # it had a slot that came to nothing through no fault of its own
+        self._keeps_place = False  # the call lost its slot for a reason outside it, so it keeps its place in the queue
 
     @property
     def deadline(self) -> float | None:
@@ -119,7 +120,7 @@ class Call(Generic[T]):
         return self._options.deadline
 
     def begin(self) -> None:
-        """Let the time of the whole call begin, if it has not."""
+        """Start the deadline of the whole call, if it has not started."""
         if self._started < 0:
             self._started = asyncio.get_running_loop().time()
             if self._options.deadline is not None:
@@ -129,7 +130,7 @@ class Call(Generic[T]):
         """Make the call.
 
         Raises:
-            RespanError: It did not succeed.
+            RespanError: The call failed.
         """
         self._task = asyncio.current_task()
         if self._abandoned:
@@ -146,7 +147,7 @@ class Call(Generic[T]):
         return result
 
     def promote(self, priority: Priority) -> None:
-        """Wait in a higher class from now on, because somebody in that class waits for this call."""
+        """Wait in a higher class from now on, because a caller of that class waits for this call."""
         if priority < self._priority:
             self._priority = priority
             self._permit.promote(priority)
@@ -159,10 +160,10 @@ class Call(Generic[T]):
     def abandon(self, *, wanted: bool = False) -> bool:
         """Send nothing more; return whether the call goes on.
 
-        An attempt whose bytes may have left is carried to its end, and not repeated. Anything else is cancelled.
+        An attempt whose bytes may have left runs to its end, and is not repeated. Anything else is cancelled.
 
         Args:
-            wanted: A key that arrives all the same is still taken; without, the caller is gone.
+            wanted: Whether a key that arrives all the same is still taken; if False, the caller is gone.
         """
         self._abandoned, self._wanted = True, wanted
         if self._in_air and (self._tracked_body is None or not self._tracked_body.recall()):
@@ -183,20 +184,20 @@ class Call(Generic[T]):
         )
 
     def _deadline_error(self, what: str, *, effect: Effect = Effect.NONE, retryable: bool) -> DeadlineExceededError:
-        """Return the error of a call that is too late, with the last answer that it had, or what went wrong last."""
+        """Return the error of a call that is too late, with its last answer, or with its last failure."""
         message = f"{self._operation.name}: {what}{self._stats.after_what()}"
         return DeadlineExceededError(message, effect=effect, retryable=retryable)
 
     @property
     def _effect_if_sent(self) -> Effect:
-        """What the attempt that is in the air now may have done."""
+        """The effect that the attempt in flight may have had."""
         left = self._in_air and (self._tracked_body is None or self._tracked_body.may_have_left)
         return self._unconfirmed_effect if left else Effect.NONE
 
     # ------------------------------------------------------------- an attempt
 
     async def _attempt(self) -> T | RespanError:
-        """Make one attempt, or two, where the token that was refused has been replaced meanwhile."""
+        """Make one attempt; make a second one if the refused token has been replaced meanwhile."""
         while True:
             result = await self._attempt_in_turn()
             if not isinstance(result, AuthenticationError | PermissionDeniedError):
@@ -224,7 +225,8 @@ class Call(Generic[T]):
             if isinstance(error, APIConnectionError):
                 self._count(SlotOutcome.UNREACHED, error)
                 self._stats.note_last(error)
-            return error  # closed meanwhile, or no token: raised with what the attempts before it mean
+            # The client was closed or no token was available; `run` adds the effect of earlier attempts, and raises it.
+            return error
         return self._too_late(wait, "the rate limit has no room for")
 
     async def _send(self, slot: Slot, token: Secret) -> T | RespanError:
@@ -271,7 +273,7 @@ class Call(Generic[T]):
             context.pacer.release(
                 slot,
                 outcome,
-                caller=self._permit,  # not the call itself: a circle would keep its request alive
+                caller=self._permit,  # not the call itself, because a reference cycle would keep its request alive
                 let_in=let_in,
                 retry_after=None if error is None else retry_after_of(error),
                 sendings=sendings,
@@ -299,10 +301,10 @@ class Call(Generic[T]):
         token: Secret,
         now: datetime,
     ) -> T | RespanError:
-        """Return an answer; or the error of a key that was dead when it was made, of which nothing is left."""
+        """Return the answer; or the error of a key that was dead on arrival, which has left nothing."""
         skew = self._context.skew
-        if isinstance(answer, RespanError) and not body_excerpt.is_of_the_api(result.body):
-            return answer  # of a proxy, whose clock is another
+        if isinstance(answer, RespanError) and not body_origin.is_of_the_api(result.body):
+            return answer  # written by a proxy: its `Date` is not the API's clock
         made = answer.created_at if isinstance(answer, CreatedKey) else None
         there = skew.measure(result.headers, made, prepared.sent_at, now)
         if not isinstance(answer, CreatedKey) or not isinstance(self._subject, CreateKeyRequest):
@@ -319,7 +321,7 @@ class Call(Generic[T]):
         self, cut: BaseException, prepared: PreparedRequest[T], tracked_body: TrackedBody | None
     ) -> SlotOutcome:
         """Note an attempt that was cancelled, or that the session cannot carry."""
-        # Without proof that nothing left, something may have. What the transport raises, it raises before that.
+        # Assume bytes were sent unless proven otherwise. The transport raises a RespanError only before sending.
         if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
             self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST
@@ -351,7 +353,7 @@ class Call(Generic[T]):
             self._attempt_log.mark_void(prepared, answered=not unused)
 
     def _count(self, outcome: SlotOutcome, error: RespanError) -> None:
-        """Count a failure that is no refusal; one during an outage does not use up the attempts of an item."""
+        """Count a failure other than a refusal; during an outage it does not use up the attempts of an item."""
         counts = self._stats.failure_counts()
         if self._is_patient and (
             (outcome is SlotOutcome.UNREACHED and self._context.pacer.outage)
@@ -365,7 +367,7 @@ class Call(Generic[T]):
         try:
             await self._attempt_log.claim_attempt(prepared)
         except RespanError:
-            self._final = True  # nothing that trying again now would mend
+            self._final = True  # do not retry: a new attempt would fail the same way
             raise
         except BaseException:
             self._attempt_log.mark_void(prepared)
@@ -375,17 +377,17 @@ class Call(Generic[T]):
 
     @property
     def _refusals(self) -> frozenset[int]:
-        """The statuses by which a proxy refuses for the limit, besides 429."""
+        """The statuses, besides 429, by which a proxy refuses for the limit."""
         return self._options.retry.refusal_statuses
 
     @property
     def _unconfirmed_effect(self) -> Effect:
-        """What an attempt may have done of which only the leaving is known."""
+        """The effect that a request may have had if it was sent, and no answer came."""
         return Effect.UNKNOWN if self._operation.changes else Effect.NONE
 
     @property
     def _is_patient(self) -> bool:
-        """Whether the call waits for as long as it takes."""
+        """Whether the call waits without limit."""
         return self._priority is not Priority.INTERACTIVE
 
     def _wants(self, error: RespanError) -> bool:
@@ -394,7 +396,7 @@ class Call(Generic[T]):
         )
 
     async def _retry(self, first: RespanError, counts: AttemptCounts) -> T | RespanError:
-        """Let tenacity go on from a first failure. Entered only now, it costs a call that succeeds nothing."""
+        """Let tenacity retry after a first failure. A call that succeeds at once never pays for tenacity."""
         pending = [first]
 
         async def attempt() -> T | RespanError:

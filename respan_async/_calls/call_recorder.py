@@ -1,10 +1,11 @@
-"""The counters, suspects, events and last answer of one call."""
+"""Records the counters, suspects, events and last answer of one call."""
 
 import asyncio
 from typing import Any, TypeVar
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
+from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.client_context import ClientContext
+from respan_async._calls.prepared_request import PreparedRequest
 from respan_async._http import operations
 from respan_async._http.response import Response, TransportFailure
 from respan_async._pacing.slots import Slot
@@ -17,18 +18,18 @@ Error = TypeVar("Error", bound=RespanError)
 
 
 class CallRecorder:
-    """Keep account of one call.
+    """Record what happens to one call.
 
     Args:
-        context: What all calls share.
+        context: The state that all calls share.
         operation: The name of the operation.
-        attempt_log: Where suspects are noted.
+        attempt_log: The log in which suspects are noted.
 
     Attributes:
-        requests: How many were sent.
-        counts: What failed, once something has.
-        effect: The worst of what the attempts may have done.
-        suspects: Those that may have left a key.
+        requests: The number of requests sent.
+        counts: The failed attempts, by kind; None before the first failure.
+        effect: The worst effect that the attempts may have had.
+        suspects: The attempts that may have left a key.
     """
 
     __slots__ = (
@@ -52,7 +53,7 @@ class CallRecorder:
         self.effect = Effect.NONE
         self.suspects: tuple[Suspect, ...] = ()
         self._last_answer: RespanError | None = None
-        self._last_failure: RespanError | None = None  # of the last attempt, where it had no answer
+        self._last_failure: RespanError | None = None  # the failure of the last attempt, if it got no answer
 
     def failure_counts(self) -> AttemptCounts:
         """Return `counts`, from now on not None."""
@@ -60,26 +61,26 @@ class CallRecorder:
         return self.counts
 
     def note_last(self, error: RespanError) -> None:
-        """Remember what came of the last attempt, for errors that have no answer of their own."""
+        """Remember how the last attempt failed, for errors that have no answer of their own."""
         if error.status is None:
             self._last_failure = error
         else:
             self._last_answer, self._last_failure = error, None
 
     def after_what(self) -> str:
-        """Say what came of the attempts before, as the end of a message."""
+        """Describe the last answer or failure, as the end of a message."""
         after = f"; the last answer was {self._last_answer.status}" if self._last_answer else ""
         if self._last_failure is not None:
             after += f"; the last attempt failed: {self._last_failure!s:.300}"
         return after
 
     def resent(self, times: int, effect: Effect) -> None:
-        """Count what the transport sent again by itself, and what that may have done."""
+        """Count requests that the transport repeated by itself, and note their effect."""
         self.requests += times
         self.effect = self.effect.or_worse(effect)
 
     def with_totals(self, error: Error) -> Error:
-        """Give the last error what all attempts together mean; and the last answer, where it has none of its own."""
+        """Add the totals of all attempts to the last error; and the last answer, if it has none of its own."""
         answer = self._last_answer
         if error.status is None and answer is not None:
             error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
@@ -95,9 +96,9 @@ class CallRecorder:
 
         Args:
             prepared: The attempt.
-            effect: What it may have done.
-            reason: Why that is not known.
-            key_id: The key's id, where the server has told it.
+            effect: The effect that it may have had.
+            reason: Why the effect is not known.
+            key_id: The id of the key, if the server has told it.
         """
         self.effect = self.effect.or_worse(effect)
         if prepared.fields is None:
@@ -117,7 +118,7 @@ class CallRecorder:
         self._context.dispatcher.emit(SuspectEvent, suspect=suspect)
 
     def emit_issued(self, key: CreatedKey, began: float) -> None:
-        """Tell that the call, which began at this time of the loop, has its key."""
+        """Emit the event of a successful create, which began at this time of the loop."""
         if self._context.dispatcher.listening:
             elapsed = asyncio.get_running_loop().time() - began
             self._context.dispatcher.emit(
@@ -133,15 +134,15 @@ class CallRecorder:
         departed: float,
         request_id: str | None = None,
     ) -> None:
-        """Tell how an attempt ended.
+        """Emit the event of an ended attempt.
 
         Args:
-            request: What was asked.
-            result: What came back; None if it was cut off.
-            answer: What that was read as, or the exception.
-            slot: The slot it had.
+            request: The request.
+            result: The response or failure; None if the attempt was cut off.
+            answer: The value or error that was read from it, or the exception.
+            slot: The slot of the attempt.
             departed: When it was sent, by the loop's clock.
-            request_id: The server's, where it sent one.
+            request_id: The server's id of the request, if it sent one.
         """
         failed = answer if isinstance(answer, BaseException) else None
         error = failed if isinstance(failed, RespanError) else None
@@ -159,7 +160,7 @@ class CallRecorder:
         )
 
     def emit_retry(self, error: RespanError, wait: float) -> None:
-        """Tell that the call is tried again in so many seconds."""
+        """Emit the event of a retry after so many seconds."""
         logger.info("%s: trying again in %.1f s after %s", self._operation, wait, type(error).__name__)
         self._context.dispatcher.emit(
             RetryEvent,

@@ -1,4 +1,4 @@
-"""What calls share, and how they are made: the options of a call, and the parts of a client."""
+"""The parts of a client that all its calls share, and the options of a call."""
 
 import logging
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import attrs
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.revocations_after_close import RevocationsAfterClose
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.token_provider import TokenProvider
-from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._calls.wall_clock import WallClock
 from respan_async._http.transport import Timeout, Transport
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.events import EventDispatcher, PauseEvent, logger
 from respan_async.retry import RetryPolicy
 from respan_async.secret import Secret
@@ -23,14 +23,14 @@ from respan_async.secret import Secret
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What may differ from call to call.
+    """The options of one call.
 
     Attributes:
         timeout: For one attempt.
         deadline: Seconds for the whole call, or None.
         retry: When a failed attempt is made again.
-        priority: The class in which the call waits, or None for the one its kind has by itself.
-        extra_headers: Sent besides; an empty value is a text.
+        priority: The class in which the call waits, or None for the default of its operation.
+        extra_headers: Additional headers; an empty value is a plain text, not a secret.
     """
 
     timeout: Timeout
@@ -42,19 +42,19 @@ class Options:
 
 @attrs.frozen(kw_only=True)
 class ClientContext:
-    """What a client, all views of it and all calls share.
+    """The state that a client, all its views and all its calls share.
 
     Attributes:
-        transport: Sends.
-        pacer: Says when.
-        dispatcher: Tells the hooks.
+        transport: Sends requests.
+        pacer: Says when a request may be sent.
+        dispatcher: Calls the hooks.
         tokens: Gives the bearer token for each request.
-        suspects: Where suspects are remembered.
-        attempt_log: Where attempts are noted, unless a call has a log of its own.
+        suspects: The store of suspects.
+        attempt_log: The log of attempts, unless a call brings another.
         clock: The wall clock, aware.
-        skew: How far it is from the server's.
+        skew: The difference between that clock and the server's.
         lifecycle: Where and until when the client may be used.
-        unrevoked_keys: What was to be revoked after that.
+        revocations_after_close: The keys whose revocation was requested after the client was closed.
         base_url: Scheme, host and port.
     """
 
@@ -67,7 +67,7 @@ class ClientContext:
     clock: Callable[[], datetime]
     skew: ClockSkew
     lifecycle: Lifecycle
-    unrevoked_keys: UnrevokedKeys
+    revocations_after_close: RevocationsAfterClose
     base_url: str
 
     def advance(self, seconds: float) -> None:
@@ -77,12 +77,12 @@ class ClientContext:
         self.pacer.advance(seconds)
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:
-        """Tell that requests are held back."""
+        """Log a pause of the requests, and emit its event."""
         limit = self.pacer.window.limit
         said = str(limit) if limit else None
         problem = self.pacer.last_problem
         holds_nothing = lower_only and not self.pacer.has_patient_work
-        # A refusal is everyday; that a store is unreachable was told with what becomes of it.
+        # Log at INFO: 429s are routine, and StoreOutage has already logged an unreachable store.
         is_news = reason not in ("refused", "unreachable") and not holds_nothing
         level = logging.WARNING if is_news else logging.INFO
         message = "requests are held back for %.1f s: %s; the limit is %s; last seen: %s"

@@ -1,15 +1,15 @@
-"""How far this machine's clock is from the server's, as answers tell it, and the keys that are dead because of it.
+"""Measures how far this machine's clock is from the server's, and detects keys that are dead because of it.
 
 A key lives until its expiry by the *server's* clock. On a machine whose clock is two hours slow, a key that is to live
-for one hour is dead when it is made. Every answer says in its `Date` what time it is for the server, and that to a
-create says when the key was made; so from the first one on, lifetimes are counted from that. Rules:
+for one hour is dead when it is made. Every answer carries the server's time in its `Date`, and the answer to a create
+says when the key was made; so from the first answer on, lifetimes are counted from the server's time. Rules:
 
-1. The difference is known to the time that the request took and one second. Where it may be a few seconds only, it
-   counts as none.
-2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
-   the key's time has shown that, a `Date` alone is not believed until it fits again.
-3. What is a hundred years away is no time. Nor does a key's own time without a `Date` say that this clock is fast: the
-   answer may be an old one, out of a cache or of a test. A clock that is fast makes no key die early.
+1. The difference is known up to the duration of the request plus one second. A difference that may be only a few
+   seconds counts as none.
+2. One of the two times is enough, because a machine between here and the API may have a wrong clock. Once the time of a
+   key has shown that, a `Date` alone is not believed until it fits again.
+3. Timestamps more than 100 years off are ignored. A key's own time without a `Date` does not prove that this clock is
+   fast, because the answer may come from a cache or a test. A fast clock makes no key die early.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class ClockSkew:
     """Measure the difference between the clocks.
 
     Attributes:
-        ahead: By how much the server's clock is ahead of this machine's; negative, where it is behind.
+        ahead: How far the server's clock is ahead of this machine's; negative if it is behind.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class ClockSkew:
     def measure(
         self, headers: Mapping[str, str], made: datetime | None, sent: datetime, received: datetime
     ) -> datetime | None:
-        """Compare with the times in an answer of the API's own, and return the one that is believed, if there is one.
+        """Compare with the times in an answer of the API; return the believed time, if there is one.
 
         Args:
-            headers: Those of the answer; a `Date` out of a cache (`Age`) tells an old time.
-            made: When the key was made, by the answer; None where it has no such time.
+            headers: The headers of the answer; a `Date` from a cache (`Age`) is an old time.
+            made: When the key was made, according to the answer; None if it has no such time.
             sent: When the request was sent, by this machine's clock.
             received: When the answer came.
         """
@@ -72,18 +72,20 @@ class ClockSkew:
         received: datetime,
         believed: datetime | None,
     ) -> InvalidResponseError | None:
-        """Return the error of a key that was dead when it was made, though it was to live; None if that is not so.
+        """Return the error of a key that was dead on arrival though it was to live; None if it is alive.
 
-        It is dead where everything in the answer says so: when the key was made, its expiry, and the `Date`. Nothing
-        that lives is left then. A key for which a date in the past was asked for is what was asked for.
+        If the caller asked for an expiry in the past, a dead key is the correct result, not an error.
+
+        The key is dead if everything in the answer says so: the time when it was made, its expiry, and the `Date`. The
+        call has left no living key then.
 
         Args:
             key: The key.
-            request: What it should be.
-            fields: What was sent, in JSON types.
-            sent: When that was, by this machine's clock.
+            request: The fields that were asked for.
+            fields: The fields that were sent, in JSON types.
+            sent: When they were sent, by this machine's clock.
             received: When the answer came.
-            believed: What `measure` has returned.
+            believed: The time that `measure` has returned.
         """
         made, expiry_date = key.created_at, fields.get("expiry_date")
         if (
@@ -96,7 +98,7 @@ class ClockSkew:
         ends = datetime.fromisoformat(expiry_date)
         if min(made, believed + _RESOLUTION) < max(ends, key.expiry_date or ends):
             return None
-        # Another attempt is of use where it would end later, now that the server's clock is known.
+        # Another attempt helps if its key would live longer, now that the server's clock is known.
         mended = bool(request.expires_in) and received + self.ahead + (request.expires_in or _NONE) > made
         behind = f"; this machine's clock is {self.ahead.total_seconds():.0f} s behind" if self.ahead > _NONE else ""
         return InvalidResponseError(
@@ -123,5 +125,5 @@ def _shown(instant: datetime) -> str:
 
 
 def _nearest(there: datetime, sent: datetime, received: datetime) -> timedelta:
-    """Return the least difference that fits: the server said so between the two, within the second."""
+    """The smallest skew consistent with the server having written its time between `sent` and `received`, ±1 s."""
     return max(there - received, min(there - sent + _RESOLUTION, _NONE))

@@ -1,4 +1,4 @@
-"""Keys that were made, and that nobody is left to hold: revoked by their ids, or else remembered."""
+"""Revokes orphaned keys by their ids; if that fails, records them as suspects."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import attrs
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
 from respan_async._http import operations
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import Effect, Suspect
 from respan_async.events import RevokedEvent, SuspectEvent, logger
 from respan_async.models import CreatedKey
@@ -18,18 +18,18 @@ from respan_async.models import CreatedKey
 def revoke(
     context: ClientContext, options: Options, key: CreatedKey, revoked: Callable[[], object] | None = None
 ) -> None:
-    """Revoke a key in the background, behind everything else.
+    """Revoke a key in the background, at the lowest priority.
 
     Args:
-        context: The client's.
-        options: Those of the call that made it.
+        context: The client's context.
+        options: The options of the call that made the key.
         key: The key.
-        revoked: Called once it is revoked.
+        revoked: Called once the key is revoked.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
     # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
     work = Call(context, operations.delete(key.id), options).run()
-    revoking = context.lifecycle.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
+    revoking = context.lifecycle.tasks.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
     # Told here, because a task that is cancelled before its first step has no chance to.
     revoking.add_done_callback(partial(_tell, context, key, revoked))
 

@@ -1,4 +1,4 @@
-"""The process and the event loop to which something belongs: sockets, threads and tasks work nowhere else."""
+"""Binds an object to the process and the event loop that own its sockets, threads and tasks."""
 
 import asyncio
 import contextlib
@@ -17,14 +17,14 @@ _FROM_OUTSIDE: Final = "hand the call to the loop of the client, by its `call_so
 
 
 class OwningLoop:
-    """Know where something is used, and refuse its use elsewhere, before anything of it is touched.
+    """Remember the owning loop, and refuse any use elsewhere before anything is touched.
 
-    A loop that is closed holds nothing any more: what belonged to it may go on on another one, of the same process.
-    After a fork the child has the parent's sockets and files in its hands, and the threads of neither.
+    If the owning loop is closed, the object may move to another loop of the same process. After a fork the child
+    inherits the parent's sockets and files, but no threads.
 
     Args:
-        what: Its name, for messages.
-        made: What was done to it at first.
+        what: The object's name, for messages.
+        made: What was done to the object at first, for messages.
         ends: A method that is called and awaited on a loop that ends in order, as `asyncio.run` and its like do, before
             it is closed.
     """
@@ -39,29 +39,29 @@ class OwningLoop:
         self._is_watching = False
 
     def bind(self) -> None:
-        """Let it belong to this process and to the running loop, if it belongs nowhere yet; else see `check`."""
+        """Bind to this process and to the running loop, if unbound; otherwise check, as `check` does."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._pid = os.getpid()
-            # A loop closes every asynchronous generator that was begun on it; this one then tells that it ends.
+            # A loop closes every asynchronous generator that was started on it; so this one learns of the loop's end.
             self._is_watching = True
             watcher = self._watcher = self._watch()
             with contextlib.suppress(StopIteration):
-                watcher.__anext__().send(None)  # up to its `yield`
+                watcher.__anext__().send(None)  # run to its `yield`
         else:
             self.check()
 
     def unbind(self) -> None:
-        """Let it belong nowhere."""
+        """Unbind from the loop."""
         self._loop = None
         self.unwatch()
 
     def unwatch(self) -> None:
-        """Hear no more of the end of its loop."""
+        """Stop watching for the end of the loop."""
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             self._is_watching = False
-            with contextlib.suppress(StopIteration, RuntimeError):  # or it is what runs now
+            with contextlib.suppress(StopIteration, RuntimeError):  # RuntimeError: the generator is running now
                 watcher.aclose().send(None)
 
     async def _watch(self) -> AsyncGenerator[None]:
@@ -74,22 +74,22 @@ class OwningLoop:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the event loop it belongs to is closed, and was one of this process."""
+        """Whether the owning event loop is closed, and belonged to this process."""
         return self._loop is not None and self._loop.is_closed() and self._pid == os.getpid()
 
     @property
     def is_bound(self) -> bool:
-        """Whether it belongs anywhere."""
+        """Whether it is bound."""
         return self._loop is not None
 
     def check(self, *, living: bool = False) -> None:
-        """Refuse a use elsewhere, if it belongs anywhere.
+        """Refuse a use elsewhere, if bound.
 
         Args:
-            living: Let it be used on another loop where its own is closed.
+            living: Allow another loop if the owning loop is closed.
 
         Raises:
-            ClientStateError: It belongs to another event loop, or to the process before a fork; or no event loop runs
+            ClientStateError: It is bound to another event loop, or to the process before a fork; or no event loop runs
                 here.
         """
         try:

@@ -1,29 +1,29 @@
-"""A list of keys, page by page."""
+"""Reads the list of keys, page by page."""
 
 from collections.abc import AsyncIterator, Generator
 from typing import Any, Final
 
-from respan_async._calls.requestor import Service
-from respan_async._http import body_excerpt, operations
-from respan_async._pacing.slots import Priority
+from respan_async._calls.call_service import CallService
+from respan_async._http import body_origin, operations
+from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidResponseError, NotFoundError
 from respan_async.models import KeyPage, TemporaryKey
 
 MAX_PAGES: Final = 10_000
-"""Pages after which a list is taken to be endless."""
+"""The number of pages after which a list is taken to be endless."""
 
 
 class Listing:
     """A list of keys that is still to be read.
 
-    `await` it for one `KeyPage`; `async for` gives every `TemporaryKey` from that page on, as the pages come; `await`
-    its `all()` for a list of them. The server counts its pages anew for each request. So a key that is revoked while
-    pages are still to be read moves others to a page that was read already: who revokes keys *while* iterating over
-    them leaves about half of them alive. A key that is created meanwhile makes others come twice. `all()` is the safe
-    way.
+    `await` it for one `KeyPage`; `async for` yields every `TemporaryKey` from that page on, as the pages come; `await`
+    its `all()` for a list of them. The server numbers its pages anew for each request. So a key that is revoked while
+    pages are still to be read moves other keys to a page that was read already: a caller that revokes keys *while*
+    iterating over them leaves about half of them alive. A key that is created meanwhile makes other keys come twice.
+    `all()` is the safe way.
     """
 
-    def __init__(self, service: Service, page: int, page_size: int | None) -> None:
+    def __init__(self, service: CallService, page: int, page_size: int | None) -> None:
         self._service = service
         self._first = page
         self._page_size = page_size
@@ -37,7 +37,7 @@ class Listing:
             yield key
         if first.next_page is None:
             return
-        # Announced, or each page would be a small batch of its own, which takes what is free at once.
+        # The pages are announced, because otherwise each would be a batch of one, which takes free slots at once.
         pacer = self._service.context.pacer
         pending = pacer.announce()
         try:
@@ -48,15 +48,16 @@ class Listing:
             pacer.withdraw(pending)
 
     async def all(self) -> list[TemporaryKey]:
-        """Read the list to its end, and return every key once: what may then be revoked one after the other.
+        """Read the list to its end, and return every key once; the keys may then be revoked one after the other.
 
-        Where others revoke keys at the same time, keys may still be missing, as the pages move for everybody.
+        If other processes revoke keys at the same time, keys may still be missing, because the pages move for all
+        readers.
         """
         keys = {key.id: key async for key in self}
         return list(keys.values())
 
     async def _further_pages(self, page: KeyPage) -> AsyncIterator[KeyPage]:
-        """Read the pages after this one, the first of all."""
+        """Read the pages after `page`."""
         number, pages = self._first, 1
         while (following := page.next_page) is not None:
             if following <= number or pages >= MAX_PAGES:
@@ -69,9 +70,9 @@ class Listing:
             try:
                 page = await self._read(number, Priority.BATCH)
             except NotFoundError as error:
-                if body_excerpt.is_past_the_end(error.body or ""):
-                    return  # keys were revoked meanwhile, and the page with them
-                raise  # a missing route, during a deployment for one, says nothing of the list
+                if body_origin.is_past_the_end(error.body or ""):
+                    return  # keys were revoked meanwhile, and so the page has vanished
+                raise  # a missing route (e.g. during a deployment) says nothing about the list
             yield page
 
     async def _read(self, page: int, priority: Priority = Priority.INTERACTIVE) -> KeyPage:

@@ -1,4 +1,4 @@
-"""The settings of a client, checked: each wrong one is told in a sentence that names it."""
+"""Validates the settings of a client; the message of each error names the setting."""
 
 import inspect
 import os
@@ -17,8 +17,8 @@ from respan_async._http.redaction import redacted
 from respan_async._http.session import Network
 from respan_async._http.transport import Timeout, timeout_of
 from respan_async._pacing.local_window import LocalWindow
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async._pacing.window import Window
 from respan_async.errors import ConfigurationError
 from respan_async.events import Hook
@@ -57,7 +57,7 @@ def token_source(api_key: object) -> Secret | TokenSource:
 
 
 def _check_phases(timeout: Timeout) -> None:
-    """Refuse a time that aiohttp would stumble over when the request has left."""
+    """Refuse a time at which aiohttp would fail only after the request has left."""
     for phase in ("total", "connect", "sock_read", "sock_connect"):
         seconds = getattr(timeout, phase)
         is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -93,12 +93,12 @@ def options_of(
 
 
 def _is_seconds(value: object) -> bool:
-    # The upper end is a year, which also keeps out infinity and what no clock can add.
+    # The upper bound is a year; it also excludes infinity, and values that overflow when added to a clock.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
 
 
 def checked_flag(name: str, value: object) -> bool:
-    # "false" in a settings file is a text, and a true one.
+    # "false" from a settings file is a text, and so would be true.
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name}: expected True or False, got {value!r:.100}")
     return value
@@ -107,13 +107,13 @@ def checked_flag(name: str, value: object) -> bool:
 def checked_url(text: str, allow_http: bool) -> str:
     """Return scheme, host and port of a base URL."""
     expected = f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {_shown(text)}"
-    # A name of other letters is given as the network knows it (xn--...): look-alikes do not get by.
+    # An international name must be given in its ASCII form (xn--...), so that look-alikes cannot deceive a reader.
     if not isinstance(text, str) or not text.isprintable() or not text.isascii() or set(text) & set(" \\"):
         raise ConfigurationError(expected)
     try:
         url = URL(text)
         host, port = url.host, url.port
-    except (ValueError, IndexError):  # the latter of `http://[::1]@/`, by yarl 1.25
+    except (ValueError, IndexError):  # yarl 1.25 raises IndexError for `http://[::1]@/`
         url, host, port = URL(), None, None
     if not host or url.scheme not in ("https", "http") or not port:
         raise ConfigurationError(expected)
@@ -132,7 +132,7 @@ def checked_url(text: str, allow_http: bool) -> str:
 
 
 def _shown(text: object) -> str:
-    """Show what was given as a URL without what may be a secret in it: a password, a query, or the API key itself."""
+    """Show a wrong URL without what may be a secret in it: a password, a query, or the API key itself."""
     if not isinstance(text, str):
         return type(text).__name__
     if "://" not in text:
@@ -144,8 +144,8 @@ def _shown(text: object) -> str:
 def _is_loopback(host: str) -> bool:
     """Whether a host is literally this machine: an address, or the one name that RFC 6761 reserves for it.
 
-    An IPv4 address that is mapped into IPv6 is none: Python says so before 3.13 and the opposite from then on, and
-    where such an address leads is for each operating system to say.
+    An IPv4 address mapped into IPv6 does not count: Python's answer changed with 3.13, and each operating system
+    decides where such an address leads.
     """
     if host == "localhost":
         return True
@@ -165,20 +165,20 @@ def checked_network(
     has_session: bool,
     trusts_environment: bool,
 ) -> Network:
-    """Return the way to the server.
+    """Return the network settings of the client's own session.
 
     Args:
         proxy: A proxy's URL as a secret, or None.
         tls: An SSLContext, or the path of a CA file, or None.
         origin: Scheme, host and port of the base URL.
-        allow_http: A token may go over the network unencrypted.
-        has_session: The caller has given a session, which has its own way.
-        trusts_environment: That session takes a proxy from the environment.
+        allow_http: Whether a token may go over the network unencrypted.
+        has_session: Whether the caller has given a session, which has its own network settings.
+        trusts_environment: Whether that session takes a proxy from the environment.
     """
     for name, value in (("proxy", proxy), ("ssl", tls)):
         if has_session and value is not None:
             raise ConfigurationError(f"{name}: expected none beside a session of one's own, which has its own settings")
-    # Told here, and not where its text is: a traceback with locals would show the password.
+    # Raised here, and not where the URL is a plain text, because a traceback with locals would show the password.
     if proxy is not None and (problem := _problem_of_proxy(proxy, origin, allow_http)) is not None:
         raise ConfigurationError(f"proxy: expected {problem}")
     unused = None if trusts_environment or proxy is not None else _proxy_variable(URL(origin))
@@ -186,7 +186,7 @@ def checked_network(
 
 
 def _problem_of_proxy(proxy: object, origin: str, allow_http: bool) -> str | None:
-    """Say what a proxy should be that is none, or none to use."""
+    """Say what is wrong with a proxy's URL; None if it can be used."""
     expected = "a URL such as http://proxy.example:3128, or one with user:password@ before the host"
     if not isinstance(proxy, Secret):
         return f"{expected}, got {type(proxy).__name__ if proxy != '' else 'an empty text'}"
@@ -220,20 +220,20 @@ def _tls_of(tls: object) -> ssl.SSLContext | None:
             raise ConfigurationError("ssl: expected the SSLContext of a client, got that of a server")
         return tls
     if not isinstance(tls, str | os.PathLike) or not os.fspath(tls):
-        # False, for one, which would verify nothing.
+        # E.g. False, with which aiohttp would verify no certificate.
         raise ConfigurationError(f"ssl: expected an SSLContext, or the path of a CA file, got {tls!r:.100}")
     path = os.fspath(tls)
     try:
         return ssl.create_default_context(cafile=path)
     except ssl.SSLError:
         problem = "holds no certificates in PEM"
-    except (OSError, ValueError) as error:  # the latter of a NUL in the path
+    except (OSError, ValueError) as error:  # ValueError: the path holds a NUL
         problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
     raise ConfigurationError(f"ssl: the CA file {path!r:.200} {problem}")
 
 
 def _proxy_variable(origin: URL) -> str | None:
-    """Return the variable that names a proxy for this origin, as other programs would take it."""
+    """Return the environment variable from which other programs would take a proxy for this origin."""
     host = origin.host or ""
     wanted = (f"{origin.scheme}_proxy", "all_proxy")
     found = {name.lower(): name for name, value in os.environ.items() if value and name.lower() in wanted}
@@ -249,7 +249,7 @@ def checked_window(pace: object, longest_pause: float) -> Window:
         return LocalWindow(pace, longest_pause)
     if isinstance(pace, Window) and not isinstance(pace, type):
         return pace
-    # Its type alone: it may be the URL of a Redis, with the password.
+    # Only its type is shown, because the value may be a Redis URL with a password.
     raise ConfigurationError(f"pace: expected a RateLimit, 'auto' or a RedisWindow, got {type(pace).__name__}")
 
 
@@ -257,15 +257,15 @@ def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
         if not callable(hook) or _is_async(hook):
-            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {hook!r:.100}")
+            raise ConfigurationError(f"hooks: expected plain callables, which are not awaited, got {hook!r:.100}")
     return checked
 
 
 def _is_async(hook: object) -> bool:
-    """Whether calling it gives something to be awaited: a function, a method, an object, or a part of one of these."""
+    """Whether a hook returns an awaitable: a function, a method, an object with `__call__`, or a partial of one."""
     while isinstance(hook, partial):
         hook = hook.func
-    functions = (hook, getattr(hook, "__call__", None))  # noqa: B004  looked at, not called
+    functions = (hook, getattr(hook, "__call__", None))  # noqa: B004  read, not called
     return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in functions)
 
 
@@ -278,12 +278,12 @@ def checked_priority(name: str) -> Priority:
 
 
 def headers_as_secrets(headers: object) -> object:
-    """Return headers with their values as secrets, so that no traceback with locals shows them from here on."""
+    """Return headers with their values as secrets, so that no traceback with locals shows the values."""
     return {name: as_secret(value) for name, value in headers.items()} if isinstance(headers, Mapping) else headers
 
 
 def checked_headers(headers: object) -> tuple[tuple[str, Secret | str], ...]:
-    """Return headers, whose values may be secrets; an empty one is a text."""
+    """Return headers, whose values may be secrets; an empty value becomes a plain text."""
     headers = headers_as_secrets(headers)
     if not isinstance(headers, Mapping):
         raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")

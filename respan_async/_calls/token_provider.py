@@ -1,16 +1,16 @@
-"""The bearer token: a text, or what the user's function returns when it is asked before a request.
+"""Provides the bearer token: a fixed text, or what the user's function returns when it is called before a request.
 
 Rules:
 
-1. A function is asked once for all who need the token at the same time, and what it returns is used for them alone. It
-   runs in a task of its own, which ends when nobody waits for it any more.
-2. Each of them waits no longer than an attempt may take. Who has waited so long takes the function for hung, and those
-   who come later ask it anew.
-3. Whatever it raises is a failure like that of a connection: another attempt may mend it. What it returns is a token,
-   or else the setting is wrong.
-4. A token that was waited for without a slot is for the attempt that comes next, if that comes soon. If it does not,
-   the function is asked once more, and the slot is kept this time: a rare one must not be spent on asking.
-5. A token that the server refused is asked for once more: it may have been replaced while the request was in the air.
+1. The function is called once for all callers that need the token at the same time, and its result is used for them
+   alone. It runs in its own task, which ends when no caller waits for it any more.
+2. A caller waits no longer than an attempt may take. A call that times out marks the function as hung; later calls
+   start a new invocation.
+3. An exception of the function counts like a failed connection: another attempt may succeed. A result that is not a
+   token is a wrong setting.
+4. If the slot was given back while waiting, the token is used by the call's next attempt, if that attempt starts soon
+   enough. Otherwise the function is called again, and the slot is kept this time, because slots may be rare.
+5. After the server refused a token, the function is called again: the token may have been replaced during the request.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from respan_async.errors import APIConnectionError, APITimeoutError, Configurati
 from respan_async.secret import Secret, TokenSource, as_secret, usable_token
 
 _FRESH: Final = 10.0
-"""Seconds for which a token that was waited for without a slot is good."""
+"""Seconds for which a token is used that was waited for without a slot."""
 
 PROMPT: Final = 0.25
-"""Seconds for which a slot is kept while the function is asked."""
+"""Seconds for which a slot is kept while the function runs."""
 
 
 @attrs.define(eq=False)
 class _Question:
-    """One time that the function is asked.
+    """One invocation of the function.
 
     Attributes:
-        task: Asks it; ends with the token, with what the function raised, or with what is wrong with what it returned.
-        waiting: How many wait for the answer.
+        task: Runs the function; ends with the token, with its exception, or with what is wrong with its result.
+        waiting: The number of callers that wait for it.
     """
 
     task: asyncio.Task[Secret | Exception | str]
@@ -49,10 +49,10 @@ class TokenProvider:
 
     Args:
         source: The token, or a function that returns it, or an awaitable of it.
-        lifecycle: Where the task belongs in which the function is asked.
+        lifecycle: The lifecycle of the client, which runs the task.
 
     Attributes:
-        fixed: The token that never changes; None where a function is asked.
+        fixed: The fixed token; None if there is a function.
     """
 
     def __init__(self, source: Secret | TokenSource, lifecycle: Lifecycle) -> None:
@@ -64,17 +64,17 @@ class TokenProvider:
     async def ask(
         self, seconds: float | None, on_slow: Callable[[], None] = lambda: None, refused: Secret | None = None
     ) -> Secret:
-        """Ask the function, or wait for the answer that another caller is waiting for.
+        """Call the function, or wait for the invocation that another caller has started.
 
         Args:
-            seconds: How long to wait; None for as long as it takes.
+            seconds: How long to wait; None for no limit.
             on_slow: Called once, if there is no answer within `PROMPT` seconds.
-            refused: A token that is of no use any more. Who was asking already may be told that one.
+            refused: A token that the server refused. Callers already waiting may still receive the refused token.
 
         Raises:
             APIConnectionError: The function raised.
             APITimeoutError: It did not return in time.
-            ConfigurationError: It returned no token.
+            ConfigurationError: Its result is not a token.
         """
         joined = self._question is not None
         answer = await self._answer(seconds, on_slow)
@@ -85,7 +85,7 @@ class TokenProvider:
     async def _answer(self, seconds: float | None, on_slow: Callable[[], None]) -> Secret:
         question = self._question
         if question is None:
-            question = self._question = _Question(self._lifecycle.spawn(self._ask()))
+            question = self._question = _Question(self._lifecycle.tasks.spawn(self._ask()))
             question.task.add_done_callback(lambda _: self._forget(question))
         task = question.task
         question.waiting += 1
@@ -103,16 +103,16 @@ class TokenProvider:
                 self._forget(question)
                 task.cancel()
         if task.cancelled():
-            # By the function itself, or by the closing of the client, which cuts this call as well.
+            # The function itself raised it, or the client was closed, which cancels this call as well.
             raise APIConnectionError("api_key: the callable raised CancelledError", retryable=True)
         return _token_in(task.result())
 
     async def _ask(self) -> Secret | Exception | str:
-        assert not isinstance(self._source, Secret)  # a fixed one is not asked for
+        assert not isinstance(self._source, Secret)  # a fixed token is not asked for
         try:
             returned = self._source()
             if asyncio.isfuture(returned):
-                returned = asyncio.shield(returned)  # the source keeps it, for others and for later
+                returned = asyncio.shield(returned)  # the source may keep the awaitable for other callers
             answer = as_secret(await returned if inspect.isawaitable(returned) else returned)
         except Exception as error:  # noqa: BLE001  the user's function; returned, because each caller raises its own
             return error
@@ -122,11 +122,11 @@ class TokenProvider:
             return str(error)
 
     def leave_loop(self) -> None:
-        """Ask anew: the task that was asking ran on an event loop that is closed."""
+        """Forget the running invocation, because its event loop is closed."""
         self._question = None
 
     def _forget(self, question: _Question) -> None:
-        """Ask anew from now on."""
+        """Let the next caller start a new invocation."""
         if self._question is question:
             self._question = None
 
@@ -136,7 +136,7 @@ def _token_in(answer: Secret | Exception | str) -> Secret:
         return answer
     if isinstance(answer, str):
         raise ConfigurationError(answer)
-    # By its class alone: its text may hold what it asked with.
+    # Only the class is named, because the text may hold credentials.
     raise APIConnectionError(f"api_key: the callable raised {type(answer).__name__}", retryable=True) from answer
 
 
@@ -144,8 +144,8 @@ class CallToken:
     """The token of one call's requests, attempt by attempt.
 
     Args:
-        provider: Gives it.
-        seconds: How long it may be waited for; None for as long as it takes.
+        provider: Provides the token.
+        seconds: The longest wait for it; None for no limit.
     """
 
     __slots__ = ("_current", "_got_at", "_is_unused", "_provider", "_seconds", "_was_renewed")
@@ -155,14 +155,14 @@ class CallToken:
         self._seconds = seconds
         self._current: Secret | None = None
         self._got_at = 0.0
-        self._is_unused = False  # it was got without a slot
+        self._is_unused = False  # the token came after the slot was given back
         self._was_renewed = False
 
     async def get(self, on_slow: Callable[[], None]) -> Secret:
         """Return the token for an attempt whose turn it is.
 
         Args:
-            on_slow: Called once, if there is none soon. The attempt then waits for another turn, and asks again.
+            on_slow: Called once, if the token takes long. The attempt then waits for another slot, and asks again.
         """
         if self._provider.fixed is not None:
             return self._provider.fixed
@@ -182,7 +182,7 @@ class CallToken:
         return self._current
 
     async def renew(self) -> bool:
-        """Ask once more, because the server refused the token; return whether there is another one now."""
+        """Ask again after the server refused the token; return whether there is another one now."""
         if self._provider.fixed is not None or self._was_renewed:
             return False
         refused, self._was_renewed = self._current, True

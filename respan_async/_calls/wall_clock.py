@@ -1,10 +1,10 @@
-"""This machine's wall clock, which a test may move on."""
+"""Tells the time of day; a test may advance it."""
 
 from datetime import UTC, datetime, timedelta
 
 
 class WallClock:
-    """Tell the time of day, aware, when it is called."""
+    """Tell the time of day, aware, when called."""
 
     def __init__(self) -> None:
         self._ahead = timedelta(0)
@@ -14,5 +14,5 @@ class WallClock:
         return datetime.now(UTC) + self._ahead
 
     def advance(self, seconds: float) -> None:
-        """Let it tell a later time from now on."""
+        """Add so many seconds to the time that it tells."""
         self._ahead += timedelta(seconds=seconds)

@@ -1,1 +1,1 @@
-"""HTTP: how a request is sent, and what its answer means."""
+"""HTTP: sends requests and reads what their answers mean."""

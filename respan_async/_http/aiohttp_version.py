@@ -1,10 +1,10 @@
-"""Whether the installed aiohttp can prove what the library says of it; checked at import, by what it has.
+"""Refuses, at import, an aiohttp that cannot prove whether a request has left.
 
-Every module that knows aiohttp is imported after this one.
+Every module that imports aiohttp imports this module first.
 
 Raises:
-    ImportError: aiohttp is older than 3.12. It does not write a request's body by `write_with_length`, so that nothing
-        tells whether the request has left, and the key of a lost answer would be called unsent.
+    ImportError: aiohttp is older than 3.12. It does not write a request's body by `write_with_length`, so that there is
+        no proof whether the request has left, and the key of a lost answer would be reported as unsent.
 """
 
 import aiohttp

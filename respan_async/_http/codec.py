@@ -1,7 +1,7 @@
-"""Between models and JSON: one cattrs converter, over orjson.
+"""Converts between models and JSON: one cattrs converter, over orjson.
 
-Requests are written strictly: what was given, and nothing else. Answers are read leniently, and strictly where it
-matters: without a real `id` and `api_key` it is no key.
+Requests are written strictly: only what the caller gave. Answers are read leniently, and strictly where it matters:
+without a real `id` and `api_key` it is not a key.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from respan_async.secret import Secret
 T = TypeVar("T")
 
 _LONGEST_LINK: Final = 4096
-"""Characters of a link to the next page; what takes URLs apart would keep longer ones in its cache."""
+"""The longest link to the next page, in characters, because URL parsers would keep longer ones in their caches."""
 
 _NEARLY_A_SECOND: Final = timedelta(microseconds=999_999)
 
@@ -34,11 +34,11 @@ _SHOWN: Final = tuple(dict.fromkeys(attribute for attribute, *_ in key_fields.FI
 
 @attrs.frozen
 class _Answer:
-    """What a model is read from.
+    """The input from which a model is read.
 
     Attributes:
         data: The body, in JSON types.
-        request_id: The server's id of the request, without secrets; None where there is none.
+        request_id: The server's id of the request, without secrets; None if it sent none.
     """
 
     data: Any
@@ -58,12 +58,12 @@ def _structure_created(answer: _Answer, _: Any = None) -> CreatedKey:
     if not is_usable_id(values["id"]):
         raise DecodeError(f"expected 1 to {MAX_ID} printable characters as id, and no '.' or '..' as a path segment")
     api_key = values["extra"].pop("api_key", None)
-    # White space or control characters could not travel in an Authorization header: no key anybody can use.
+    # White space or control characters cannot travel in an Authorization header, so such a key cannot be used.
     if not isinstance(api_key, Secret) or not _is_usable_secret(api_key.reveal()):
         raise DecodeError("expected a non-empty string as api_key")
     extra, secret = values["extra"], api_key.reveal()
     for name, raw in extra.items():
-        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # what is shorter stands in any text by chance
+        if type(raw) in (str, list, dict) and len(secret) >= WINDOW:  # a shorter secret may occur in any text by chance
             extra[name] = _without(secret, raw)
     if answer.request_id is not None:
         values["request_id"] = redacted(answer.request_id, [api_key])
@@ -75,16 +75,16 @@ def _is_usable_secret(text: str) -> bool:
 
 
 def _without(secret: str, raw: Any) -> Any:
-    """Hide what says a secret again, under a name that this client does not know."""
+    """Mask repetitions of a secret in a field that this client does not know."""
     try:
         text = raw if type(raw) is str else orjson.dumps(raw).decode()
     except TypeError:
-        return None  # orjson writes no such depth, though it reads it: not looked through, and so not shown
+        return None  # orjson reads such a depth but does not write it, so the field cannot be checked and is not shown
     return Secret(text) if secret in text else raw
 
 
 def _page_number(url: Any) -> int | None:
-    """Take the page number out of a `next` link, and nothing else of it."""
+    """Return the page number in a `next` link, and nothing else of it."""
     if url is None or url == "":
         return None
     try:
@@ -99,7 +99,7 @@ def _page_number(url: Any) -> int | None:
 
 def _structure_page(answer: _Answer, _: Any = None) -> KeyPage:
     data, request_id = answer.data, answer.request_id
-    if isinstance(data, list):  # the older shape: everything, in a bare array
+    if isinstance(data, list):  # the older shape: all keys, in a bare array
         return KeyPage(results=_keys(data, request_id), count=len(data), request_id=request_id)
     if not isinstance(data, Mapping) or not isinstance(data.get("results"), list):
         raise DecodeError("expected a page of results")
@@ -125,7 +125,7 @@ converter = make_converter()
 
 converter.register_unstructure_hook(datetime, _unstructure_instant)
 
-# An omitted default is how UNSET stays off the wire.
+# An omitted default keeps UNSET out of the JSON.
 for _model in (LimitPolicy, UpdateKeyRequest):
     converter.register_unstructure_hook(
         _model, cattrs.gen.make_dict_unstructure_fn(_model, converter, _cattrs_omit_if_default=True)
@@ -137,7 +137,7 @@ converter.register_unstructure_hook(
         CreateKeyRequest,
         converter,
         _cattrs_omit_if_default=True,
-        expires_in=cattrs.gen.override(omit=True),  # a lifetime goes out as the date it ends: see fields_of
+        expires_in=cattrs.gen.override(omit=True),  # a lifetime is sent as the date it ends: see fields_of
     ),
 )
 
@@ -149,17 +149,17 @@ converter.register_structure_hook(KeyPage, _structure_page)
 
 
 def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> dict[str, Any]:
-    """Return what the caller gave, as JSON types; a relative lifetime is counted from `now` (aware)."""
+    """Return the caller's fields in JSON types; a relative lifetime is counted from `now` (aware)."""
     fields: dict[str, Any] = converter.unstructure(request)
     if isinstance(request, CreateKeyRequest) and request.expires_in:
-        # Rounded up to the second: never shorter than asked, and comparable with what a server stores.
+        # Rounded up to the second: never shorter than asked for, and comparable with what a server stores.
         ends = (now + request.expires_in + _NEARLY_A_SECOND).astimezone(UTC)
         fields["expiry_date"] = f"{ends.isoformat(timespec='seconds')[:19]}Z"
     return fields
 
 
 _EXACT: Final = 2**53
-"""Below it every whole number is a float of its own."""
+"""Below it, every integer is exactly a float."""
 
 
 def canonical(request: CreateKeyRequest) -> str:
@@ -171,7 +171,7 @@ def canonical(request: CreateKeyRequest) -> str:
 
 
 def _by_value(value: Any) -> Any:
-    """Write numbers in one way: 1 and 1.0 are the same limit."""
+    """Normalise numbers: 1 and 1.0 are the same limit."""
     match value:
         case dict():
             return {name: _by_value(one) for name, one in value.items()}
@@ -183,8 +183,8 @@ def _by_value(value: Any) -> Any:
 
 
 def encode_key(key: TemporaryKey) -> str:
-    """Return what is known of a key as JSON text, without its secret and without `extra`."""
-    # In UTC: orjson drops the seconds of an offset that has some, and so makes another instant of it.
+    """Return a key as JSON text, without its secret and without `extra`."""
+    # In UTC, because orjson drops the seconds of an offset, and so would write another instant.
     known = {
         name: value.astimezone(UTC) if isinstance(value, datetime) else value
         for name in _SHOWN
@@ -198,14 +198,14 @@ def decode(text: bytes, model: type[T], charset: str | None = None, request_id: 
 
     Args:
         text: As of `parse`.
-        model: What it is.
+        model: The model to read.
         charset: As of `parse`.
         request_id: The server's id of the request, for the result; a new key's secret is taken out of it.
 
     Raises:
-        DecodeError: It is no JSON, or lacks what makes it a `model`.
+        DecodeError: The text is not JSON, or lacks a required field of `model`.
     """
-    # The hook itself: `structure` would look it up through more layers for each answer.
+    # The hook is called directly, because `structure` would look it up through more layers for each answer.
     read: T = converter.get_structure_hook(model)(_Answer(json_text.parse(text, charset), request_id), model)
     return read
 
@@ -213,16 +213,16 @@ def decode(text: bytes, model: type[T], charset: str | None = None, request_id: 
 def decode_changed(
     text: bytes, sent: Mapping[str, Any], charset: str | None = None, request_id: str | None = None
 ) -> TemporaryKey:
-    """Read the answer to a change that was made; what it does not say is as it was sent.
+    """Read the answer to a change that was made; fields that it lacks are as they were sent.
 
     Args:
-        text: JSON, or nothing at all.
+        text: JSON, or an empty text.
         sent: The key's id and the fields that were changed, in JSON types.
         charset: As of `parse`.
         request_id: As of `decode`.
 
     Raises:
-        DecodeError: It is neither a JSON object nor nothing.
+        DecodeError: The text is neither a JSON object nor empty.
     """
     data = json_text.parse(text, charset) if text.strip() else None
     if data is None or (type(data) is dict and id_in(data) is None):
@@ -231,6 +231,6 @@ def decode_changed(
 
 
 def id_in(data: object) -> str | None:
-    """Return the id in a JSON object that is otherwise of no use, if the key can be revoked by it."""
+    """Return the id in a JSON object that is otherwise unusable, if the key can be revoked by it."""
     key_id = key_fields.read_id(data.get("id")) if isinstance(data, dict) else None
     return key_id if isinstance(key_id, str) and is_usable_id(key_id) else None

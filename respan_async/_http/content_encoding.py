@@ -1,4 +1,4 @@
-"""Bodies out of what they are said to be compressed with, by ourselves: aiohttp loses one whose label is wrong."""
+"""Decompresses bodies, because aiohttp loses a body whose `Content-Encoding` is wrong."""
 
 import zlib
 from collections.abc import Mapping
@@ -8,17 +8,17 @@ _GZIP: Final = 16 + zlib.MAX_WBITS
 _FORMS: Final = {
     "gzip": (_GZIP,),
     "x-gzip": (_GZIP,),
-    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),  # with the header that the standard asks for, or without
+    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),  # with the header that the standard demands, or without
 }
 
 
 def decoded(headers: Mapping[str, str], body: bytes, limit: int) -> bytes:
-    """Return a body as it was before it was compressed; as it is, where it is not what its label says.
+    """Return a body decompressed; or unchanged, if it is not what its label says.
 
     Args:
-        headers: Those of the answer.
-        body: As it came.
-        limit: Bytes; a body of more than that is cut a byte after it.
+        headers: The headers of the answer.
+        body: The body as received.
+        limit: The most bytes; a longer body is cut one byte after it.
     """
     label = headers.get("Content-Encoding", "")
     plain = body
@@ -43,8 +43,8 @@ def _inflated(body: bytes, forms: tuple[int, ...], limit: int) -> bytes | None:
 def _members(body: bytes, form: int, limit: int) -> bytes:
     """Decompress all members of a stream, one after the other.
 
-    What follows the last of them is padding, and of one without its end there is what came of it: JSON that is whole
-    needs no checksum.
+    Bytes after the last member are padding. A member without its end yields what was decompressed: complete JSON needs
+    no checksum.
     """
     parts: list[bytes] = []
     size = 0
@@ -58,6 +58,6 @@ def _members(body: bytes, form: int, limit: int) -> bytes:
             break
         size += len(parts[-1])
         if form < 0 and not stream.eof and size <= limit:
-            raise zlib.error("cut short")  # without a header, anything may begin like one
+            raise zlib.error("cut short")  # without a header, any bytes may look like the start of a stream
         body = stream.unused_data
     return b"".join(parts)

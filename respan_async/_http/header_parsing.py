@@ -1,4 +1,4 @@
-"""Header fields: every line of one, and the numbers and dates in them."""
+"""Reads header fields: every line of one, and the numbers and dates in them."""
 
 import email.utils
 import re
@@ -11,7 +11,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
 
 
 def lines(headers: Mapping[str, str], name: str) -> Sequence[str]:
-    """Return every line of a header: an origin and a proxy may each have written one."""
+    """Return every line of a header, because an origin and a proxy may each have written one."""
     if name not in headers:
         return ()
     getall = getattr(headers, "getall", None)  # a multidict, as aiohttp gives it; a plain mapping holds one line
@@ -28,13 +28,13 @@ def charset(headers: Mapping[str, str]) -> str | None:
 
 
 def number(text: str) -> float | None:
-    """Read a decimal number, 0 or more; None if it is none."""
+    """Read a decimal number, 0 or more; None if the text is not one."""
     text = text.strip(" \t")
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
 def date(text: Any) -> datetime | None:
-    """Read a date as HTTP writes it, aware; None if it is none."""
+    """Read a date in HTTP's format, aware; None if the text is not one."""
     try:
         read = email.utils.parsedate_to_datetime(text)
     except (TypeError, ValueError, IndexError, OverflowError):

@@ -9,8 +9,8 @@ import orjson
 from respan_async._http import lenient_json
 
 MAX_OBJECTS: Final = 100_000
-"""Objects and arrays in one text. As many as a page of ten thousand real keys has, and not the millions that could be
-written with as many bytes: those would take seconds, and some hundred MiB."""
+"""The most objects and arrays in one text. A page of ten thousand real keys has about as many; the same number of bytes
+could hold millions, which would take seconds and some hundred MiB."""
 
 
 class DecodeError(ValueError):
@@ -23,9 +23,9 @@ def encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
-    """Return JSON text as one line of ASCII and what prints.
+    """Return JSON text as one line of printable ASCII.
 
-    Whatever else there is, in a name that somebody gave a key, is escaped: a terminal would obey it, and some readers
+    All other characters, e.g. in a key's name, are escaped: a terminal would obey control characters, and some readers
     take U+0085 and U+2028 for the end of a line.
     """
     text = encode(fields).decode()
@@ -35,19 +35,19 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: float) -> float:
-    # numpy's numbers, among others, are floats to Python and unknown to orjson. Anything else was refused by its model.
+    # E.g. numpy's numbers, which are floats to Python and unknown to orjson. The model has refused all other types.
     return float(value)
 
 
 def parse(text: bytes, charset: str | None = None) -> Any:
-    """Read JSON: strictly, or else leniently; never more than a bounded number of objects.
+    """Read JSON: strictly, or else leniently; never more than `MAX_OBJECTS` objects.
 
     Args:
         text: The text.
         charset: Its character set, as declared, or None.
 
     Raises:
-        DecodeError: It is no JSON, or too much of it.
+        DecodeError: The text is not JSON, or has too many objects.
     """
     if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
         raise DecodeError(f"expected at most {MAX_OBJECTS} objects")

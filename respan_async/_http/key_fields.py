@@ -1,6 +1,6 @@
 """Reads the fields of a key out of a JSON object, leniently: an odd field must not cost a key that was made.
 
-A number that comes as text is read as the number, where nothing of it is lost by that.
+A number that comes as text is read as a number, if that loses nothing.
 """
 
 import math
@@ -29,7 +29,7 @@ def _flag(raw: Any) -> Any:
 
 
 def read_id(raw: Any) -> Any:
-    """Return an id as text, which a whole number becomes; anything else than a `str` is not one."""
+    """Return an id as text, which a whole number becomes; any other type is not an id."""
     if isinstance(raw, int) and not isinstance(raw, bool):
         return str(raw)
     return _text(raw)
@@ -44,11 +44,11 @@ def _number(raw: Any) -> Any:
 
 
 def _number_in(text: str) -> Any:
-    """Read a number that was written as text, unless something of it would be lost."""
+    """Read a number that was written as text, unless that would lose precision."""
     if not _DECIMAL(text):
         return _UNREADABLE
     exact = Decimal(text)
-    # Compared by what Python writes for the float: 0.1 is meant where 0.1 is said.
+    # Compared with what Python prints for the float, so that "0.1" is read as 0.1.
     number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
     return number if Decimal(repr(number)) == exact else _UNREADABLE
 
@@ -57,7 +57,7 @@ def _whole(raw: Any) -> Any:
     # The server answers some integers as floats (rate_limit: 100.0).
     number = _number(raw)
     if isinstance(number, float):
-        # What has more than 64 bits is no count, and could not be written down again, in a ledger for one.
+        # An integer of more than 64 bits is not a count, and could not be written again, e.g. in a ledger.
         return int(number) if number.is_integer() and abs(number) < _BITS_64 else _UNREADABLE
     return number
 
@@ -67,7 +67,7 @@ def _instant(raw: Any) -> Any:
         instant = datetime.fromisoformat(raw)
         instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
         if instant.tzinfo is not UTC:
-            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date there
+            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date in UTC
     except (TypeError, ValueError, OverflowError):
         return _UNREADABLE
     return instant
@@ -75,7 +75,7 @@ def _instant(raw: Any) -> Any:
 
 def _last_used(raw: Any) -> Any:
     instant = _instant(raw)
-    # 1970-01-01T00:00:00Z is how the server says "never".
+    # The server writes "never" as 1970-01-01T00:00:00Z.
     return None if isinstance(instant, datetime) and instant.year <= 1970 else instant
 
 
@@ -110,13 +110,13 @@ FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
         ("is_temporary", "is_temporary", _FLAG),
     )
 }
-"""By the server's name: ours, the types to be taken as they are, and what reads or refuses everything else."""
+"""By the server's name of a field: our name, the types to be taken as they are, and the reader of all other values."""
 
 _SECRETS: Final = frozenset({"api_key", "hashed_key"})
 
 
 def read_fields(data: Any, request_id: str | None) -> dict[str, Any]:
-    """Sort a JSON object into the fields of `TemporaryKey`, everything else in `extra`."""
+    """Sort a JSON object into the fields of `TemporaryKey`; all other fields go to `extra`."""
     if type(data) is not dict:
         raise DecodeError("expected a JSON object")
     values: dict[str, Any] = {}
@@ -146,7 +146,7 @@ def read_fields(data: Any, request_id: str | None) -> dict[str, Any]:
 
 
 def _used(data: Mapping[str, Any]) -> bool | None:
-    """Tell whether a key was ever used; None where an answer leaves it open: what it lacks says nothing."""
+    """Tell whether a key was ever used; None if the answer leaves it open, because a missing field says nothing."""
     last = data.get("last_used", _UNREADABLE)
     last = last if last is None else _last_used(last)
     usage, spent = _whole(data.get("key_usage")), _number(data.get("spending_in_period"))

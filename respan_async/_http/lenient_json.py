@@ -1,8 +1,8 @@
-"""The second reader of JSON, for what the strict one refuses: a new key must not be lost to a field that nobody needs.
+"""Reads JSON that the strict reader refuses, because a new key must not be lost to an unimportant field.
 
 It takes a byte order mark, UTF-16 and UTF-32, another declared character set, `NaN` and `Infinity`, control characters
-within a text, and half a surrogate. What stands for no character comes out as U+FFFD, so that everything which was read
-can be written again as UTF-8.
+within a text, and half a surrogate. Undecodable bytes become U+FFFD, so that everything which was read can be written
+again as UTF-8.
 """
 
 import codecs
@@ -10,13 +10,13 @@ import json
 from typing import Any, Final
 
 NO_CHARACTER: Final = "\ufffd"
-"""What is read in place of bytes that are no character."""
+"""The character that replaces undecodable bytes."""
 
 _CHARSETS: Final = frozenset({"ascii", "cp1252", "iso8859-1", "iso8859-15", "utf-8", "utf-16", "utf-32"})
-"""Those that are decoded where they are declared. Python knows more, some of which are programs of their own."""
+"""The declared character sets that are decoded. Python knows more, some of which run programs of their own."""
 
 _DIGITS: Final = 18
-"""Digits of a whole number that surely fits into 64 bits; a longer one becomes a float, as the strict reader has it."""
+"""The most digits of an integer that surely fits into 64 bits; longer ones become floats, as in the strict reader."""
 
 
 def loads(text: bytes, charset: str | None = None) -> Any:
@@ -27,7 +27,7 @@ def loads(text: bytes, charset: str | None = None) -> Any:
         charset: Its character set, as declared, or None.
 
     Raises:
-        ValueError: It is no JSON even so.
+        ValueError: The text is not JSON, even leniently.
     """
     try:
         return _encodable(json.loads(_decoded(text, charset), strict=False, parse_int=_whole))
@@ -48,7 +48,7 @@ def _decoded(text: bytes, charset: str | None) -> str:
 def _known(charset: str | None) -> str | None:
     try:
         name = codecs.lookup(charset or "").name
-    except (LookupError, ValueError):  # the latter of a name with a NUL
+    except (LookupError, ValueError):  # ValueError: the name holds a NUL
         return None
     return name if name in _CHARSETS else None
 

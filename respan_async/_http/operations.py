@@ -1,4 +1,4 @@
-"""The five operations of the API, and the request that each of them sends; no I/O."""
+"""Defines the five operations of the API, and writes the request of each; no I/O."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar
@@ -13,7 +13,7 @@ from respan_async.models import CreatedKey, KeyPage, TemporaryKey
 T = TypeVar("T")
 
 PATH: Final = "/api/temporary-keys/"
-"""The trailing slash is part of it: without, Django redirects, and a redirected POST turns into a list."""
+"""The trailing slash matters: without it Django redirects, and a redirected POST turns into a list."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -21,10 +21,10 @@ class Operation(Generic[T]):
     """A kind of request.
 
     Attributes:
-        name: As events and messages name it.
+        name: Its name in events and messages.
         method: The HTTP method.
-        model: What a good answer is read as; None when its body does not matter.
-        changes: Whether the server is another than before once a request has reached it.
+        model: The model of a good answer; None if the body does not matter.
+        changes: Whether a request changes the server's state.
         creates: Whether a request may leave a key.
     """
 
@@ -48,10 +48,10 @@ DELETE: Final[Operation[None]] = Operation(name="delete", method="DELETE", model
 
 @attrs.define
 class Request(Generic[T]):
-    """One request, as far as the protocol goes.
+    """One request of the protocol.
 
     Attributes:
-        operation: What it asks for.
+        operation: The operation that it asks for.
         path: From the host's root, percent-encoded, with the query.
         body: JSON text, or None.
         changes: For an update, the key's id and the fields that are sent, in JSON types.

@@ -1,15 +1,15 @@
-"""The headers by which servers and proxies state their limit, read into a `RateHint`.
+"""Reads the headers by which servers and proxies state their limit into a `RateHint`.
 
     RateLimit-Policy: 10;w=60     RateLimit-Limit: 10, RateLimit-Remaining: 9, RateLimit-Reset: 60     IETF draft 6
     RateLimit-Policy: 10;w=60     RateLimit: limit=10, remaining=9, reset=60                           IETF draft 7
     RateLimit-Policy: "a";q=10;w=60                     RateLimit: "a";r=9;t=60                        IETF draft 8
     X-RateLimit-Limit: 10, X-RateLimit-Remaining: 9, X-RateLimit-Reset: 60, or an epoch                older than those
 
-Who sends what (read in their sources): express-rate-limit each of the four, as configured, with an epoch in the last.
-slowapi the last, with an epoch that may have decimals, and a line of each for every limiter that saw the request.
-GitHub the last, with an epoch. Envoy the last, with seconds, and the policies of draft 6 behind the limit:
-`10, 10;w=1, 1000;w=3600`. Rack::Attack is often set up to send draft 6 with an epoch. Traefik sends none of them, and
-only `Retry-After`; Django REST Framework likewise.
+Who sends what (source: their code): express-rate-limit sends each of the four, as configured, with an epoch in the
+last. slowapi sends the last, with an epoch that may have decimals, and a line of each for every limiter that saw the
+request. GitHub sends the last, with an epoch. Envoy sends the last, with seconds, and the policies of draft 6 after the
+limit: `10, 10;w=1, 1000;w=3600`. Rack::Attack is often set up to send draft 6 with an epoch. Traefik and Django REST
+Framework send none of them, only `Retry-After`.
 """
 
 import itertools
@@ -26,9 +26,9 @@ _OLDER: Final = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Rese
 _NAMES: Final = _STANDARD + _OLDER
 
 _YEAR: Final = 31_536_000
-"""Seconds. A larger number is no wait, but a time since 1970."""
+"""A year in seconds. A larger number is a time since 1970, not a wait."""
 _LONGEST: Final = 1_000
-"""Characters of a line that is read; the work on hostile quotes grows with the square of it."""
+"""The longest line that is read, in characters; the work on hostile quotes grows with its square."""
 
 # The members of a list, and the parts of a member (RFC 8941), where commas and semicolons may stand within quotes.
 _MEMBER: Final = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^",])+')
@@ -57,11 +57,11 @@ class _Member(NamedTuple):
 
 
 def rate_hint(headers: Mapping[str, str], now: datetime) -> RateHint | None:
-    """Return what an answer tells of the limit; None when it tells nothing.
+    """Return what the headers of an answer state of the limit; None if they state nothing.
 
     Args:
-        headers: Those of the answer.
-        now: The wall clock, aware; it is used for an epoch when the answer has no date of its own.
+        headers: The headers of the answer.
+        now: The wall clock, aware; used for an epoch if the answer has no `Date`.
     """
     for name in _NAMES:
         if name in headers:
@@ -77,7 +77,7 @@ def rate_hint(headers: Mapping[str, str], now: datetime) -> RateHint | None:
 
 
 class _Statement:
-    """All that the headers of one answer say: the quotas of policies, and the counters of what is left of them."""
+    """The statements in the headers of one answer: the quotas of policies, and the counters of what is left of them."""
 
     def __init__(self, headers: Mapping[str, str], now: datetime) -> None:
         self._headers = headers
@@ -87,12 +87,12 @@ class _Statement:
 
     def read_structured_fields(self) -> None:
         """Read `RateLimit-Policy`, and `RateLimit` in the forms of draft 7 and draft 8."""
-        of_other_units: set[str] = set()  # draft 8 can also count bytes, or what is under way at once
+        of_other_units: set[str] = set()  # draft 8 can also count bytes, or concurrent requests
         for value, parameters in self._members("RateLimit-Policy"):
             if parameters.get("qu", '"requests"').strip('"') != "requests":
                 of_other_units.add(value)
             else:
-                # In draft 8 the value is a name; before it was the quota itself.
+                # In draft 8 the value is a name; in draft 7 it was the quota itself.
                 quota = _requests(parameters.get("q", value))
                 self._quotas.append(_Quota(quota, _seconds(parameters.get("w"))))
         of_draft_7: dict[str, str] = {}
@@ -115,7 +115,7 @@ class _Statement:
         self._counters.extend(itertools.starmap(_Counter, itertools.zip_longest(remaining, resets)))
 
     def tightest(self) -> RateHint | None:
-        """Return the quota that allows least and the counter that has least left; None where there is nothing."""
+        """Return the quota that allows least and the counter that has least left; None if there is neither."""
         limit, per = min(self._quotas, key=_tightness, default=_Quota(None, None))
         remaining, reset = min(self._counters, key=_scarcity, default=_Counter(None, None))
         hint = RateHint(limit=limit, per=None if limit is None else per, remaining=remaining, reset=reset)
@@ -131,10 +131,10 @@ class _Statement:
                 yield _Member(value.strip(), {key.strip(): text.strip() for key, _, text in pairs})
 
     def _until(self, text: str | None) -> float | None:
-        """Read the seconds until the count begins anew; 0 says nothing."""
+        """Read the seconds until the count begins anew; 0 if unknown."""
         seconds = _seconds(text)
         if seconds is not None and seconds > _YEAR:
-            # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
+            # The server's own clock, if it tells it, keeps an error of the local clock out of the result.
             seconds -= (date(self._headers.get("Date")) or self._now).timestamp()
         return seconds if seconds is not None and 0 < seconds <= _YEAR else None
 
@@ -143,14 +143,14 @@ _NOTHING: Final = RateHint()
 
 
 def _tightness(quota: _Quota) -> tuple[int, float]:
-    """Order quotas: those whose period is known by their rate, the others after them by their number."""
+    """Order quotas: first those with a known period, by rate; then the others, by number."""
     if quota.limit is None:
         return 2, 0.0
     return (1, quota.limit) if quota.per is None else (0, quota.limit / quota.per)
 
 
 def _scarcity(counter: _Counter) -> tuple[float, float]:
-    """Order counters by what is left; of two that are equal, the one that is renewed later comes first."""
+    """Order counters by what is left; of two equal ones, the one renewed later comes first."""
     return float("inf") if counter.remaining is None else counter.remaining, -(counter.reset or 0.0)
 
 
@@ -160,7 +160,7 @@ def _whole(text: str | None) -> int | None:
 
 
 def _requests(text: str | None) -> int | None:
-    return _whole(text) or None  # a limit of nothing would be no limit that anybody can keep to
+    return _whole(text) or None  # no request could keep to a limit of zero
 
 
 def _seconds(text: str | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What comes back for a request: an answer, or the reason why no whole answer came."""
+"""Defines the two results of a request: an answer, or the reason why no complete answer came."""
 
 from collections.abc import Mapping
 
@@ -7,15 +7,15 @@ import attrs
 
 @attrs.define
 class Response:
-    """An answer of which at least the status is certain.
+    """An answer whose status is certain.
 
     Attributes:
         status: The HTTP status.
-        headers: With case-insensitive names, and every line of each (`getall`) where it is aiohttp's.
-        body: What was read of it.
-        oversize: The body went past the size bound and was not read to its end.
-        cut: The body broke off.
-        resends: How often the request was sent again underneath us before this answer.
+        headers: With case-insensitive names; aiohttp's have every line of each (`getall`).
+        body: The part of the body that was read.
+        oversize: Whether the body exceeded the size bound and was not read to its end.
+        cut: Whether the body broke off.
+        resends: How often aiohttp sent the request again before this answer.
     """
 
     status: int
@@ -28,17 +28,17 @@ class Response:
 
 @attrs.frozen
 class TransportFailure:
-    """No whole answer came.
+    """The failure of a request that got no complete answer.
 
     Attributes:
-        reason: What was seen, in a few words.
+        reason: A few words about what happened.
         left: Whether bytes of the request may have reached the server.
-        status: The status of an answer that broke off, where one had begun.
-        timed_out: The time for the attempt was up.
-        not_http: What came back does not speak the protocol.
-        permanent: No connection can be made before somebody has changed a setting.
-        resends: How often the request was sent again underneath us before that.
-        received: What had come of that answer.
+        status: The status of an answer that broke off; None if no answer had begun.
+        timed_out: Whether the time for the attempt was up.
+        not_http: Whether the received bytes are not HTTP.
+        permanent: Whether no connection can be made until a setting is changed.
+        resends: How often aiohttp sent the request again before that.
+        received: The part of the answer that had come.
     """
 
     reason: str
@@ -52,5 +52,5 @@ class TransportFailure:
 
 
 def response_of(result: Response | TransportFailure) -> Response | None:
-    """Return the answer, or what had come of one that broke off; None where none had begun."""
+    """Return the answer, or the part that came before it broke off; None if no answer had begun."""
     return result if isinstance(result, Response) else result.received

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from respan_async import errors
-from respan_async._http import body_excerpt, codec, failure_table, json_text
+from respan_async._http import body_excerpt, body_origin, codec, failure_table, json_text
 from respan_async._http.header_parsing import charset
 from respan_async._http.operations import Request
 from respan_async._http.response import Response, TransportFailure, response_of
@@ -24,20 +24,20 @@ def parse(
     now: datetime,
     refusals: frozenset[int] = failure_table.ONLY_429,
 ) -> T | RespanError:
-    """Return what a result means: the value that was asked for, or the error.
+    """Return the value or the error that a result means.
 
     Args:
-        request: What was asked.
-        result: What came of it.
-        token: The bearer token, to be kept out of what a server may echo.
+        request: The request.
+        result: The result of the request.
+        token: The bearer token, to be masked in a body that echoes it.
         now: The wall clock, aware; for a Retry-After date.
-        refusals: The statuses by which a proxy refuses for the limit, besides 429.
+        refusals: The statuses, besides 429, by which a proxy refuses for the limit.
     """
     if failure_table.is_success(result):
         return read(request, result, token)
     received = result.received if isinstance(result, TransportFailure) else None
     if received is not None and received.body.strip() and request.operation.model is not None:
-        # JSON that is whole is the beginning of no other: its end, or that of its encoding, was lost after it.
+        # If the truncated body still parses as complete JSON, only trailing framing was lost: use it.
         with contextlib.suppress(json_text.DecodeError):
             json_text.parse(received.body, charset(received.headers))
             return read(request, received, token)
@@ -51,7 +51,7 @@ def failure(
     now: datetime,
     refusals: frozenset[int] = failure_table.ONLY_429,
 ) -> RespanError:
-    """Return the error that a result which is no success amounts to; see `parse`."""
+    """Return the error for an unsuccessful result; see `parse`."""
     effect, retryable = failure_table.meaning_of(request.operation, result, refusals)
     called = f"{request.operation.method} {request.path}"
     if isinstance(result, TransportFailure):
@@ -77,20 +77,20 @@ def failure(
         return errors.APIStatusError(
             f"{called}: answered {result.status}, a redirect, which is never followed; is base_url right?", **facts
         )
-    said = body_excerpt.said(result.body, shown, token) or body_excerpt.stranger(result.status, shown)
+    said = body_excerpt.said(result.body, shown, token) or body_origin.stranger(result.status, shown)
     refused = errors.class_for(result.status)(f"{called}: answered {result.status}{said}", **facts)
     refused.retry_after = retry_after(result.headers, result.body, now)
     return refused
 
 
 def read(request: Request[T], answer: Response, token: Secret | None) -> T | InvalidResponseError:
-    """Read a 2xx answer as the operation's model, or return the error of an answer that is none."""
+    """Read a 2xx answer as the operation's model; return an error if it cannot be read."""
     request_id = body_excerpt.request_id(answer.headers, token)
     try:
         return _value(request, answer, request_id)
     except json_text.DecodeError as error:
         problem = str(error)
-    # Made outside of the handler, so that no frame which holds the answer is chained to it.
+    # Created outside of the handler, so that no frame which holds the answer is chained to it.
     effect, retryable = failure_table.meaning_of(request.operation, answer)
     return InvalidResponseError(
         f"{request.operation.method} {request.path}: answered {answer.status}, but {problem}",
@@ -105,7 +105,7 @@ def read(request: Request[T], answer: Response, token: Secret | None) -> T | Inv
 def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
     model = request.operation.model
     if model is None:
-        if body_excerpt.is_page(answer.headers, answer.body):
+        if body_origin.is_page(answer.headers, answer.body):
             raise json_text.DecodeError("with a page, which the API never writes")
         return None  # type: ignore[return-value]  # an operation without a model is an Operation[None]
     if request.changes is not None:
@@ -115,11 +115,11 @@ def _value(request: Request[T], answer: Response, request_id: str | None) -> T:
 
 
 def request_id_of(answer: object, result: Response | TransportFailure, token: Secret | None) -> str | None:
-    """Return the server's id of a request, where it sent one.
+    """Return the server's id of a request, if it sent one.
 
     Args:
-        answer: What the result was read as; a delete's answer is None.
-        result: What came of the request.
+        answer: The value or error that was read; None for a delete.
+        result: The result of the request.
         token: The bearer token, which a server may echo.
     """
     if isinstance(answer, RespanError | TemporaryKey | KeyPage):
@@ -129,7 +129,7 @@ def request_id_of(answer: object, result: Response | TransportFailure, token: Se
 
 
 def states_absence(error: errors.NotFoundError) -> bool:
-    """Whether a 404 says that there is no such key: in the API's own words, and not as a page for a missing route."""
+    """Whether a 404 says that the key does not exist: in the API's own JSON, not as a page for a missing route."""
     try:
         data = json_text.parse((error.body or "").encode())
     except json_text.DecodeError:
@@ -138,9 +138,9 @@ def states_absence(error: errors.NotFoundError) -> bool:
 
 
 def answered_id(result: Response | TransportFailure) -> str | None:
-    """Return the id in a 2xx answer to a create that is otherwise of no use, if the key can be revoked by it.
+    """Return the id in an otherwise unusable 2xx answer to a create, if the key can be revoked by it.
 
-    In any other answer it may be the id of anything: of the error, of the request, of somebody's key.
+    In any other answer it may be the id of something else: the error, the request, another caller's key.
     """
     answer = response_of(result)
     if answer is None or not 200 <= answer.status < 300:

@@ -1,4 +1,4 @@
-"""How long a server asks to wait: in `Retry-After`, or in the body as `retry_after`."""
+"""Reads how long a server asks to wait: from `Retry-After`, or from `retry_after` in the body."""
 
 import math
 import re
@@ -9,21 +9,21 @@ from typing import Any, Final
 from respan_async._http import json_text
 from respan_async._http.header_parsing import date, lines, number
 
-# A comma that joins two values, and not the one behind the name of a day, with which a date begins.
+# A comma that joins two values; not the comma after the name of a day, which begins a date.
 _JOINT: Final = re.compile(r"(?<!mon|tue|wed|thu|fri|sat|sun|day),", re.IGNORECASE)
 
 
 def retry_after(headers: Mapping[str, str], body: bytes, now: datetime) -> float | None:
-    """Return the seconds that an answer asks to wait; None when it does not ask, or what it asks cannot be obeyed.
+    """Return the seconds that an answer asks to wait; None if it asks for none, or for an invalid wait.
 
-    Of several values the longest counts: an origin and a proxy before it may each have set one, in a line of its own
-    or joined by a comma. A wait of 0 and a date that has passed count as not said: who obeyed them would ask without a
-    pause. So does what is negative, endless or no number.
+    Of several values the longest counts, because an origin and a proxy may each have set one, in separate lines or
+    joined by a comma. A wait of 0 and a date in the past are ignored, because obeying them would mean to ask without a
+    pause; so are negative, infinite and non-numeric values.
 
     Args:
-        headers: Those of the answer.
-        body: That of the answer.
-        now: The wall clock, aware; it is used for a date when the answer has none of its own to compare with.
+        headers: The headers of the answer.
+        body: The body of the answer.
+        now: The wall clock, aware; used for a date if the answer has no `Date` to compare with.
     """
     asked = (*_in_headers(headers, now), *_in_body(body, now))
     return max((seconds for seconds in asked if seconds is not None), default=None)
@@ -31,7 +31,7 @@ def retry_after(headers: Mapping[str, str], body: bytes, now: datetime) -> float
 
 def _in_headers(headers: Mapping[str, str], now: datetime) -> Iterator[float | None]:
     for line in lines(headers, "Retry-After"):
-        # The server's own clock, where it tells it, keeps a wrong clock here out of the sum.
+        # The server's own clock, if it tells it, keeps an error of the local clock out of the result.
         sent = date(headers.get("Date")) or now
         for value in _JOINT.split(line):
             yield _seconds(value, sent)
@@ -56,7 +56,7 @@ def _seconds(value: Any, sent: datetime) -> float | None:
             until = date(value)
             seconds = (until - sent).total_seconds() if until else 0.0
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)  # no longer than 64 bits, or it would have been read as a float
+        seconds = float(value)  # at most 64 bits; a longer integer would have been read as a float
     else:
         return None
     return seconds if 0 < seconds < math.inf else None

@@ -1,4 +1,4 @@
-"""The session that a client makes for itself, and what is asked of one that it is given."""
+"""Makes and keeps the client's own session, and checks a session that the caller gives."""
 
 import asyncio
 import contextlib
@@ -17,16 +17,18 @@ from respan_async.errors import ClientStateError, ConfigurationError
 from respan_async.secret import Secret
 
 KEEPALIVE: Final = 4.0
-"""Seconds an idle connection is kept. Below the 5 seconds after which common servers close theirs: a POST that meets
-that closing is a lost answer, and so a possible key that nobody holds."""
+"""Seconds an idle connection is kept. Common servers close theirs after 5 seconds; a POST that meets such a closing is
+a
+lost answer, and may leave an orphaned key."""
 
 _ASLEEP: Final = 0.5
-"""Seconds that this machine may have been asleep before idle connections count as closed by the server. aiohttp counts
-idle time by a clock that stands still meanwhile, and the server has a second more patience than `KEEPALIVE`."""
+"""Seconds of machine sleep after which idle connections count as closed by the server. aiohttp's clock stands still
+during
+sleep, and the server waits a second longer than `KEEPALIVE`."""
 
 HEADERS: Final = {
     "Accept": "application/json",
-    # Answers are small, and one that is not compressed cannot grow in memory.
+    # Answers are small, and an uncompressed one cannot expand in memory.
     "Accept-Encoding": "identity",
     "User-Agent": "respan-async",
 }
@@ -34,13 +36,12 @@ HEADERS: Final = {
 
 @attrs.frozen(kw_only=True)
 class Network:
-    """The way from a client's own session to the server.
+    """The network settings of a client's own session.
 
     Attributes:
         proxy: The URL of a proxy, which may hold a password; None for no proxy.
-        ssl: What TLS is spoken with, to the server and to a proxy; None for aiohttp's own, which trusts what the system
-            trusts.
-        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
+        ssl: The TLS settings for the server and a proxy; None for aiohttp's default, which trusts the system's CAs.
+        unused_proxy: The environment variable that names a proxy which is not used, or None.
     """
 
     proxy: Secret | None = None
@@ -49,9 +50,10 @@ class Network:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Use no connection again on which the server spoke unasked: the next request would take that for its answer.
+    """A connector that never reuses a connection on which the server spoke unasked.
 
-    A `TrackedBody` sees to that by itself, in any session; this is for requests without a body as well.
+    The next request would take those bytes for its answer. `TrackedBody` checks that in any session; this connector
+    also protects requests without a body.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -71,9 +73,9 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def own_session(network: Network) -> aiohttp.ClientSession:
-    """Make the session of a client to which none was given."""
+    """Make the session of a client that was given none."""
     return aiohttp.ClientSession(
-        # How many requests are in the air is the pacer's to say; a second bound would only add waiting in the dark.
+        # The pacer bounds the requests in flight; a second bound here would only add hidden waiting.
         connector=_Connector(limit=0, keepalive_timeout=KEEPALIVE, ssl=network.ssl or True),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS,
@@ -83,15 +85,15 @@ def own_session(network: Network) -> aiohttp.ClientSession:
 
 
 class SessionKeeper:
-    """Keep the session that a client makes for itself, for as long as its connections are of use.
+    """Keep the client's own session as long as its connections are usable.
 
     Rules:
 
-    1. The session is made at the first request, and belongs to the event loop of that.
-    2. After a time in which this machine was asleep, requests take a new session: the server has closed the idle
-       connections of the old one meanwhile, and a POST that meets such a closing is a lost answer.
-    3. The old session is closed once nothing is in the air on it.
-    4. When the event loop is closed, the next request makes a session on its own.
+    1. The session is made at the first request, and belongs to its event loop.
+    2. After this machine was asleep, requests take a new session: the server has closed the idle connections of the old
+       one meanwhile, and a POST that meets such a closing is a lost answer.
+    3. The old session is closed once no request uses it.
+    4. When the event loop is closed, the next request makes a session on its own loop.
 
     Args:
         make: Makes a session.
@@ -121,23 +123,23 @@ class SessionKeeper:
     def give_back(self, session: aiohttp.ClientSession) -> None:
         """Note that a request has ended."""
         if session not in self._in_air:
-            return  # closed meanwhile, or of an event loop that is closed
+            return  # the session was closed meanwhile, or belongs to a closed event loop
         self._in_air[session] -= 1
         if session is not self._session:
             self._close_if_unused(session)
 
     def leave_loop(self) -> None:
-        """Forget sessions of an event loop that is closed; their sockets close with what Python collects."""
+        """Forget the sessions of a closed event loop; their sockets close when Python collects them."""
         left = self._forget()
         self._closing.clear()
         for session in left:
             closing = session.close()
             with contextlib.suppress(StopIteration, RuntimeError):
-                closing.send(None)  # on a loop that is closed there is nothing to wait for
+                closing.send(None)  # on a closed loop, closing awaits nothing
             closing.close()
 
     async def aclose(self) -> None:
-        """Close what is open; the next request makes another session."""
+        """Close the open sessions; the next request makes another session."""
         for session in self._forget():
             await session.close()
         if self._closing:
@@ -154,37 +156,37 @@ class SessionKeeper:
     def _close_if_unused(self, session: aiohttp.ClientSession) -> None:
         if self._in_air[session] <= 0:
             del self._in_air[session]
-            # In a task: no request waits for connections to be shut down.
+            # In a task, because no request waits for connections to be shut down.
             task = asyncio.get_running_loop().create_task(session.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
 
 def check_session(session: object) -> None:
-    """Refuse what is no session.
+    """Refuse an object that is not a session.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not an `aiohttp.ClientSession`.
     """
     if not isinstance(session, aiohttp.ClientSession):
         raise ConfigurationError(f"session: expected an aiohttp.ClientSession, got {type(session).__name__}")
 
 
 def check_loop(session: aiohttp.ClientSession) -> None:
-    """Refuse a session of another event loop, be it closed, before a request that could not be carried through.
+    """Refuse a session of another event loop, even a closed one, before a request is sent on it.
 
     Raises:
-        ClientStateError: It is one.
+        ClientStateError: It belongs to another event loop.
     """
-    loop = getattr(session, "_loop", None)  # its public name is deprecated; under a mock there is none
+    loop = getattr(session, "_loop", None)  # its public name is deprecated; a mock has none
     if isinstance(loop, asyncio.AbstractEventLoop) and loop is not asyncio.get_running_loop():
         raise ClientStateError("the aiohttp session belongs to another event loop; give AsyncRespan one of this loop")
 
 
 def most_in_air(session: aiohttp.ClientSession | None, wanted: int) -> int:
-    """Return how many requests may be in the air: as many as wanted, or as a caller's session has connections for.
+    """Return how many requests may be in flight: `wanted`, or fewer if a caller's session has fewer connections.
 
-    A request that waits for a connection has its slot already, and the time of its attempt runs.
+    A request that waits for a connection already occupies its slot, and the time of its attempt runs.
     """
     connector = None if session is None else session.connector
     limits = () if connector is None else (connector.limit, connector.limit_per_host)

@@ -1,6 +1,6 @@
-"""What speaks to aiohttp: a `Request` goes out, a `Response` or a `TransportFailure` comes back.
+"""Sends requests over aiohttp: a `Request` goes out, a `Response` or a `TransportFailure` comes back.
 
-Nothing is raised for what the network or the server does. That keeps aiohttp's exceptions, which hold the
+It raises nothing for failures of the network or the server. That keeps aiohttp's exceptions, which hold the
 Authorization header, out of every chain of exceptions and every traceback.
 """
 
@@ -24,7 +24,7 @@ from respan_async.errors import ClientStateError, ConfigurationError, RespanErro
 from respan_async.secret import Secret
 
 MAX_BODY: Final = 8 * 2**20
-"""Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
+"""The most decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
 
 _CHUNK: Final = 2**16
 
@@ -35,8 +35,8 @@ Timeout = aiohttp.ClientTimeout
 class TrackedBody(aiohttp.BytesPayload):
     """The body of one request, which knows whether it has begun to leave.
 
-    aiohttp's exceptions do not tell. A payload does: aiohttp asks for its size when it builds the request, and has it
-    write itself when the first byte, headers included, goes out. Under a mock neither happens.
+    aiohttp's exceptions do not tell, but a payload knows: aiohttp asks for its size when it builds the request, and
+    calls its write method when the first byte, headers included, goes out. A mock does neither.
     """
 
     touched = False
@@ -48,7 +48,7 @@ class TrackedBody(aiohttp.BytesPayload):
         self._permits = permits
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return this body: a mock copies what it was called with, which with `permits` would be the whole client."""
+        """Return this body: a mock copies its arguments, and a copy of `permits` would copy the whole client."""
         return self
 
     @property
@@ -59,34 +59,35 @@ class TrackedBody(aiohttp.BytesPayload):
 
     @property
     def json(self) -> Any:
-        """The body as JSON, for a test that looks at what a mocked session was called with."""
+        """The body as JSON, for tests that inspect the calls of a mocked session."""
         return parse(self.decode().encode())
 
     @property
     def may_have_left(self) -> bool:
-        """Whether bytes may have reached the server; the absence of proof counts as yes."""
+        """Whether bytes may have reached the server; without proof, True."""
         return self.started or not self.touched
 
     def recall(self) -> bool:
-        """Keep the request from leaving from now on; return whether it is certain that it had not begun to."""
+        """Forbid the request to leave from now on; return whether it certainly had not begun to."""
         self.recalled = not self.may_have_left
         return self.recalled
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        """Note that the request is leaving, and let it, if it still may."""
+        """Note that the request is leaving, and write it, if it may still leave."""
         if self.recalled:
             # The task that awaits the answer is being cancelled, which takes one more turn of the loop than this write.
             raise asyncio.CancelledError
         if self._permits is not None and not self._permits():
-            raise ConnectionAbortedError  # with nothing sent: no answer, and proof of it
+            raise ConnectionAbortedError  # nothing was sent, provably
         if getattr(getattr(writer, "protocol", None), "should_close", False):
-            raise ConnectionAbortedError  # the server has spoken already, and that is no answer to this
+            # The server has already sent bytes on this connection; they cannot be the answer to this request.
+            raise ConnectionAbortedError
         self.started = True
         await super().write_with_length(writer, content_length)
 
 
 class SendingCounter:
-    """Counts how often aiohttp sends one request: as its middleware, which it calls for each sending.
+    """Count how often aiohttp sends one request, as a middleware, which aiohttp calls for each sending.
 
     A GET or a DELETE that meets a dropped connection is sent again, and each sending meets the limit.
     """
@@ -96,13 +97,13 @@ class SendingCounter:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Send the request, once."""
+        """Send the request once."""
         self.sendings += 1
         return await handler(request)
 
     @property
     def resends(self) -> int:
-        """How often it was sent after the first time; under a mock, which sends nothing, never."""
+        """How often it was sent after the first time; 0 under a mock, which sends nothing."""
         return max(0, self.sendings - 1)
 
 
@@ -111,8 +112,8 @@ class Transport:
 
     Args:
         base_url: Scheme, host and port, without a path of this API.
-        session: The caller's, never closed here; or None for one of our own, made at the first request.
-        network: The way from a session of our own to the server.
+        session: The caller's session, never closed here; or None for our own, made at the first request.
+        network: The network settings of our own session.
     """
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession | None, network: Network = Network()) -> None:  # noqa: B008  a frozen value
@@ -135,18 +136,18 @@ class Transport:
         """Send one request once, and never follow a redirect.
 
         Args:
-            request: What to ask.
-            tracked_body: Its body, to be watched by the caller; None when the request has no body.
+            request: The request.
+            tracked_body: Its body, watched by the caller; None if the request has no body.
             token: The bearer token.
-            timeout: For this one attempt.
-            extra_headers: Sent besides; ours win.
+            timeout: The timeout of this attempt.
+            extra_headers: Additional headers; the library's own take precedence.
 
         Raises:
             ClientStateError: The session was closed, or belongs to another event loop.
-            ConfigurationError: The caller's session cannot carry this request at all.
+            ConfigurationError: The caller's session cannot carry this request.
         """
         if self._closed:
-            # Only a call from within which the client was closed comes here; a new session would never be closed.
+            # Reached only by a call that closed the client from within; a new session would never be closed.
             raise ClientStateError("the client is closed")
         if self._given is not None:
             if self._given.closed:
@@ -174,16 +175,18 @@ class Transport:
         except _TruncatedResponse as error:
             result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
-            pass  # raised anew below: this one's traceback holds frames with the Authorization header
-        except Exception as error:  # noqa: BLE001  whatever the network does to aiohttp, the caller gets a value
+            pass  # raised anew below, because this traceback holds frames with the Authorization header
+        except Exception as error:  # noqa: BLE001  the caller gets a value for any failure of aiohttp
             result = self._classify(error, tracked_body, None, sendings.resends)
         finally:
             if response is not None:
-                # One that was read to its end has given its connection back already, and is left unharmed by this.
+                # A response that was read to its end has returned its connection already, so that closing it does no
+                # harm.
                 response.close()
             if self._given is None:
                 self._sessions.give_back(session)
-        response = None  # it knows the Authorization header, and what is raised here knows this frame
+        # Drop the response: the traceback keeps this frame, and the response holds the Authorization header.
+        response = None
         if result is None:
             raise asyncio.CancelledError
         if isinstance(result, RespanError):
@@ -193,7 +196,7 @@ class Transport:
     def _classify(
         self, error: Exception, tracked_body: TrackedBody | None, received: Response | None, resends: int
     ) -> TransportFailure | ConfigurationError:
-        # NONE needs proof: see `TrackedBody`.
+        # `Effect.NONE` needs proof: see `TrackedBody`.
         return classify(
             error,
             self._origin,
@@ -207,7 +210,7 @@ class Transport:
     def _headers(self, token: Secret, extra: tuple[tuple[str, Secret | str], ...]) -> dict[str, str]:
         bearer = {"Authorization": f"Bearer {token.reveal()}"}
         if self._given is None and not extra:
-            return bearer  # our own session has the others by itself
+            return bearer  # our own session adds the other headers
         besides = {name: value.reveal() if isinstance(value, Secret) else value for name, value in extra}
         return {**besides, **HEADERS, **bearer}
 
@@ -215,15 +218,15 @@ class Transport:
         url = self._urls.get(path)
         if url is None:
             url = URL(self._base_url + path, encoded=True)
-            if len(self._urls) < 8:  # the path of a create comes every time; those with ids do not
+            if len(self._urls) < 8:  # a create always has the same path; paths with ids are not cached beyond this
                 self._urls[path] = url
         return url
 
     def leave_loop(self) -> None:
-        """Forget the session of an event loop that is closed; the next request makes one on its own loop.
+        """Forget the session of a closed event loop; the next request makes one on its own loop.
 
         Raises:
-            ClientStateError: The session is the caller's, and cannot be made anew.
+            ClientStateError: The session belongs to the caller, and cannot be made anew.
         """
         if self._given is not None:
             raise ClientStateError(
@@ -233,17 +236,17 @@ class Transport:
         self._sessions.leave_loop()
 
     async def park(self) -> None:
-        """Close the session, if it is our own, on an event loop that is about to end."""
+        """Close our own session, on an event loop that is about to end."""
         await self._sessions.aclose()
 
     async def aclose(self) -> None:
-        """Close the session, if it is our own."""
+        """Close our own session."""
         self._closed = True
         await self._sessions.aclose()
 
 
 class _TruncatedResponse(Exception):
-    """An answer broke off after its status."""
+    """The answer broke off after its status."""
 
     def __init__(self, received: Response, cause: Exception) -> None:
         super().__init__()
@@ -252,7 +255,7 @@ class _TruncatedResponse(Exception):
 
 
 def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
-    """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
+    """Return an answer whose body came whole with its headers; None if there is more to wait for."""
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
@@ -260,12 +263,13 @@ def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
 
 
 async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
-    """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
+    """Read an answer up to the size bound. A refusal whose body breaks off is still a refusal."""
     content = response.content
     closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
     over = partial(_no_more, content)
     if closed is not None:
-        # The connection outlives the answer, and so does what is hung on it: one for all answers, one for this.
+        # Callbacks stay on the connection after this response: `_look_at` is shared by all responses, `over` is removed
+        # below.
         closed.remove_done_callback(_look_at)
         closed.add_done_callback(_look_at)
         closed.add_done_callback(over)
@@ -278,7 +282,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
             size += len(chunk)
             if size > MAX_BODY:
                 return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
-    except Exception as error:  # noqa: BLE001  whatever it is, the status is known
+    except Exception as error:  # noqa: BLE001  the status is known despite any error
         if 200 <= response.status < 300:
             raise _TruncatedResponse(_whole(response, b"".join(chunks), resends, True), error) from None
         cut = True
@@ -289,7 +293,7 @@ async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
 
 
 def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
-    """Return an answer that was read to its end, of a body that may be compressed."""
+    """Return a complete answer, with its body decompressed."""
     if "Content-Encoding" in response.headers:
         body = decoded(response.headers, body, MAX_BODY)
         if len(body) > MAX_BODY:
@@ -298,25 +302,25 @@ def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: boo
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at how a connection ended, or asyncio would complain that its exception was never retrieved."""
+    """Retrieve a connection's exception, because asyncio would otherwise complain that it was never retrieved."""
     _ = closed.cancelled() or closed.exception()
 
 
 def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
-    """End the reading of an answer whose connection is gone.
+    """End the reading of an answer whose connection is closed.
 
-    After bytes within a body that are no HTTP, aiohttp closes the connection and does not wake the task that waits for
-    the rest.
+    After bytes that are not HTTP within a body, aiohttp closes the connection and does not wake the task that reads the
+    rest.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())
 
 
 def timeout_of(value: float | Timeout) -> Timeout:
-    """Return aiohttp's form of a number of seconds for one attempt."""
+    """Return aiohttp's timeout for a number of seconds per attempt."""
     return value if isinstance(value, Timeout) else Timeout(total=value)
 
 
 def bound_of(timeout: Timeout) -> float | None:
-    """Return the seconds that an attempt may take, as far as its phases are bounded; None where none is."""
+    """Return the most seconds that an attempt may take; None if a phase is unbounded."""
     return timeout.total or timeout.sock_read or timeout.connect or timeout.sock_connect

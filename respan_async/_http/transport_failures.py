@@ -1,7 +1,7 @@
-"""What aiohttp raised, as a `TransportFailure`: whether anything left, whether trying again may help, and a sentence.
+"""Maps aiohttp's exceptions to a `TransportFailure`: whether anything left, whether to try again, and a sentence.
 
-Each sentence names the host and the port, which may be a proxy's, and says what happened there. None of them holds more
-of an aiohttp error than that: its text may hold headers, and the URL of a proxy holds its password.
+Each sentence names the host and the port, which may be a proxy's, and says what happened there. It quotes no more of an
+aiohttp error, because its text may hold headers, and a proxy's URL holds its password.
 """
 
 import ssl
@@ -14,7 +14,7 @@ from respan_async._http.redaction import printable
 from respan_async._http.response import Response, TransportFailure
 from respan_async.errors import ConfigurationError
 
-# Raised while a connection is made, and by nothing after it.
+# Raised only while a connection is made.
 _CERTIFICATE: Final = (
     aiohttp.ClientConnectorCertificateError,
     ssl.SSLCertVerificationError,
@@ -40,13 +40,13 @@ _HANDSHAKE_ALERTS: Final = frozenset(
         "UNSUPPORTED_CERTIFICATE",
     )
 )
-"""By these a server ends a handshake (RFC 8446, 6.2) because of the certificate that the client showed or lacks.
+"""TLS alerts by which a server ends a handshake (RFC 8446, 6.2) because the client's certificate is wrong or missing.
 With TLS 1.3 they come after the client has begun to send, which the server then never reads."""
 
 _WRONG_SETUP: Final = (aiohttp.InvalidURL, ValueError, TypeError)
 
 _PASSING: Final = (408, 425, 429)
-"""Of a proxy's 4xx those that may be another answer the next time."""
+"""The 4xx statuses of a proxy that may change with the next request."""
 
 
 def classify(
@@ -59,16 +59,16 @@ def classify(
     resends: int,
     unused_proxy: str | None = None,
 ) -> TransportFailure | ConfigurationError:
-    """Return what an exception of aiohttp means.
+    """Return the result for an exception of aiohttp.
 
     Args:
         error: The exception.
-        target: Where the request was to go.
+        target: The URL of the request.
         left: Whether bytes of the request may have left, as far as its body can tell.
         begun: Whether its body is known to have begun to leave.
-        received: What had come of an answer that broke off, where one had begun.
+        received: The part of an answer that broke off; None if no answer had begun.
         resends: How often aiohttp had sent the request again by itself.
-        unused_proxy: The variable of the environment that names a proxy which is not used, or None.
+        unused_proxy: The environment variable that names a proxy which is not used, or None.
     """
     host = authority(target)
     status = None if received is None else received.status
@@ -76,7 +76,7 @@ def classify(
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
         why = f"the aiohttp session cannot send this request to {host}: {type(error).__name__}"
-        # aiohttp refuses two credentials by this word, which holds neither.
+        # aiohttp refuses duplicate credentials with this word; its message holds neither of them.
         own = "; it has credentials of its own, by auth or by a netrc file" if "AUTHORIZATION" in str(error) else ""
         return ConfigurationError(why + own)
     timed_out = isinstance(error, TimeoutError)
@@ -93,8 +93,8 @@ def classify(
         left=left,
         status=status,
         timed_out=timed_out,
-        # A ClientResponseError is how aiohttp reports bytes that are not HTTP. Its status is aiohttp's, not the
-        # server's; but for a proxy's, which has answered in HTTP.
+        # aiohttp reports bytes that are not HTTP as a ClientResponseError, whose status is aiohttp's, not the server's.
+        # The exception is a proxy's status, which came in HTTP.
         not_http=status is None
         and isinstance(error, aiohttp.ClientResponseError)
         and not isinstance(error, aiohttp.ClientHttpProxyError),
@@ -105,15 +105,15 @@ def classify(
 
 
 def _is_permanent(error: Exception) -> bool:
-    """Whether somebody has to change a setting before a connection can be made."""
+    """Whether a setting must be changed before a connection can be made."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        # A 403 or 407 to a CONNECT is about who asks and for which host, and so is any other of the kind.
+        # A 403 or 407 to a CONNECT concerns the client and the host, and so do most other 4xx.
         return error.status < 500 and error.status not in _PASSING
     return isinstance(error, _CERTIFICATE) or _alert_in(error) is not None
 
 
 def _alert_in(error: Exception) -> ssl.SSLError | None:
-    """Find the alert by which a server ended the handshake, in what aiohttp made of it."""
+    """Find the alert by which a server ended the handshake, in aiohttp's exception."""
     for cause in (error, getattr(error, "os_error", None), error.__cause__):
         if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in _HANDSHAKE_ALERTS:
             return cause
@@ -125,7 +125,8 @@ def _came_nowhere(error: Exception, target: URL, host: str, left: bool) -> bool:
     if isinstance(error, TimeoutError):
         return not left
     direct = isinstance(error, aiohttp.ClientConnectorError) and _peer(error, target, host) == host
-    return direct and not isinstance(error, _CERTIFICATE)  # which is a connection, and to somebody
+    # A certificate error means that a TCP connection to some host was made.
+    return direct and not isinstance(error, _CERTIFICATE)
 
 
 def _reason(error: Exception, target: URL, host: str) -> str:
@@ -146,16 +147,16 @@ def _reason(error: Exception, target: URL, host: str) -> str:
         return f"what answered at {peer} does not speak HTTP"
     if alert := _alert_in(error):
         return f"no TLS connection to {peer} ({_of_os(alert)}); it wants another client certificate"
-    said = error.strerror if isinstance(error, OSError) else None  # of the system; another text may hold headers
+    said = error.strerror if isinstance(error, OSError) else None  # the system's text; any other text may hold headers
     return f"the connection to {peer} broke ({said or type(error).__name__})"
 
 
 def _peer(error: Exception, target: URL, host: str) -> str:
-    """Name whom an exception is about: the server, or a proxy before it."""
+    """Name the peer of an exception: the server, or a proxy before it."""
     if isinstance(error, aiohttp.ClientConnectorError):
         at: tuple[str | None, int | None] = (error.host, error.port)
     elif isinstance(error, aiohttp.ClientResponseError):
-        at = error.request_info.real_url.host, error.request_info.real_url.port  # of a CONNECT, the proxy's own
+        at = error.request_info.real_url.host, error.request_info.real_url.port  # the proxy, for a CONNECT
     else:
         return host
     return (
@@ -164,7 +165,7 @@ def _peer(error: Exception, target: URL, host: str) -> str:
 
 
 def authority(url: URL) -> str:
-    """Return host and port, the port also where it goes without saying."""
+    """Return host and port, including a default port."""
     return _authority(url.host, url.port)
 
 
@@ -173,7 +174,7 @@ def _authority(host: str | None, port: int | None) -> str:
 
 
 def _of_certificate(error: Exception) -> str:
-    """Say what is wrong with a certificate, in OpenSSL's words."""
+    """Describe what is wrong with a certificate, in OpenSSL's words."""
     if isinstance(error, aiohttp.ServerFingerprintMismatch):
         return "another fingerprint than the one given"
     cause = error.certificate_error if isinstance(error, aiohttp.ClientConnectorCertificateError) else error
@@ -181,8 +182,8 @@ def _of_certificate(error: Exception) -> str:
 
 
 def _of_os(error: Exception) -> str:
-    """Say what the operating system or OpenSSL said, without a number and in a few words."""
-    if reason := getattr(error, "reason", None):  # OpenSSL's own; not of an SSLError that Python code has made
+    """Return the message of the operating system or OpenSSL, without a number and in a few words."""
+    if reason := getattr(error, "reason", None):  # OpenSSL's reason; missing in an SSLError that Python code has made
         return f"{reason}".replace("_", " ").lower()
     said = error.strerror if isinstance(error, OSError) else None
     return f"{said or str(error) or type(error).__name__:.200}"

@@ -1,1 +1,1 @@
-"""When a request may go: the account's limit, kept or learned, and who goes first."""
+"""The pace: decides when a request may go, within the account's limit, and which call goes first."""

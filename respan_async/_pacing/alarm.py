@@ -1,4 +1,4 @@
-"""One timer, which is set anew whenever the time that it is for changes."""
+"""Calls the pacer at one time, which may be changed."""
 
 import asyncio
 import math
@@ -8,7 +8,7 @@ from typing import Final
 from respan_async._pacing.loop_clock import LoopClock
 
 _TICK: Final = 1e-4
-"""Seconds. A timer may ring a clock's resolution early: this step keeps one that does from ringing on the spot."""
+"""Seconds. A timer may ring a clock's resolution too early; the step prevents it from ringing again at once."""
 
 
 class Alarm:
@@ -26,7 +26,7 @@ class Alarm:
         self._due = -math.inf
 
     def set(self, time: float, now: float) -> None:
-        """Ring at this time; one that is set for very nearly the same time stays."""
+        """Ring at this time; an alarm that is set for nearly the same time stays as it is."""
         if self._timer is not None:
             if 0 <= self._due - time <= _TICK:
                 return

@@ -1,8 +1,8 @@
-"""Failures of a server, and the careful return from them.
+"""Holds requests back while the server fails, and lets them return step by step.
 
-1. Failures of different calls in a row hold the lower classes back: one call alone may have something the server cannot
-   take; two different ones are the server's own trouble. Interactive calls go on, and fail or not by themselves.
-2. A server that fails and says how long to wait is left alone by all classes for that long, a bound apart.
+1. Failures of different calls in a row hold the lower classes back: one call alone may carry something that the server
+   cannot take; two different ones show that the server is in trouble. Interactive calls go on.
+2. A server that fails and says how long to wait gets no request of any class for that long, up to a bound.
 3. After each pause one request goes first, and more as they are served.
 """
 
@@ -20,7 +20,7 @@ class CircuitBreaker(SlowStart):
     """Hold the lower classes back when one call after the other fails.
 
     Args:
-        longest_asked: Seconds; a server that asks for more is asked again after this long.
+        longest_asked: Seconds; if a server asks for a longer wait, it is asked again after this long.
     """
 
     def __init__(self, longest_asked: float) -> None:

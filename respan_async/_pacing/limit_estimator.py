@@ -1,18 +1,19 @@
-"""What the account's limit is, where it was not given.
+"""Learns the account's limit from refusals, if it was not given.
 
 A server that keeps a log or a window of period P, and says `retry_after` r when it refuses, has let N requests in
-since r less than a period ago. After a pause nothing older counts: then N is what was let in since the pause, and P is
-the age of the oldest of these plus r. Others may have held slots meanwhile, so that is a hypothesis. Rules:
+since r less than a period ago. After a pause nothing older counts: then N is the number let in since the pause, and P
+is the age of the oldest of these plus r. Others may have held slots meanwhile, so that is a hypothesis. Rules:
 
-1. Nothing is known, and nothing held back, until a refusal is believed. Each believed refusal gives a sample: how many
-   were let in since the last pause, and the period that the oldest of them and r suggest. Where the server says
-   nothing, or a second that may be none, the period lies between the last refusal and the first admission after it.
-2. The documented limit is the prior. It is taken where the period agrees with it, or where four samples neither
-   exclude it nor agree with each other. More requests than it allows, let in within its period, exclude it; so does,
-   after four samples, a rate of three times its own.
-3. Else a sample is taken where the prior is excluded, or where two samples in a row agree.
-4. Of several round periods the longest that fits is taken. A limit so found too low grows (`limit_scout.py`); one too
-   high is met by what `others.py` leaves out.
+1. Nothing is known, and nothing held back, until a refusal is believed. Each believed refusal gives a sample: the
+   number let in since the last pause, and the period that the oldest of them and r suggest. If the server states no
+   wait, or a whole second that may mean zero, the period lies between the last refusal and the first admission after
+   it.
+2. The documented limit is the prior. It is adopted if the period agrees with it, or if four samples neither exclude it
+   nor agree with each other. It is excluded if more requests than it allows are let in within its period, or, after
+   four samples, by a rate of three times its own.
+3. Otherwise a sample is adopted if the prior is excluded, or if two samples in a row agree.
+4. Of several round periods the longest that fits is taken. A limit that is too low grows (`limit_scout.py`); one that
+   is too high is corrected by the slots that `others.py` leaves out.
 5. A longer wait than the period explains shows that the period was wrong: everything is learned anew.
 """
 
@@ -33,14 +34,14 @@ _ROUND: Final = (
 _ENOUGH_SAMPLES: Final = 4
 _OUTRUN: Final = 3.0
 _SHORTEST_PAUSE: Final = 0.25
-"""Seconds: what was let in without such a gap is one burst."""
+"""Seconds: requests let in without such a gap form one burst."""
 _SLACK: Final = 1.02
 _RESET_SLACK: Final = 2.1
 
 
 @attrs.frozen
 class _Sample:
-    """What one believed refusal suggests: so many requests in so many seconds."""
+    """The hypothesis of one believed refusal: a number of requests in a number of seconds."""
 
     count: int
     per: float
@@ -54,10 +55,10 @@ class _Unsaid:
     """A refusal that did not say how long to wait.
 
     Attributes:
-        count: What was let in before it.
-        oldest: When the oldest of that was.
-        refused_at: When a request was refused last.
-        latest: When it is over at the latest.
+        count: The number of requests let in before it.
+        oldest: When the oldest of them was let in.
+        refused_at: When a request was last refused.
+        latest: The latest time at which the refusal ends.
     """
 
     count: int
@@ -70,7 +71,7 @@ class LimitEstimator:
     """Learn a limit from refusals.
 
     Args:
-        log: Our own requests.
+        log: The log of our own requests.
     """
 
     def __init__(self, log: SlidingLog) -> None:
@@ -82,11 +83,11 @@ class LimitEstimator:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a refusal that did not say how long to wait is not over yet."""
+        """Whether a refusal without a stated wait has not ended yet."""
         return self._unsaid is not None
 
     def refused(self, now: float, retry_after: float | None) -> RateLimit | None:
-        """Note a believed refusal; return the limit, if it is known by now."""
+        """Note a believed refusal; return the limit, once it is known."""
         vague = retry_after is None or at_least(retry_after) <= 0
         burst = self._log.burst(now, _SHORTEST_PAUSE if vague else 0.5 * retry_after)  # type: ignore[operator]
         if burst is None:
@@ -104,27 +105,28 @@ class LimitEstimator:
         lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per)
         excluded = lets_in > DOCUMENTED_LIMIT.limit or at_least(retry_after) > DOCUMENTED_LIMIT.per * _SLACK
         if lets_in == DOCUMENTED_LIMIT.limit and per != DOCUMENTED_LIMIT.per:
-            # All its slots would be ours, and so the first of ours would be the first to come back.
+            # If the documented limit applied, all its slots would be ours, and retry_after would match our oldest
+            # request.
             excluded = retry_after + 1 < DOCUMENTED_LIMIT.per - self._log.age(now, lets_in)
         return self._weigh(now, _Sample(count, per), excluded)
 
     def let_in(self, now: float) -> RateLimit | None:
-        """Note that a request was let in, after the log did; return the limit, if it is known by now."""
+        """Note that a request was let in, after the log did; return the limit, once it is known."""
         self._log.trim()
         if self._unsaid is None:
             return None
         unsaid, self._unsaid = self._unsaid, None
         over_at = max(min(now, unsaid.latest), unsaid.refused_at)
         sample = _Sample(unsaid.count, _round_between(unsaid.refused_at - unsaid.oldest, over_at - unsaid.oldest))
-        lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per) - 1  # this one belongs to the next period
+        lets_in = self._log.admitted_within(now, DOCUMENTED_LIMIT.per) - 1  # this request belongs to the next period
         return self._weigh(now, sample, lets_in > DOCUMENTED_LIMIT.limit)
 
     def let_in_singly(self, now: float) -> RateLimit:
-        """Return the limit that the last second suggests, where requests are refused though they come one by one."""
+        """Return the limit that the last second suggests, if requests are refused although they come one by one."""
         return RateLimit(max(self._log.admitted_within(now, 1.0), 1), per=1.0)
 
     def told(self, hint: RateHint) -> RateLimit | None:
-        """Return the limit that an answer states, if it does; a period it leaves out is at least its longest reset."""
+        """Return the limit that an answer states, if any; a missing period is at least the longest reset seen."""
         if hint.limit is None:
             return None
         per = hint.per
@@ -156,7 +158,7 @@ class LimitEstimator:
 
 
 def _round_period(age: float, retry_after: float) -> float:
-    """Return the period that an oldest request of `age` seconds and this `retry_after` mean, as a round value."""
+    """Return the round period that follows from an oldest request of `age` seconds and this `retry_after`."""
     exact = age + retry_after
     slack = (_SLACK - 1) * exact + 0.01
     low = max(age + at_least(retry_after) - slack, 1.0 if is_whole(retry_after) else 0.0)
@@ -164,16 +166,16 @@ def _round_period(age: float, retry_after: float) -> float:
 
 
 def _round_up(reset: float) -> float:
-    """Return the shortest round period that a reset in so many seconds fits into.
+    """Return the shortest round period that contains a reset in so many seconds.
 
-    Servers round it up, some add a second, and one told as an epoch is read against a date in whole seconds. A period
-    too short does no harm: what remains until the reset is told as well.
+    Servers round the reset up, some add a second, and an epoch is compared with a date in whole seconds. A period that
+    is too short does no harm, because the time until the reset is stated as well.
     """
     return next((float(value) for value in _ROUND if value >= reset - _RESET_SLACK and value >= 0.5 * reset), reset)
 
 
 def _round_between(low: float, high: float) -> float:
-    """Return the round period above `low` and up to `high` that is nearest to their geometric middle, or `high`."""
+    """Return the round period above `low` and up to `high` that is nearest to their geometric mean, or `high`."""
     middle = math.sqrt(max(low, 0.01) * high)
     fitting = (float(value) for value in _ROUND if low < value <= high)
     return min(fitting, key=lambda value: abs(math.log(value / middle)), default=high)

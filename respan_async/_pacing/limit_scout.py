@@ -1,9 +1,10 @@
-"""Whether a limit that was learned is higher than believed.
+"""Finds out whether a learned limit is too low, by sending a few requests beyond it.
 
-1. A limit that was used up, and a whole period without a refusal behind it, may be too low: then some requests go
-   beyond it. Their number is a sixteenth of the limit at first, and twice as many after each success.
-2. Where no request is refused within a period of the first one beyond it, the limit is raised by that number.
-3. A refusal of theirs was to be expected. It says nothing of others, and the next try waits for twice as many periods.
+1. A limit that was used up, followed by a whole period without a refusal, may be too low: then some requests go beyond
+   it. Their number is a sixteenth of the limit at first, and doubles after each success.
+2. If no request is refused within a period of the first one beyond the limit, the limit is raised by that number.
+3. A refusal of such a request was to be expected. It says nothing about other users of the account, and the next try
+   waits for twice as many periods.
 """
 
 import math
@@ -16,7 +17,7 @@ _FIRST_STEP: Final = 16
 
 
 class LimitScout:
-    """Find out whether more requests are let in than believed."""
+    """Find out whether the server lets more requests in than believed."""
 
     def __init__(self) -> None:
         self._probe_backoff = ProbeBackoff()
@@ -31,14 +32,14 @@ class LimitScout:
         return self._beyond_since is not None
 
     def restart(self, now: float) -> None:
-        """Begin anew, with a limit that was just learned."""
+        """Begin anew, with a newly learned limit."""
         self._step = self._extra = 0
         self._beyond_since = None
         self._probe_backoff = ProbeBackoff()
         self._probe_backoff.restart(now)
 
     def rest(self) -> None:
-        """Try nothing: the server states its limit."""
+        """Try nothing, because the server states its limit."""
         self._probe_backoff = ProbeBackoff(math.inf)
         self._probe_backoff.restart(0.0)
 
@@ -51,14 +52,14 @@ class LimitScout:
         return self._extra
 
     def taken(self, now: float, used: int, limit: RateLimit) -> None:
-        """Note that a slot was taken, so that so many are used."""
+        """Note that a slot was taken, and `used` slots are taken now."""
         if used >= limit.limit:
             self._used_up_at = now
         if self._extra and self._beyond_since is None and used > limit.limit:
             self._beyond_since = now
 
     def confirmed(self, now: float, limit: RateLimit) -> int:
-        """Return by how many the limit is higher than believed; 0 while nothing is proven."""
+        """Return by how many requests the limit is higher than believed; 0 if that is not proven."""
         if self._beyond_since is None or now < self._beyond_since + limit.per:
             return 0
         extra, self._extra, self._beyond_since = self._extra, 0, None
@@ -66,7 +67,7 @@ class LimitScout:
         return extra
 
     def refused(self, now: float) -> None:
-        """Note that what went beyond the limit was refused."""
+        """Note that a request beyond the limit was refused."""
         self._step = self._extra = 0
         self._beyond_since = None
         self._probe_backoff.failed(now)

@@ -1,20 +1,20 @@
-"""One process's own view of the account's limit: two counts, ours and others'.
+"""Counts the slots of the account's limit within one process: ours and those of other users.
 
-A slot is free when our own requests of the last period (`sliding_log.py`) and what others hold (`others.py`) are
-fewer than the limit, which was given or learned (`limit_estimator.py`, `limit_scout.py`). What a refusal means:
+A slot is free if our own requests of the last period (`sliding_log.py`) and the slots that others hold (`others.py`)
+are fewer than the limit, which was given or learned (`limit_estimator.py`, `limit_scout.py`). What a refusal means:
 
-1. It is reviewed first (`refusal_review.py`). A refusal that was disproved changes nothing, unless such refusals are
-   frequent: then the server minds how many come at once (`burst_cap.py`).
-2. A believed refusal that no log of this limit can explain, because one of our own slots comes back sooner than the
-   server asks to wait, is another limit's. It pauses everything as told, and teaches nothing.
-3. One that is over within the time that two requests are apart is chance, a burst, or a full window in which others
-   come and go. It matters when such refusals are frequent, or when a smaller share for others was being tried. Where
-   many follow one another, more is missing than a slot, and the next probe waits for longer.
+1. It is reviewed first (`refusal_review.py`). A disproved refusal changes nothing, unless such refusals are frequent:
+   then the server limits bursts (`burst_cap.py`).
+2. A believed refusal belongs to another limit if no log of this limit can explain it, because one of our own slots
+   comes back sooner than the server asks to wait. It pauses everything as told, and teaches nothing.
+3. A refusal that asks for no longer wait than the interval between two requests is chance, a burst, or a full window in
+   which others come and go. It matters if such refusals are frequent, or while a smaller share for others is being
+   tried. If many follow one another, more is missing than a slot, and the next probe waits longer.
 4. Any other refusal shows what others hold.
-5. One that is met while none of our own requests count is an outage or an exhausted quota. It teaches nothing.
+5. A refusal while our own window is empty means an outage or exhausted quota. It teaches nothing.
 6. After a pause one request goes first, and more as they are let in (`slow_start.py`).
-7. What answers state of the limit in their headers is a hypothesis: it replaces learning, never changes a limit that
-   was given, and tells what others hold until the count begins anew.
+7. The limit that answers state in their headers is a hypothesis: it replaces learning, never changes a given limit, and
+   tells what others hold until the count begins anew.
 """
 
 import math
@@ -41,23 +41,24 @@ _LONGEST_PAUSE: Final = 30.0
 _PROBE_AFTER: Final = 0.1
 """Seconds after which a probe is sent while no limit is known."""
 _PART: Final = 0.02
-"""Of a period, after which a probe is sent where a limit is known."""
+"""The part of a period after which a probe is sent if a limit is known."""
 _SLACK: Final = 0.05
-"""Of a period, by which a server's clock and ours may differ in what they make of a wait."""
+"""The part of a period by which a server's clock and ours may differ about a wait."""
 _EVEN_PROBES: Final = 4
 _LONGEST_GAP: Final = 1 / 12
-"""So many probes in a row follow one another as requests do; each further one waits for twice as long, up to this part
-of a period: where the server speaks of a moment each time, more is missing than the next slot."""
+"""The first probes in a row follow one another at the interval of requests, up to this part of a period; each further
+one
+waits twice as long, because a server that keeps asking for a moment lacks more than the next slot."""
 _NOMINAL: Final = 1.0
-"""Seconds of a period for patience with bursts, while no limit is known."""
+"""The period, in seconds, assumed for bursts while no limit is known."""
 
 
 class LocalWindow:
-    """The pacer's window on a limit of which this process keeps its own count; see `Window` for its methods.
+    """The pacer's window on a limit that this process counts itself; see `Window` for its methods.
 
     Args:
         given: The account's limit; None to learn it.
-        longest_pause: Seconds; a server that asks for more is asked again after this long.
+        longest_pause: Seconds; if a server asks for a longer wait, it is asked again after this long.
     """
 
     def __init__(self, given: RateLimit | None, longest_pause: float = 120.0) -> None:
@@ -71,7 +72,7 @@ class LocalWindow:
         self._estimator = LimitEstimator(self._log)
         self._scout = LimitScout()
         self._slow_start = SlowStart(_FIRST_PAUSE, _LONGEST_PAUSE)
-        self._stalled = 0  # of those in the air, sent before the last refusal and not waited for any longer
+        self._stalled = 0  # requests in flight that were sent before the last refusal and are no longer waited for
         self._paused_until = -math.inf
         self._believed_at = -math.inf
         self._on_pause: OnPause = lambda *_: None
@@ -97,10 +98,10 @@ class LocalWindow:
         """Do nothing: times keep their age, and nothing else belongs to a loop."""
 
     async def park(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing: no resource is open."""
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
-        """Do nothing: slots are there without being asked for."""
+        """Do nothing: slots need not be asked for."""
 
     def used(self, now: float) -> int:
         limit = self._limit
@@ -137,7 +138,7 @@ class LocalWindow:
             return pause
         rounds, nth = divmod(missing, max(capacity - self._others.share, 1))
         ends = sorted(self._log.expiries(now, nth + 1, limit.per) + self._others.expiries(nth + 1))
-        # A slot that is still in the air comes back one period after its answer, which is yet to come.
+        # A slot that is still in flight comes back one period after its answer, which is yet to come.
         wait = max(ends[nth] - now, 0.0) if nth < len(ends) else limit.per
         return max(wait + rounds * limit.per, pause)
 
@@ -204,9 +205,9 @@ class LocalWindow:
             self._others.told(max(unseen, 0), now + min(hint.reset, limit.per))
 
     async def aclose(self) -> None:
-        """Do nothing: nothing is open."""
+        """Do nothing: no resource is open."""
 
-    # ------------------------------------------------------- what it comes to
+    # ----------------------------------------------------------------- inside
 
     @property
     def _interval(self) -> float:
@@ -216,13 +217,13 @@ class LocalWindow:
         return 0 if self._given or self._limit is None else self._scout.allowance(now, self._limit)
 
     def _came_back(self, sent_at: float = -math.inf) -> None:
-        """Note that one is in the air no longer; where it is not known when it was sent, it is one that stalled."""
+        """Note that a request is no longer in flight. With no known send time, count it as stalled."""
         self._log.in_air -= 1
         if self._stalled and sent_at < self._review.ended_at:
             self._stalled -= 1
 
     def _keep_up(self, now: float) -> None:
-        """Do what time and answers have made due."""
+        """Apply the changes that time and answers have made due."""
         limit = self._limit
         if limit is not None:
             self._others.relax(now, limit.per)
@@ -233,7 +234,7 @@ class LocalWindow:
             self._judge(now, observation)
 
     def _judge(self, now: float, observation: Observation) -> None:
-        """Draw the consequences of a refusal (rules 1 to 4)."""
+        """Apply a refusal (rules 1 to 4)."""
         limit, retry_after = self._limit, observation.retry_after
         let_in = self._burst.level_let_in(observation.refusals - 1)
         if observation.verdict is Verdict.DISPROVED:
@@ -253,7 +254,7 @@ class LocalWindow:
             self._believed(now, limit, retry_after, let_in)
 
     def _needs_no_probe(self, now: float, retry_after: float | None) -> bool:
-        """Whether a lone refusal is believed at once: it is soon over, or like one that was believed just before."""
+        """Whether a lone refusal is believed at once, because it ends soon, or resembles one that was just believed."""
         limit = self._limit
         if limit is None:
             return self._estimator.is_waiting
@@ -267,7 +268,7 @@ class LocalWindow:
         return max(limit.interval, 0.0 if self._is_anothers(now, limit, retry_after) else _PART * limit.per)
 
     def _disproved(self, now: float, let_in: float | None = None) -> None:
-        """Draw the consequence of a refusal after which requests were let in (rule 1)."""
+        """Apply a refusal after which requests were let in (rule 1)."""
         if not self._review.are_frequent:
             return
         let_in = self._burst.level_let_in(0) if let_in is None else let_in
@@ -278,7 +279,7 @@ class LocalWindow:
         self._review.explained()
 
     def _believed(self, now: float, limit: RateLimit, retry_after: float | None, let_in: float) -> None:
-        """Draw the consequences of a refusal under a known limit (rules 2 to 4)."""
+        """Apply a believed refusal under a known limit (rules 2 to 4)."""
         if self._is_anothers(now, limit, retry_after):
             assert retry_after is not None
             self._review.explained()
@@ -324,18 +325,18 @@ class LocalWindow:
         return least > limit.per or bool(soonest and least > soonest[0] - now)
 
     def _is_soon_over(self, limit: RateLimit, retry_after: float | None) -> bool:
-        """Whether a refusal asks for no longer wait than two requests are apart (rule 3)."""
+        """Whether a refusal asks for no longer wait than the interval between two requests (rule 3)."""
         return retry_after is None or at_least(retry_after) <= 2 * limit.interval
 
     def _adopt(self, now: float, limit: RateLimit | None) -> None:
-        """Go by a limit that was learned."""
+        """Adopt a learned limit."""
         if limit is not None:
             self._limit = limit
             self._log.period_changed(now, limit.per)
             self._scout.restart(now)
 
     def _pause(self, now: float, seconds: float | None) -> None:
-        """Hold everything back, for so long or for longer and longer, and let one request go first afterwards."""
+        """Hold all requests back, for `seconds` or with growing pauses; let one request go first afterwards."""
         seconds = self._slow_start.close(now, None if seconds is None else min(seconds, self._longest_pause))
         self._paused_until = self._slow_start.closed_until
         self._on_pause("refused", seconds, False)

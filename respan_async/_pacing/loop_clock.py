@@ -1,4 +1,4 @@
-"""The clock of the pace: that of the event loop, which goes on where it was when the client moves to another loop."""
+"""The clock of the pace: the event loop's clock, continued when the client moves to another loop."""
 
 import asyncio
 import math
@@ -8,11 +8,11 @@ from respan_async._suspend_clock import elapsed
 
 
 class LoopClock:
-    """Tell the time of the running event loop, in seconds, so that times that were noted keep their age.
+    """Tell the time of the running event loop, in seconds; recorded times keep their age on the next loop.
 
-    Each loop may count from a moment of its own. So on another loop than before, the clock goes on from the last time
-    that it told, or from what has passed since it came to the loop before, by a clock that runs through sleep: from the
-    later of the two. On its first loop it tells that loop's own time.
+    Each loop may count from another origin. So on another loop, the clock continues from the later of two times: the
+    last time that it told, or its time on the previous loop plus what has passed since, by a clock that runs through
+    sleep. On its first loop it tells that loop's own time.
     """
 
     def __init__(self) -> None:
@@ -31,17 +31,17 @@ class LoopClock:
         return now
 
     def of_loop(self, time: float) -> float:
-        """Return what this clock tells when the running loop's own clock tells `time`."""
+        """Return this clock's time when the running loop's own clock tells `time`."""
         self.time()
         return time + self._offset
 
     def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> asyncio.TimerHandle:
-        """Call something at a time of this clock."""
+        """Call a function at a time of this clock."""
         self.time()
         return asyncio.get_running_loop().call_at(when - self._offset, callback, *arguments)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until so many seconds have passed on this clock."""
+        """Wait until the seconds have passed on this clock."""
         loop = asyncio.get_running_loop()
         woken: asyncio.Future[None] = loop.create_future()
         self._sleepers[woken] = self.time() + seconds
@@ -53,7 +53,7 @@ class LoopClock:
             del self._sleepers[woken]
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on, and wake those who sleep until a time that has come; what was set by `call_at` stays."""
+        """Advance the clock, and wake the sleepers whose time has come; timers of `call_at` do not move."""
         now = self.time() + seconds
         self._offset += seconds
         self._came_at += seconds

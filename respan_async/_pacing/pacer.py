@@ -1,18 +1,18 @@
-"""The one place before which every request of a client waits.
+"""Grants the slots for all requests of a client, in order of priority, within the limit.
 
 Rules:
 
-1. A slot is granted when the window has one free, and the window, `max_in_flight` and the circuit breaker let one more
-   request be in the air. A call that was granted a slot releases it exactly once.
-2. Interactive calls go before batches, and those before the sweep; first come, first served within a class, where a
-   call that was refused keeps its place. A lower class that has been passed over 19 times in a row gets the next slot.
-   An eighth of `max_in_flight` is never the lower classes', so that stalled batches hold no interactive call up.
-3. An interactive call takes any free slot. The lower classes are spread, one slot every P/N, unless all that they have
-   left fits into half of what is free: a burst of a whole period's slots would come back as a burst, and everybody
-   else would wait for it. Where interactive calls come, and slots are many, they leave one free. A batch that is not
-   to be spread takes what is free at once, until an interactive call comes.
+1. A slot is granted when the window has a free one, and the window, `max_in_flight` and the circuit breaker allow one
+   more request in flight. A call that was granted a slot releases it exactly once.
+2. Interactive calls go before batches, and batches before the sweep; first come, first served within a class, where a
+   refused call keeps its place. A lower class that has been passed over 19 times in a row gets the next slot. An eighth
+   of `max_in_flight` is reserved for interactive calls, so that stalled batches cannot block them.
+3. An interactive call takes any free slot. The lower classes are spread, one slot every P/N, unless all their remaining
+   requests fit into half of the free slots: a burst of a whole period's slots would come back as a burst, and all other
+   calls would wait for it. If interactive calls come, and slots are many, the lower classes leave one free. A batch
+   that is not to be spread takes all free slots at once, until an interactive call comes.
 4. Failures of different calls in a row hold the lower classes back, and one probe at a time finds out when that is
-   over. A server that fails and asks to wait is left alone by all classes.
+   over. A server that fails and asks to wait gets no request of any class.
 """
 
 import asyncio
@@ -23,42 +23,43 @@ from typing import Final
 from respan_async._pacing.alarm import Alarm
 from respan_async._pacing.circuit_breaker import CircuitBreaker
 from respan_async._pacing.loop_clock import LoopClock
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.priority_queues import PriorityQueues
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, PendingWork, Slot, SlotOutcome
 from respan_async._pacing.wait_queue import Waiter
 from respan_async._pacing.window import Window
 from respan_async.errors import ClientStateError
 
 _RESERVED: Final = 8
-"""One part in so many of `max_in_flight` is for interactive calls."""
+"""One part in so many of `max_in_flight` is reserved for interactive calls."""
 _MANY: Final = 50
 _RECENT: Final = 5.0
-"""Of a limit of so many, the lower classes leave one slot free for so many periods after an interactive call: the next
-one then does not wait at all, which costs them a fiftieth at most."""
+"""With a limit of N, the lower classes leave one slot free for N of these periods after an interactive call: the next
+one then does not wait, which costs them at most a fiftieth."""
 _CATCH_UP: Final = 0.02
-"""Seconds by which a spread class may be behind and still catch up; timers and busy loops are late by as much."""
+"""Seconds by which a spread class may be late and still catch up, because timers and busy loops are late by as much."""
 _FIRST_FLIGHT: Final = 2.0
 _RAMP: Final = 1 / 16
-"""Requests of the lower classes in the air at first, while no limit is known, and by how many more each answer lets
-them be. A limit of N is then met with N/16 in the air, which are refused, instead of with all there are."""
+"""Requests of the lower classes in flight at first, while no limit is known, and the increase with each answer. A limit
+of N is then met with N/16 requests in flight, which are refused, instead of with all."""
 
 
 class Pacer:
-    """Grant slots, in order of priority, as fast as the limit lets anyone.
+    """Grant slots, in order of priority, as fast as the limit allows.
 
     Args:
-        window: Where slots come from.
-        max_in_flight: Requests in the air at the same time, of all classes together.
-        longest_pause: Seconds; a server that fails and asks for more is asked again after this long.
+        window: The source of slots.
+        max_in_flight: The most requests in flight at the same time, of all classes together.
+        longest_pause: Seconds; if a failing server asks for a longer wait, it is asked again after this long.
 
     Attributes:
-        clock: By which all times of the pace are told.
-        in_air: Requests in the air.
-        refused: Requests turned away so far.
-        last_problem: What went wrong last, in a sentence.
-        on_pause: Told the reason, the seconds, and whether only the lower classes are held.
+        clock: The clock of all times of the pace.
+        in_air: The number of requests in flight.
+        refused: The number of requests turned away so far.
+        last_problem: The last problem, in a sentence.
+        on_pause: Called with the reason, the seconds, and whether only the lower classes are held back.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Pacer:
         self._max_below = max_in_flight - (max(1, max_in_flight // _RESERVED) if max_in_flight > 1 else 0)
         self._queues = PriorityQueues()
         self._alarm = Alarm(self.clock, self._dispatch)
-        self._in_air_below = 0  # of the lower classes
+        self._in_air_below = 0  # the part of the lower classes
         self._pending: set[PendingWork] = set()
         self._breaker = CircuitBreaker(longest_pause)
         self._let_in_at: dict[object, float] = {}
@@ -101,12 +102,13 @@ class Pacer:
 
         Args:
             priority: The class to wait in.
-            deadline: The event loop's time until which the slot is of use.
-            since: The event loop's time when the call began, if it has had a slot before: it keeps its place in line.
-            caller: Whose call it is, for `promote`.
+            deadline: The event loop's time after which the slot is useless.
+            since: The event loop's time when the call began, if it has had a slot before: it keeps its place in the
+                queue.
+            caller: The call, for `promote`.
 
         Raises:
-            DeadlineUnreachable: It cannot be, or was not, granted before the deadline.
+            DeadlineUnreachable: The slot cannot be granted before the deadline, or was not.
             ClientStateError: The pacer was closed.
         """
         if priority < self._open_from:
@@ -129,16 +131,16 @@ class Pacer:
             self._queues.leave(waiter)
             granted = waiter.granted
             if not granted.cancelled() and granted.exception() is None:
-                self.release(granted.result(), SlotOutcome.UNUSED)  # it goes to the next in line
+                self.release(granted.result(), SlotOutcome.UNUSED)  # the next waiter gets the slot
             elif self.window.shared:
-                self._request_slots()  # a slot that was to come, another process may have use for
+                self._request_slots()  # withdraw our demand: another process may need the slot we had asked for
             raise
         finally:
             if expiry is not None:
                 expiry.cancel()
 
     def promote(self, caller: object, priority: Priority) -> None:
-        """Let a call that waits in a lower class go on waiting in this one."""
+        """Move a call that waits in a lower class to this one."""
         if self._queues.promote(caller, priority):
             self._interactive_at = self.clock.time()
             self._dispatch()
@@ -155,20 +157,20 @@ class Pacer:
         hint: RateHint | None = None,
         problem: str | None = None,
     ) -> None:
-        """Say how a granted slot ended.
+        """Release a granted slot, and note how it ended.
 
         Args:
             slot: The slot.
-            outcome: How.
-            caller: Whose call it was; failures of different calls in a row are an outage.
-            let_in: The operation for which an answered request was let in; None where it was turned away all the same.
+            outcome: How it ended.
+            caller: The call; failures of different calls in a row are an outage.
+            let_in: The operation for which the request was let in; None if it was turned away although it was answered.
             retry_after: Seconds that the server asked to wait.
-            sendings: How often the request went out, where the transport repeated it.
-            hint: What the answer states of the limit.
-            problem: What went wrong, in a sentence.
+            sendings: How often the transport sent the request.
+            hint: The limit that the answer states.
+            problem: The problem, in a sentence.
         """
         if slot.loops_left != self._loops_left:
-            return  # of a loop that is closed: it was counted when the client moved
+            return  # a slot of a closed loop: `arrive` counted it when the client moved
         now = self.clock.time()
         window = self.window
         if problem is not None:
@@ -197,38 +199,38 @@ class Pacer:
                 self._note_failure(now, caller)
             case SlotOutcome.UNREACHED:
                 window.unused(now)
-                # That no connection can be made has nothing to do with whose call it was.
+                # A connection that cannot be made has nothing to do with the call.
                 self._note_failure(now, slot)
             case _:  # UNUSED
                 window.unused(now)
         if outcome in (SlotOutcome.UNREACHED, SlotOutcome.UNUSED):
-            self._spread_from -= slot.interval  # another may go in its place
+            self._spread_from -= slot.interval  # another request may go in its place
         if hint is not None and outcome is not SlotOutcome.REFUSED:
             window.told(now, hint)
         self._dispatch()
 
     def unreachable(self, problem: str) -> None:
-        """Note that a request could not be made, where its slot was given back before that was known.
+        """Note a request that could not be made, after its slot was given back.
 
         Args:
-            problem: What went wrong, in a sentence.
+            problem: The problem, in a sentence.
         """
         self.last_problem = problem
         self._note_failure(self.clock.time(), object())
         self._dispatch()
 
     def let_in_since(self, time: float, operation: object) -> bool:
-        """Whether a request for this operation was let in at that time or later."""
+        """Whether a request of this operation was let in at that time or later."""
         return self._let_in_at.get(operation, -math.inf) >= time
 
     def announce(self, *, spread: bool = True) -> PendingWork:
-        """Announce a batch; it says by the returned object how much it will still ask for."""
+        """Announce a batch; it updates the returned object with its remaining demand."""
         pending = PendingWork(spread=spread)
         self._pending.add(pending)
         return pending
 
     def withdraw(self, pending: PendingWork) -> None:
-        """Take an announcement back."""
+        """Withdraw an announcement."""
         self._pending.discard(pending)
         self._dispatch()
 
@@ -247,14 +249,14 @@ class Pacer:
         return self._queues.waiting(priority)
 
     def paused_until(self, now: float) -> float | None:
-        """Return the time until which everybody is held back, if they are."""
+        """Return the time until which all classes are held back, if they are."""
         until = max(self.window.paused_until(now) or now, self._breaker.asked_until)
         return until if until > now else None
 
     # ----------------------------------------------------------------- closing
 
     def close(self, below: int = len(Priority)) -> None:
-        """Refuse newcomers of the classes before `below`, and fail those of them who wait."""
+        """Refuse new calls of the classes before `below`, and fail the waiting ones."""
         self._open_from = below
         for waiter in self._queues.pop_all(below):
             if not waiter.granted.done():
@@ -266,7 +268,7 @@ class Pacer:
     # ------------------------------------------------- other loops, other times
 
     def leave_loop(self) -> None:
-        """Forget who waited on an event loop that is closed: none of them will ever go on.
+        """Forget the waiters of a closed event loop, because none of them will ever continue.
 
         Raises:
             ClientStateError: The window cannot move to another loop.
@@ -277,7 +279,7 @@ class Pacer:
         self._alarm.leave_loop()
 
     def arrive(self) -> None:
-        """Count what was still in the air on the loop before as sent without an answer."""
+        """Count the requests that were in flight on the previous loop as sent without an answer."""
         now = self.clock.time()
         for _ in range(self.in_air):
             self.window.lost(now)
@@ -285,7 +287,7 @@ class Pacer:
         self._loops_left += 1
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once, for a test: move the clock on, and grant what can be granted then."""
+        """For tests: advance the clock, and grant the slots that are due then."""
         self.clock.advance(seconds)
         self._alarm.cancel()
         self._dispatch()
@@ -300,7 +302,7 @@ class Pacer:
             self._in_air_below += 1
         interval = 0.0
         if window.limit is not None:
-            # Every class counts: what an interactive call takes out of turn, the lower classes leave.
+            # Every class counts: the lower classes leave the slots that an interactive call takes out of turn.
             interval = window.spread_interval(now)
             self._spread_from = max(self._spread_from, now - max(interval, _CATCH_UP)) + interval
         self._queues.note_granted(priority)
@@ -329,7 +331,7 @@ class Pacer:
         return limit is None or window.delay(now, spare) <= 0
 
     def _free_capacity(self, priority: Priority, now: float) -> float:
-        """Return how many more of this class may be in the air, apart from slots; less than one means none."""
+        """Return how many more requests of this class may be in flight, apart from slots; below one, none may."""
         room = self.max_in_flight - self.in_air
         if room < 1 or not self._breaker.admits_anything(now, self.in_air):
             return 0
@@ -341,17 +343,17 @@ class Pacer:
         return min(capacity, self._max_below - self._in_air_below, self._breaker.width - self._in_air_below)
 
     def _need_not_be_spread(self, limit: RateLimit, now: float) -> bool:
-        """Whether the lower classes may take what is free at once (rule 3)."""
+        """Whether the lower classes may take all free slots at once (rule 3)."""
         if self._pending and not any(pending.spread for pending in self._pending):
             return now >= self._interactive_at + limit.per
         return 2 * self._left() <= self.window.free(now)
 
     def _left(self) -> float:
-        """Return how much the lower classes will still ask for."""
+        """Return how many more slots the lower classes will ask for."""
         return self._queues.waiting_below() + sum(pending.more for pending in self._pending)
 
     def _dispatch(self) -> None:
-        """Grant what can be granted, and set the alarm for what cannot yet."""
+        """Grant the slots that are due, and set the alarm for the next ones."""
         if self._queues:
             now = self.clock.time()
             while (priority := self._next(now)) is not None:
@@ -363,7 +365,7 @@ class Pacer:
             self._request_slots()
 
     def _request_slots(self) -> None:
-        """Tell a shared window how many could go if it had slots for them."""
+        """Tell a shared window how many calls could go if it had slots for them."""
         now = self.clock.time()
         urgent, patient = self._queues.waiting(Priority.INTERACTIVE), self._queues.waiting_below()
         if urgent:
@@ -373,7 +375,7 @@ class Pacer:
         self.window.request_slots(urgent, patient, self._left())
 
     def _next(self, now: float) -> Priority | None:
-        """Return the class whose turn it is, if it may go."""
+        """Return the next class, if it may go."""
         return next((priority for priority in self._queues.by_turn() if self._may_go(priority, now)), None)
 
     def _set_alarm(self, now: float) -> None:
@@ -393,7 +395,7 @@ class Pacer:
             waiter.granted.set_exception(DeadlineUnreachable(self._least_wait(priority, now)))
 
     def _least_wait(self, priority: Priority, now: float) -> float:
-        """Return the least seconds until a newcomer of this class can have a slot."""
+        """Return the least seconds until a new call of this class can have a slot."""
         ahead = self._queues.waiting_up_to(priority)
         pauses = [self._breaker.asked_until - now]
         if priority is not Priority.INTERACTIVE:

@@ -1,16 +1,16 @@
-"""One queue for each class of priority, and whose turn it is."""
+"""Keeps a queue of waiting calls for each class of priority, and decides which class is next."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.wait_queue import Waiter, WaitQueue
 
 _PASSED_OVER: Final = 19
 
 
 class PriorityQueues:
-    """Keep those who wait, by class. A class that was passed over 19 times in a row has the next turn."""
+    """Queue the waiting calls by class. A class that was passed over 19 times in a row is next."""
 
     def __init__(self) -> None:
         self._queues: tuple[WaitQueue, ...] = tuple(WaitQueue() for _ in Priority)
@@ -21,15 +21,15 @@ class PriorityQueues:
         return any(self._queues)
 
     def waiting(self, priority: Priority) -> int:
-        """Return how many wait in a class."""
+        """Return the number of waiting calls of a class."""
         return len(self._queues[priority])
 
     def waiting_up_to(self, priority: Priority) -> int:
-        """Return how many wait in a class and in those before it."""
+        """Return the number of waiting calls of a class and of those before it."""
         return sum(map(len, self._queues[: priority + 1]))
 
     def waiting_below(self) -> int:
-        """Return how many wait in the classes below the interactive one."""
+        """Return the number of waiting calls of the classes below the interactive one."""
         return len(self._queues[Priority.BATCH]) + len(self._queues[Priority.SWEEP])
 
     def join(self, priority: Priority, waiter: Waiter) -> None:
@@ -37,12 +37,12 @@ class PriorityQueues:
         self._queues[priority].join(waiter)
 
     def leave(self, waiter: Waiter) -> None:
-        """Wait no longer, in whichever class it was."""
+        """Take a waiter out of its queue."""
         for queue in self._queues:
             queue.leave(waiter)
 
     def promote(self, caller: object, priority: Priority) -> bool:
-        """Let a call that waits in a lower class go on waiting in this one; return whether there was one."""
+        """Move a call that waits in a lower class to this one; return whether it waited in one."""
         for queue in self._queues[priority + 1 :]:
             if (waiter := queue.find(caller)) is not None:
                 queue.leave(waiter)
@@ -55,17 +55,17 @@ class PriorityQueues:
         return next(priority for priority in Priority if waiter in self._queues[priority])
 
     def pop(self, priority: Priority) -> Waiter:
-        """Take out who is next in a class."""
+        """Take out the next waiter of a class."""
         return self._queues[priority].pop()
 
     def pop_all(self, below: int) -> Iterator[Waiter]:
-        """Take out all who wait in the classes before `below`."""
+        """Take out all waiters of the classes before `below`."""
         for queue in self._queues[:below]:
             while queue:
                 yield queue.pop()
 
     def by_turn(self) -> list[Priority]:
-        """Return the classes in which calls wait, in the order of their turns."""
+        """Return the classes in which calls wait, in their order."""
         return sorted(
             (priority for priority in Priority if self._queues[priority]),
             key=lambda priority: (not self.is_overdue(priority), priority),
@@ -76,12 +76,12 @@ class PriorityQueues:
         return self._passed_over[priority] >= _PASSED_OVER
 
     def note_granted(self, priority: Priority) -> None:
-        """Note that a class had its turn, and that the lower ones in which calls wait were passed over."""
+        """Note that a class got a slot, and that the lower classes in which calls wait were passed over."""
         self._passed_over[priority] = 0
         for lower in range(priority + 1, len(Priority)):
             if self._queues[lower]:
                 self._passed_over[lower] += 1
 
     def clear(self) -> None:
-        """Forget all who wait."""
+        """Forget all waiters."""
         self._queues = tuple(WaitQueue() for _ in Priority)

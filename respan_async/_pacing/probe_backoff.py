@@ -1,8 +1,8 @@
-"""When something looser is tried again after a refusal.
+"""Decides when a looser setting is tried again after a refusal.
 
-A limit may have risen, others may have given up their share, a longer burst may be allowed by now. Each is found out by
-trying, and a try that is refused costs a refusal. So a try waits for clean periods: twice as many after each try that
-was refused, and the least number again after a try that came through.
+A limit may have risen, others may have given up their share, a longer burst may be allowed by now. Only a try finds
+out, and a refused try costs a refusal. So a try waits for clean periods: twice as many after each refused try, and the
+least number again after a successful one.
 """
 
 import math
@@ -30,7 +30,7 @@ class ProbeBackoff:
         return self._clean_since
 
     def ends_at(self, per: float) -> float:
-        """Return when it will be time for the next try, where a period has `per` seconds."""
+        """Return when the next try is due, if a period has `per` seconds."""
         return self._clean_since + self._periods * per
 
     def is_over(self, now: float, per: float) -> bool:
@@ -38,7 +38,7 @@ class ProbeBackoff:
         return now >= self.ends_at(per)
 
     def is_trying(self, now: float, per: float) -> bool:
-        """Whether a refusal now would be the answer to the last try."""
+        """Whether a refusal now would answer the last try."""
         return now < self._tried_at + 2 * per
 
     def restart(self, now: float) -> None:
@@ -46,7 +46,7 @@ class ProbeBackoff:
         self._clean_since = now
 
     def tried(self, now: float) -> None:
-        """Note that something looser is tried from now on."""
+        """Note that a looser setting is tried from now on."""
         self._tried_at = self._clean_since = now
 
     def failed(self, now: float) -> None:
@@ -56,6 +56,6 @@ class ProbeBackoff:
         self._clean_since = now
 
     def succeeded(self) -> None:
-        """Note that the try came through; the next one may follow at once."""
+        """Note that the try succeeded; the next one may follow at once."""
         self._periods = self._least
         self._tried_at = self._clean_since = -math.inf

@@ -1,4 +1,4 @@
-"""What an answer tells of the limit, in whatever headers it came."""
+"""The limit that an answer states in its headers."""
 
 import attrs
 
@@ -11,10 +11,10 @@ class RateHint:
     second, `remaining` and `reset` those of the one with the fewest requests left.
 
     Attributes:
-        limit: Requests in a period, 1 or more; None when the answer does not say.
-        per: The period in seconds, more than 0; None when the answer does not say.
-        remaining: Requests that are left, 0 or more; None when the answer does not say.
-        reset: Seconds from now until the remaining ones are renewed, more than 0; None when the answer does not say.
+        limit: Requests in a period, 1 or more; None if the answer does not say.
+        per: The period in seconds, more than 0; None if the answer does not say.
+        remaining: Requests that are left, 0 or more; None if the answer does not say.
+        reset: Seconds from now until the remaining ones are renewed, more than 0; None if the answer does not say.
     """
 
     limit: int | None = None

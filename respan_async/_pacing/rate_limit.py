@@ -1,4 +1,4 @@
-"""How many requests an account may make in a period."""
+"""The rate limit of an account: a number of requests in a period."""
 
 import math
 from typing import Any, Final
@@ -29,7 +29,7 @@ class RateLimit:
         per: The period in seconds, more than 0.
 
     Raises:
-        ConfigurationError: One of them is not that.
+        ConfigurationError: `limit` or `per` is invalid.
     """
 
     limit: int = attrs.field(validator=_check_limit)
@@ -37,7 +37,7 @@ class RateLimit:
 
     @property
     def interval(self) -> float:
-        """Seconds between two requests that are spread evenly."""
+        """Seconds between two evenly spread requests."""
         return self.per / self.limit
 
     def __str__(self) -> str:
@@ -45,4 +45,4 @@ class RateLimit:
 
 
 DOCUMENTED_LIMIT: Final = RateLimit(60, per=60)
-"""What Respan documents for these endpoints: 60 requests a minute for the whole organisation, whatever the plan."""
+"""The limit that Respan documents for these endpoints: 60 requests a minute for the organisation, on every plan."""

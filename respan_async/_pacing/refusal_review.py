@@ -1,15 +1,15 @@
-"""Whether a refusal is believed.
+"""Decides whether a refusal is believed.
 
-A server refuses because a limit is used up, or for a reason of its own: another limit, a proxy, too many at once,
-chance. One question tells them apart: was anything let in that was sent after the refused request? Rules:
+A server refuses because a limit is used up, or for another reason: a different limit, a proxy, a burst, chance. One
+question tells them apart: was anything let in that was sent after the refused request? Rules:
 
-1. After a refusal nothing is sent until what is in the air has come back, a second at most. All of that is *one*
-   observation: what was sent before its end says nothing new later.
-2. The refusal is disproved where more of what was sent after the refused request was let in than refused. It is
-   believed where several were refused and hardly any let in.
-3. Else one probe is sent. The refusal is believed when the probe is refused as well, and disproved when the probe is
+1. After a refusal nothing is sent until the requests in flight have come back, a second at most. All of them are *one*
+   observation: a request that was sent before its end gives no new information later.
+2. The refusal is disproved if more of the requests sent after the refused one were let in than refused. It is believed
+   if several were refused and hardly any let in.
+3. Otherwise one probe is sent. The refusal is believed if the probe is refused as well, and disproved if the probe is
    let in before the time that the server had asked to wait.
-4. Refusals are frequent where there were four among the last hundred answers, apart from those that were explained.
+4. Refusals are frequent if there were four among the last hundred answers, not counting explained ones.
 """
 
 import enum
@@ -27,22 +27,22 @@ _AMONG: Final = 100
 
 
 class Verdict(enum.Enum):
-    """What an observation came to."""
+    """The result of an observation."""
 
     BELIEVED = enum.auto()
     DISPROVED = enum.auto()
     UNDECIDED = enum.auto()
-    """One request was refused, and nothing was sent after it: a probe decides."""
+    """One request was refused, and none was sent after it: a probe decides."""
 
 
 @attrs.frozen
 class Observation:
-    """What was seen of one refusal.
+    """The observation of one refusal.
 
     Attributes:
-        verdict: What it came to.
-        refusals: How many requests were refused.
-        retry_after: The least that the server asked to wait, in seconds; None where it did not say.
+        verdict: The result.
+        refusals: The number of refused requests.
+        retry_after: The shortest wait that the server asked for, in seconds; None if it did not say.
     """
 
     verdict: Verdict
@@ -51,7 +51,7 @@ class Observation:
 
 
 class RefusalReview:
-    """Look into one refusal at a time.
+    """Review one refusal at a time.
 
     Attributes:
         ended_at: When the last review ended.
@@ -60,17 +60,17 @@ class RefusalReview:
     def __init__(self) -> None:
         self._began_at: float | None = None
         self.ended_at = -math.inf
-        self._sent_at = 0.0  # the first of the refused
+        self._sent_at = 0.0  # when the first refused request was sent
         self._refusals = 0
         self._let_in_after = 0
         self._retry_after: float | None = None
-        self._disproved_until: float | None = None  # a probe that is sent before, and let in, disproves the refusal
+        self._disproved_until: float | None = None  # a probe sent before this time, and let in, disproves the refusal
         self._answers = 0
-        self._refused: deque[int] = deque()  # of which number each unexplained refusal was
+        self._refused: deque[int] = deque()  # the sequence number of each unexplained refusal
 
     @property
     def is_open(self) -> bool:
-        """Whether nothing may be sent, because what is in the air is still to come back."""
+        """Whether nothing may be sent, because requests are still in flight."""
         return self._began_at is not None
 
     @property
@@ -84,11 +84,11 @@ class RefusalReview:
         return len(self._refused) >= _FREQUENT
 
     def explained(self) -> None:
-        """Forget the refusals so far: their reason is known."""
+        """Forget the earlier refusals, because their reason is known."""
         self._refused.clear()
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> bool:
-        """Note a refusal; return whether a review begins with it."""
+        """Note a refusal; return whether it begins a review."""
         self._count()
         if sent_at < self.ended_at:
             return False
@@ -116,7 +116,7 @@ class RefusalReview:
         return disproved
 
     def conclude(self, now: float, in_air: int) -> Observation | None:
-        """Return what was seen, once everything has come back that is to be waited for."""
+        """Return the observation, once the requests in flight have come back, or the review has timed out."""
         if self._began_at is None or (in_air and now < self._began_at + _LONGEST_WATCH):
             return None
         refused_at, self._began_at, self.ended_at = self._began_at, None, now
@@ -132,7 +132,7 @@ class RefusalReview:
         return Observation(verdict, self._refusals, self._retry_after)
 
     def decided(self) -> None:
-        """Do without the probe: what the refusal means is known otherwise."""
+        """Skip the probe, because the meaning of the refusal is known otherwise."""
         self._disproved_until = None
 
     def _count(self) -> None:

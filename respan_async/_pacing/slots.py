@@ -1,34 +1,28 @@
-"""What the pacer hands out, and how it comes back."""
+"""The slot that the pacer grants for one request, and how it ended; a batch's pending demand."""
 
 import enum
 import math
 
 import attrs
 
-
-class Priority(enum.IntEnum):
-    """Who goes first; the lower number does."""
-
-    INTERACTIVE = 0
-    BATCH = 1
-    SWEEP = 2
+from respan_async._pacing.priority import Priority
 
 
 class SlotOutcome(enum.Enum):
     """How a granted slot ended."""
 
     ANSWERED = enum.auto()
-    """The server let the request in and served it, be it with a 4xx."""
+    """The server let the request in and served it, even if with a 4xx."""
     FAILED = enum.auto()
     """The server let the request in, and failed."""
     REFUSED = enum.auto()
     """The limit turned it away."""
     LOST = enum.auto()
-    """It left, and no answer came."""
+    """The request left, and no answer came."""
     UNREACHED = enum.auto()
     """No connection could be made."""
     UNUSED = enum.auto()
-    """It was not sent after all."""
+    """The request was not sent."""
 
 
 class DeadlineUnreachable(Exception):
@@ -41,11 +35,11 @@ class DeadlineUnreachable(Exception):
 
 @attrs.define(eq=False)
 class Slot:
-    """Leave to send one request, to be released once.
+    """The right to send one request; released once.
 
     Attributes:
         priority: The class that it was granted to.
-        asked_at: When it was asked for, by the pace's clock.
+        asked_at: When the call asked for it, by the pace's clock.
         granted_at: When it was granted.
         interval: Seconds by which it moved the time of the next spread request.
         loops_left: How many event loops the client had left by then.
@@ -60,10 +54,10 @@ class Slot:
 
 @attrs.define(eq=False)
 class PendingWork:
-    """What a batch will still ask for.
+    """The remaining demand of a batch.
 
     Attributes:
-        more: How many slots, beside what is waiting already; infinite when it does not know.
+        more: The number of slots beyond the waiting calls; infinite if unknown.
         spread: Whether they may be spread over the period, so that others find slots too.
     """
 

@@ -1,26 +1,26 @@
-"""A pause after trouble, and the careful return from it."""
+"""Pauses after trouble, and then lets requests return step by step."""
 
 import math
 from typing import Final
 
 _WIDE: Final = 1024.0
-"""So many requests at once are as many as there are."""
+"""So many requests at once are no restriction."""
 
 
 class SlowStart:
     """Hold requests back for a while, then let one through, and more as they succeed.
 
-    After a pause one request goes first; each success lets one more be in the air at the same time, which doubles the
+    After a pause one request goes first; each success allows one more in flight at the same time, which doubles the
     number with every round trip. So the client does not stampede a server that has just come back.
 
     Args:
-        first: Seconds of the first pause for which the server named no time; each further one is twice as long.
+        first: Seconds of the first pause for which the server named no time; each further pause is twice as long.
         longest: Seconds of the longest such pause.
 
     Attributes:
         closed_until: When the pause ends.
-        width: How many requests may be in the air.
-        failures: How many pauses there were in a row, without a success between them.
+        width: How many requests may be in flight.
+        failures: The number of pauses in a row, without a success between them.
     """
 
     def __init__(self, first: float, longest: float) -> None:
@@ -30,15 +30,15 @@ class SlowStart:
         self._first = first
         self._longest = longest
         self.failures = 0
-        self._unsaid = 0  # of these, those for which the server named no time
+        self._unsaid = 0  # the part of them for which the server named no time
 
     @property
     def troubled(self) -> bool:
-        """Whether the last word was a failure."""
+        """Whether the last result was a failure."""
         return self.failures > 0
 
     def close(self, now: float, seconds: float | None = None) -> float:
-        """Pause for `seconds`, or for as long as the failures in a row suggest; return how long that is."""
+        """Pause for `seconds`, or longer with each failure in a row; return the seconds."""
         if seconds is None:
             seconds = min(self._first * 2.0 ** min(self._unsaid, 30), self._longest)
             self._unsaid += 1
@@ -49,7 +49,7 @@ class SlowStart:
         return seconds
 
     def succeeded(self, sent_at: float) -> None:
-        """Note a success. One that was sent before the pause began says nothing about the time after."""
+        """Note a success. A success that was sent before the pause began says nothing about the time after."""
         if sent_at < self._closed_at:
             return
         self.failures = self._unsaid = 0

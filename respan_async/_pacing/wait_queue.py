@@ -1,4 +1,4 @@
-"""Those who wait for a slot, in one class."""
+"""The queue of calls that wait for a slot, in one class."""
 
 import asyncio
 from bisect import insort
@@ -12,13 +12,13 @@ from respan_async._pacing.slots import Slot
 
 @attrs.define(eq=False)
 class Waiter:
-    """One who waits.
+    """A call that waits for a slot.
 
     Attributes:
         granted: Set when a slot is granted.
         asked_at: When it began to wait.
-        since: When its call began to wait for its first slot; None for a call's first slot.
-        caller: Whose call it is.
+        since: When the call began to wait for its first slot; None while it waits for its first.
+        caller: The call.
     """
 
     granted: "asyncio.Future[Slot]"
@@ -35,25 +35,25 @@ class WaitQueue:
         self._back: list[Waiter] = []
 
     def join(self, waiter: Waiter) -> None:
-        """Wait in line: before all newcomers, for a call that has been granted a slot before."""
+        """Join the queue; a call that has been granted a slot before goes before all newcomers."""
         if waiter.since is None:
             self._new[waiter] = None
         else:
             insort(self._back, waiter, key=lambda other: other.since or 0.0)
 
     def leave(self, waiter: Waiter) -> None:
-        """Wait no longer."""
+        """Leave the queue."""
         if waiter in self._new:
             del self._new[waiter]
         elif waiter in self._back:
             self._back.remove(waiter)
 
     def pop(self) -> Waiter:
-        """Take out who is next."""
+        """Remove and return the next waiter."""
         return self._back.pop(0) if self._back else self._new.popitem(last=False)[0]
 
     def find(self, caller: object) -> Waiter | None:
-        """Return the waiter of a call, if it is in line."""
+        """Return the waiter of a call, if it is in the queue."""
         return next((waiter for waiter in self if waiter.caller is caller), None)
 
     def __len__(self) -> int:

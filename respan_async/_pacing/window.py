@@ -1,4 +1,4 @@
-"""Where slots come from, as the pacer sees it."""
+"""The protocol of a window: the source of slots, as the pacer sees it."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol, runtime_checkable
@@ -8,10 +8,10 @@ from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 
 GRACE: Final = 2.0
-"""Seconds by which a request that was never answered may have reached the server later than we gave it up."""
+"""Seconds by which a request that was never answered may have reached the server after it was given up."""
 
 OnPause = Callable[[str, float, bool], None]
-"""Told of a pause: the reason, the seconds, and whether only the lower classes are held back."""
+"""Called with a pause: the reason, the seconds, and whether only the lower classes are held back."""
 
 
 @runtime_checkable
@@ -20,7 +20,7 @@ class Window(Protocol):
 
     @property
     def limit(self) -> RateLimit | None:
-        """What is allowed now, or None while nothing is known."""
+        """The limit that applies now, or None while it is unknown."""
         ...
 
     @property
@@ -34,31 +34,31 @@ class Window(Protocol):
         ...
 
     def attach(self, wake: Callable[[], None], on_pause: OnPause, clock: LoopClock) -> None:
-        """Have a function to call when slots have come, one to tell of a pause, and the clock that all times are of."""
+        """Set what to call when slots have come, what to call with a pause, and the clock of all times."""
         ...
 
     def leave_loop(self) -> None:
-        """Forget what belonged to an event loop that is closed, and go on with the next one.
+        """Forget what belongs to a closed event loop, and continue on the next one.
 
         Raises:
-            ClientStateError: Something that was given cannot be used on another loop.
+            ClientStateError: A given object cannot be used on another loop.
         """
         ...
 
     async def park(self) -> None:
-        """Let go of what is open on an event loop that is about to end; what is to come is on another one."""
+        """Close open resources on an event loop that is about to end; the window lives on, on another loop."""
         ...
 
     def request_slots(self, urgent: int, patient: int, left: float) -> None:
-        """Hear how many interactive calls and others could go if there were slots, and what the others have left."""
+        """Note how many interactive and other calls could go if there were slots, and what the others have left."""
         ...
 
     def used(self, now: float) -> int:
-        """Return how many slots are taken by us, or by all who share the window."""
+        """Return how many slots are taken: by us, or by all who share the window."""
         ...
 
     def others(self, now: float) -> int:
-        """Return how many slots are believed to be taken by others."""
+        """Return how many slots other users are believed to hold."""
         ...
 
     def free(self, now: float) -> int:
@@ -66,27 +66,27 @@ class Window(Protocol):
         ...
 
     def spread_interval(self, now: float) -> float:
-        """Return the seconds between two requests that are spread evenly."""
+        """Return the seconds between two evenly spread requests."""
         ...
 
     def room(self, now: float, in_air: int) -> float:
-        """Return how many more requests may be in the air, apart from slots; less than one means none."""
+        """Return how many more requests may be in flight, apart from slots; below one, none may."""
         ...
 
     def paused_until(self, now: float) -> float | None:
-        """Return until when everything is held back by a refusal, if it is."""
+        """Return until when a refusal holds all requests back, if one does."""
         ...
 
     def delay(self, now: float, ahead: int = 0) -> float:
-        """Return the least seconds until a slot is free for one who has `ahead` others before it; 0: now."""
+        """Return the least seconds until a slot is free for a call with `ahead` others before it; 0: now."""
         ...
 
     def wakes_at(self, now: float) -> float | None:
-        """Return when time alone may change what is free, or None if only an answer can."""
+        """Return when time alone may free a slot, or None if only an answer can."""
         ...
 
     def preload(self, now: float, ages: Iterable[float]) -> None:
-        """Count requests that were let in some seconds ago, before this window was there; the oldest first."""
+        """Count requests that were let in so many seconds ago, before this window existed; the oldest first."""
         ...
 
     def take(self, now: float) -> None:
@@ -94,7 +94,7 @@ class Window(Protocol):
         ...
 
     def unused(self, now: float) -> None:
-        """Give back a slot of which the server knows nothing."""
+        """Give back a slot whose request never reached the server."""
         ...
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
@@ -106,17 +106,17 @@ class Window(Protocol):
         ...
 
     def resent(self, now: float, times: int) -> None:
-        """Note that a request whose end is no answer left so many times before, and none came then either."""
+        """Record `times` earlier sendings of a request that never got any answer."""
         ...
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
-        """Note that the server turned the request away, and asked to wait so many seconds if it did."""
+        """Note that the server turned the request away, and which wait it asked for, if any."""
         ...
 
     def told(self, now: float, hint: RateHint) -> None:
-        """Take what an answer states of the limit as a hypothesis."""
+        """Take the limit that an answer states as a hypothesis."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of what is open."""
+        """Close open resources."""
         ...

@@ -1,4 +1,4 @@
-"""`python -m respan_async.cli`."""
+"""Runs the command line as `python -m respan_async.cli`."""
 
 import sys
 

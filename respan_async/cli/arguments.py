@@ -1,4 +1,4 @@
-"""The arguments of every command."""
+"""Defines and parses the arguments of every command."""
 
 import argparse
 from collections.abc import Callable, Iterable, Sequence
@@ -93,19 +93,19 @@ _OPTIONS: Final = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that shows nothing a terminal would obey, and says what may have been meant."""
+    """A parser that escapes what a terminal would obey, and suggests what may have been meant."""
 
     @property
     def options(self) -> list[str]:
-        """The options there are."""
+        """The known options."""
         return [option for action in self._actions for option in action.option_strings]
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the arguments, which may be any bytes, and end with 2."""
+        """Report what is wrong with the arguments, which may be any bytes, and exit with 2."""
         super().error(printable(message))
 
     def check_command(self, words: Sequence[str], known: Iterable[str]) -> None:
-        """End with 2 if the first of these words is no command, and say which one may have been meant."""
+        """Exit with 2 if the first of these words is not a command, and suggest one."""
         word = words[0] if words else "-"
         if not word.startswith("-") and word not in known:
             meant = did_you_mean([word], known)
@@ -113,8 +113,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def did_you_mean(words: Iterable[object], known: Iterable[str]) -> str:
-    """Return what somebody who wrote these words may have meant, as the end of a sentence; empty for nothing."""
-    bare = {name.lstrip("-"): name for name in known}  # dashes, which all options share, make none alike
+    """Return what these words may have meant, as the end of a sentence; empty if nothing is similar."""
+    bare = {name.lstrip("-"): name for name in known}  # the dashes that all options share do not make them similar
     names = [str(word).partition("=")[0].lstrip("-") for word in words]
     meant = [bare[match] for name in names for match in get_close_matches(name, [*bare], n=1)]
     return f"; did you mean {', '.join(meant)}?" if meant else ""
@@ -124,10 +124,10 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     """Read the arguments.
 
     Returns:
-        The values, with the command's function as `run` and the arguments as they came as `argv`.
+        The values, with the command's function as `run` and the original arguments as `argv`.
 
     Raises:
-        SystemExit: They are wrong, or ask for help or the version.
+        SystemExit: The arguments are wrong, or ask for help or the version.
     """
     argv = list(argv)
     common = _common()
@@ -207,7 +207,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
     _ledger(rotating).set_defaults(run=maintenance.rotate, parser=rotating)
     schema = keepers.add_parser(
         "schema",
-        help="print the SQL that makes a ledger in Postgres, for whoever may",
+        help="print the SQL that makes a ledger in Postgres, for a user with the right to make it",
         description=_SCHEMA,
         parents=[common],
         allow_abbrev=False,
@@ -221,7 +221,7 @@ def read_arguments(argv: Sequence[str]) -> argparse.Namespace:
         keeping.check_command(argv[1:], keepers.choices)
     arguments, unknown = parser.parse_known_args(argv)
     if unknown:
-        # By the command, whose options and usage are what is asked for.
+        # The command's parser, because its options and usage are meant.
         command: _Parser = arguments.parser
         command.error(f"unrecognized arguments: {' '.join(unknown)}{did_you_mean(unknown, command.options)}")
     arguments.argv = tuple(argv)
@@ -282,7 +282,7 @@ def _issue(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--burst",
         action="store_true",
-        help="take whatever the limit leaves free at once, for an account that nobody else uses",
+        help="take all free slots at once, for an account without other users",
     )
     parser.add_argument("--ledger", metavar="FILE", help=f"what remembers tickets and keys: {_WHERE}")
     parser.add_argument("--force-ledger", action="store_true", help="use the ledger of another account or base URL")

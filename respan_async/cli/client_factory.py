@@ -1,4 +1,4 @@
-"""The account a command works on."""
+"""Makes the client of a command, for the account whose key is in the environment."""
 
 import argparse
 import os
@@ -19,7 +19,7 @@ def make_client(arguments: argparse.Namespace, **settings: Any) -> AsyncRespan:
 
     Args:
         arguments: With `base_url`, `proxy` and `ca_file`.
-        **settings: Of the client; an `api_key` among them is used instead.
+        **settings: Settings of the client; an `api_key` among them takes precedence.
 
     Raises:
         WrongUse: There is no key, or a setting is wrong.

@@ -1,4 +1,4 @@
-"""Lines for a person, on standard error, with nothing in them that a terminal would obey."""
+"""Writes lines for a person to standard error, without characters that a terminal would obey."""
 
 import contextlib
 import logging
@@ -11,21 +11,21 @@ from typing import Final, Self
 from respan_async._http import redaction
 
 MOST_LINES: Final = 20
-"""Lines of one kind before the rest is only counted."""
+"""The most lines of one kind; the rest is only counted."""
 
 _LONGEST: Final = 1000
 _BYTES: Final = {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
-"""Bytes of file names and arguments that are no UTF-8, as Python hands them over."""
+"""Bytes of file names and arguments that are not UTF-8, as Python hands them over."""
 
 
 def printable(text: str) -> str:
-    """Escape what does not print, control characters above all, and cut what is too long for a line."""
+    """Escape unprintable characters, above all control characters, and cut what is too long for a line."""
     text = redaction.printable(text.translate(_BYTES))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def command_line(*words: str) -> str:
-    """Return words as a shell takes them, also those that do not print."""
+    """Return words quoted for a shell, including unprintable characters."""
     return " ".join(map(_quoted, words))
 
 
@@ -40,17 +40,17 @@ def _quoted(word: str) -> str:
 
 
 def say(text: str) -> None:
-    """Write one line to standard error; where its reader is gone, the work goes on all the same."""
+    """Write one line to standard error; if its reader is gone, the work goes on."""
     with contextlib.suppress(OSError, ValueError):
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
 
 
 class ConsoleLogHandler(logging.Handler):
-    """Show what this process logs as lines among the others: warnings, and with `verbose` what the client tells.
+    """Show log records of this process as lines: warnings, and with `verbose` what the client logs.
 
     Args:
-        say: Takes a line; may be put in its place by another at any time.
+        say: Writes a line; may be replaced at any time.
         verbose: Show INFO of the `respan_async` logger, and every warning instead of the first few.
     """
 
@@ -75,7 +75,7 @@ class ConsoleLogHandler(logging.Handler):
             say(f"... and {unsaid} more warnings; -v shows them")
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show one record, without a traceback unless one was asked for."""
+        """Show one record, without a traceback unless RESPAN_KEYS_DEBUG is set."""
         if not self._verbose:
             self._warnings += 1
             if self._warnings > MOST_LINES:

@@ -1,4 +1,4 @@
-"""A CSV file as lines of named cells, each with its place in the file.
+"""Reads a CSV file as lines of named cells, each with its place in the file.
 
 Text is UTF-8, with or without a byte order mark; cells are separated by commas, or by another character, and may be
 quoted. Lines of empty cells do not count, nor does white space around a cell, nor the case of a column's name.
@@ -18,29 +18,29 @@ from typing import BinaryIO, Final, cast
 
 import attrs
 
+from respan_async.cli.closed_streams import check_input
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.standard_streams import check_input
 
 _LATE_QUOTE: Final = re.compile(r'\s+"')
-"""A quote after white space is a letter like any other to CSV, and would become a part of a name."""
+"""A quote after white space: to CSV it is an ordinary letter, and would become part of a name."""
 
 _LONGEST_LINE: Final = 1024 * 1024
 
 _OTHERS: Final = {";": "';'", "\t": "tab", "|": "'|'", ",": ","}
-"""What else may separate cells, and how that is written in a shell."""
+"""Other delimiters, and how a shell writes them."""
 
 Complain = Callable[[int, str], None]
-"""Told the number of a line and what is wrong with it."""
+"""Called with the number of a line and what is wrong with it."""
 
 
 @attrs.frozen
 class Row:
-    """One line.
+    """One line of the file.
 
     Attributes:
-        line: Where it begins, from 1.
+        line: The number of its first line, from 1.
         columns: All columns of the file.
-        cells: The cells that are not empty, by their column.
+        cells: The cells that are not empty, by column.
     """
 
     line: int
@@ -49,14 +49,14 @@ class Row:
 
 
 class CSVFile:
-    """A CSV file with a header line, to be read as often as one likes.
+    """A CSV file with a header line, which can be read any number of times.
 
     Args:
         file: Its bytes, seekable.
-        name: What it is called in complaints.
-        known: The columns it may have.
+        name: Its name in complaints.
+        known: The allowed columns.
         keys: The columns of which it must have at least one.
-        delimiter: What separates cells.
+        delimiter: The character between cells.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class CSVFile:
             lines.close()
 
     def _problem(self, cells: Sequence[str]) -> str | None:
-        """Say what is wrong with the header."""
+        """Describe what is wrong with the header."""
         seen: set[str] = set()
         for number, column in enumerate(cells, 1):
             if not column:
@@ -131,15 +131,15 @@ class CSVFile:
 
 
 class _Lines:
-    """The lines of a file as text; what is no text is noted, and does not end the reading.
+    """The lines of a file as text; a line that is not text is noted, and does not end the reading.
 
     Attributes:
-        flaw: The first line since this was last None that was no text, and why.
+        flaw: The first line since this was last None that was not text, and why.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         file.seek(0)
-        # Bytes that are no UTF-8 become lone surrogates, which `encode` finds below, on their own line.
+        # Bytes that are not UTF-8 become lone surrogates, which `encode` finds below, on their own line.
         self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
         self._number = 0
         self.flaw: tuple[int, str] | None = None
@@ -164,12 +164,12 @@ class _Lines:
         return line
 
     def close(self) -> None:
-        """Leave the file to others."""
+        """Detach from the file without closing it."""
         self._text.detach()
 
 
 def _explained(error: str) -> str:
-    """Say what the csv module means."""
+    """Explain a message of the csv module."""
     if error == "unexpected end of data":
         return "a quoted cell in this line has no end"
     if error.startswith("field larger"):
@@ -178,7 +178,7 @@ def _explained(error: str) -> str:
 
 
 def can_be_read_again(path: str) -> bool:
-    """Whether the same name leads another process to the same lines; not so a pipe, or `/dev/fd/63` of a shell."""
+    """Whether the path leads another process to the same lines; a pipe or a shell's `/dev/fd/63` does not."""
     if path == "-" or path.startswith(("/dev/fd/", "/dev/std", "/proc/")):
         return False
     with contextlib.suppress(OSError, ValueError):
@@ -188,16 +188,16 @@ def can_be_read_again(path: str) -> bool:
 
 @contextlib.contextmanager
 def open_csv(path: str, *, known: Collection[str], keys: Sequence[str], delimiter: str = ",") -> Iterator[CSVFile]:
-    """Open a CSV file; `-` is standard input. What cannot be read twice is copied to a temporary file first.
+    """Open a CSV file; `-` is standard input. An input that cannot be read twice is first copied to a temporary file.
 
     Args:
-        path: As it was given.
-        known: The columns it may have.
+        path: The path as given.
+        known: The allowed columns.
         keys: The columns of which it must have at least one.
-        delimiter: What separates cells.
+        delimiter: The character between cells.
 
     Raises:
-        WrongUse: It cannot be read.
+        WrongUse: The file cannot be read.
     """
     if path == "-":
         check_input()

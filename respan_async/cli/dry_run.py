@@ -1,4 +1,4 @@
-"""`respan-keys issue --dry-run`: everything is checked as for a run, and nothing is sent or delivered."""
+"""`respan-keys issue --dry-run`: checks everything as a run does, and sends and delivers nothing."""
 
 import argparse
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 import attrs
 
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes, previous_run
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.csv_reader import CSVFile
+from respan_async.cli.key_delivery import KeyDelivery, open_delivery
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
-from respan_async.cli.output_target import OutputTarget, open_output
 from respan_async.cli.progress_display import clock
 from respan_async.cli.sandbox import SANDBOX_LIMIT
 from respan_async.cli.ticket_source import PendingTenants
@@ -23,12 +23,12 @@ from respan_async.issuing.jsonlines_sink import digest
 
 @attrs.define
 class _Forecast:
-    """What a run would do.
+    """The expected results of a run.
 
     Attributes:
         issued: Tickets that would get a key.
-        already: Those that have one.
-        failed: Those that were asked for before with other fields.
+        already: Tickets that have a key.
+        failed: Tickets that were asked for before with other fields.
     """
 
     issued: int = 0
@@ -45,15 +45,15 @@ async def dry_run(
     csv_file: CSVFile,
     tickets: set[bytes],
 ) -> int:
-    """Say what `issue` would do now, and return the exit code: 0, or 1 when some of it would fail.
+    """Say what `issue` would do now, and return the exit code: 0, or 1 if some tickets would fail.
 
-    What is not there, neither a ledger nor a file of keys, is not made. A ledger that is there is opened as a run does.
+    A missing ledger or file of keys is not made. An existing ledger is opened as a run does.
 
     Args:
-        arguments: The command's.
-        client: Of the account, or of a sandbox that is not there.
-        account: The word that the ledger belongs to, or None.
-        location: Where the ledger is.
+        arguments: The command's arguments.
+        client: The client of the account, or of a sandbox that does not exist.
+        account: The name of the account that the ledger belongs to, or None.
+        location: The location of the ledger.
         ledger: The ledger, not open.
         csv_file: The file, checked.
         tickets: The digest of each of its tickets.
@@ -68,13 +68,13 @@ async def dry_run(
         if location.dsn is not None or (not location.in_memory and _is_there(location.name)):
             await stack.enter_async_context(client)
             issuer = Issuer(client, ledger, account=account, auto_sweep=False)
-            await ledger_file.enter(issuer, location)
+            await location.open_issuer(issuer)
             stack.push_async_exit(issuer)
             known = ledger
             if left := len(location.snapshot().undelivered):
                 say(f"{left} keys of an earlier run, which are only in {location.name}, would be written")
         if has_output:
-            output = stack.enter_context(open_output(arguments.out, sandbox=arguments.sandbox))
+            output = stack.enter_context(open_delivery(arguments.out, sandbox=arguments.sandbox))
             elsewhere = await _written(known, output, tickets)
         forecast = await _foresee(known, PendingTenants(csv_file, len(tickets), elsewhere))
     if forecast.issued > MOST_LINES:
@@ -87,7 +87,7 @@ async def dry_run(
 
 
 def _is_there(path: str) -> bool:
-    """Whether a file is there; refuse one that is not, and could not be made."""
+    """Whether a file exists; refuse a path where no file exists or could be made."""
     if os.path.lexists(path):
         return True
     folder = Path(path).absolute().parent
@@ -98,14 +98,14 @@ def _is_there(path: str) -> bool:
     return False
 
 
-async def _written(ledger: CommandLedger | None, output: OutputTarget, tickets: set[bytes]) -> set[bytes]:
+async def _written(ledger: CommandLedger | None, output: KeyDelivery, tickets: set[bytes]) -> set[bytes]:
     if ledger is not None:
-        return await ledger_file.issued_elsewhere(ledger, output, tickets)
+        return await previous_run.issued_elsewhere(ledger, output, tickets)
     return set() if output.sink is None else output.sink.among(tickets)
 
 
 async def _foresee(ledger: CommandLedger | None, tenants: PendingTenants) -> _Forecast:
-    """Look each ticket up, and say the first of those that would be issued or fail."""
+    """Look each ticket up, and list the first ones that would be issued or fail."""
     forecast = _Forecast()
     with_keys = set[bytes]()
     after = ""
@@ -129,6 +129,6 @@ async def _foresee(ledger: CommandLedger | None, tenants: PendingTenants) -> _Fo
 
 
 def _at(arguments: argparse.Namespace, count: int) -> str:
-    """Say how long so many keys take at the limit that is given."""
+    """Say how long so many keys take at the given limit."""
     limit = arguments.rate or (SANDBOX_LIMIT if arguments.sandbox else DOCUMENTED_LIMIT)
     return f" in about {clock(count * limit.per / limit.limit)}" if isinstance(limit, RateLimit) else ""

@@ -1,4 +1,4 @@
-"""How the command ends: the exit codes, and what is said of an error."""
+"""The exit codes of the command, and its messages for errors."""
 
 from typing import Final
 
@@ -17,7 +17,7 @@ WRONG_USE: Final = 2
 KEY_REFUSED: Final = 3
 INTERRUPTED: Final = 130
 BROKEN_PIPE: Final = 141
-"""What the shell says of a program that wrote to a pipe nobody reads."""
+"""The exit status that a shell reports for a program killed by SIGPIPE."""
 
 _MEANING: Final = {
     Effect.UNKNOWN: "; a key may have been made that nobody holds",
@@ -26,11 +26,11 @@ _MEANING: Final = {
 
 
 class WrongUse(Exception):
-    """The command cannot be carried out as it was given; the message is one sentence for a person."""
+    """The command cannot be carried out as given; the message is one sentence for a person."""
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the code that an error ends the command with."""
+    """Return the exit code for an error."""
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return KEY_REFUSED
     if isinstance(error, WrongUse | ConfigurationError | InvalidRequestError):
@@ -39,7 +39,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def sentence(error: BaseException) -> str:
-    """Say an error in one sentence."""
+    """Describe an error in one sentence."""
     if isinstance(error, RespanError):
         return f"{error}{_MEANING.get(error.effect, '')}"
     if isinstance(error, WrongUse):

@@ -1,4 +1,4 @@
-"""Request fields as people write them, in a cell or after an option."""
+"""Parses request fields as people write them, in a cell or after an option."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ _PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?(w|d|h|m|s) ?")
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+")
 _LONGEST: Final = 100
 _UNITS: Final = "wdhms"
-"""Units of a time, each of which may be there once, in this order."""
+"""The units of a time, each at most once, in this order."""
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _FLAGS: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _RATE: Final = re.compile(r"([0-9]{1,9})/([0-9]{1,9}(?:\.[0-9]{1,6})?)(s|m|h)?")
@@ -36,7 +36,7 @@ def _lifetime(text: str) -> timedelta:
 
 
 def _whole(text: str) -> Any:
-    # What is no number is left as it is: the request says what it wants in its place.
+    # A text that is not a number is left unchanged, because the request's validation then explains what it expects.
     return int(text) if _WHOLE.fullmatch(text) else text
 
 
@@ -51,10 +51,10 @@ def _or_null(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def request_of(model: type[T], values: Mapping[str, Any]) -> T:
-    """Return a request of these values.
+    """Return a request with these values.
 
     Raises:
-        InvalidRequestError: One is wrong; said as it is written in a cell, where nothing is `null`.
+        InvalidRequestError: A value is wrong; the message uses the words of a cell, where there is no `null`.
     """
     try:
         return model(**values)
@@ -72,7 +72,7 @@ def _flag(text: str) -> bool:
 def _policies(text: str) -> Any:
     try:
         value = parse(text.encode())
-    except (DecodeError, UnicodeEncodeError):  # no JSON, or no text: the shell hands over any bytes
+    except (DecodeError, UnicodeEncodeError):  # not JSON, or not text, because a shell hands over any bytes
         value = None
     if not isinstance(value, list):
         raise InvalidRequestError(f"limit_policies: expected a JSON list of limit policies, got {text!r:.100}")
@@ -89,14 +89,14 @@ READERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "is_test": _flag,
     "limit_policies": _policies,
 }
-"""What makes the value of a request's field out of text; raises `InvalidRequestError`."""
+"""The function that parses each request field from text; it raises `InvalidRequestError`."""
 
 
 def rate_limit(text: str) -> RateLimit:
     """Read a rate limit such as `60/60s` or `100/1s`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a rate limit.
     """
     match = _RATE.fullmatch(text)
     if match is None:

@@ -1,4 +1,4 @@
-"""Signals that ask a job to end, told to a function on the event loop."""
+"""Calls a function on the event loop for each signal that asks the command to end."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any, Final
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-"""Ctrl-C, what ends a service, and a terminal's hang-up; on Windows, Ctrl-Break in the place of that."""
+"""Ctrl-C, the signal that ends a service, and a terminal's hang-up; on Windows, Ctrl-Break instead of that."""
 
 
 @contextlib.contextmanager
 def interrupts(tell: Callable[[], None]) -> Iterator[None]:
-    """Call `tell` for each Ctrl-C, SIGTERM and hang-up, but not for those this process was started to ignore."""
+    """Call `tell` for each Ctrl-C, SIGTERM and hang-up, except for signals that this process was started to ignore."""
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as taken:
         for name in _NAMES:
@@ -24,10 +24,10 @@ def interrupts(tell: Callable[[], None]) -> Iterator[None]:
 
 
 def _take(loop: asyncio.AbstractEventLoop, number: int, tell: Callable[[], None]) -> Callable[[], object]:
-    """Have a signal told; return what gives it back."""
+    """Install a handler for a signal; return the function that restores the previous one."""
     try:
         loop.add_signal_handler(number, tell)
-    except NotImplementedError:  # on Windows, where a handler of Python's own may come between any two steps
+    except NotImplementedError:  # on Windows, where Python's own handler may run between any two steps
 
         def handle(*_: Any) -> None:
             loop.call_soon_threadsafe(tell)

@@ -1,4 +1,4 @@
-"""One run of `respan-keys issue`: from its tenants to their outcomes, with interrupts and progress on the way."""
+"""Runs `respan-keys issue` once: from tenants to outcomes, with interrupts and progress on the way."""
 
 import argparse
 import asyncio
@@ -11,8 +11,8 @@ from respan_async.batch import Batch
 from respan_async.cli import exit_codes
 from respan_async.cli.console import MOST_LINES, say
 from respan_async.cli.interrupts import interrupts
+from respan_async.cli.key_delivery import KeyDelivery
 from respan_async.cli.ledger_location import LedgerLocation
-from respan_async.cli.output_target import OutputTarget
 from respan_async.cli.progress_display import Display, ProgressState, clock
 from respan_async.cli.summary import Summary
 from respan_async.cli.ticket_source import PendingTenants, Tenant
@@ -35,21 +35,21 @@ from respan_async.outcomes import Failed, Issued
 
 _TICK: Final = 0.1
 _LAST_MOMENT: Final = 0.2
-"""Seconds between the second interrupt and the end, for what has arrived."""
+"""Seconds between the second interrupt and the end, for answers that have arrived."""
 
 
 class IssueRun:
     """One run.
 
     Args:
-        arguments: The command's.
+        arguments: The command's arguments.
         respan: The client.
-        issuer: Issues.
-        location: Where its ledger is.
-        output: Where keys go.
-        tenants: What is to be issued.
-        shown: Shows how far it has come.
-        suspects: Grows by what may have been left behind.
+        issuer: The issuer.
+        location: The location of its ledger.
+        output: Delivers the keys.
+        tenants: The tenants to issue keys for.
+        shown: Shows the progress.
+        suspects: A list that grows with the suspects of this run.
 
     Attributes:
         held: The ids of the keys that were delivered, in the sandbox.
@@ -61,7 +61,7 @@ class IssueRun:
         respan: AsyncRespan,
         issuer: Issuer,
         location: LedgerLocation,
-        output: OutputTarget,
+        output: KeyDelivery,
         tenants: PendingTenants,
         shown: Display,
         suspects: Sequence[Suspect],
@@ -81,11 +81,11 @@ class IssueRun:
         self._interrupts = 0
         self._broken: Exception | None = None
         self._fatal: Exception | None = None
-        self._forbidden: list[tuple[Tenant, RespanError]] = []  # each its own tenant's failure, or the key's
+        self._forbidden: list[tuple[Tenant, RespanError]] = []  # each is a failure of its own tenant, or of the API key
         output.on_broken = self._break_off
 
     async def run(self) -> int:
-        """Issue what is to be issued, and return the exit code."""
+        """Issue the keys, and return the exit code."""
         with interrupts(self._interrupt):
             ticker = asyncio.create_task(self._tick())
             try:
@@ -133,7 +133,7 @@ class IssueRun:
     # ------------------------------------------------- what cannot be delivered
 
     async def _note_kept_back(self, tenant: Tenant, key_id: str) -> None:
-        """Leave a key that could not be delivered to the ledger; revoke it where that is about to be forgotten."""
+        """Leave a key that could not be delivered to the ledger; revoke it if the ledger is about to be forgotten."""
         if not self._location.in_memory:
             return
         del self._output.kept_back[tenant.ticket.id]
@@ -152,23 +152,23 @@ class IssueRun:
         error = outcome.error
         stopped = self._interrupts or self._broken is not None
         if isinstance(error, ClientStateError) or (stopped and error.retryable and error.effect is Effect.NONE):
-            return  # given up before it was sent, or before it was sent again
+            return  # the item was given up before it was sent, or sent again
         if isinstance(error, AuthenticationError):
-            return  # the key's failure, said once when the batch ends with it
+            return  # the API key's failure, reported once when the batch ends with it
         if isinstance(error, PermissionDeniedError):
             self._forbidden.append((tenant, error))
             return
         if isinstance(error, APIConnectionError) and not error.retryable and not stopped:
-            return  # the connection's, likewise: its certificate, or what a proxy asks for
+            return  # the connection's failure (its certificate, or a demand of the proxy), reported likewise
         of_the_ticket = isinstance(error, TicketConflictError | DamagedRecord)
         if isinstance(error, LedgerError) and not of_the_ticket and not error.retryable:
-            self._break_off(error)  # the ledger's failure, and so everybody's
+            self._break_off(error)  # the ledger's failure, which concerns all items
             if error.effect is Effect.NONE:
                 return
         self._say_failure(tenant, error)
 
     def _say_forbidden(self) -> None:
-        """Say which tenants were refused with a 403, now that a key was made, or the batch has not ended with it."""
+        """Report the tenants that got a 403, once a key was made, or the batch has ended otherwise."""
         for tenant, error in self._forbidden:
             self._say_failure(tenant, error)
         self._forbidden.clear()
@@ -242,7 +242,7 @@ class IssueRun:
         )
 
     def summarize(self) -> None:
-        """Say how it went, what may be left behind, and how to go on; once the ledger is closed."""
+        """Report the results, the possible leftovers, and how to go on; called once the ledger is closed."""
         progress = self._batch.progress
         Summary(
             arguments=self._arguments,

@@ -1,4 +1,4 @@
-"""The commands that make one call, or read one list."""
+"""The commands on single keys: create, list, show, update and delete."""
 
 import argparse
 import asyncio
@@ -13,9 +13,9 @@ from respan_async._http.json_text import parse
 from respan_async._http.response_parsing import states_absence
 from respan_async.cli import exit_codes, tables
 from respan_async.cli.client_factory import make_client
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.fields import request_of
-from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table
 from respan_async.cli.undeliverable_keys import revoke
@@ -43,7 +43,7 @@ def create(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
 
 
 def list_keys(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Print keys, all of them or one page."""
+    """Print all keys, or one page."""
 
     async def work(respan: AsyncRespan) -> None:
         listing = respan.temporary_keys.list(page=arguments.page or 1, page_size=arguments.page_size)
@@ -105,7 +105,7 @@ def _given(arguments: argparse.Namespace, model: type[attrs.AttrsInstance]) -> d
 
 
 def _print(arguments: argparse.Namespace, key: TemporaryKey) -> None:
-    """Print a key: all that is known of it as a table on a terminal, and as a line of JSON anywhere else."""
+    """Print a key: as a table of all its fields on a terminal, as a line of JSON anywhere else."""
     line = SecretBytes(line_of(key))
     if tables.wanted(arguments):
         rows = [(name, _cell(value)) for name, value in parse(line).items() if value is not None]
@@ -115,7 +115,7 @@ def _print(arguments: argparse.Namespace, key: TemporaryKey) -> None:
 
 
 def _overview(keys: Sequence[TemporaryKey]) -> Table:
-    """Return the table of many keys, a line each."""
+    """Return the table of many keys, one line each."""
     rows = [
         (
             key.id,

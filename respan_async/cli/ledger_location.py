@@ -1,4 +1,4 @@
-"""Where a command's ledger is: in memory, in a file, or in a Postgres database."""
+"""Locates a command's ledger: in memory, in a file, or in a Postgres database."""
 
 import argparse
 import asyncio
@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from respan_async.cli.addresses import address_of, without_password
+from respan_async.cli.connection_urls import connection_url, without_password
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.issuing import AESGCMCipher, PostgresLedger, SQLiteLedger
+from respan_async.issuing import AESGCMCipher, Issuer, PostgresLedger, SQLiteLedger
 from respan_async.issuing.ledger import Snapshot
 from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.secret import Secret
@@ -28,12 +28,12 @@ _DATABASE: Final = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 
 @attrs.frozen
 class LedgerLocation:
-    """A place of a ledger.
+    """The location of a ledger.
 
     Attributes:
-        name: What it is called in messages: a file's path, or a database without its user and password.
-        words: What names it in another command; empty where the environment does.
-        dsn: Where the database is; None for a file, or memory.
+        name: Its name in messages: a file's path, or a database without its user and password.
+        words: The words that name it in another command; empty if the environment does.
+        dsn: The connection string of the database; None for a file, or memory.
     """
 
     name: str
@@ -42,14 +42,14 @@ class LedgerLocation:
 
     @property
     def in_memory(self) -> bool:
-        """Whether it is forgotten with this process."""
+        """Whether the ledger is forgotten with this process."""
         return self.name == IN_MEMORY
 
     def ledger(self, cipher: AESGCMCipher | None) -> CommandLedger:
         """Return the ledger, not open yet.
 
         Raises:
-            WrongUse: It is no place for one, or the extra `postgres` is not installed.
+            WrongUse: The location is invalid, or the extra `postgres` is not installed.
         """
         if self.dsn is None:
             return SQLiteLedger(self.name, cipher)
@@ -59,11 +59,11 @@ class LedgerLocation:
             raise WrongUse(f"--ledger: {error}") from None
 
     def snapshot(self) -> Snapshot:
-        """Read what is in it, without disturbing whoever works with it.
+        """Read the contents of the ledger, without disturbing processes that work with it.
 
         Raises:
-            LedgerError: It cannot be read.
-            WrongUse: It is no place for one, or the extra `postgres` is not installed.
+            LedgerError: The ledger cannot be read.
+            WrongUse: The location is invalid, or the extra `postgres` is not installed.
         """
         if self.dsn is None:
             return read_snapshot(self.name)
@@ -71,26 +71,37 @@ class LedgerLocation:
         from respan_async.issuing.postgres import _inspect  # psycopg is an extra
 
         reading = _inspect.read_snapshot(self.dsn)
-        # On an event loop of its own: this one may be in the middle of a run.
+        # On a separate event loop, because this one may be in the middle of a run.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(asyncio.run, reading).result()
 
+    async def open_issuer(self, issuer: Issuer) -> None:
+        """Open an issuer whose ledger is at this location.
+
+        Raises:
+            WrongUse: The ledger cannot be used.
+        """
+        try:
+            await issuer.__aenter__()
+        except LedgerError as error:
+            raise self.wrong(error) from None
+
     def wrong(self, error: LedgerError) -> WrongUse:
-        """Return what is said of a ledger that cannot be used."""
+        """Return the error to report for a ledger that cannot be used."""
         text = str(error).replace("or force it", "or use --force-ledger")
         text = text.replace("with PostgresLedger.create_schema()", "with: respan-keys ledger schema | psql DATABASE")
         return WrongUse(text if self.name in text else f"{self.name}: {text}")
 
 
 def location_of(arguments: argparse.Namespace) -> LedgerLocation:
-    """Return where the ledger is: as it was given, or the environment has it, or beside the file of keys.
+    """Return the location of the ledger: as given, or from the environment, or beside the file of keys.
 
     Raises:
         WrongUse: It is the file of keys itself.
     """
     given: str | None = arguments.ledger
-    in_sandbox = getattr(arguments, "sandbox", False)  # whose ledger is not that of the environment
-    text = (given or "") if in_sandbox else address_of(given, ENVIRONMENT)
+    in_sandbox = getattr(arguments, "sandbox", False)  # a sandbox does not use the environment's ledger
+    text = (given or "") if in_sandbox else connection_url(given, ENVIRONMENT)
     if _DATABASE.match(text):
         words = () if given is None else ("--ledger", without_password(text))
         return LedgerLocation(_database_name(text), words, Secret(text))
@@ -103,10 +114,10 @@ def location_of(arguments: argparse.Namespace) -> LedgerLocation:
 
 
 def existing_location_of(arguments: argparse.Namespace) -> LedgerLocation:
-    """Return where a ledger is that is there already.
+    """Return the location of an existing ledger.
 
     Raises:
-        WrongUse: It is not, as far as can be seen without asking a server.
+        WrongUse: The ledger does not exist, as far as can be known without asking a server.
     """
     location = location_of(arguments)
     if location.in_memory and arguments.ledger is None:

@@ -1,27 +1,28 @@
-"""`respan-keys sweep`, `ledger rotate` and `ledger schema`: what a ledger needs once, or from time to time."""
+"""The maintenance commands of a ledger: `sweep`, `ledger rotate` and `ledger schema`."""
 
 import argparse
 import asyncio
 
-from respan_async.cli import exit_codes, ledger_file
+from respan_async.cli import exit_codes
+from respan_async.cli.cipher_from_env import KEY, cipher_from_env
 from respan_async.cli.client_factory import make_client
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation, existing_location_of
 from respan_async.cli.pace_source import pace_of
-from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.summary import how_they_end, say_suspects
 from respan_async.errors import LedgerError
 from respan_async.events import Event, RevokedEvent
 from respan_async.issuing import Issuer
 from respan_async.issuing._append_only_file import write_all
-from respan_async.issuing.postgres._statements import migration, script
+from respan_async.issuing.postgres._admin_script import migration, script
 
 
 def sweep(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Revoke what lost answers and crashes have left behind."""
+    """Revoke the keys that lost answers and crashes have left behind."""
     location = existing_location_of(arguments)
-    return asyncio.run(_sweep(arguments, location, location.ledger(ledger_file.cipher())))
+    return asyncio.run(_sweep(arguments, location, location.ledger(cipher_from_env())))
 
 
 async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger: CommandLedger) -> int:
@@ -31,7 +32,7 @@ async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger
 
     async with make_client(arguments, pace=pace_of(arguments, "auto"), hooks=(tell,)) as respan:
         issuer = Issuer(respan, ledger, force=arguments.force_ledger, account=arguments.account, auto_sweep=False)
-        await ledger_file.enter(issuer, location)
+        await location.open_issuer(issuer)
         if suspects := len(await ledger.suspects()):
             say(f"{suspects} suspects; the list is read {arguments.grace:g} s after the last of them was sent")
         report = await issuer.sweep(grace=arguments.grace, taken_over=arguments.taken_over, dry_run=arguments.dry_run)
@@ -55,11 +56,11 @@ async def _sweep(arguments: argparse.Namespace, location: LedgerLocation, ledger
 
 
 def rotate(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Encrypt the secrets that a ledger keeps with the key that is used now."""
+    """Encrypt the kept secrets with the current key."""
     location = existing_location_of(arguments)
-    cipher = ledger_file.cipher()
+    cipher = cipher_from_env()
     if cipher is None:
-        raise exit_codes.WrongUse(f"{ledger_file.KEY}: expected the key to encrypt with, got none")
+        raise exit_codes.WrongUse(f"{KEY}: expected the key to encrypt with, got none")
     say(f"{asyncio.run(_rotate(location, location.ledger(cipher)))} secrets are encrypted anew")
     return exit_codes.OK
 

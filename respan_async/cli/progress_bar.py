@@ -1,4 +1,4 @@
-"""The progress bar, by rich; the only module that imports it."""
+"""Draws the progress bar with rich; the only module that imports rich.progress."""
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -15,13 +15,13 @@ def drawable() -> bool:
 
 
 class Bar:
-    """A live bar at the foot of the terminal; lines that are said go above it."""
+    """A live bar at the foot of the terminal; other lines go above it."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.completed:.0f}/{task.total:.0f} issued"),
-            # Not to the edge: the terminal's own ^C would break the line, and the bar would be drawn twice.
+            # Not to the edge, because the terminal's own ^C would break the line, and the bar would be drawn twice.
             BarColumn(bar_width=20),
             TextColumn("{task.fields[facts]}", style="default"),
             console=self._console,

@@ -1,4 +1,4 @@
-"""How far a job has come, shown while it goes on: a bar on a terminal, plain lines anywhere else."""
+"""Shows the progress of a run: a bar on a terminal, plain lines anywhere else."""
 
 import sys
 import time
@@ -10,21 +10,21 @@ import attrs
 from respan_async.cli import console
 
 _EVERY: Final = 2.0
-"""Seconds between two plain lines, at least."""
+"""The least seconds between two plain lines."""
 
 
 @attrs.frozen(kw_only=True)
 class ProgressState:
-    """How far it has come.
+    """The progress of a run.
 
     Attributes:
-        total: Tenants in all.
-        issued: Those with a key on record, also from earlier runs.
-        failed: Those that failed.
-        refused: Requests the limit turned away.
+        total: The number of tenants.
+        issued: Tenants with a key on record, also from earlier runs.
+        failed: Tenants that failed.
+        refused: Requests that the limit turned away.
         rate: Outcomes a second.
         eta: Seconds to the end, or None.
-        held: Why nothing is sent at the moment, in a word or two; empty while it is.
+        held: Why nothing is sent at the moment, in a word or two; empty while requests are sent.
     """
 
     total: int
@@ -37,7 +37,7 @@ class ProgressState:
 
 
 class Display(Protocol):
-    """What shows it."""
+    """A display of the progress."""
 
     def show(self, status: ProgressState) -> None:
         """Show this status, now or a little later."""
@@ -46,11 +46,11 @@ class Display(Protocol):
         """Write a line that stays."""
 
     def close(self, status: ProgressState) -> None:
-        """Show this status, the last one, for good."""
+        """Show the final status."""
 
 
 class PlainProgress:
-    """A line every two seconds, while there is news, and one at the end.
+    """Writes a line every two seconds, if there is news, and one at the end.
 
     Args:
         clock: Seconds on a clock that does not go back.
@@ -83,10 +83,10 @@ class PlainProgress:
 
 
 class CheckProgress:
-    """A line every two seconds while a file is checked, which for a million lines takes some of them.
+    """Writes a line every two seconds while a file is checked, because a million lines take a while.
 
     Args:
-        name: What the file is called.
+        name: The name of the file.
         clock: Seconds on a clock that does not go back.
     """
 
@@ -103,7 +103,7 @@ class CheckProgress:
 
 
 def line(status: ProgressState) -> str:
-    """Put a status into words."""
+    """Describe a status in one line."""
     left = f", {clock(status.eta)} left" if status.eta else ""
     held = f"; {status.held}" if status.held else ""
     return (
@@ -120,10 +120,10 @@ def clock(seconds: float) -> str:
 
 
 def display(*, keys_on_terminal: bool) -> Display:
-    """Choose the bar where it can be drawn: on a terminal, with rich installed.
+    """Choose the bar if it can be drawn: on a terminal, with rich installed.
 
     Args:
-        keys_on_terminal: The keys themselves go to a terminal, where they would run through the bar.
+        keys_on_terminal: Whether the keys themselves go to a terminal, where they would run through the bar.
     """
     if sys.stderr.isatty() and not keys_on_terminal:
         try:

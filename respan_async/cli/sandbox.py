@@ -1,4 +1,4 @@
-"""`respan-keys sandbox`, and the small one within `issue --sandbox`: a make-believe Respan on this machine."""
+"""The make-believe Respan on this machine: `respan-keys sandbox`, and the one within `issue --sandbox`."""
 
 import argparse
 import asyncio
@@ -10,15 +10,15 @@ from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.cli import exit_codes
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, say
 from respan_async.cli.interrupts import interrupts
-from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.issuing._append_only_file import write_all
 from respan_async.testing import FAULTS, FakeRespan, SlidingLog
 
 SANDBOX_LIMIT: Final = RateLimit(20, per=1)
-"""The limit of the small sandbox, three times a minute's worth of keys in less than ten seconds."""
+"""The limit of the sandbox within `issue`: three times the documented keys per minute in less than ten seconds."""
 
 _LATENCY: Final = (0.01, 0.03)
 
@@ -29,11 +29,11 @@ def small_sandbox() -> FakeRespan:
 
 
 def report(fake: FakeRespan, held: Iterable[str] | None = None) -> None:
-    """Say what happened on the server.
+    """Report what happened on the server.
 
     Args:
         fake: The server.
-        held: The ids of the keys that somebody holds; None when nobody knows.
+        held: The ids of the keys that were delivered; None if unknown.
     """
     counts = fake.counts
     text = f"sandbox: {counts.requests} requests, {counts.refused} refused, {counts.created} keys made"
@@ -47,7 +47,7 @@ def fault(text: str) -> tuple[str, float]:
     """Read a fault and its probability, as in `refuse:2.5:0.1`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is not a fault.
     """
     name, _, chance = text.rpartition(":")
     if name.partition(":")[0] not in FAULTS:
@@ -62,7 +62,7 @@ def fault(text: str) -> tuple[str, float]:
 
 
 def serve(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Serve until Ctrl-C, then say what happened."""
+    """Serve until Ctrl-C, then report what happened."""
     check_output()
     return asyncio.run(_serve(arguments))
 
@@ -80,7 +80,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
         except ValueError as error:
             raise exit_codes.WrongUse(f"--fault: {error}") from None
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As a shell starts what it puts in the background. A server has nothing to lose, and should end with the rest.
+        # A shell starts background processes with Ctrl-C ignored. A server has nothing to lose, and should end with the
+        # rest.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     ended = asyncio.Event()
     with interrupts(ended.set):
@@ -93,7 +94,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _export(**variables: str) -> None:
-    """Write variables as a shell reads them, and close standard output, which `eval "$(... &)"` waits for."""
+    """Write variables in a shell's syntax, and close standard output, which `eval "$(... &)"` waits for."""
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     write_all(STANDARD_OUTPUT, text.encode())
     nowhere = os.open(os.devnull, os.O_WRONLY)

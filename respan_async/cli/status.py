@@ -1,14 +1,14 @@
-"""`respan-keys status`: what is in a ledger, read without disturbing whoever works with it."""
+"""`respan-keys status`: prints the contents of a ledger without disturbing processes that work with it."""
 
 import argparse
 from datetime import UTC, datetime
 
 from respan_async._http import json_text
 from respan_async.cli import exit_codes
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.console import ConsoleLogHandler, printable
 from respan_async.cli.ledger_location import existing_location_of
 from respan_async.cli.progress_display import clock
-from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import STANDARD_OUTPUT
 from respan_async.cli.tables import Table, show, wanted
 from respan_async.errors import LedgerError
@@ -17,7 +17,7 @@ from respan_async.issuing.ledger import Snapshot
 
 
 def status(arguments: argparse.Namespace, log: ConsoleLogHandler) -> int:
-    """Print what is in a ledger."""
+    """Print the contents of a ledger."""
     check_output()
     location = existing_location_of(arguments)
     try:

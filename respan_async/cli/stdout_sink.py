@@ -1,4 +1,4 @@
-"""Keys on standard output, which keeps nothing, and where nobody can look up what was issued."""
+"""Writes delivered keys to standard output, in which earlier keys cannot be looked up."""
 
 import asyncio
 import os
@@ -15,10 +15,10 @@ STANDARD_OUTPUT: Final = 1
 
 
 class StdoutSink:
-    """Standard output as a place for delivered keys.
+    """Standard output as a sink for delivered keys.
 
     Args:
-        sandbox: Say in each line that the key is make-believe.
+        sandbox: Whether each line says that the key is make-believe.
     """
 
     def __init__(self, *, sandbox: bool) -> None:
@@ -27,11 +27,11 @@ class StdoutSink:
         self._written: set[bytes] = set()
 
     async def __call__(self, ticket_id: str, key: CreatedKey) -> None:
-        """Write a ticket's line, once in this run; where standard output is a file, it would survive a power cut."""
+        """Write a ticket's line, once in this run; if standard output is a file, the line survives a power cut."""
         async with self._turn:
             mark = digest(ticket_id)
             if mark not in self._written:
-                # In a thread: whoever reads it may be slow, and answers have their time.
+                # In a thread, because the reader may be slow, and answers must be read in time.
                 await asyncio.to_thread(_write, SecretBytes(line_of(key, ticket_id, sandbox=self._sandbox)))
                 self._written.add(mark)
 

@@ -1,4 +1,4 @@
-"""What is said at the end of a run of `respan-keys issue`."""
+"""Prints the summary at the end of a run of `respan-keys issue`."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import Final
 
 import attrs
 
-from respan_async._calls.suspects import expires_at
+from respan_async._calls.suspect_store import expires_at
 from respan_async._calls.sweep import AFTER_EXPIRY
 from respan_async.cli import exit_codes
-from respan_async.cli.addresses import without_password
+from respan_async.cli.connection_urls import without_password
 from respan_async.cli.console import MOST_LINES, command_line, say
 from respan_async.cli.csv_reader import can_be_read_again
 from respan_async.cli.ledger_location import LedgerLocation
@@ -19,24 +19,24 @@ from respan_async.errors import LedgerError, Suspect
 
 @attrs.frozen(kw_only=True)
 class Summary:
-    """How it went, what may be left behind, and how to go on.
+    """The results of a run, its possible leftovers, and how to go on.
 
     Attributes:
-        arguments: The command's.
-        ledger: Where the ledger is.
-        suspects: What this run has left behind, as far as it knows.
+        arguments: The command's arguments.
+        ledger: The location of the ledger.
+        suspects: The suspects that this run knows of.
         issued: Keys made and delivered.
         already: Tickets that were issued before.
-        absent: Those among them whose line is not in the file of keys.
+        absent: Of these, tickets without a line in the file of keys.
         failed: Tickets that failed.
-        kept: Keys that are in the ledger, because they could not be delivered.
+        kept: Keys that stay in the ledger, because they could not be delivered.
         left: Tickets without a delivered key.
-        refused: Requests the limit turned away.
+        refused: Requests that the limit turned away.
         elapsed: Seconds.
         rate: Outcomes a second.
-        fatal: What ended the run; None when nothing did.
-        conflicting: Tickets that have other fields than they were issued with.
-        foreign: Tickets of which the file of keys has another key.
+        fatal: The error that ended the run; None if no error did.
+        conflicting: Tickets whose fields differ from those they were issued with.
+        foreign: Tickets for which the file of keys has another key.
     """
 
     arguments: argparse.Namespace
@@ -56,7 +56,7 @@ class Summary:
     foreign: int = 0
 
     def say(self) -> None:
-        """Say it, once the ledger is closed."""
+        """Print the summary, once the ledger is closed."""
         remembered = self._remembered()
         if self.failed > MOST_LINES:
             say(f"... and {self.failed - MOST_LINES} more failures")
@@ -78,7 +78,7 @@ class Summary:
             self._say_how_to_go_on()
 
     def _remembered(self) -> int | None:
-        """Count the ledger's suspects; None when it is forgotten with this process."""
+        """Count the ledger's suspects; None if the ledger is forgotten with this process."""
         if self.ledger.in_memory:
             return None
         try:
@@ -126,7 +126,7 @@ _LAST_HOUR: Final = datetime.max.replace(tzinfo=UTC) - AFTER_EXPIRY
 
 
 def how_they_end(suspects: Sequence[Suspect]) -> str:
-    """Say when suspects stop being any, in one sentence."""
+    """Say in one sentence how suspects end."""
     ends = [end for end in map(expires_at, suspects) if end is not None]
     says = "a suspect ends when its key is found and revoked, or an hour after its expiry"
     if len(ends) == len(suspects):
@@ -137,7 +137,7 @@ def how_they_end(suspects: Sequence[Suspect]) -> str:
 
 
 def say_suspects(suspects: Sequence[Suspect]) -> None:
-    """Say the first few suspects, a line each."""
+    """Print the first few suspects, one per line."""
     for suspect in suspects[:MOST_LINES]:
         known = f"; respan-keys delete -- {command_line(suspect.id)}" if suspect.id else ""
         sent_at = suspect.sent_at.isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Tables on standard output: by rich on a terminal, plain anywhere else."""
+"""Prints tables to standard output: with rich on a terminal, plain anywhere else."""
 
 import argparse
 import sys
@@ -13,13 +13,13 @@ from respan_async.issuing._append_only_file import write_all
 
 @attrs.frozen
 class Table:
-    """Rows of text.
+    """A table of texts.
 
     Attributes:
-        title: What it shows.
+        title: The title.
         columns: The names of the columns.
         rows: The rows.
-        most: How many of them are shown, while the rest is counted; None for all.
+        most: The most rows to show; the rest is counted. None for all.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Table:
 
 
 def wanted(arguments: argparse.Namespace) -> bool:
-    """Whether a command shows a table: on a terminal, unless `--json` was given; anywhere else it prints JSON lines."""
+    """Whether to print a table: on a terminal without `--json`; otherwise the command prints JSON lines."""
     return not arguments.json and sys.stdout.isatty()
 
 
@@ -60,7 +60,7 @@ def _rest(table: Table) -> list[str]:
 
 
 def _show_by_rich(tables: Sequence[Table]) -> bool:
-    """Write tables by rich; return whether it is there."""
+    """Write tables with rich; return whether rich is installed."""
     try:
         from rich.console import Console
         from rich.table import Table as RichTable
@@ -69,7 +69,7 @@ def _show_by_rich(tables: Sequence[Table]) -> bool:
         return False
     console = Console()
     for table in tables:
-        # As text, or square brackets in a file's name would be markup.
+        # As `Text`, because rich would read square brackets in a file's name as markup.
         drawn = RichTable(title=Text(printable(table.title)), title_justify="left", title_style="bold")
         for column in table.columns:
             drawn.add_column(column, overflow="fold")

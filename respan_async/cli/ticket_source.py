@@ -1,4 +1,4 @@
-"""What is to be issued: the lines of a CSV file, checked as a whole before anything is sent, and then read again."""
+"""Reads tickets from the lines of a CSV file: checks all of them before anything is sent, and then reads them again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -6,7 +6,7 @@ from typing import Final
 
 import attrs
 
-from respan_async._calls.suspects import MAX_TAGGED_NAME
+from respan_async._calls.name_tags import MAX_TAGGED_NAME
 from respan_async.cli.console import MOST_LINES
 from respan_async.cli.csv_reader import CSVFile, Row
 from respan_async.cli.exit_codes import WrongUse
@@ -20,7 +20,7 @@ COLUMNS: Final = ("ticket", *READERS)
 KEYS: Final = ("ticket", "name")
 
 _TURN: Final = 256
-"""Lines that may be read or skipped before others have their turn."""
+"""The number of lines read or skipped before other tasks get a turn."""
 
 
 @attrs.frozen
@@ -28,8 +28,8 @@ class Tenant:
     """One line of the file.
 
     Attributes:
-        ticket: What tells it from the others, and the key to be made.
-        line: Where it begins, from 1.
+        ticket: The id of the ticket, and the key to be made.
+        line: The number of its first line, from 1.
     """
 
     ticket: Ticket
@@ -37,10 +37,10 @@ class Tenant:
 
 
 class BadTenants(WrongUse):
-    """Lines of the file are not what they should be.
+    """Some lines of the file are wrong.
 
     Attributes:
-        complaints: The first of them, one sentence each, in the order of the file.
+        complaints: The first ones, one sentence each, in the order of the file.
     """
 
     def __init__(self, name: str, complaints: "Complaints") -> None:
@@ -52,31 +52,31 @@ class BadTenants(WrongUse):
 
 
 class Complaints:
-    """What is wrong with a file: how much, and the first few in full."""
+    """The complaints about a file: their number, and the first few in full."""
 
     def __init__(self) -> None:
         self.first: list[tuple[int, str]] = []
         self.count = 0
 
     def add(self, line: int, what: str) -> None:
-        """Add a line."""
+        """Add a complaint about a line."""
         self.count += 1
         if len(self.first) < MOST_LINES:
             self.first.append((line, what))
 
 
 def check(csv_file: CSVFile, checked: Callable[[int], None] = lambda _: None) -> set[bytes]:
-    """Read all of a file.
+    """Check all lines of a file.
 
     Args:
         csv_file: The file.
-        checked: Told from time to time how many lines were read so far.
+        checked: Called from time to time with the number of lines read so far.
 
     Returns:
         The digest of every ticket.
 
     Raises:
-        BadTenants: Some of it is wrong.
+        BadTenants: Some lines are wrong.
     """
     complaints = Complaints()
     seen: set[bytes] = set()
@@ -96,7 +96,7 @@ def check(csv_file: CSVFile, checked: Callable[[int], None] = lambda _: None) ->
         else:
             complaints.count += 1
     if doubled:
-        # Where each of a million tickets stood is not remembered; whoever has doubled ones is read again.
+        # To save memory, first positions are not stored; on duplicates the file is read a second time to find them.
         first: dict[str, int] = {}
         wanted = {ticket for _, ticket in doubled}
         for row, ticket in _tickets(csv_file, Complaints()):
@@ -110,17 +110,18 @@ def check(csv_file: CSVFile, checked: Callable[[int], None] = lambda _: None) ->
 
 
 class PendingTenants:
-    """The tenants to be issued for, one after the other, for a batch.
+    """The tenants to issue keys for, one after the other, as the input of a batch.
 
     Args:
         csv_file: The file, checked.
-        tickets: How many it has.
-        issued: The digests of those that are to be skipped.
+        tickets: The number of its tickets.
+        issued: The digests of the tickets to skip.
 
     Attributes:
-        name: What the file is called.
-        already: How many are skipped.
-        in_hand: Those that were taken, by their place in the batch; whoever knows their outcome removes them.
+        name: The name of the file.
+        already: The number of skipped tickets.
+        in_hand: The tenants taken so far, by their place in the batch; the run removes a tenant once it has its
+            outcome.
     """
 
     def __init__(self, csv_file: CSVFile, tickets: int, issued: set[bytes]) -> None:
@@ -132,7 +133,7 @@ class PendingTenants:
         self.in_hand: dict[int, Tenant] = {}
 
     def place_of(self, tenant: Tenant) -> str:
-        """Say where a tenant comes from: the file, the line and the ticket."""
+        """Describe where a tenant comes from: the file, the line and the ticket."""
         return f"{self.name}:{tenant.line}: {tenant.ticket.id}"
 
     def __len__(self) -> int:

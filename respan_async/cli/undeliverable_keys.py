@@ -1,4 +1,4 @@
-"""Revoking a key that could not be handed over, and saying what became of it."""
+"""Revokes a key that could not be delivered, and describes the result."""
 
 from respan_async.cli import exit_codes
 from respan_async.cli.console import command_line
@@ -7,9 +7,9 @@ from respan_async.errors import RespanError
 
 
 async def revoke(respan: AsyncRespan, key_id: str, what: str) -> str:
-    """Revoke a key that was just made; return a sentence that begins with what went wrong with it.
+    """Revoke a key that was just made; return a sentence that begins with what went wrong with the key.
 
-    A 404 does not count as revoked, because a key that was just made is not missing, whatever a server says.
+    A 404 does not count as revoked, because a key that was just made exists, even if a server denies it.
     """
     try:
         await respan.temporary_keys.delete(key_id)

@@ -1,4 +1,4 @@
-"""Issuing that survives a crash: tickets, an issuer, and the ledgers that remember.
+"""Issuing that survives crashes: tickets, an issuer, and the ledgers that remember.
 
 async with AsyncRespan() as respan, Issuer(respan, SQLiteLedger("keys.db")) as issuer:
     issued = await issuer.issue(Ticket("tenant-42/2026-11", CreateKeyRequest(name="tenant-42")))

@@ -1,25 +1,25 @@
-"""The tickets that an issuer works on at this moment, one job at a time for each."""
+"""Tracks the tickets that an issuer is working on, and admits one job at a time for each."""
 
 import asyncio
 from typing import Any
 
 from respan_async._calls.shielding import Job
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import ClientStateError
 
 
 class ActiveTickets:
-    """Let one job at a time work on a ticket, and know them all."""
+    """Let one job at a time work on a ticket."""
 
     def __init__(self) -> None:
-        self._turns: dict[str, list[asyncio.Future[None]]] = {}  # who waits for a ticket that is being worked on
+        self._turns: dict[str, list[asyncio.Future[None]]] = {}  # the jobs that wait for a ticket
         self._jobs: dict[Job[Any], tuple[str, asyncio.Task[Any] | None]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
 
     async def begin(self, ticket_id: str, job: Job[Any], priority: Priority) -> None:
-        """Note that the running task works on a ticket, once no other does; until then, that one has our priority.
+        """Note that the running task works on a ticket, once no other job does; that job gets our priority until then.
 
         Raises:
             ClientStateError: The issuer is closed.
@@ -36,7 +36,7 @@ class ActiveTickets:
         self._idle.clear()
 
     def end(self, ticket_id: str, job: Job[Any]) -> None:
-        """Note that a ticket is no longer worked on."""
+        """Note that a job has ended its work on a ticket."""
         for turn in self._turns.pop(ticket_id, ()):
             if not turn.done():
                 turn.set_result(None)
@@ -47,11 +47,11 @@ class ActiveTickets:
         return any(other is not job and known == ticket_id for other, (known, _) in self._jobs.items())
 
     def close(self) -> None:
-        """Let no job begin from now on."""
+        """Let no job begin any more."""
         self._closed = True
 
     def leave_loop(self) -> None:
-        """Forget who waits on an event loop that is closed."""
+        """Forget the waiters of a closed event loop."""
         for waiting in self._turns.values():
             waiting.clear()
 
@@ -63,19 +63,19 @@ class ActiveTickets:
         self._idle.set()
 
     def abandon(self, acting: asyncio.Task[Any] | None) -> None:
-        """Give up what has not been sent.
+        """Give up the jobs that have not been sent.
 
         Args:
-            acting: The task that does so, or that it is done for.
+            acting: The task that calls this, or on whose behalf it is called.
         """
         for job, (_, task) in list(self._jobs.items()):
             if task is acting:
-                self._forget(job)  # `deliver` closes the issuer, from within work that cannot wait for itself
+                self._forget(job)  # `deliver` closes the issuer from within this job, which cannot wait for itself
             else:
                 job.abandon()
 
     async def finished(self) -> None:
-        """Wait until no ticket is worked on."""
+        """Wait until no ticket is being worked on."""
         await self._idle.wait()
 
     def _promote(self, ticket_id: str, priority: Priority) -> None:

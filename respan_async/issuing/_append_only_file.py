@@ -1,4 +1,4 @@
-"""A file of lines that are secrets: one's own, one process's at a time, and whole lines only."""
+"""A file of secret lines: owned by this user, locked by one process, and written in whole lines."""
 
 import contextlib
 import errno
@@ -20,43 +20,43 @@ from respan_async.secret import SecretBytes
 _BEGINNING: Final = b'{"ticket":'
 _TORN: Final = re.compile(rb'\{"ticket":("(?:[^"\\]|\\.)*")')
 _CANNOT_SYNC: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-"""What network shares say that keep directories in their own way: nothing can be done, and nothing is wrong."""
+"""The errors by which network shares say that they manage directories themselves; they are harmless."""
 
 _LONGEST: Final = 4 * 1024 * 1024
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data`, however many calls the system makes of it.
+    """Write all of `data`, in as many calls as the system needs.
 
     Raises:
-        OSError: It could not be.
+        OSError: Not all of it could be written.
     """
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(fd, view) :]
-        except BlockingIOError:  # somebody else's pipe, that does not wait by itself
+        except BlockingIOError:  # the caller's pipe is non-blocking
             select.select([], [fd], [])
 
 
 class AppendOnlyFile:
-    """A file of lines, open for more.
+    """A file of lines, open for appending.
 
     Args:
-        path: The file, made when it is missing.
+        path: The file, created if it is missing.
 
     Attributes:
-        path: As it was given.
+        path: The path as given.
 
     Raises:
-        LedgerError: It is no file of one's own that nobody else can read.
+        LedgerError: It is not a plain file that only this user owns and can read.
     """
 
     def __init__(self, path: str) -> None:
         if (lack := _posix.lack_of("a file of keys")) is not None:
             raise LedgerError(f"{path}: {lack}; keys can go to standard output, or to a deliver function")
         self.path = path
-        self._place = Path(path).absolute()  # whatever the working directory is later on
+        self._place = Path(path).absolute()  # independent of later changes of the working directory
         self._writing = threading.Lock()
         self._whole_until: int | None = None
         try:
@@ -69,14 +69,14 @@ class AppendOnlyFile:
             raise LedgerError(f"{path!r}: no file can have this name") from None
         problem = problem_at_birth(self._fd) if self._new else None
         if problem is not None:
-            os.unlink(path)  # noqa: PTH108  by the very text that it was made by
+            os.unlink(path)  # noqa: PTH108  by the same text as it was created
         elif (problem := self._problem()) is None:
             return
         os.close(self._fd)
         raise LedgerError(f"{path}: {problem}")
 
     def _problem(self) -> str | None:
-        """Say why this is no place for secrets."""
+        """Say why this path is not a safe place for secrets."""
         status = os.fstat(self._fd)
         if not stat.S_ISREG(status.st_mode):
             return "expected a regular file"
@@ -89,39 +89,39 @@ class AppendOnlyFile:
         return None
 
     def lock(self) -> None:
-        """Keep other processes from it, until it is closed.
+        """Lock the file against other processes, until it is closed.
 
         Raises:
-            LedgerError: Another process has it, or its file system has no locks.
+            LedgerError: Another process holds the lock, or the file system has no locks.
         """
         try:
             _posix.lock(self._fd, wait=False)
         except BlockingIOError:
-            self._new = False  # it is the other run's, however it came about
+            self._new = False  # the file belongs to the other run, even if this process created it
             raise LedgerError(f"{self.path}: another run is writing to it") from None
         except OSError as error:
             raise cannot_be_locked(self.path, error) from None
 
     def discard(self) -> None:
-        """Close it without having used it; what was made for nothing is removed."""
+        """Close an unused file; remove it if this process created it for nothing."""
         with contextlib.suppress(OSError):
             if self._new and not self._in_place().st_size:
                 self._place.unlink()
         self.close()
 
     def close(self) -> None:
-        """Let go of it, once what is being written is written. May be called more than once."""
+        """Close the file after the current write. May be called more than once."""
         with self._writing:
             if self._fd >= 0:
                 os.close(self._fd)
                 self._fd = -1
 
     def append(self, data: bytes, wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Write whole lines, all or nothing, and have them survive a power cut; return whether they were wanted.
+        """Append whole lines, all or nothing, and sync them to the disk; return whether they were wanted.
 
         Args:
             data: The lines.
-            wanted: Asked when nothing else is being written any more; nothing is written if they are not wanted now.
+            wanted: Called when no other write is under way; if it returns False, nothing is written.
 
         Raises:
             OSError: They could not be written.
@@ -142,13 +142,13 @@ class AppendOnlyFile:
                 return True
             except OSError as error:
                 if self._whole_until is not None:
-                    # Also after a failed fsync, which would not try the same bytes again.
+                    # Also after a failed fsync, because a second fsync would not write the same bytes again.
                     with contextlib.suppress(OSError):
                         self._take_back(self._whole_until)
                 raise OSError(error.errno, error.strerror, self.path) from None
 
     def _in_place(self) -> os.stat_result:
-        """Return what is known of the file, if its path still leads to it: elsewhere nobody would look for keys."""
+        """Return the status of the file, if its path still leads to it, because keys elsewhere would not be found."""
         status = os.fstat(self._fd)
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(status, os.stat(self._place)):  # noqa: PTH116  for each write
@@ -160,16 +160,16 @@ class AppendOnlyFile:
         self._whole_until = None
 
     def read(self, take: Callable[[bytes], str | None]) -> str | None:
-        """Hand every line over, mend the end, and have all of it survive a power cut.
+        """Pass every line to `take`, mend the end, and sync all of it to the disk.
 
         Args:
             take: Takes a line, and returns what is wrong with it.
 
         Returns:
-            What was mended, in one sentence; None when nothing was.
+            What was mended, in one sentence; None if nothing was.
 
         Raises:
-            LedgerError: A line is wrong, and the file was left as it is; or it cannot be read.
+            LedgerError: A line is wrong, and the file was left as it is; or the file cannot be read.
         """
         mended = None
         try:
@@ -189,7 +189,7 @@ class AppendOnlyFile:
         return mended
 
     def read_again(self, take: Callable[[bytes], str | None]) -> str | None:
-        """Do as `read` does, after what is being written."""
+        """Do as `read` does, after the current write."""
         with self._writing:
             if self._fd < 0:
                 raise LedgerError(f"{self.path}: is closed")
@@ -197,7 +197,7 @@ class AppendOnlyFile:
             return self.read(take)
 
     def _sync(self) -> None:
-        """Have it survive a power cut: lines of a run that was killed, and the file itself in its directory."""
+        """Sync to the disk: the lines of a run that was killed, and the file's entry in its directory."""
         try:
             _posix.sync(self._fd)
             _sync_directory(self._place.parent)
@@ -212,7 +212,7 @@ class AppendOnlyFile:
 
     def _mend(self, torn: bytes, number: int, size: int, take: Callable[[bytes], str | None], *, more: bool) -> str:
         """Complete or cut off the last line of a run that was killed."""
-        begun = SecretBytes(torn.strip(b"\0"))  # what a power cut leaves of a line
+        begun = SecretBytes(torn.strip(b"\0"))  # a power cut may leave NULs in place of a line
         if not more and not (begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)):
             more = True
         try:
@@ -232,12 +232,13 @@ class AppendOnlyFile:
 
 def _opened(path: str) -> tuple[int, bool]:
     """Open a file for more lines; return its descriptor, and whether it is new."""
-    # O_NONBLOCK: a named pipe without a reader would keep us waiting before it can be refused.
+    # O_NONBLOCK, because a named pipe without a reader would block before it can be refused.
     flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         with contextlib.suppress(FileExistsError):
             return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600), True
-        with contextlib.suppress(FileNotFoundError):  # removed since; a link that leads nowhere is a link (ELOOP)
+        # The file may have been removed meanwhile; a dangling link raises ELOOP instead.
+        with contextlib.suppress(FileNotFoundError):
             return os.open(path, flags), False
 
 

@@ -1,4 +1,4 @@
-"""Writes to the ledger that no call waits for, repeated when they fail."""
+"""Writes to the ledger in the background, and repeats failed writes."""
 
 import asyncio
 from collections import deque
@@ -10,14 +10,14 @@ from respan_async._calls.lifecycle import Lifecycle
 from respan_async.errors import LedgerError
 
 Write: TypeAlias = Callable[[], Awaitable[object]]
-"""Writes something; may be called again when that has failed, however much later."""
+"""A write, which may be repeated after a failure, at any later time."""
 
 
 class BackgroundWrites:
-    """Write in the background, and remember what failed.
+    """Write in the background, and remember failed writes.
 
     Args:
-        lifecycle: Where what goes on in the background belongs.
+        lifecycle: The lifecycle of the client, which runs the tasks.
     """
 
     def __init__(self, lifecycle: Lifecycle) -> None:
@@ -27,39 +27,39 @@ class BackgroundWrites:
         self._lost: deque[Write] = deque()
 
     def add(self, write: Write) -> None:
-        """Write something."""
+        """Start a write."""
         if self._is_ledger_away:
             self._lost.append(write)
             return
-        task = self._lifecycle.spawn(self._write(write))
+        task = self._lifecycle.tasks.spawn(self._write(write))
         self._tasks[task] = write
         task.add_done_callback(partial(self._over, write))
 
     async def repeat(self) -> None:
-        """Write what could not be written; the first that fails again ends this, and is the last the next time."""
+        """Repeat the failed writes, until one fails again; that one is the last the next time."""
         for _ in range(len(self._lost)):
             if not await self._write(self._lost.popleft()):
                 return
 
     def leave_loop(self) -> None:
-        """Keep everything until the ledger is open on the next event loop: what was being written may not have been."""
+        """Keep all unfinished writes, which may not have been done, until the ledger is open on the next event loop."""
         self._is_ledger_away = True
         self._lost.extend(self._tasks.values())
         self._tasks.clear()
 
     async def resume(self) -> None:
-        """Write what was kept: the ledger is open again."""
+        """Repeat the kept writes, because the ledger is open again."""
         self._is_ledger_away = False
         await self.repeat()
 
     async def written(self) -> None:
-        """Wait for what is being written."""
+        """Wait for the writes under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _over(self, write: Write, task: asyncio.Task[bool]) -> None:
         self._tasks.pop(task, None)
-        if task.cancelled():  # by a client that is being closed
+        if task.cancelled():  # the client is being closed
             self._lost.append(write)
 
     async def _write(self, write: Write) -> bool:
@@ -69,7 +69,7 @@ class BackgroundWrites:
             self._lost.append(write)
             return False
         except asyncio.CancelledError:
-            if asyncio.current_task() not in self._tasks:  # of these, `_over` knows
+            if asyncio.current_task() not in self._tasks:  # `_over` handles the tasks
                 self._lost.appendleft(write)
             raise
         return True

@@ -1,4 +1,4 @@
-"""Putting secrets where they belong, until it succeeds."""
+"""Delivers secrets with the user's function, until it succeeds."""
 
 import asyncio
 import errno
@@ -21,28 +21,28 @@ from respan_async.models import CreatedKey
 
 FIRST: Final = 1.0
 LONGEST: Final = 60.0
-"""Seconds from one attempt to deliver a secret to the next: the first pause, doubled up to the longest."""
+"""The longest pause between two attempts to deliver a secret; the first pause is doubled up to it."""
 
 _LAST_MOMENT: Final = 1.0
-"""Seconds for which a call that was cancelled is waited for."""
+"""Seconds that a cancelled call may take to end."""
 
 _PAGE: Final = 100
 
 _THEIRS: Final = 600.0
-"""Seconds for which a key is left to the owner that has recorded it, if that is alive."""
+"""Seconds for which a key is left to the live owner that has recorded it."""
 
 
 @attrs.frozen(kw_only=True)
 class DeliverySettings:
-    """How much is delivered at a time, and how long that may take.
+    """The limits of delivery.
 
     Attributes:
-        max_deliveries: Calls of the user's function at a time.
-        deliver_timeout: Seconds that one may take; None for any number.
-        max_undelivered: Keys that could not be delivered, of which a batch makes no more; None for any number.
+        max_deliveries: The most concurrent calls of the user's function.
+        deliver_timeout: Seconds that one call may take; None for no limit.
+        max_undelivered: The number of undeliverable keys at which batches stop making more; None for no limit.
 
     Raises:
-        ConfigurationError: One of them is not that.
+        ConfigurationError: A setting is invalid.
     """
 
     max_deliveries: int
@@ -64,11 +64,11 @@ class DeliverySettings:
 
 @attrs.frozen
 class _Failure:
-    """Why a call of the user's function failed.
+    """The failure of a call of the user's function.
 
     Attributes:
-        reason: In a few words, without the secret.
-        final: The place refuses this key for good: calling again would not help.
+        reason: The reason in a few words, without the secret.
+        final: Whether the place refuses this key for good, so that calling again would not help.
     """
 
     reason: str
@@ -78,18 +78,18 @@ class _Failure:
 class Delivery:
     """Call the user's function for a ticket's key until it succeeds or the key is dead, then erase the secret.
 
-    Whether a key is dead is told by this machine's clock, which may be set wrong. So a secret that was not delivered is
-    erased only when its key has been dead for long; until then a clock that is set right lets it be delivered.
+    Whether a key is dead is judged by this machine's clock, which may be wrong. So an undelivered secret is erased only
+    when its key has been dead for long; until then, once the clock is corrected, the secret can be delivered.
 
-    Each call of `deliver` runs in a task of its own, because it may heed neither its time nor its cancellation. What
-    waits for it goes on then, and the ticket is left alone until it has ended.
+    Each call of `deliver` runs in its own task, because it may ignore its timeout or its cancellation. Its waiters go
+    on then, and the ticket is left alone until the call has ended.
 
     Args:
         deliver: The user's function, idempotent by ticket.
-        ledger: Where the secrets are kept until then.
-        lifecycle: Where what goes on in the background belongs.
+        ledger: The ledger, which keeps the secrets until then.
+        lifecycle: The lifecycle of the client, which runs the tasks.
         clock: The wall clock, aware.
-        settings: How many, and for how long.
+        settings: The limits of delivery.
     """
 
     def __init__(
@@ -106,24 +106,24 @@ class Delivery:
         self._clock = clock
         self._settings = settings
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._calls: dict[str, asyncio.Task[_Failure | None]] = {}  # of the user's function, by ticket
+        self._calls: dict[str, asyncio.Task[_Failure | None]] = {}  # calls of the user's function, by ticket
         self._free = asyncio.Semaphore(settings.max_deliveries)
         self._under_way: set[str] = set()
         self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
         self._cut: dict[str, None] = {}  # tickets whose delivery ended with its event loop
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._erased: set[str] = set()  # since what was left began to be looked through
+        self._erased: set[str] = set()  # since the current look at what is left began
         self._catching_up = False
-        self._unreadable: set[str] = set()  # of which the log has told
+        self._unreadable: set[str] = set()  # secrets whose failure was logged
         self._stopped = False
         lifecycle.register(Stage.STOP, self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey) -> bool:
-        """Deliver now, if that is not under way; what fails is tried again in the background.
+        """Deliver now, unless a delivery is under way; a failed one is tried again in the background.
 
         Returns:
-            Whether it was delivered now.
+            Whether the key was delivered now.
         """
         if ticket_id in self._under_way:
             return False
@@ -131,17 +131,17 @@ class Delivery:
         return await self._deliver_first(ticket_id, key)
 
     async def room(self) -> None:
-        """Wait until less is undelivered than may be."""
+        """Wait until fewer keys than `max_undelivered` are undelivered."""
         await self._has_room.wait()
 
     def deliver_left(self) -> None:
-        """Deliver, in the background, what earlier runs and others that have died have left."""
+        """Deliver, in the background, what earlier runs and dead processes have left."""
         if not self._catching_up:
             self._catching_up = True
             self._spawn(self._catch_up())
 
     def arrive(self) -> None:
-        """Begin anew on the next event loop; what was under way on the one before, which is closed, is made again."""
+        """Begin anew on the next event loop; deliveries that were under way on the closed loop are repeated."""
         self._cut |= dict.fromkeys((*self._under_way, *self._failed))
         self._tasks.clear()
         self._calls.clear()
@@ -153,12 +153,12 @@ class Delivery:
         self._catching_up = False
 
     async def aclose(self) -> None:
-        """End what goes on, within a moment; the ledger keeps what is not delivered."""
+        """Stop within a moment; the ledger keeps undelivered secrets."""
         self._lifecycle.unregister(Stage.STOP, self._stop)
         self._stop()
         for call in (calls := self._others(self._calls.values())):
             call.cancel()
-        # Calls that heed their cancellation end within it. What does not, cannot be ended.
+        # Calls that heed their cancellation end within that moment. The others cannot be ended.
         if tasks := self._others(self._tasks) | calls:
             await asyncio.wait(tasks, timeout=_LAST_MOMENT)
         if deaf := sum(not call.done() for call in calls):
@@ -172,10 +172,10 @@ class Delivery:
 
     def _others(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         # The user's function may close the issuer from within one of these tasks, which cannot wait for itself.
-        return set(tasks) - {asyncio.current_task(), self._lifecycle.acting_task()}
+        return set(tasks) - {asyncio.current_task(), self._lifecycle.tasks.acting_task()}
 
     def _spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
-        task = self._lifecycle.spawn(work)
+        task = self._lifecycle.tasks.spawn(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -189,7 +189,7 @@ class Delivery:
             self._cut[ticket_id] = None
             raise
         else:
-            # Beyond what may be undelivered, it is left to the ledger, and delivered from there.
+            # Beyond `max_undelivered`, the key is left to the ledger, and delivered from there.
             insist = failure is not None and not failure.final and not self._stopped and self._has_room.is_set()
         finally:
             if insist:
@@ -222,12 +222,12 @@ class Delivery:
         return failure
 
     async def _call(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
-        """Call the user's function; return None, or why it has failed."""
+        """Call the user's function; return None, or its failure."""
         late = False
         async with self._free:
             call = self._calls.get(ticket_id)
-            if call is None:  # or the one before, which did not heed its cancellation
-                call = self._calls[ticket_id] = self._lifecycle.delegate(self._invoke(ticket_id, key))
+            if call is None:  # the previous call may still run, if it did not heed its cancellation
+                call = self._calls[ticket_id] = self._lifecycle.tasks.delegate(self._invoke(ticket_id, key))
                 call.add_done_callback(lambda _: self._calls.pop(ticket_id, None))
             try:
                 await asyncio.wait({call}, timeout=self._settings.deliver_timeout)
@@ -244,14 +244,14 @@ class Delivery:
         return call.result()
 
     async def _invoke(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
-        """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
+        """Call the function; return its failure, because asyncio would log the text of an exception with the task."""
         try:
             result: object = self._deliver(ticket_id, key)
             if inspect.isawaitable(result):
                 await result
-            elif result is not None:  # a generator, or a future of a thread: it has not been done
+            elif result is not None:  # a generator, or a future of a thread, has not done the work
                 return _Failure(f"it returned a {type(result).__name__}")
-        except LedgerError as error:  # this library's own, which shows no secret
+        except LedgerError as error:  # this library's own error, which shows no secret
             return _Failure(str(error), final=not error.retryable)
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
             return _Failure(_named(error))
@@ -263,7 +263,7 @@ class Delivery:
             if self._catching_up:
                 self._erased.add(ticket_id)
         except LedgerError as error:
-            # Delivered all the same. The next run delivers it once more, and erases it then.
+            # The key was delivered all the same. The next run delivers it once more, and then erases the secret.
             logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
 
     async def _retry(self, ticket_id: str, key: CreatedKey) -> None:
@@ -286,7 +286,7 @@ class Delivery:
             self._catching_up = False
 
     async def _deliver_cut(self) -> None:
-        """Deliver what was under way on an event loop that has ended: others leave it to this owner."""
+        """Repeat the deliveries that the end of an event loop cut off, because others leave them to this owner."""
         while self._cut:
             ticket_id, _ = self._cut.popitem()
             try:
@@ -305,7 +305,7 @@ class Delivery:
                 self._spawn(self._deliver_first(ticket_id, record.key))
 
     async def _deliver_left(self) -> None:
-        """Go through what is left, with so many deliveries at a time: one that hangs holds none of the others."""
+        """Deliver what is left, several keys at a time, so that one hanging delivery does not hold up the others."""
         after = ""
         running: set[asyncio.Task[Any]] = set()
         self._erased.clear()
@@ -332,13 +332,13 @@ class Delivery:
             logger.warning("%s; it is left as it is", error)
 
     def _is_dead(self, key: CreatedKey | LedgerError, since: timedelta) -> bool:
-        """Whether a key has expired that long ago, by this machine's clock; as far as that is known."""
+        """Whether a key has expired that long ago, by this machine's clock, as far as its expiry is known."""
         expiry_date = key.expiry_date if isinstance(key, CreatedKey | UnreadableSecret) else None
         return expiry_date is not None and expiry_date <= self._clock() - since
 
 
 def _named(error: Exception) -> str:
-    """Name an error without its text, which may hold the secret, unless that is the system's own for its number."""
+    """Name an error without its text, which may hold the secret, unless it is the system's text for its number."""
     name = type(error).__name__
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
         known = os.strerror(error.errno)

@@ -1,4 +1,4 @@
-"""What keeps an owner's claims: a lease, prolonged by a heartbeat, and known without asking the store."""
+"""Keeps an owner's lease with a heartbeat, and knows without asking the store whether it holds."""
 
 import asyncio
 import contextlib
@@ -10,22 +10,22 @@ from respan_async.errors import ConfigurationError, LedgerError
 
 
 class LeaseKeeper:
-    """Hold an owner's lease for as long as it beats.
+    """Hold an owner's lease as long as it beats.
 
-    After a sleep of the machine every lease is over, those of healthy processes too. So a process that was away for
-    longer than the time of two beats gives the others as long to wake, before it takes them for gone.
+    After the machine slept, every lease is over, also those of healthy processes. So a process that was away for longer
+    than two beats gives the others as long to wake, before it treats them as gone.
 
     Args:
         lease: Seconds that a lease lasts.
-        renew: Prolongs the lease there is; returns whether there is one.
+        renew: Prolongs the existing lease; returns whether there is one.
         register_owner: Makes another owner, with a lease.
-        reclaim_owners: Takes over what owners have left that are gone.
+        reclaim_owners: Takes over what dead owners have left.
 
     Raises:
         ConfigurationError: `lease` is not above 0 and finite.
 
     Attributes:
-        until: When the lease ends, by `_suspend_clock.elapsed()`, at the earliest.
+        until: The earliest time at which the lease ends, by `_suspend_clock.elapsed()`.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class LeaseKeeper:
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Have a lease, take over what others have left, and go on doing so.
+        """Take a lease, take over what others have left, and keep beating.
 
         Raises:
             LedgerError: The store cannot do it.
@@ -58,7 +58,7 @@ class LeaseKeeper:
         self._begin()
 
     async def resume(self) -> None:
-        """Have a lease again on another event loop, after the one before was closed, and go on beating.
+        """Take a lease again on another event loop, after the previous one was closed, and keep beating.
 
         Raises:
             LedgerError: The store cannot do it.
@@ -70,7 +70,7 @@ class LeaseKeeper:
         self._begin()
 
     def leave_loop(self) -> None:
-        """Forget the beating of an event loop that is closed."""
+        """Forget the heartbeat of a closed event loop."""
         self._beating = None
 
     def _begin(self) -> None:
@@ -78,26 +78,26 @@ class LeaseKeeper:
         self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     def cancel(self) -> None:
-        """Beat no more; the lease ends by itself."""
+        """Stop beating; the lease ends by itself."""
         if self._beating is not None:
             self._beating.cancel()
 
     def stop(self) -> None:
-        """Beat no more, and hold nothing from now on."""
+        """Stop beating, and hold no claim from now on."""
         self.until = 0.0
         self.cancel()
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether the claims have held all the time since then, which is one of `time.monotonic()`."""
+        """Whether the claims have held without a break since a time of `time.monotonic()`."""
         return self._since <= since and elapsed() < self.until
 
     @property
     def seconds_left(self) -> float:
-        """How long the lease lasts from now on, at the least."""
+        """The least seconds that the lease will last."""
         return self.until - elapsed()
 
     def others_may_wake(self) -> bool:
-        """Whether this process was away until a moment ago, so that others may have been so as well."""
+        """Whether this process was away until just now, so that others may have been away as well."""
         now = elapsed()
         if now - self._beaten > self._lease / 2:
             self._patient_until = now + self._lease / 2
@@ -107,21 +107,25 @@ class LeaseKeeper:
         """Prolong the lease, well before it ends, and take over what others have left since."""
         while True:
             await asyncio.sleep(self._lease / 4)
-            # A ledger that cannot be written now may be again before the lease ends.
+            # A ledger that cannot be written now may be writable again before the lease ends.
             with contextlib.suppress(LedgerError):
                 await self._hold()
-                patient = self.others_may_wake()  # before this beat is one
+                patient = self.others_may_wake()  # asked before this beat counts
                 self._beaten = elapsed()
                 if not patient:
                     await self._reclaim_owners()
 
     async def _hold(self) -> None:
-        """Have a lease from now on: the one there is, prolonged, or another."""
+        """Take a lease: prolong the existing one, or make another owner."""
         asked = elapsed()
         if not await self._renew():
-            # The first, or one that others took away while this process was stopped, with all its claims.
+            # The first lease; or others took the last one, with all its claims, while this process was stopped.
             await self._register_owner()
-            self._since = time.monotonic()  # what was intended while this was asked is the old owner's
+            self._since = (
+                time.monotonic()
+            )  # attempts noted while registration was in progress belong to the old owner, so count from here
         elif elapsed() >= self.until:
-            self._since = time.monotonic()  # it may have ended first, and single tickets have been taken over
+            self._since = (
+                time.monotonic()
+            )  # the lease may have ended before, and single tickets may have been taken over
         self.until = asked + self._lease

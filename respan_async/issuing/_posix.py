@@ -1,7 +1,7 @@
-"""What a file of secrets needs of the system: locks, an owner and a mode, and bytes that survive a power cut.
+"""POSIX features that a file of secrets needs: locks, owner and mode, and syncing to the disk.
 
-Linux and macOS have them. Windows has none of them in this form: there, what needs them says so before it touches
-anything.
+Linux and macOS have them. Windows has none of them in this form: there, a function that needs them says so before it
+changes anything.
 """
 
 import importlib.util
@@ -12,10 +12,10 @@ _NEEDED: Final = ("fchmod", "geteuid", "pwrite", "O_CLOEXEC", "O_DIRECTORY", "O_
 
 
 def lack_of(what: str) -> str | None:
-    """Say that something cannot be done on this system; None where it can.
+    """Say that something cannot be done on this system; None if it can.
 
     Args:
-        what: What it is, as the beginning of a sentence.
+        what: The name of the thing, as the beginning of a sentence.
     """
     if all(hasattr(os, name) for name in _NEEDED) and importlib.util.find_spec("fcntl") is not None:
         return None
@@ -23,35 +23,35 @@ def lack_of(what: str) -> str | None:
 
 
 def lock(descriptor: int, *, wait: bool) -> None:
-    """Keep other processes from a file, until it is closed.
+    """Lock a file against other processes, until it is closed.
 
     Args:
         descriptor: The open file.
-        wait: Wait until they are gone.
+        wait: Whether to wait for the lock.
 
     Raises:
-        BlockingIOError: Another has it, and is not waited for.
-        OSError: Its file system has no locks.
+        BlockingIOError: Another process holds the lock, and `wait` is False.
+        OSError: The file system has no locks.
     """
-    import fcntl  # not there on Windows
+    import fcntl  # missing on Windows
 
     fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sync(descriptor: int) -> None:
-    """Have what was written survive a power cut.
+    """Sync a file to the disk, so that it survives a power cut.
 
-    On macOS, fsync alone leaves it in the drive's own cache (fsync(2) there).
+    On macOS, fsync alone leaves the data in the drive's cache (fsync(2) there).
 
     Raises:
-        OSError: It cannot be.
+        OSError: The file cannot be synced.
     """
     try:
-        from fcntl import F_FULLFSYNC, fcntl  # type: ignore[attr-defined,unused-ignore]  # macOS alone has it
+        from fcntl import F_FULLFSYNC, fcntl  # type: ignore[attr-defined,unused-ignore]  # only macOS has it
     except ImportError:
         os.fsync(descriptor)
         return
     try:
         fcntl(descriptor, F_FULLFSYNC)
-    except OSError:  # a file system without it, as network shares are; fsync says whether more is wrong
+    except OSError:  # network shares lack it; fsync reports any other problem
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""Files that hold secrets: made for their owner alone, and nobody else's by trick.
+"""Creates and checks files that hold secrets, which only their owner may read.
 
-A file that is there is looked at, and never opened: closing it would take away, with the locks of the whole process,
-those by which SQLite keeps other processes from a file that it has open already.
+An existing file is inspected, but never opened: closing it would release all locks of the process on that file,
+including those by which SQLite protects a ledger that is open already.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Final
 from respan_async.errors import LedgerError
 
 _BESIDE: Final = ("-wal", "-shm", "-journal")
-"""What SQLite has beside a file, and would write to as it finds it."""
+"""The files that SQLite keeps beside a ledger, and would write to as it finds them."""
 
 _OTHERS: Final = 0o077
 _NO_MODES: Final = (
@@ -33,12 +33,12 @@ _making = threading.Lock()
 
 
 def make_private(path: Path) -> None:
-    """Create a file for its owner alone, whatever the umask, or check one that is there, and what is beside it.
+    """Create a file that only its owner may read, with any umask; or check an existing file, and those beside it.
 
     Raises:
-        LedgerError: It is a link, or no plain file, or somebody else's, or others could read it.
+        LedgerError: It is a link, or not a plain file, or another user owns it or can read it.
     """
-    with _making:  # whoever finds the file made may open it, and must not lose its locks to the closing here
+    with _making:  # another thread may open the file as soon as it exists, and would lose its locks to the closing here
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -49,7 +49,7 @@ def make_private(path: Path) -> None:
             try:
                 problem = problem_at_birth(descriptor)
                 if problem is not None:
-                    path.unlink()  # or it would be refused for ever after, for a reason that nobody could mend
+                    path.unlink()  # otherwise it would be refused for ever, for a reason that the user could not mend
                     raise LedgerError(f"{path}: {problem}")
             finally:
                 os.close(descriptor)
@@ -58,9 +58,9 @@ def make_private(path: Path) -> None:
 
 
 def problem_at_birth(descriptor: int) -> str | None:
-    """Make a new file its owner's alone; say why that cannot be done, if it cannot."""
+    """Restrict a new file to its owner; say why that cannot be done, if it cannot."""
     try:
-        os.fchmod(descriptor, 0o600)  # the umask may have taken that away
+        os.fchmod(descriptor, 0o600)  # the umask may have removed these bits
     except OSError:
         return _NO_MODES
     status = os.fstat(descriptor)
@@ -70,18 +70,18 @@ def problem_at_birth(descriptor: int) -> str | None:
 
 
 def cannot_be_locked(path: str | Path, error: OSError) -> LedgerError:
-    """Return the error of a file that cannot be kept from other processes."""
+    """Return the error for a file that cannot be locked against other processes."""
     return LedgerError(
         f"{path}: cannot be locked: {error.strerror}; some network shares have no locks: give a path on a local disk"
     )
 
 
 def readable_by_others(path: Path) -> str:
-    """Say what to do about a file that others can read: what that is depends on its file system."""
+    """Say what to do about a file that others can read, which depends on its file system."""
     probe = path.with_name(f".{secrets.token_hex(8)}.probe")
     try:
         descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:  # a full disk, say: then nothing is known of the file system
+    except OSError:  # e.g. a full disk: then nothing is known about the file system
         problem = None
     else:
         try:
@@ -108,13 +108,13 @@ def _check(path: Path) -> None:
 
 
 def _make_private(path: Path) -> None:
-    # A file system that does not keep modes may refuse this, or do nothing: what came of it is looked at.
+    # A file system without modes may refuse this, or do nothing; the mode is checked afterwards.
     with contextlib.suppress(OSError):
         path.chmod(0o600)
 
 
 def _problem(path: Path, status: os.stat_result) -> str | None:
-    """Say why this is no place for secrets."""
+    """Say why this file is not a safe place for secrets."""
     if stat.S_ISLNK(status.st_mode):
         return "cannot be opened: it is a symbolic link"
     if stat.S_ISDIR(status.st_mode):

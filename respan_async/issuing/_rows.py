@@ -1,4 +1,4 @@
-"""Between the ledger's rows and the values of this library."""
+"""Converts between the ledger's rows and the values of this library."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from respan_async._calls.suspects import expires_at
+from respan_async._calls.suspect_store import expires_at
 from respan_async._http import codec, json_text
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
@@ -19,40 +19,40 @@ from respan_async.secret import Secret, SecretBytes
 
 
 def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
-    """Return the bytes under which a secret is kept."""
+    """Return the bytes in which a secret is stored."""
     return SecretBytes(secret.reveal().encode() if cipher is None else cipher.encrypt(secret, ticket_id))
 
 
 def text(value: bytes) -> str:
-    """Return a column's text, also of a record that is damaged: it is told by its ticket when it is read."""
+    """Return a column's text, even if the record is damaged, which is reported when its ticket is read."""
     return value.decode(errors="surrogateescape")
 
 
 def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
-    """Return a row whose bytes, which are secrets, do not show themselves."""
+    """Return a row with its bytes, which are secrets, masked."""
     return tuple(SecretBytes(value) if isinstance(value, bytes) else value for value in row)
 
 
 @contextlib.contextmanager
 def _readable(what: str) -> Iterator[None]:
-    """Say of a row that is not what was written that it is damaged."""
+    """Raise `DamagedRecord` if a row is not what was written."""
     try:
         yield
     except LedgerError:
         raise
     except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-        # From None, and without the column's text: it may be a secret that a repair has put in the wrong place.
+        # From None, and without the column's text, because a repair may have put a secret in the wrong place.
         raise DamagedRecord(f"{what}: the ledger's record is damaged") from None
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
-    """Return a secret that was kept, or its empty place."""
+    """Return a stored secret, or the placeholder of an erased one."""
     if secret is None:
         return Secret.erased()
     text = secret.decode(errors="replace")
     is_text = text.isprintable() and "\ufffd" not in text
     if cipher is not None:
-        # From before the ledger was given a cipher; a rotation encrypts it.
+        # A plain text may come from before the ledger was given a cipher; a rotation encrypts it.
         told = getattr(cipher, "is_encrypted", None)
         return Secret(text) if is_text and told is not None and not told(secret) else cipher.decrypt(secret, ticket_id)
     if not is_text:
@@ -73,25 +73,25 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
-    """Return those secrets that a former key has encrypted, or none: the ticket, the old bytes and the new ones."""
+    """Re-encrypt the secrets that an old key has encrypted, or none; return the ticket, the old and the new bytes."""
     old = [(ticket, secret) for ticket, secret in secrets if not cipher.is_current(secret)]
     return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
 def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None:
-    """Raise a `LedgerError` if the cipher has not the key of one of these secrets."""
+    """Raise a `LedgerError` if the cipher lacks the key of one of these secrets."""
     for ticket, secret in secrets:
         opened(secret, ticket, cipher)
 
 
 def time_of(seconds: Any, ticket_id: str) -> datetime:
-    """Return a time out of a ticket's record."""
+    """Return a time from a ticket's record."""
     with _readable(f"ticket {ticket_id!r:.100}"):
         return datetime.fromtimestamp(seconds, UTC)
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
-    """Return what is known of a ticket."""
+    """Return the record of a ticket."""
     with _readable(f"ticket {ticket_id!r:.100}"):
         fields, state, key, secret = row
         found = None if key is None else key_of(key, opened(secret, ticket_id, cipher))
@@ -99,7 +99,7 @@ def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> Ti
 
 
 def counts_of(tickets: Iterable[tuple[str, int]], attempts: Iterable[tuple[str, int]]) -> Counts:
-    """Return how many there are in each state."""
+    """Return the number of tickets and attempts in each state."""
     of_tickets, of_attempts = dict(tickets), dict(attempts)
     return Counts(
         tickets={state: of_tickets.get(str(state), 0) for state in TicketState},
@@ -114,12 +114,12 @@ def key_of(text: str, secret: Secret) -> CreatedKey:
 
 
 def is_partial(account: str) -> bool:
-    """Whether an account does not tell its API key."""
+    """Whether an account does not name its API key."""
     return account.endswith(" ?")
 
 
 def same_account(known: str, account: str) -> bool:
-    """Whether two accounts are the same, as far as both know their API key; `?` stands for one that is not known."""
+    """Whether two accounts are the same, as far as both name their API key; `?` stands for an unknown one."""
     with _readable("the account it is bound to"):
         host, key = known.split(" ")
     other_host, other_key = account.split(" ")
@@ -127,12 +127,12 @@ def same_account(known: str, account: str) -> bool:
 
 
 def bound(known: str | None, account: str, *, force: bool, where: str, place: str) -> str:
-    """Return the account that a ledger is bound to from now on.
+    """Return the account to which a ledger is bound from now on.
 
     Raises:
-        LedgerError: It is another account's, unless forced.
+        LedgerError: It belongs to another account, unless forced.
     """
-    # Empty, where a ledger was made and never opened.
+    # Empty if the ledger was created but never opened.
     if known and not force and not same_account(known, account):
         raise LedgerError(
             f"{where}: the ledger of another account or base URL. If it was opened by an account's name (account=, "
@@ -142,7 +142,7 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
 
 
 def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:
-    """Return suspects; one whose record is damaged is told in the log, and holds up no other."""
+    """Return suspects; a damaged record is logged, and does not hold up the others."""
     found: list[Suspect] = []
     for row in rows:
         try:
@@ -171,7 +171,7 @@ def _suspect_of(row: tuple[Any, ...]) -> Suspect:
 
 
 def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
-    """Return the error of a ticket that is known with other fields, naming those that differ."""
+    """Return the error for a ticket that is known with other fields, naming the fields that differ."""
     with _readable(f"ticket {ticket_id!r:.100}"):
         before, now = json_text.parse(known.encode()), json_text.parse(fields.encode())
         differing = sorted(name for name in {*before, *now} if before.get(name, UNSET) != now.get(name, UNSET))
@@ -182,7 +182,7 @@ def conflict(ticket_id: str, known: str, fields: str) -> TicketConflictError:
 
 
 def not_claimed(row: tuple[Any, ...], ticket_id: str, fields: str) -> LedgerError:
-    """Return the error of a ticket that could not be claimed, saying why, from what is known of it."""
+    """Return the error for a ticket that could not be claimed, with the reason."""
     known, state, *_ = row
     if known != fields:
         return conflict(ticket_id, known, fields)

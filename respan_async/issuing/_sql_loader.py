@@ -1,4 +1,4 @@
-"""SQL that lives in files: each statement after a line `-- name: something`."""
+"""Loads SQL statements from files; each statement follows a line `-- name: something`."""
 
 import re
 from importlib import resources
@@ -7,7 +7,7 @@ from typing import Final
 from respan_async.issuing.states import AttemptState, TicketState
 
 STATES: Final = {state.name.lower(): str(state) for state in (*TicketState, *AttemptState)}
-"""The states, under the names by which statements ask for them."""
+"""The states, under the names that statements use for them."""
 
 _NAME: Final = re.compile(r"^-- name: (\w+)$", flags=re.MULTILINE)
 

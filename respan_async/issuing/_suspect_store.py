@@ -1,4 +1,4 @@
-"""The suspects of a ledger, as the sweep and the attempts see them."""
+"""Adapts a ledger to the `SuspectStore` that the sweep and the attempts use."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from respan_async.issuing.ledger import Ledger
 from respan_async.issuing.states import AttemptState
 
 _MOST_SAID: Final = 500
-"""Characters of a suspect's reason that are kept."""
+"""The most characters of a suspect's reason that are stored."""
 
 
 class LedgerSuspectStore:
@@ -28,7 +28,7 @@ class LedgerSuspectStore:
         self._added = added
 
     def add(self, suspect: Suspect) -> None:
-        """Remember a suspect, soon. Should it not be written, the intent alone says as much."""
+        """Remember a suspect, soon. If the write fails, the intent alone still counts as a suspect."""
         self._writes.add(partial(self._write, suspect))
 
     async def pending(self) -> Sequence[Suspect]:
@@ -36,11 +36,11 @@ class LedgerSuspectStore:
         return await self._ledger.suspects()
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's."""
+        """Whether a key with this id belongs to a ticket."""
         return await self._ledger.owns_key(key_id)
 
     async def close_suspect(self, suspect: Suspect, *, revoked: bool) -> bool:
-        """Let go of a suspect: its key was revoked, or else has died by itself; return whether it was one still."""
+        """Remove a suspect whose key was revoked, or else has expired; return whether it was still there."""
         return await self._ledger.close_suspect(
             suspect.tag or "", AttemptState.REVOKED if revoked else AttemptState.EXPIRED
         )

@@ -1,11 +1,12 @@
-"""The attempts of one ticket, noted in the ledger."""
+"""The attempt log of one ticket, which notes attempts in the ledger."""
 
 import time
 from functools import partial
 from typing import Any
 
-from respan_async._calls.attempt_log import AttemptLog, PreparedRequest
-from respan_async._calls.suspects import SuspectStore
+from respan_async._calls.attempt_log import AttemptLog
+from respan_async._calls.prepared_request import PreparedRequest
+from respan_async._calls.suspect_store import SuspectStore
 from respan_async.errors import LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing._background_writes import BackgroundWrites
@@ -14,17 +15,17 @@ from respan_async.issuing.tickets import Ticket
 
 
 class TicketAttemptLog(AttemptLog):
-    """Note every attempt of a ticket before it leaves (rule 1), and what is known of it afterwards.
+    """Note every attempt of a ticket before it is sent (rule 1), and its result afterwards.
 
     Args:
         ticket: The ticket.
-        ledger: Where attempts are noted.
+        ledger: The ledger.
         writes: Writes in the background.
-        suspects: The ledger's.
+        suspects: The ledger's suspects.
 
     Attributes:
-        tag: The last attempt's.
-        epoch: The claim's, once there is one.
+        tag: The tag of the last attempt.
+        epoch: The epoch of the claim, once there is one.
         used: Whether an attempt may have been noted.
     """
 
@@ -48,7 +49,7 @@ class TicketAttemptLog(AttemptLog):
         try:
             self.epoch = await self._ledger.claim_attempt(self._ticket, intent)
         except LedgerError:
-            self.mark_void(prepared)  # it may have been noted all the same, and is never sent
+            self.mark_void(prepared)  # the intent may have been noted all the same; the attempt is never sent
             raise
 
     def permits(self) -> bool:
@@ -56,7 +57,7 @@ class TicketAttemptLog(AttemptLog):
         return self._ledger.lease_held_since(self._intended_at)
 
     def mark_void(self, prepared: PreparedRequest[Any], *, answered: bool = False) -> None:
-        """Note that an attempt is proven to have left nothing; forget it, if it used no slot of the limit either."""
+        """Note that an attempt is proven to have left nothing; forget it if it used no slot of the limit either."""
         note = self._ledger.mark_void if answered else self._ledger.forget_attempt
         self._writes.add(partial(note, prepared.tag or ""))
 

@@ -1,4 +1,4 @@
-"""One ticket's work: look it up, make its key if it has none, keep the key, deliver it."""
+"""Processes one ticket: looks it up, makes its key if it has none, records the key, delivers it."""
 
 import asyncio
 from functools import partial
@@ -6,9 +6,9 @@ from functools import partial
 import attrs
 
 from respan_async._calls.call import Call
-from respan_async._calls.requestor import Service
-from respan_async._calls.suspects import SuspectStore
-from respan_async._pacing.slots import Priority
+from respan_async._calls.call_service import CallService
+from respan_async._calls.suspect_store import SuspectStore
+from respan_async._pacing.priority import Priority
 from respan_async.errors import (
     ClientStateError,
     DeadlineExceededError,
@@ -30,14 +30,14 @@ from respan_async.models import CreatedKey
 
 @attrs.frozen(kw_only=True)
 class IssuerContext:
-    """What the work on all tickets of an issuer shares.
+    """The state that the work on all tickets of an issuer shares.
 
     Attributes:
-        ledger: Where tickets, attempts and keys are kept.
+        ledger: The ledger of tickets, attempts and keys.
         writes: Writes in the background.
-        suspects: The ledger's.
+        suspects: The ledger's suspects.
         active: The tickets that are being worked on.
-        delivery: Puts secrets where they belong; None: they stay in the ledger.
+        delivery: Delivers secrets; None: they stay in the ledger.
     """
 
     ledger: Ledger
@@ -51,16 +51,16 @@ class TicketProcessor:
     """The job that gives one ticket its key.
 
     Args:
-        context: What the work on all tickets shares.
+        context: The state that the work on all tickets shares.
         ticket: The ticket.
         service: Makes the call.
         priority: The class in which its requests wait.
 
     Raises:
-        InvalidRequestError: `ticket` is none.
+        InvalidRequestError: `ticket` is not a `Ticket`.
     """
 
-    def __init__(self, context: IssuerContext, ticket: Ticket, service: Service, priority: Priority) -> None:
+    def __init__(self, context: IssuerContext, ticket: Ticket, service: CallService, priority: Priority) -> None:
         if not isinstance(ticket, Ticket):
             raise InvalidRequestError(f"ticket: expected a Ticket, got {type(ticket).__name__}")
         self.replayed = self.delivered = False
@@ -78,24 +78,24 @@ class TicketProcessor:
 
     @property
     def deadline(self) -> float | None:
-        """Seconds for all of it, or None."""
+        """Seconds for the whole job, or None."""
         return self._call.deadline
 
     @property
     def quota_exhausted(self) -> bool:
-        """Whether its call was refused for so long that no other would fare better."""
+        """Whether the limit refused its call for so long that no other call would succeed."""
         return self._call.quota_exhausted
 
     def begin(self) -> None:
-        """Let the time of the whole call begin."""
+        """Start the deadline of the whole job."""
         self._call.begin()
 
     def promote(self, priority: Priority) -> None:
         """Wait in a higher class from now on."""
         self._call.promote(priority)
 
-    def abandon(self, *, wanted: bool = False) -> bool:  # always: by its ticket
-        """Send nothing more; return whether it goes on."""
+    def abandon(self, *, wanted: bool = False) -> bool:  # always wanted, because the key belongs to its ticket
+        """Send nothing more; return whether the job goes on."""
         self._abandoned = True
         if self._keeping:
             return True
@@ -106,13 +106,13 @@ class TicketProcessor:
         return False
 
     def abandoned_error(self) -> ClientStateError:
-        """Return the error of work that was abandoned and did not go on."""
+        """Return the error of a job that was abandoned and has ended."""
         return self._call.abandoned_error()
 
     def deadline_error(self) -> DeadlineExceededError:
-        """Return the error of a deadline that passed while this was under way."""
+        """Return the error of a deadline that passed while the job was under way."""
         error = self._call.deadline_error()
-        if self._keeping:  # there is a key, which goes on to its ticket
+        if self._keeping:  # the key exists, and is being recorded for its ticket
             error.effect = error.effect.or_worse(Effect.UNKNOWN)
         return error
 
@@ -122,7 +122,8 @@ class TicketProcessor:
         if self._abandoned:
             raise self.abandoned_error()
         if self._context.delivery is not None and self._priority is Priority.BATCH:
-            await self._context.delivery.room()  # before the ticket is in hand, which somebody else may want at once
+            # Wait for room *before* locking the ticket, so that we do not block an interactive call for it.
+            await self._context.delivery.room()
         await self._context.active.begin(self._ticket.id, self, self._priority)
         try:
             return await self._recorded() or await self._made()
@@ -143,7 +144,7 @@ class TicketProcessor:
         return await self._keep(key)
 
     async def _recorded(self) -> CreatedKey | None:
-        """Return the key that the ticket has already."""
+        """Return the key that the ticket already has."""
         record = await self._ledger.find(self._ticket.id)
         if record is not None and record.fields != self._ticket.fields and record.state is not TicketState.OPEN:
             raise conflict(self._ticket.id, record.fields, self._ticket.fields)
@@ -164,7 +165,7 @@ class TicketProcessor:
             self._context.writes.add(self._let_go)
 
     async def _let_go(self) -> None:
-        # The claim and its epoch are then another call's as well, which may want nothing any more before it uses them.
+        # Another call shares this claim and may not have used it yet: do not release it; retry later.
         if self._context.active.has_other(self._ticket.id, self):
             raise LedgerError(f"ticket {self._ticket.id!r:.100}: it is being worked on again")
         await self._ledger.release(self._ticket.id, self._log.epoch)
@@ -172,7 +173,7 @@ class TicketProcessor:
     # -------------------------------------------------------- keeping the key
 
     async def _keep(self, key: CreatedKey) -> CreatedKey:
-        """Make a key durable before anybody is given it (rules 2 and 4)."""
+        """Make a key durable before any caller gets it (rules 2 and 4)."""
         problem: LedgerError | None = None
         mine: bool | None = None
         try:
@@ -193,7 +194,7 @@ class TicketProcessor:
                 effect=Effect.UNKNOWN,
                 retryable=True,
             )
-        # Known not to be ours: nobody will ever hold this key.
+        # The record is known not to be ours, so no caller will ever get this key.
         suspect = self._suspect(key, "another process had taken over its ticket" if problem is None else str(problem))
         self._log.mark_suspect(suspect)
         close = partial(self._context.suspects.close_suspect, suspect, revoked=True)
@@ -210,7 +211,7 @@ class TicketProcessor:
         return other
 
     async def _is_recorded(self, key: CreatedKey) -> bool | None:
-        """Read whether a key is the ticket's; None when that cannot be known."""
+        """Read whether a key belongs to the ticket; None if that cannot be known."""
         try:
             record: TicketRecord | None = await self._ledger.find(self._ticket.id)
         except LedgerError:

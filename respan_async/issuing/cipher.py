@@ -1,4 +1,4 @@
-"""Encrypting the secrets that a ledger keeps."""
+"""Encrypts the secrets that a ledger keeps."""
 
 import base64
 import binascii
@@ -19,38 +19,38 @@ _HOW: Final = f"make one with: openssl rand -base64 {_KEY}"
 
 
 class Cipher(Protocol):
-    """Turns a secret into bytes that are of no use without a key, and back.
+    """Encrypts and decrypts secrets.
 
-    One that has more of what `AESGCMCipher` has is used for more: with `is_encrypted` the ledger may have been kept in
-    plain text before; with `key_id` and `has_key` a process that missed a rotation of the key is found out.
+    Further methods of `AESGCMCipher` are used if a cipher has them: with `is_encrypted` the ledger may have been kept
+    in plain text before; with `key_id` and `has_key` a process that missed a rotation of the key is detected.
     """
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:
-        """Encrypt a ticket's secret, so that it is of no use for another ticket."""
+        """Encrypt a ticket's secret, so that it cannot be used for another ticket."""
         ...
 
     def decrypt(self, sealed: bytes, ticket: str) -> Secret:
         """Decrypt a ticket's secret.
 
         Raises:
-            LedgerError: The key is another, or the bytes were changed, or they are another ticket's.
+            LedgerError: The key is wrong, or the bytes were changed, or belong to another ticket.
         """
         ...
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether this was encrypted with the key that is used now."""
+        """Whether the secret was encrypted with the current key."""
         ...
 
 
 def checked(cipher: Cipher | None) -> Cipher | None:
-    """Return a cipher, if it is one.
+    """Return a valid cipher.
 
     Raises:
-        ConfigurationError: It is something else, such as a key.
+        ConfigurationError: It is not a cipher, but e.g. a key.
     """
     if cipher is None or callable(getattr(cipher, "decrypt", None)):
         return cipher
-    # Its type alone is told: it may be the key, which is veiled by now.
+    # Only the type is named, because the value may be the key, which is masked by now.
     kind = {Secret: str, SecretBytes: bytes}.get(type(cipher), type(cipher))
     raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {kind.__name__}")
 
@@ -59,12 +59,12 @@ class AESGCMCipher:
     """Encrypt with AES-256-GCM, with the ticket as associated data and the id of the key in front (extra `crypto`).
 
     Args:
-        key: The key to encrypt with: 32 bytes, or their base64 text. From `RESPAN_LEDGER_KEY` when left out, or from
-            the file that `RESPAN_LEDGER_KEY_FILE` names.
-        old_keys: Keys that older secrets may still be encrypted with, until they are rotated.
+        key: The key to encrypt with: 32 bytes, or their base64 text. Default: `RESPAN_LEDGER_KEY`, or the file that
+            `RESPAN_LEDGER_KEY_FILE` names.
+        old_keys: Keys with which older secrets may still be encrypted, until they are rotated.
 
     Attributes:
-        key_id: Stands for the key to encrypt with, and tells nothing of it.
+        key_id: An id of the key to encrypt with, which reveals nothing about it.
 
     Raises:
         ConfigurationError: A key is missing or is not 32 bytes.
@@ -87,10 +87,10 @@ class AESGCMCipher:
         self.key_id = self._current.hex()
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:
-        """Encrypt a ticket's secret, so that it is of no use for another ticket."""
+        """Encrypt a ticket's secret, so that it cannot be used for another ticket."""
         nonce = secrets.token_bytes(_NONCE)
         head = _VERSION + self._current
-        # 96 random bits: far from repeating within the 2**32 messages that one key may be used for.
+        # 96 random bits, which are unlikely to repeat within the 2**32 messages that one key may be used for.
         sealed: bytes = self._ciphers[self._current].encrypt(nonce, secret.reveal().encode(), head + ticket.encode())
         return head + nonce + sealed
 
@@ -98,7 +98,7 @@ class AESGCMCipher:
         """Decrypt a ticket's secret.
 
         Raises:
-            LedgerError: The key is another, or the bytes were changed, or they are another ticket's.
+            LedgerError: The key is wrong, or the bytes were changed, or belong to another ticket.
         """
         head, nonce, rest = sealed[: 1 + _ID], sealed[1 + _ID : 1 + _ID + _NONCE], sealed[1 + _ID + _NONCE :]
         cipher = self._ciphers.get(head[1:])
@@ -110,7 +110,7 @@ class AESGCMCipher:
         return secret
 
     def is_encrypted(self, kept: bytes) -> bool:
-        """Whether this was encrypted at all, with whichever key: what is kept of a text begins otherwise."""
+        """Whether the bytes are encrypted, with any key: plain texts begin differently."""
         return kept[: len(_VERSION)] == _VERSION
 
     def has_key(self, key_id: str) -> bool:
@@ -118,7 +118,7 @@ class AESGCMCipher:
         return key_id in {each.hex() for each in self._ciphers}
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether this was encrypted with the key that is used now."""
+        """Whether the secret was encrypted with the current key."""
         return sealed[: 1 + _ID] == _VERSION + self._current
 
 
@@ -132,7 +132,7 @@ def _opened(cipher: Any, nonce: bytes, rest: bytes, associated: bytes) -> Secret
 
 
 def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
-    """Return a key's id and what encrypts with it."""
+    """Return a key's id and its cipher."""
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
@@ -144,7 +144,7 @@ def _cipher_of(key: bytes | str | Secret) -> tuple[bytes, Any]:
 
 
 def key_as_secret(key: Any) -> Any:
-    """Return a key as something that no traceback with locals shows from here on."""
+    """Return a key wrapped as a secret, so that no traceback with locals shows it."""
     return SecretBytes(key) if isinstance(key, bytes) else as_secret(key)
 
 
@@ -152,7 +152,7 @@ def _raw(key: bytes | str | Secret) -> bytes | None:
     text = key.reveal() if isinstance(key, Secret) else key
     if isinstance(text, str):
         try:
-            text = base64.b64decode(text.strip(), validate=True)  # a file's last line ends with a line break
+            text = base64.b64decode(text.strip(), validate=True)  # the last line of a file ends with a line break
         except (binascii.Error, ValueError):
             return None
     return text if isinstance(text, bytes) and len(text) == _KEY else None

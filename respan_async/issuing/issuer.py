@@ -1,4 +1,4 @@
-"""Issuing for tickets: a key for each, once, through crashes and on several machines."""
+"""Issues one key for each ticket, once, through crashes and on several machines."""
 
 import asyncio
 import contextvars
@@ -13,11 +13,11 @@ import attrs
 
 from respan_async._calls import sweep
 from respan_async._calls.auto_sweep import AutoSweep
+from respan_async._calls.call_service import service_of
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled, check_grace
-from respan_async._calls.requestor import requestor_of
 from respan_async._calls.shielding import run_shielded
 from respan_async._calls.sweep import SweepPolicy, SweepReport
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan
@@ -35,39 +35,41 @@ from respan_async.outcomes import Issued
 Deliver = Callable[[str, CreatedKey], Awaitable[None]]
 
 _ROUND: Final = 10.0
-"""Seconds from one look at what others have left, and at what could not be written, to the next."""
+"""Seconds between two looks at what other processes have left, and at writes that failed."""
 
 _LAST_MOMENT: Final = 1.0
-"""Seconds that closing waits for what was left to be written when the grace was over."""
+"""Seconds that closing waits for remaining writes after the grace."""
 
 
 class Issuer:
-    """Issue keys for tickets, with a ledger as the memory that survives.
+    """Issue keys for tickets, with a ledger as the durable memory.
 
-    To be entered with `async with`, or used as it is and closed with `aclose()`. Closing the client closes it as well.
+    Enter it with `async with`, or use it as it is and close it with `aclose()`. Closing the client closes it as well.
 
     Args:
-        respan: The client; its settings hold here, and names are always tagged.
-        ledger: Where tickets, attempts and keys are kept. It belongs to this issuer from now on.
-        deliver: An async function of a ticket's id and its key that puts the secret where it belongs. Called until it
-            succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: it stays.
+        respan: The client; its settings apply here, but names are always tagged.
+        ledger: The ledger of tickets, attempts and keys. It belongs to this issuer from now on.
+        deliver: An async function of a ticket's id and its key that delivers the secret. It is called until it
+            succeeds, so it must be idempotent by ticket; then the secret is erased from the ledger. None: the secret
+            stays.
         force: Use a ledger that belongs to another account or base URL.
-        account: One word that the ledger is bound to in place of the API key and the base URL, both of which may then
-            change: a rotated key opens the ledger as the old one does. A ledger that is bound to another one is bound
-            to this word once it has been opened with `force=True`.
-        auto_sweep: Sweep by itself, while there are suspects: one of those that share the ledger, every ten minutes at
-            first, and ever more rarely while nothing is found.
+        account: A name to which the ledger is bound instead of the API key and the base URL, both of which may then
+            change: a rotated key opens the ledger as the old one does. A ledger that is bound otherwise is bound to
+                this
+            name once it has been opened with `force=True`.
+        auto_sweep: Sweep automatically while there are suspects: one of the processes that share the ledger does so,
+            every ten minutes at first, and ever more rarely while nothing is found.
         takeover_age: How long a suspect is left alone that this copy of the ledger has taken over from a process that
             is gone; then its key is revoked, if the server states that it was never used. If the ledger is a copy, such
-            as a backup that was restored, the key may be somebody's: one that was delivered and lay idle for so long
-            is lost. None is the answer to that: then only `sweep(taken_over=True)` revokes it.
-        max_deliveries: Calls of `deliver` at a time.
-        deliver_timeout: Seconds that one may take, then it is cancelled, and tried again later; None for any number.
-        max_undelivered: How many keys could not be delivered, for the place is down, when batches make no more until
-            some are; None for any number.
+            as a restored backup, the key may be in use: a key that was delivered and lay idle for so long would be
+            lost. None prevents that: then only `sweep(taken_over=True)` revokes it.
+        max_deliveries: The most concurrent calls of `deliver`.
+        deliver_timeout: Seconds after which a call is cancelled, to be tried again later; None for no limit.
+        max_undelivered: The number of undeliverable keys at which batches stop making more until some are delivered;
+            None for no limit.
 
     Raises:
-        ConfigurationError: An argument is not that; the message names it.
+        ConfigurationError: An argument is invalid; the message names it.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Issuer:
                 f"takeover_age: expected a timedelta, 0 or more, or None, got {takeover_age!r:.100}"
             )
         self._respan = respan
-        self._service = requestor_of(respan)
+        self._service = service_of(respan)
         self._ledger = ledger
         lifecycle, clock = self._service.context.lifecycle, self._service.context.clock
         loop_clock = self._service.context.pacer.clock
@@ -131,24 +133,24 @@ class Issuer:
             self._auto_sweep = AutoSweep(self._sweep_in_turn, suspects, self._policy, lifecycle, clock, loop_clock)
 
     async def issue(self, ticket: Ticket, *, deadline: Maybe[float | None] = UNSET) -> Issued[Ticket]:
-        """Give a ticket its key: the one it has, or a new one.
+        """Issue the key of a ticket: return the recorded one, or make a new one.
 
-        A ticket that has its key gives it back with `replayed=True`, and sends nothing; `key.expired` tells whether it
-        is of use, and `key.api_key.is_erased` whether its secret was delivered and is no longer kept.
+        A ticket that already has a key returns it with `replayed=True`, and sends nothing; `key.expired` tells whether
+        the key is still valid, and `key.api_key.is_erased` whether its secret was delivered and is no longer kept.
 
         Args:
             ticket: The ticket.
-            deadline: Seconds for the whole call, or None; the client's when left out. What is in the air when it passes
-                is finished, and is its ticket's when that is asked for again.
+            deadline: Seconds for the whole call, or None; by default the client's. A request that is in flight when it
+                passes is finished, and its key belongs to the ticket the next time that is asked for.
 
         Raises:
             TicketConflictError: The ticket was issued before with other fields.
-            LedgerError: The ledger cannot be used, or another process is at work on this ticket.
+            LedgerError: The ledger cannot be used, or another process is working on this ticket.
             RespanError: No key was made; see `AsyncRespan.temporary_keys.create`.
         """
         await self._open()
         self._lifecycle.check()
-        service = self._service if deadline is UNSET else requestor_of(self._respan.with_options(deadline=deadline))
+        service = self._service if deadline is UNSET else service_of(self._respan.with_options(deadline=deadline))
         job = TicketProcessor(self._context, ticket, service, Priority.INTERACTIVE)
         return Issued(ticket, 0, await run_shielded(job, self._lifecycle, _keep), job.replayed, job.delivered)
 
@@ -160,9 +162,10 @@ class Issuer:
         ordered: bool = False,
         spread: bool = True,
     ) -> Batch[Ticket]:
-        """Give every ticket its key, with bounded parallelism; see `TemporaryKeys.create_many` for what a batch does.
+        """Issue the keys of many tickets, with bounded parallelism; see `TemporaryKeys.create_many` for batches.
 
-        Leaving it early revokes nothing: every key is recorded, and is its ticket's when it is asked for again.
+        Leaving it early revokes nothing: every key is recorded, and belongs to its ticket the next time that is asked
+        for.
         """
         return Batch(
             tickets,
@@ -178,18 +181,19 @@ class Issuer:
     async def sweep(
         self, *, grace: float = sweep.GRACE, taken_over: bool = False, dry_run: bool = False
     ) -> SweepReport:
-        """Revoke the keys that lost answers and crashes left behind, as far as they are proven to be this ledger's.
+        """Revoke the keys that lost answers and crashes left behind, if they are proven to be this ledger's.
 
         Suspects that were taken over from a process that is gone are left alone for `takeover_age`.
 
         Args:
-            grace: Seconds to let pass after the last such attempt before looking: the server may make the key late.
-            taken_over: Treat suspects that were taken over as any other. To be said by a person who knows that no other
-                copy of this ledger is or was in use, such as one that this copy is a backup of.
-            dry_run: Look as ever, but revoke nothing.
+            grace: Seconds to let pass after the last such attempt before looking, because the server may make the key
+                late.
+            taken_over: Treat suspects that were taken over as any other. Only a person may state this who knows that no
+                other copy of this ledger is or was in use, such as the original of a backup.
+            dry_run: Look, but revoke nothing.
 
         Returns:
-            What was revoked, or would have been, and which suspects are left.
+            What was revoked, or would have been, and the suspects that are left.
         """
         await self._open()
         policy = attrs.evolve(self._policy, grace=grace, taken_over=taken_over, dry_run=dry_run)
@@ -201,20 +205,21 @@ class Issuer:
         return await self._ledger.counts()
 
     async def aclose(self, grace: float = 10.0) -> None:
-        """Finish what is in the air and record it, and close the ledger. May be called more than once.
+        """Finish and record the requests in flight, and close the ledger. May be called more than once.
 
         Args:
-            grace: Seconds for what is in the air. What is cut then is a suspect when the ledger is opened again.
+            grace: Seconds for requests in flight. A request that is cut off then is a suspect when the ledger is opened
+                again.
 
         Raises:
             InvalidRequestError: `grace` is not a number of seconds, 0 or more; nothing was closed.
-            ClientStateError: It was called in a forked process, or on another event loop while that of the client
-                lives; nothing was closed.
+            ClientStateError: It was called in a forked process, or on another event loop while the client's own loop is
+                open; nothing was closed.
         """
         check_grace(grace)
         self._lifecycle.check_home()
         if self._closed:
-            if not self._lifecycle.within:
+            if not self._lifecycle.tasks.within:
                 await self._over.wait()
             return
         self._closed = True
@@ -227,32 +232,34 @@ class Issuer:
     async def _close(self, grace: float) -> None:
         try:
             if self._opening is not None and not self._opening.done():
-                await asyncio.wait({self._opening}, timeout=grace)  # or it would open a ledger that is never closed
+                # Otherwise it would open a ledger that is never closed.
+                await asyncio.wait({self._opening}, timeout=grace)
             self._lifecycle.unregister(Stage.DEPENDENTS, self.aclose)
             if self._maintenance is not None:
                 self._maintenance.cancel()
-            self._active.abandon(self._lifecycle.acting_task())
+            self._active.abandon(self._lifecycle.tasks.acting_task())
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace):
                     if self._is_ledger_away:
-                        with suppress(RespanError):  # what cannot be written is a suspect when it is opened again
+                        # An attempt that cannot be written is a suspect when the ledger is opened again.
+                        with suppress(RespanError):
                             await self._open_ledger()
                     await self._active.finished()
                     await self._background_writes.written()
         finally:
             self._lifecycle.unregister(Move.LEAVE, self._leave_loop)
             self._lifecycle.unregister(Move.ARRIVE, self._arrive)
-            # Also when the task that closes it is cancelled, or the ledger would go on prolonging its lease.
+            # Also if the closing task is cancelled, because the ledger would otherwise keep prolonging its lease.
             try:
                 if self._delivery is not None:
                     await self._delivery.aclose()
             finally:
-                if self._opened:  # or it is another issuer's
+                if self._opened:  # otherwise the ledger belongs to another issuer
                     await self._close_ledger()
 
     async def _close_ledger(self) -> None:
         try:
-            # What this process knows of an attempt that was cut off, nobody knows after it.
+            # Last chance to write what this process knows about cut-off attempts; it is lost on exit.
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_MOMENT):
                     await self._background_writes.repeat()
@@ -275,8 +282,8 @@ class Issuer:
         if self._closed:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
-            self._lifecycle.check()  # or the ledger would never be closed again
-            self._opening = self._lifecycle.spawn(self._open_once())
+            self._lifecycle.check()  # otherwise the ledger would never be closed again
+            self._opening = self._lifecycle.tasks.spawn(self._open_once())
         opening = self._opening
         try:
             await asyncio.shield(opening)
@@ -285,7 +292,7 @@ class Issuer:
                 raise ClientStateError("the client was closed before the ledger was open") from None
             raise
         except Exception:
-            if self._opening is opening:  # or another call has begun anew
+            if self._opening is opening:  # unless another call has begun anew
                 self._opening = None
             raise
 
@@ -299,25 +306,25 @@ class Issuer:
         is_first = not self._is_ledger_away
         await self._open_ledger()
         try:
-            if is_first:  # or the pace knows by itself
+            if is_first:  # later the pace knows by itself
                 await self._preload_pace()
-            if self._over.is_set():  # `aclose` did not wait
+            if self._over.is_set():  # `aclose` did not wait for the opening
                 raise ClientStateError("the issuer is closed")
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self._ledger.aclose()
             raise
         self._opened = True
         self._lifecycle.register(Stage.DEPENDENTS, self.aclose)
         if self._lifecycle.closing:
-            return  # which would wait for what goes on by itself
+            return  # the client would wait for the maintenance task
         self._run_maintenance()
-        self._maintenance = self._lifecycle.spawn(self._maintenance_loop(), contextvars.Context())
+        self._maintenance = self._lifecycle.tasks.spawn(self._maintenance_loop(), contextvars.Context())
         self._lifecycle.release(self._maintenance)
 
     def _leave_loop(self) -> None:
-        """Forget what ran on an event loop that is closed. The ledger is opened again when it is needed."""
+        """Forget the tasks of a closed event loop. The ledger is opened again when it is needed."""
         self._maintenance = self._opening = None
         self._is_ledger_away = self._opened
         self._active.leave_loop()
@@ -332,24 +339,24 @@ class Issuer:
             self._over = asyncio.Event()
 
     async def _preload_pace(self) -> None:
-        """Let the pace know what the last run has used up of the limit."""
+        """Tell the pace what the last run has used up of the limit."""
         pacer = self._service.context.pacer
         limit = pacer.window.limit
-        # The ledger noted when each request was sent; the server may have let it in later, and then gives its slot back
+        # The ledger noted when each request was sent; the server may have let it in later, and its slot then comes back
         # later.
         per, late = (limit.per, GRACE) if limit else (60.0, 0.0)
         ages = await self._ledger.recent(per + late)
         pacer.window.preload(pacer.clock.time(), [max(age - late, 0.0) for age in ages])
 
     async def _maintenance_loop(self) -> None:
-        """Look again and again at what other processes have left in this ledger: they do not tell."""
+        """Check regularly what other processes have left in this ledger, because they do not notify this one."""
         while True:
             await asyncio.sleep(_ROUND)
             await self._background_writes.repeat()
             self._run_maintenance()
 
     def _run_maintenance(self) -> None:
-        """Let suspects be swept and secrets delivered, if there are any."""
+        """Start a sweep if there are suspects, and deliveries if there are undelivered secrets."""
         self._wake_sweeper()
         if self._delivery is not None:
             self._delivery.deliver_left()
@@ -374,4 +381,4 @@ class Issuer:
 
 
 def _keep(_: CreatedKey) -> None:
-    """Discard nothing: a key that arrives is its ticket's."""
+    """Discard nothing, because an arriving key belongs to its ticket."""

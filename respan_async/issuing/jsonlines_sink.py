@@ -1,12 +1,12 @@
-"""A place for delivered keys: JSON lines, in a file of one's own.
+"""Delivers keys into a file of JSON lines that only its owner may read.
 
 Rules for the file:
 
-1. It is readable by its owner alone, from birth, and one process at a time has it.
-2. Lines are written whole, by one call that appends. What a failed write left of them is taken back.
-3. A delivery has succeeded when its line is on the disk: the ledger erases the secret after that.
-4. A file that holds anything but such lines is left as it is. Only the end of a last line that was cut off, by a crash,
-   is mended; its ticket is not in the file then, and the ledger still has the secret.
+1. Only its owner may read it, from its creation on, and one process at a time uses it.
+2. Lines are written whole, by one appending call. Partial lines of a failed write are removed.
+3. A delivery has succeeded when its line is on the disk, because the ledger erases the secret after that.
+4. A file with any other content is left as it is. Only a last line that a crash cut off is mended; its ticket is not in
+   the file then, and the ledger still has the secret.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from respan_async.models import CreatedKey, TemporaryKey
 from respan_async.secret import SecretBytes
 
 _PARTS: Final = 16, 4
-"""Bytes that stand for a ticket, and for the id of its key."""
+"""The number of bytes that stand for a ticket, and for the id of its key."""
 
 
 def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = False) -> bytes:
     """Return a key as one line of JSON.
 
     Args:
-        key: The key; one just made with its secret.
-        ticket: What it was issued for.
-        sandbox: Say in the line that the key is make-believe.
+        key: The key; a new one with its secret.
+        ticket: The ticket that it was issued for.
+        sandbox: Whether the line says that the key is make-believe.
     """
     fields: dict[str, Any] = {} if ticket is None else {"ticket": ticket}
     fields["id"] = key.id
@@ -54,7 +54,7 @@ def _instant(value: datetime) -> str:
 
 
 def digest(ticket: str) -> bytes:
-    """Return 16 bytes that stand for a ticket, of which a million are still few."""
+    """Return a ticket's digest of 16 bytes, so that a million tickets take little memory."""
     return blake2b(ticket.encode(), digest_size=_PARTS[0]).digest()
 
 
@@ -64,7 +64,7 @@ def _short(key_id: object) -> int:
 
 @attrs.frozen(eq=False)
 class _Line:
-    """A line on its way into the file."""
+    """A line that is to be written."""
 
     mark: bytes
     key: int
@@ -73,25 +73,26 @@ class _Line:
 
 
 class JSONLinesSink:
-    """Deliver keys into a file, one JSON object a line: `ticket`, `id`, `api_key`, and the key's other fields.
+    """Write keys to a file, one JSON object a line: `ticket`, `id`, `api_key`, and the key's other fields.
 
         with JSONLinesSink("keys.jsonl") as sink:
             async with Issuer(respan, SQLiteLedger("keys.db"), deliver=sink) as issuer: ...
 
-    A ticket that is in the file already is not written again, so a delivery may be repeated after any crash. Deliveries
-    that come while the disk is busy share the next write and its fsync. Made anew, it reads the file that is there:
-    some seconds for a million lines, of which it then keeps a hundred bytes each in memory.
+    A ticket that is already in the file is not written again, so a delivery may be repeated after any crash. Deliveries
+    that come while the disk is busy share the next write and its fsync. On creation, the sink reads an existing file:
+    that takes some seconds for a million lines, of which it then keeps a hundred bytes each in memory.
 
     Args:
-        path: The file, made for its owner alone (0600) when it is missing.
-        sandbox: The keys are a make-believe server's: say so in each line, and refuse a file with real ones. Without
-            it, a file with make-believe ones is refused.
+        path: The file, created for its owner alone (0600) if it is missing.
+        sandbox: Whether the keys come from a make-believe server: each line then says so, and a file with real keys is
+            refused. Without it, a file with make-believe keys is refused.
 
     Attributes:
-        mended: What was done about a last line that was cut off, in one sentence; None when nothing was.
+        mended: What was done about a last line that was cut off, in one sentence; None if nothing was.
 
     Raises:
-        LedgerError: The file is no place for secrets, or holds something else, or another process has it.
+        LedgerError: The path is not a safe place for secrets, the file holds something else, or another process uses
+            it.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, sandbox: bool = False) -> None:
@@ -102,7 +103,9 @@ class JSONLinesSink:
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
         self._turn = object()
-        self._was_cut = False  # a write, by the end of its event loop: the file alone knows what became of it
+        self._was_cut = (
+            False  # whether the end of an event loop cut off a write, so that only the file knows its result
+        )
         self._file = AppendOnlyFile(os.fspath(path))
         try:
             self._file.lock()
@@ -112,7 +115,7 @@ class JSONLinesSink:
             raise
 
     async def __call__(self, ticket_id: str, key: CreatedKey) -> None:
-        """Write a ticket's line, if it has none; return once it would survive a power cut.
+        """Write a ticket's line, if it has none; return once the line survives a power cut.
 
         Args:
             ticket_id: The ticket.
@@ -139,7 +142,7 @@ class JSONLinesSink:
         self._queue.append(_Line(mark, short, text, written))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
-        # A caller who is cancelled takes nothing back: the line may be on its way with those of others.
+        # A cancelled caller withdraws nothing, because the line may be on its way with others.
         await asyncio.wait({written})
         written.result()
 
@@ -152,7 +155,7 @@ class JSONLinesSink:
         return len(self._keys)
 
     def close(self) -> None:
-        """Let another process have the file; waits for what is being written. May be called more than once."""
+        """Release the file for other processes, after the current write. May be called more than once."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -170,7 +173,7 @@ class JSONLinesSink:
     # ----------------------------------------------------------------- inside
 
     def _take(self, line: bytes) -> str | None:
-        """Learn of a line that is in the file; return what is wrong with it."""
+        """Learn a line that is in the file; return what is wrong with it."""
         try:
             value = json_text.parse(bytes(line))
             ticket, key_id = value["ticket"], value.get("id")
@@ -186,7 +189,7 @@ class JSONLinesSink:
         return None
 
     async def _write(self) -> None:
-        """Write what has been asked for, until nothing is left; whatever comes meanwhile shares the next write."""
+        """Write the requested lines, until none is left; lines that come meanwhile share the next write."""
         turn = self._turn
         try:
             while group := self._queue:
@@ -198,19 +201,20 @@ class JSONLinesSink:
                     for line in group:
                         self._end(line, error)
                 else:
-                    if not wanted:  # nothing was written: this task is of an event loop that has ended
+                    if not wanted:  # nothing was written, because this task's event loop has ended
                         return
                     for line in group:
                         self._keys[line.mark] = line.key
                         self._end(line, None)
         finally:
-            if self._turn is turn:  # or it is collected long after its loop, and what is here now is another's
+            # Skip this if the coroutine is garbage-collected later: `_under_way` then belongs to a newer writer.
+            if self._turn is turn:
                 for written in self._under_way.values():  # this task was cancelled, with its event loop
                     written.cancel()
                 self._leave_loop()
 
     def _leave_loop(self) -> None:
-        """Forget what was under way on an event loop that has ended."""
+        """Forget the writes under way on an event loop that has ended."""
         self._writer = None
         self._turn = object()  # a write that has not begun in its thread is not wanted any more
         self._was_cut = self._was_cut or bool(self._under_way)
@@ -222,9 +226,9 @@ class JSONLinesSink:
         if error is None:
             line.written.set_result(None)
             return
-        # Each caller gets an error of its own, whose traceback is its own.
+        # Each caller gets a separate error with a separate traceback.
         line.written.set_exception(_again(error))
-        line.written.exception()  # looked at, also when its caller is gone
+        line.written.exception()  # retrieved, because its caller may be gone
 
 
 def _again(error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""What an `Issuer` needs of a ledger, in any kind of store."""
+"""The protocol of a ledger: the operations that an `Issuer` needs, in any kind of store."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,12 +14,12 @@ from respan_async.models import CreatedKey
 
 @attrs.frozen(kw_only=True)
 class TicketRecord:
-    """What the ledger knows of a ticket.
+    """A ticket as the ledger knows it.
 
     Attributes:
         fields: The ticket's request, as `Ticket.fields`.
-        state: Where the ticket is.
-        key: Its key, once there is one; with an erased secret once that was delivered.
+        state: The state of the ticket.
+        key: Its key, if there is one; with an erased secret after delivery.
     """
 
     fields: str
@@ -32,9 +32,9 @@ class Intent:
     """An attempt that is about to be sent.
 
     Attributes:
-        tag: The attempt's.
-        name: The key's name as it goes out.
-        sent: All fields as they go out, in JSON types.
+        tag: The tag of the attempt.
+        name: The key's name as sent.
+        sent: All fields as sent, in JSON types.
         sent_at: Seconds since 1970.
     """
 
@@ -46,7 +46,7 @@ class Intent:
 
 @attrs.frozen(kw_only=True)
 class Counts:
-    """How many tickets and attempts are in each state."""
+    """The number of tickets and attempts in each state."""
 
     tickets: dict[TicketState, int]
     attempts: dict[AttemptState, int]
@@ -57,8 +57,8 @@ class Undelivered:
     """A ticket whose secret the ledger still keeps.
 
     Attributes:
-        ticket: Its id.
-        key_id: Its key's.
+        ticket: The id of the ticket.
+        key_id: The id of its key.
         issued_at: When the key was recorded, aware.
     """
 
@@ -69,13 +69,13 @@ class Undelivered:
 
 @attrs.frozen(kw_only=True)
 class Snapshot:
-    """What is in a ledger at one moment.
+    """The contents of a ledger at one moment.
 
     Attributes:
-        account: What the ledger is bound to.
-        counts: Tickets and attempts by their states.
+        account: The account to which the ledger is bound.
+        counts: The number of tickets and attempts in each state.
         suspects: All suspects, the oldest first.
-        undelivered: Tickets whose secret is kept, in order of their ids.
+        undelivered: Tickets whose secret is kept, in the order of their ids.
     """
 
     account: str
@@ -89,11 +89,11 @@ class DamagedRecord(LedgerError):
 
 
 class UnreadableSecret(LedgerError):
-    """A secret that is kept cannot be read: this process lacks its key, or the record is damaged.
+    """A kept secret cannot be read: this process lacks its key, or the record is damaged.
 
     Attributes:
-        expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
-        is_damaged: No key would help.
+        expiry_date: When its key dies, aware; None for never, or if that cannot be read either.
+        is_damaged: Whether the record is damaged, so that no cipher key would help.
     """
 
     def __init__(self, message: str, expiry_date: datetime | None, *, is_damaged: bool) -> None:
@@ -103,7 +103,7 @@ class UnreadableSecret(LedgerError):
 
 
 class Ledger(Protocol):
-    """The durable memory of an issuer. Every method raises `LedgerError` when the store cannot do it.
+    """The durable memory of an issuer. Every method raises `LedgerError` if the store fails.
 
     A method that writes returns only when what it wrote is durable; only `mark_suspect`, `mark_void` and
     `forget_attempt` may be left running.
@@ -112,30 +112,30 @@ class Ledger(Protocol):
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
 
-        One that is open on an event loop that is closed is opened again: it goes on on the running loop, with its owner
-        and what that has claimed.
+        A ledger that was opened on a now closed event loop is opened again: it continues on the running loop, with its
+        owner and its claims.
 
         Raises:
-            ClientStateError: It is open already: each issuer has a ledger of its own.
-            LedgerError: It is another account's, unless forced; or newer than this code; or cannot be opened.
+            ClientStateError: It is open already, because each issuer needs its own ledger.
+            LedgerError: It belongs to another account, unless forced; or is newer than this code; or cannot be opened.
         """
         ...
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
-        """Return what is known of a ticket."""
+        """Return the record of a ticket; None if it is unknown."""
         ...
 
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; return the claim's epoch.
 
         Raises:
-            TicketConflictError: The ticket is known with other fields, and something was made of it, or may have been.
-            LedgerError: Another owner is at work on the ticket, or it has its key already.
+            TicketConflictError: The ticket is known with other fields, and a key was made for it, or may have been.
+            LedgerError: Another owner is working on the ticket, or the ticket has its key already.
         """
         ...
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether this owner's claims have held all the time since then, by what it knows without asking.
+        """Whether this owner's claims have held without a break since then, as far as it knows without asking.
 
         Args:
             since: A time of `time.monotonic()`.
@@ -143,7 +143,7 @@ class Ledger(Protocol):
         ...
 
     async def mark_void(self, tag: str) -> None:
-        """Note that an attempt is proven to have left nothing, though it used its slot of the limit."""
+        """Note that an attempt is proven to have left nothing, although it used its slot of the limit."""
         ...
 
     async def forget_attempt(self, tag: str) -> None:
@@ -155,11 +155,11 @@ class Ledger(Protocol):
         ...
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Give up a claim, or whichever this owner has: the call has ended without a key."""
+        """Release the claim of this epoch, or any claim of this owner, because the call has ended without a key."""
         ...
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
-        """Record a ticket's key, if the claim still holds; return whether it does."""
+        """Record a ticket's key, if the claim still holds; return whether it holds."""
         ...
 
     async def erase(self, ticket_id: str) -> None:
@@ -172,26 +172,27 @@ class Ledger(Protocol):
         """Return tickets whose secret is still kept, with their keys, or with the reason why a secret cannot be read.
 
         Args:
-            after: They come in the order of their ids, from the one after this.
-            limit: How many at most.
-            left_for: Leave out what an owner that is alive has recorded within so many seconds: it is delivering it.
+            after: The id after which to begin; tickets come in the order of their ids.
+            limit: The most tickets to return.
+            left_for: Leave out keys that a live owner has recorded within so many seconds, because it is delivering
+                them.
         """
         ...
 
     async def suspects(self) -> Sequence[Suspect]:
-        """Return all suspects, with the time at which one was taken over as the local clock has it."""
+        """Return all suspects; the time of a takeover is by the local clock."""
         ...
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
-        """Note that a suspect's key was revoked, or has died by itself; return whether it was a suspect still."""
+        """Note that a suspect's key was revoked, or has expired; return whether it was still a suspect."""
         ...
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
-        """Take this owner's turn to sweep, unless another that is alive took it within so many seconds."""
+        """Take this owner's turn to sweep, unless another live owner took it within so many seconds."""
         ...
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's."""
+        """Whether a key with this id belongs to a ticket."""
         ...
 
     async def recent(self, seconds: float) -> Sequence[float]:
@@ -203,5 +204,5 @@ class Ledger(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the store. May be called more than once."""
+        """Finish the writes, and close the store. May be called more than once."""
         ...

@@ -1,20 +1,20 @@
 """The states of tickets and attempts, and every transition between them.
 
 The theory. A ticket is one issuance; an attempt is one POST for it, known by its tag. Before a byte of an attempt
-leaves, its *intent* is durable. What becomes of it is one of four things: it is proven to have left nothing; it used no
-slot of the limit either, and is forgotten; its key is recorded; or nobody can say, and it is a suspect, for good, until
-its key is revoked or has died.
+leaves, its *intent* is durable. It ends in one of four ways: it is proven to have left nothing; it used no slot of the
+limit either, and is forgotten; its key is recorded; or its result is unknown, and it is a suspect until its key is
+revoked or has died.
 
 Rules:
 
 1. For each attempt, in this order: slot, tag, durable intent, bytes.
-2. A key is durable before anybody is given it.
+2. A key is durable before any caller gets it.
 3. An intent without an answer, after a crash or a takeover, is a suspect with its tag.
 4. A commit that failed proves nothing: read before revoking; until the row is known not to be ours, the key is a
    suspect.
-5. A suspect is *taken over* when its owner is gone. Then nobody here knows whether an answer came: in a copy of a
-   ledger, restored or cut off, the key may have been recorded since, elsewhere. Such a suspect bears the time of its
-   takeover, until the process that made the attempt says itself that no answer came.
+5. A suspect is *taken over* when its owner is gone. This ledger then cannot know whether an answer came: another copy
+   of it (the original of a backup, say) may have recorded the key since. Such a suspect bears the time of its takeover,
+   until the process that made the attempt states that no answer came.
 
 A store applies a transition by compare-and-set: it changes a row only if it is in one of the states the transition
 comes from, and, where a ticket is claimed, only for the owner and epoch that claimed it. A transition that changes no
@@ -28,12 +28,12 @@ import attrs
 
 
 class TicketState(enum.StrEnum):
-    """Where a ticket is."""
+    """The state of a ticket."""
 
     OPEN = "open"
-    """It has no key, and no process is at work on it."""
+    """It has no key, and no process is working on it."""
     CLAIMED = "claimed"
-    """An owner is at work on it, as long as its lease lasts."""
+    """An owner is working on it, as long as its lease lasts."""
     ISSUED = "issued"
     """Its key is recorded, with its secret."""
     DELIVERED = "delivered"
@@ -41,25 +41,25 @@ class TicketState(enum.StrEnum):
 
 
 class AttemptState(enum.StrEnum):
-    """Where an attempt is."""
+    """The state of an attempt."""
 
     INTENT = "intent"
-    """It may be sent, or is in the air."""
+    """It may be sent, or is in flight."""
     VOID = "void"
     """It was answered, and is proven to have left nothing."""
     RECORDED = "recorded"
-    """Its key is its ticket's."""
+    """Its key is recorded for its ticket."""
     SUSPECT = "suspect"
-    """It may have left a key that nobody holds."""
+    """It may have left an orphaned key."""
     REVOKED = "revoked"
     """Its key was found, and revoked."""
     EXPIRED = "expired"
-    """Its key, if there was one, has died by itself."""
+    """Its key has expired, if there was one."""
 
 
 @attrs.frozen
 class Transition:
-    """From any of these states to that one; to None, where it is forgotten."""
+    """A transition from any of these states to that one; to None, where the attempt is forgotten."""
 
     come_from: tuple[enum.StrEnum, ...]
     to: enum.StrEnum | None
@@ -71,7 +71,7 @@ TICKET_TRANSITIONS: Final = {
     "record": Transition((TicketState.CLAIMED,), TicketState.ISSUED),
     "deliver": Transition((TicketState.ISSUED,), TicketState.DELIVERED),
 }
-"""A claimed ticket is claimed anew by the same owner for its next attempt, or by another when the lease is over."""
+"""A claimed ticket is claimed anew by the same owner for its next attempt, or by another after the lease has ended."""
 
 ATTEMPT_TRANSITIONS: Final = {
     "mark_void": Transition((AttemptState.INTENT,), AttemptState.VOID),
@@ -81,4 +81,4 @@ ATTEMPT_TRANSITIONS: Final = {
     "revoke": Transition((AttemptState.SUSPECT,), AttemptState.REVOKED),
     "expire": Transition((AttemptState.SUSPECT,), AttemptState.EXPIRED),
 }
-"""Marking a suspect twice adds what was learned meanwhile, such as the key's id."""
+"""Marking a suspect twice adds later information, such as the key's id."""

@@ -1,4 +1,4 @@
-"""What is issued: a ticket of the caller's own, and what its key should be."""
+"""A ticket: the caller's id for one issuance, and the fields of its key."""
 
 from functools import cached_property
 from typing import Any
@@ -26,15 +26,15 @@ def _check_request(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> Non
 
 @attrs.frozen
 class Ticket:
-    """One issuance: this id gets one key, once, however often it is asked for.
+    """One issuance: this id gets one key, once, even if it is asked for many times.
 
     Args:
-        id: The caller's own, stable id, such as `"tenant-42/2026-11"`: next month's key is next month's ticket.
-        request: What the key should be. Another request under the same id is a conflict, unless nothing was made
-            for the first, and nothing can have been.
+        id: The caller's stable id, such as `"tenant-42/2026-11"`: next month's key is next month's ticket.
+        request: The fields of the key. Another request under the same id is a conflict, unless no key was made for the
+            first request, and none can have been.
 
     Raises:
-        InvalidRequestError: One of them is not that.
+        InvalidRequestError: `id` or `request` is invalid.
     """
 
     id: str = attrs.field(validator=_check_id)
@@ -42,5 +42,5 @@ class Ticket:
 
     @cached_property
     def fields(self) -> str:
-        """The request as text that is equal for equal requests; a relative expiry counts as it was given."""
+        """The request as text that is equal for equal requests; a relative expiry counts as given."""
         return codec.canonical(self.request)

@@ -1,27 +1,28 @@
--- The account's sliding log, moved in one step. KEYS[1] is its only key, a sorted set:
+-- Updates the account's sliding log in one step. KEYS[1] is its only key, a sorted set:
 --
---   flight <id>     a slot that is granted, held or in the air; the score is when it comes back if nobody ever answers
+--   flight <id>     a granted slot, held or in flight; the score is when it comes back if no answer is ever reported
 --   answered <id>   a slot that was answered; the score is one period after the answer, when it comes back
 --
--- and, with negative scores, what is no slot:
+-- and, with negative scores, members that are not slots:
 --
 --   epoch <name>    which log this is (score -1); names of logs that began full start with "full"
---   full            (minus) until when this log counts as full, because nobody knows what was in the one before it
+--   full            (minus) until when this log counts as full, because the contents of the previous one are lost
 --   spread          (minus) when the next slot of a batch may begin
---   pause           (minus) until when the server has asked everybody to wait
+--   pause           (minus) until when the server has asked all processes to wait
 --   starved         (minus) how many urgent slots were granted since a batch was turned away for their sake
 --   spared          (minus) until when batches leave one slot free, since there was an interactive call
 --   urgent <owner>  (minus) until when a process has interactive calls that wait
---   heard           (minus) when this last said a word that is known to have been heard
+--   heard           (minus) time of the last reply that a client has confirmed receiving
 --
 -- Times are in microseconds by this server's clock. Rules:
 --
--- 1. When all slots are taken, a new one takes over from the one that comes back next, so a grant may lie in the future.
+-- 1. When all slots are taken, a new one takes over from the one that comes back next, so a grant may lie in the
+--    future.
 -- 2. A batch is spread, one slot every interval, unless all it has left fits into what is free.
--- 3. A batch gets nothing while another process has interactive calls that wait, but for every twentieth slot.
+-- 3. A batch gets only every twentieth slot while another process has interactive calls that wait.
 -- 4. A log that its users knew and that has vanished is replaced by one that counts as full for a period. So is a log
---    that nobody could reach for a period: each of its users has gone on by itself, and may do so a little longer.
--- 5. When this server's clock was set back, all times in the log are set back as far.
+--    that no process could reach for a period: its users have used their shares, and may do so a little longer.
+-- 5. If this server's clock was set back, all times in the log are set back as far.
 local key = KEYS[1]
 local limit, period, lease = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local owner, epoch, fresh = ARGV[4], ARGV[5], ARGV[6]
@@ -51,8 +52,8 @@ local function used()
     return redis.call('ZCOUNT', key, '(' .. number(now), '+inf')
 end
 
--- The slot that the next one takes over: the one with whose coming back there are fewer than there is room for. There may
--- be more than the limit, after some were sent without this log.
+-- The slot whose expiry brings the taken count below the limit. The count may exceed the limit, after requests were
+-- sent without this log.
 local function next_to_come(taken, room)
     local found = redis.call('ZRANGEBYSCORE', key, '(' .. number(now), '+inf', 'WITHSCORES', 'LIMIT', taken - room, 1)
     return found[1], tonumber(found[2])
@@ -69,7 +70,8 @@ if back > 0 then
     end
 end
 
--- When the asker says that it heard, not when it asks: what piled up while this server stood still is no sign of life.
+-- The time when the asker heard a reply, not when it asks: requests that piled up while this server stood still prove
+-- nothing.
 heard = math.max(noted('heard'), heard <= now and heard or 0)
 redis.call('ZREMRANGEBYSCORE', key, 0, number(now))
 redis.call('ZREMRANGEBYSCORE', key, number(2 * catch_up - now), -1000)
@@ -89,7 +91,7 @@ known = known or fresh
 put('epoch ' .. known, -1)
 put('heard', -heard)
 
--- What has become of slots since the last time. Said twice, each of these means the same.
+-- The reports since the last request. Each has the same effect if it arrives twice.
 for index = REPORTS, #ARGV, 3 do
     local kind, id, span = ARGV[index], ARGV[index + 1], tonumber(ARGV[index + 2])
     local flight = 'flight ' .. id
@@ -113,7 +115,7 @@ for index = REPORTS, #ARGV, 3 do
     end
 end
 
--- How long must whoever asks wait before it asks again?
+-- The time that the asking process must wait before it asks again.
 local full = math.max(noted('full') - now, 0)
 local again = math.max(noted('pause') - now, full)
 if again <= 0 and urgent == 0 and patient > 0 then
@@ -129,7 +131,8 @@ if again <= 0 and urgent == 0 and patient > 0 then
     end
 end
 
--- Where interactive calls come, and slots are many, batches leave one free: who comes then does not wait at all.
+-- If interactive calls come, and slots are many, batches leave one free, so that the next interactive call does not
+-- wait.
 local sparing = limit
 if urgent > 0 then
     put('spared', -(now + 5 * period))
@@ -137,7 +140,7 @@ elseif limit >= 50 and noted('spared') > now then
     sparing = limit - 1
 end
 
--- Slots whose time lies ahead. The one that is in the air has come back a lease and a period from now at the latest.
+-- Slots whose time lies ahead. A slot in flight comes back at most one lease and one period from now.
 local held = redis.call('ZCOUNT', key, '(' .. number(now + lease + period), '+inf')
 
 local grants = {}
@@ -157,12 +160,12 @@ for index = 0, wanted - 1 do
     local flight = 'flight ' .. owner .. ':' .. number(first + index)
     local before = redis.call('ZSCORE', key, flight)
     if before then
-        -- Asked again because the answer was lost on its way: the grant stands.
+        -- The same request again, because the reply was lost: the grant stands.
         grants[#grants + 1] = math.max(before - lease - period - now, 0)
     elseif begins > now and #grants > 0 then
         break
     elseif begins > now + period then
-        -- All are in the air: the soonest to be answered comes back a period later, so nothing can be missed.
+        -- All slots are in flight: the first to be answered comes back a period later, so that none can be missed.
         again = math.min(begins - now, period / 8)
         break
     else

@@ -1,15 +1,15 @@
-"""The log in Redis, and the only place that knows redis-py.
+"""Keeps the shared log in Redis; the only file that imports redis-py.
 
 Rules:
 
 1. A request to the log is one run of `reserve.lua`, under one key, on the clock of the Redis server.
-2. A broken connection is tried once more at once, because a server closes what has been idle. What the first try has
-   done, the second does not do again.
-3. Whatever else Redis or redis-py raises is `Unreachable`, within `timeout`.
-4. A server that may only be read is a replica that was, or will be, the primary. A client made here then connects anew,
-   because its address may lead to another server by now.
-5. A client of the user's own is never closed, and belongs to the event loop that it is used on. One that is made here
-   is made anew on the next loop, when the one before is closed.
+2. A broken connection is tried again at once, because a server closes idle connections. The second try does not repeat
+   what the first has done.
+3. Any other error of Redis or redis-py becomes `Unreachable`, within `timeout`.
+4. A read-only server is a replica that was, or will be, the primary. A client made here then connects anew, because its
+   address may lead to another server by now.
+5. A client that the user gave is never closed, and belongs to the event loop that it is used on. A client made here is
+   made anew on the next loop, after the previous one was closed.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _SCRIPT: Final = resources.files("respan_async.redis").joinpath("reserve.lua").r
 _SHA: Final = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _MICROSECONDS: Final = 1_000_000
 _ENDLESS: Final = 1 << 53
-"""As many as a script can count."""
+"""The largest count that the script can represent."""
 
 
 class RedisWindow(SharedWindow):
@@ -46,20 +46,20 @@ class RedisWindow(SharedWindow):
 
     Every process that uses the account should have the same `limit` and `key`. The log lives under that one key, on the
     clock of the Redis server, and expires by itself. While Redis cannot be reached, the process waits for one period,
-    and then goes on with its share of the limit, until Redis is back. A log that has vanished counts as full for one
-    period; one that vanishes again within three is as good as away. So `maxmemory-policy` should be `noeviction`.
+    and then uses its share of the limit, until Redis is back. A log that has vanished counts as full for one period; if
+    it vanishes again within three periods, it counts as away. So `maxmemory-policy` should be `noeviction`.
 
     Args:
         redis: A URL (`redis://`, `rediss://` for TLS, `unix://`), with the user and the password in it if there are
-            any; or a client of one's own, `redis.asyncio.Redis` or `RedisCluster`, which is never closed here.
+            any; or your own client, `redis.asyncio.Redis` or `RedisCluster`, which is never closed here.
         limit: The account's limit, such as `DOCUMENTED_LIMIT`.
-        key: Where the log is kept: one for each account.
-        fallback_share: The part of the limit, 0 to 1, that this process goes on with when Redis cannot be reached: one
-            by the number of processes. 0: wait until it can be.
+        key: The key of the log: one for each account.
+        fallback_share: The part of the limit, 0 to 1, that this process uses while Redis cannot be reached: one divided
+            by the number of processes. 0: wait until Redis is back.
         timeout: Seconds for one request to Redis, more than 0.
 
     Raises:
-        ConfigurationError: One of them is not that.
+        ConfigurationError: An argument is invalid.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class _RedisLog:
         self._timeout = timeout
 
     async def exchange(self, request: ReserveRequest) -> ReserveReply:
-        """Tell and ask, in one step."""
+        """Report and ask, in one step."""
         arguments: list[str | int] = [
             request.limit.limit,
             _microseconds(request.limit.per),
@@ -108,12 +108,12 @@ class _RedisLog:
             async with asyncio.timeout(self._timeout):
                 try:
                     reply = await self._run(arguments)
-                except _BrokenError:  # a server closes what has been idle; what was done, is not again
+                except _BrokenError:  # the server closes idle connections; a repeated request is not executed twice
                     reply = await self._run(arguments)
         except TimeoutError:
             raise Unreachable(f"no answer within {self._timeout:g} s") from None
-        except Exception as error:  # noqa: BLE001  redis-py raises more than its own, and so may a client of the user's
-            # Of a script, Redis 6 tells it in the text alone; Redis 7 and Valkey tell it as such.
+        except Exception as error:  # noqa: BLE001  redis-py raises other exceptions, too, as may the user's client
+            # For a script, Redis 6 reports it only in the text; Redis 7 and Valkey raise the exception.
             if (isinstance(error, ReadOnlyError) or "READONLY" in str(error)) and not self._given:
                 with contextlib.suppress(RedisError, OSError):
                     await self._redis.connection_pool.disconnect()
@@ -139,10 +139,10 @@ class _RedisLog:
         return reply
 
     def leave_loop(self) -> None:
-        """Take another client, whose connections will be of the running loop.
+        """Make another client, whose connections belong to the running loop.
 
         Raises:
-            ClientStateError: The client is the user's own.
+            ClientStateError: The client belongs to the user.
         """
         if self._given:
             raise ClientStateError(
@@ -152,19 +152,19 @@ class _RedisLog:
         self._redis = _connected(self._url, self._timeout)
 
     async def aclose(self) -> None:
-        """Close the connection, if it is ours."""
+        """Close the connection, if this object made the client."""
         if not self._given:
             with contextlib.suppress(RedisError, OSError):
                 await self._redis.aclose()
 
 
 def _connected(url: Secret, timeout: float) -> Any:
-    # Neither is the URL repeated in what is raised, nor is it raised where redis-py's exception would be its context,
-    # with frames that hold the password.
+    # The error does not quote the URL, and is raised outside of the handler, because redis-py's exception would be its
+    # context, with frames that hold the password.
     client: Any = None
     expected = "that begins with redis://, rediss:// or unix://"
     with contextlib.suppress(ValueError):
-        # Without retries of its own: what to do about a lost answer is decided above, and in time.
+        # Without redis-py's retries, because `exchange` decides, in time, what to do about a lost reply.
         client = _redis.Redis.from_url(url.reveal(), retry=None, socket_timeout=timeout, socket_connect_timeout=timeout)
     if client is not None:
         if _is_complete(client):
@@ -175,10 +175,10 @@ def _connected(url: Secret, timeout: float) -> Any:
 
 
 def _is_complete(client: Any) -> bool:
-    """Whether a client knows what to make of its settings."""
+    """Whether a client understands its settings."""
     try:
-        client.connection_pool.make_connection()  # connects to nothing yet
-    except Exception:  # noqa: BLE001  whatever it makes of its settings
+        client.connection_pool.make_connection()  # does not connect yet
+    except Exception:  # noqa: BLE001  any error means that the settings are wrong
         return False
     return True
 

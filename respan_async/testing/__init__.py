@@ -1,10 +1,10 @@
-"""A fake Respan to test against: the temporary-keys endpoints as a real server on loopback.
+"""A fake Respan to test against: serves the temporary-keys endpoints on loopback.
 
     async with FakeRespan(limit=SlidingLog(60, per=60)) as fake:
         fake.script("refuse:2", "lose_answer_after_create")
         ...  # a client with base_url=fake.url and api_key=fake.api_key
 
-It shares no code with the client, or it would agree with the client's bugs.
+It shares no code with the client, because it would otherwise share the client's bugs.
 """
 
 from respan_async.testing.faults import FAULTS, Fault

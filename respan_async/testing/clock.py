@@ -1,4 +1,4 @@
-"""The clock of the server: the event loop's, and as far ahead of it as a test has moved it."""
+"""The clock of the fake server: the event loop's clock, plus what a test has advanced it by."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ __all__ = ["Clock"]
 
 @attrs.define(eq=False)
 class _Sleeper:
-    """Somebody who waits for a time."""
+    """A task that sleeps until a time."""
 
     due: float
     woken: asyncio.Future[None]
@@ -17,7 +17,7 @@ class _Sleeper:
 
 
 class Clock:
-    """Seconds that pass with an event loop's, and that can be moved on.
+    """A clock in seconds that runs with an event loop's, and can be advanced.
 
     Args:
         loop: The event loop.
@@ -29,11 +29,11 @@ class Clock:
         self._sleepers: set[_Sleeper] = set()
 
     def time(self) -> float:
-        """Tell the time, in seconds; it does not go back."""
+        """Return the time in seconds; it never goes back."""
         return self._loop.time() + self._ahead
 
     async def sleep(self, seconds: float) -> None:
-        """Wait until so many seconds have passed on this clock."""
+        """Wait until the seconds have passed on this clock."""
         due = self.time() + seconds
         woken: asyncio.Future[None] = self._loop.create_future()
         sleeper = _Sleeper(due, woken, self._alarm(due, woken))
@@ -45,7 +45,7 @@ class Clock:
             self._sleepers.discard(sleeper)
 
     def advance(self, seconds: float) -> None:
-        """Move the clock on; those whose time has come go on in the next turn of the event loop, in their order."""
+        """Advance the clock; sleepers whose time has come wake in the next turn of the event loop, in their order."""
         self._ahead += seconds
         now = self.time()
         for sleeper in sorted(self._sleepers, key=lambda sleeper: sleeper.due):

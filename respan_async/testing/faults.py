@@ -1,4 +1,4 @@
-"""The faults a request can meet, by name: one table, `FAULTS`, and the plan that says which request meets which."""
+"""Defines the faults that a request can meet, and plans which request meets which."""
 
 import json
 from collections import deque
@@ -16,10 +16,10 @@ __all__ = ["ANY", "FAULTS", "OPERATIONS", "Exchange", "Fault", "FaultPlan", "Pla
 
 OPERATIONS = ("create", "list", "retrieve", "update", "delete")
 ANY = "any"
-"""In place of an operation: all of them."""
+"""Stands for all operations."""
 
 HUGE = 50 * 1024 * 1024
-"""Bytes in the body of "huge"."""
+"""The size of the body of "huge", in bytes."""
 
 
 @attrs.frozen
@@ -28,10 +28,10 @@ class Exchange:
 
     Attributes:
         request: The request, read to its end.
-        connection: Where it came from.
-        answer: What the request led to; `NO_ANSWER` when the fault came before.
+        connection: The connection that it came from.
+        answer: The answer to the request; `NO_ANSWER` if the fault came before it.
         argument: The number after the colon in "refuse:2.5", or the fault's default.
-        refusal: Gives the 429 that tells to wait some seconds, where this server tells it.
+        refusal: Makes the 429 that asks to wait some seconds, in the server's form.
     """
 
     request: web.BaseRequest
@@ -46,14 +46,14 @@ Act = Callable[[Exchange], Awaitable[ServerResponse | web.StreamResponse]]
 
 @attrs.frozen
 class Fault:
-    """What may happen to a request.
+    """A fault of the server, or of the network.
 
     Attributes:
-        name: What a script calls it.
+        name: Its name in a script.
         work: What becomes of the request: "done" before the client notices anything, "none" at all, or done "later".
-        act: What the client gets to see.
-        meaning: The same in words.
-        refuses: Whether it stands for the rate limit, which then is not asked.
+        act: Produces what the client sees.
+        meaning: A description for people.
+        refuses: Whether it stands for the rate limit, which then is not consulted.
         default: The argument's default, in seconds; None for a fault without an argument.
     """
 
@@ -73,7 +73,7 @@ def _say(answer: ServerResponse) -> Act:
 
 
 def _instead(change: Callable[[ServerResponse], ServerResponse]) -> Act:
-    """Spoil the answer of a request that succeeded; what the server has to say against a request stays as it is."""
+    """Spoil the answer of a successful request; an error answer stays as it is."""
 
     async def act(exchange: Exchange) -> ServerResponse:
         return change(exchange.answer) if exchange.answer.status < 300 else exchange.answer
@@ -192,28 +192,28 @@ FAULTS: Mapping[str, Fault] = {
         Fault("unprocessable_422", "none", _say(ServerResponse(422, _VALIDATION)), "422 in the documented shape"),
     )
 }
-"""Every fault, by its name."""
+"""Every fault, by name."""
 
 
 @attrs.frozen
 class Planned:
-    """A fault, with the number after its name, that waits for a request."""
+    """A fault, with its argument, that waits for a request."""
 
     fault: Fault
     argument: float
     queue: deque["Planned"] | None = attrs.field(default=None, eq=False, repr=False)
 
     def give_back(self) -> None:
-        """Let the next request meet it, because this one was refused before it could."""
+        """Leave the fault to the next request, because this one was refused before it could meet it."""
         if self.queue is not None:
             self.queue.appendleft(self)
 
 
 class FaultPlan:
-    """Which request meets which fault.
+    """The plan of faults: which request meets which.
 
     Args:
-        rng: What decides about faults that happen by chance.
+        rng: Decides about faults that happen by chance.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -234,7 +234,7 @@ class FaultPlan:
         self._chances[name, operation] = (_parse(name, None), probability)
 
     def draw(self, operation: str) -> Planned | None:
-        """Take what the next request of an operation meets: its own script, the script for any, chance; or None."""
+        """Take the fault of the next request: from its own script, the script for any, or by chance; or None."""
         if operation not in OPERATIONS:
             return None
         for key in (operation, ANY):
@@ -262,7 +262,7 @@ def _parse(text: str, queue: deque[Planned] | None) -> Planned:
     if fault.default is None:
         raise ValueError(f"the fault {name!r} takes no argument")
     try:
-        # JSON keeps 2 apart from 2.5, and retry_after is written as it was given.
+        # JSON keeps 2 and 2.5 apart, and `retry_after` is written as it was given.
         return Planned(fault, json.loads(number) + 0, queue)
     except (ValueError, TypeError):
         raise ValueError(f"the argument of {name!r} is a number of seconds, not {number!r}") from None

@@ -1,4 +1,4 @@
-"""The fields of a request, checked with the words Django REST Framework has for what is wrong with them."""
+"""Validates the fields of a request, with the error messages of Django REST Framework."""
 
 import json
 import math
@@ -18,24 +18,24 @@ __all__ = [
 ]
 
 Check = Callable[[Any], Any]
-"""Gives the value a field is stored with, or raises a `WrongFieldError`."""
+"""Returns the value that a field is stored with, or raises a `WrongFieldError`."""
 
 _NOT_NULL = "This field may not be null."
 _DATE_FORMATS = "YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]"
 
 
 class WrongFieldError(Exception):
-    """A value that a field does not take; the argument is the sentence for it."""
+    """A value is invalid for a field; the argument is the message."""
 
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Read the body of a request.
 
     Args:
-        body: The bytes; none at all count as an object without fields.
+        body: The bytes; an empty body counts as an object without fields.
 
     Raises:
-        RejectedError: They are not (strict) JSON, or no object.
+        RejectedError: They are not (strict) JSON, or not an object.
     """
     if not body:
         return {}
@@ -50,10 +50,10 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 
 def clean_fields(sent: Mapping[str, Any], checks: Mapping[str, Check]) -> dict[str, Any]:
-    """Check the fields that there are checks for; others are passed over, as the server passes them over.
+    """Check the fields that have checks; others are ignored, as by the server.
 
     Raises:
-        RejectedError: With a list of sentences for every field that is wrong.
+        RejectedError: With a list of messages for every invalid field.
     """
     clean: dict[str, Any] = {}
     wrong: dict[str, list[str]] = {}
@@ -153,7 +153,7 @@ def _expiry_date(value: Any) -> datetime | None:
     if value is None:
         return None
     try:
-        # The length tells a bare date, which Django does not take for a time.
+        # The length excludes a bare date, which Django does not accept as a time.
         moment = datetime.fromisoformat(value) if len(value) > len("YYYY-MM-DD") else None
         if moment is not None:
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

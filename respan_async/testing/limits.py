@@ -1,7 +1,7 @@
-"""The rate limits a server may have, as functions of the time and of what they let in before.
+"""The rate limits that a server may have, as functions of the time and of the requests let in before.
 
-No clock in here: the caller says what time it is, in seconds, and time does not go back. A request that is refused
-leaves no trace, as in Django REST Framework, whose own throttle is `SlidingLog`.
+They use no clock: the caller passes the time, in seconds, and it never goes back. A refused request leaves no trace, as
+in Django REST Framework, whose own throttle is `SlidingLog`.
 """
 
 from collections import deque
@@ -15,8 +15,8 @@ from attrs.validators import ge, gt
 __all__ = ["GRAIN", "Bucket", "FixedWindow", "Limit", "SlidingLog", "busiest_window"]
 
 GRAIN = 1e-5
-"""Seconds that two times may lie apart and still be the same: an event loop fires a timer up to its clock's resolution
-early (a microsecond on a loop with virtual time), and a client that waited as told deserves no second refusal."""
+"""Seconds within which two times count as equal: an event loop fires a timer up to its clock's resolution too early (a
+microsecond on a loop with virtual time), and a client that waited as told deserves no second refusal."""
 
 
 class Limit(Protocol):
@@ -26,10 +26,10 @@ class Limit(Protocol):
         """Let a request in, or say how long it has to wait.
 
         Args:
-            now: The time of the request in seconds, on any clock that does not go back.
+            now: The time of the request in seconds, on any clock that never goes back.
 
         Returns:
-            None for a request let in, and remembered; otherwise the exact seconds after which one would be.
+            None if the request is let in, and remembered; otherwise the exact seconds after which it would be.
         """
 
 
@@ -95,7 +95,7 @@ class Bucket:
     Args:
         limit: Tokens that drip in during `per` seconds.
         per: Seconds.
-        burst: Tokens that the bucket holds, full at first; as many as drip in during one period when left out.
+        burst: Tokens that the bucket holds, full at first; by default as many as drip in during one period.
     """
 
     limit: float = attrs.field(validator=gt(0))
@@ -115,7 +115,7 @@ class Bucket:
 
 
 def busiest_window(times: Sequence[float], per: float) -> int:
-    """Count the most that ever fell into one half-open window of `per` seconds, in one pass.
+    """Count the most times that fall into one half-open window of `per` seconds, in one pass.
 
     Args:
         times: Seconds, ascending.

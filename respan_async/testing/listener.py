@@ -1,7 +1,7 @@
-"""The sockets of the server: listening, an outage, and connections that can be ended in ways HTTP has no word for.
+"""The sockets of the fake server: listens, simulates an outage, and ends connections with RST or FIN.
 
-Works alike on real sockets and on an event loop whose sockets are in memory (async-solipsism); there a reset is a plain
-end of stream, because such sockets know nothing else.
+Works the same on real sockets and on an event loop whose sockets are in memory (async-solipsism); there a reset is a
+plain end of stream, because such sockets have no RST.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
 
 _LINGER_NOT = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
-"""SO_LINGER on, with a time of 0: closing the socket then sends RST."""
+"""SO_LINGER with a time of 0: closing the socket then sends RST."""
 
 _FOREVER = 1e9
 """Seconds that an idle connection is kept."""
 
 _BACKLOG = 4096
-"""More than any test opens at one time: a full backlog shows as a connect that takes a second."""
+"""More connections than any test opens at one time, because a full backlog delays a connect by a second."""
 
 
 class Connection(web.RequestHandler):
@@ -37,8 +37,8 @@ class Connection(web.RequestHandler):
     __slots__ = ("_listener", "_lost")
 
     def __init__(self, listener: "Listener", loop: asyncio.AbstractEventLoop) -> None:
-        # tcp_keepalive: a system call per connection that loopback has no use for.
-        # keepalive_timeout: its timer asks the clock whether it is late, and on one with virtual time may ask for ever.
+        # tcp_keepalive would cost a system call per connection, which loopback does not need.
+        # The timer of keepalive_timeout asks the clock whether it is late; with virtual time it may ask for ever.
         super().__init__(
             listener.server,
             loop=loop,
@@ -55,18 +55,18 @@ class Connection(web.RequestHandler):
         self._listener.accepted(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Tell the handler that waits for it that the client is gone."""
+        """Notify the waiting handler that the client is gone."""
         super().connection_lost(exc)
         self._listener.dropped(self)
         self._lost.set_result(None)
 
     @property
     def is_open(self) -> bool:
-        """Whether something written now may still get to the client."""
+        """Whether bytes written now may still reach the client."""
         return self.transport is not None and not self.transport.is_closing()
 
     async def lost(self) -> None:
-        """Wait until the connection is gone."""
+        """Wait until the connection is closed."""
         await asyncio.shield(self._lost)
 
     def reset(self) -> None:
@@ -82,7 +82,7 @@ class Connection(web.RequestHandler):
         """End the connection with a FIN.
 
         Args:
-            last: Bytes to write before, as they are.
+            last: Bytes to write before, unchanged.
         """
         if self.transport is None:
             return
@@ -92,10 +92,10 @@ class Connection(web.RequestHandler):
 
 
 class Listener:
-    """A place to connect to, that can go away and come back.
+    """A listening socket that can go away and come back.
 
     Args:
-        handler: What answers a request.
+        handler: Answers a request.
         host: The address to listen on; a literal.
         port: The port; 0 for a free one, which is then kept through an outage.
     """
@@ -143,14 +143,14 @@ class Listener:
         self._listening = _completed(opening)
 
     def accepted(self, connection: Connection) -> None:
-        """Take a new connection in."""
+        """Register a new connection."""
         self.connections += 1
         self._open.add(connection)
         if self._listening is None:
             connection.reset()
 
     def dropped(self, connection: Connection) -> None:
-        """Forget a connection that is gone."""
+        """Forget a closed connection."""
         self._open.discard(connection)
 
     def _connection(self) -> Connection:
@@ -158,10 +158,10 @@ class Listener:
 
 
 def _completed(opening: Coroutine[Any, Any, _T]) -> _T:
-    """Run to its end, without the event loop, a coroutine that never waits for anything but its next turn.
+    """Run a coroutine to its end without the event loop, if it never waits for more than its next turn.
 
-    `create_server` is one when it need not look up a host, and an outage that ends only some turns of the loop later
-    would refuse the request that the next line of a test makes.
+    `create_server` is such a coroutine if it need not look up a host. With the event loop, an outage would end some
+    turns later, and refuse the request in the next line of a test.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the five operations do to the keys, and what they answer."""
+"""Executes the five operations on the keys, and makes their answers."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,8 +9,8 @@ import attrs
 
 from respan_async.testing.fields import CREATE_FIELDS, UPDATE_FIELDS, clean_fields, read_object
 from respan_async.testing.responses import RejectedError, ServerResponse, detail
-from respan_async.testing.routes import ROOT, Target
 from respan_async.testing.store import KeyRecord, Keyring
+from respan_async.testing.url_resolver import ROOT, Target
 
 __all__ = ["ListShape", "Operations", "ParsedRequest"]
 
@@ -26,11 +26,11 @@ class ParsedRequest:
     """A request that was let in.
 
     Attributes:
-        target: What it is for.
+        target: The target of the request.
         query: The parameters after the question mark.
-        body: The bytes that came with it.
-        media_type: What they are said to be; empty when nothing was said.
-        origin: Scheme and host it was sent to.
+        body: The body.
+        media_type: The declared media type of the body; empty if none was declared.
+        origin: The scheme and host that it was sent to.
     """
 
     target: Target
@@ -42,12 +42,12 @@ class ParsedRequest:
 
 @attrs.frozen
 class Operations:
-    """Do what is asked.
+    """Execute the operations.
 
     Args:
         keyring: The keys.
         list_shape: Pages, or one bare array of all keys.
-        page_size: Keys on a page when the request does not say.
+        page_size: Keys on a page if the request does not say.
     """
 
     keyring: Keyring
@@ -58,9 +58,9 @@ class Operations:
         """Do one operation.
 
         Args:
-            call: Which, and with what.
+            call: The request.
             now: The time.
-            late: Whether the client does not wait for the answer any more.
+            late: Whether the client no longer waits for the answer.
 
         Returns:
             The answer, and the key if one was made.
@@ -125,12 +125,12 @@ def _sent(call: ParsedRequest) -> dict[str, Any]:
 
 
 def _number(text: str | None) -> int | None:
-    """Read a whole number above 0; None for anything else."""
+    """Read an integer above 0; None for anything else."""
     return int(text) if text and text.isascii() and text.isdigit() and int(text) > 0 else None
 
 
 def _page_url(call: ParsedRequest, page: int) -> str:
-    """Give the absolute URL of another page; the first page's has no number, as in Django REST Framework."""
+    """Return the absolute URL of another page; the first page's has no number, as in Django REST Framework."""
     query = {name: value for name, value in call.query.items() if name != "page"}
     if page > 1:
         query["page"] = str(page)

@@ -1,9 +1,9 @@
-"""Fixtures for the tests of programs that use this library.
+"""Pytest fixtures for the tests of programs that use this library.
 
     pytest_plugins = ["respan_async.testing.plugin"]
 
-They run on the event loop of the test that asks for them: that of pytest-asyncio in either mode, whatever its scope, or
-that of anyio's plugin. A synchronous test, which has none, gets its server from a thread.
+They run on the event loop of the test that asks for them: pytest-asyncio's in either mode and any scope, or anyio's. A
+synchronous test, which has none, gets its server from a thread.
 """
 
 import inspect
@@ -21,7 +21,7 @@ except ImportError as error:
         name=error.name,
     ) from None
 
-from respan_async._calls.requestor import requestor_of
+from respan_async._calls.call_service import service_of
 from respan_async.client import AsyncRespan
 from respan_async.testing.server import FakeRespan
 
@@ -29,18 +29,18 @@ _SCOPES: Final = ("function", "class", "module", "package", "session")
 _ANYIO: Final = "anyio"
 _NONE: Final = "none"
 _PYTEST_ASYNCIO: Final = ("asyncio", "pytest_asyncio", "pytest_asyncio.plugin")
-"""The names under which it may have been loaded."""
+"""The names under which pytest-asyncio may have been loaded."""
 
 
 @pytest.fixture
 def respan_settings() -> dict[str, Any]:
-    """Give the settings of `respan`, as keywords of `AsyncRespan`; for others, define a fixture of this name."""
+    """Return the settings of `respan`, as keywords of `AsyncRespan`; to change them, define a fixture of this name."""
     return {}
 
 
 @pytest.fixture
 def fake_respan(request: pytest.FixtureRequest) -> Iterator[FakeRespan]:
-    """Give a fake server of the temporary-keys API on a free port, without a rate limit; set `.limit` for one."""
+    """Provide a fake server of the temporary-keys API on a free port, without a rate limit; set `.limit` for one."""
     loop = _loop_of(request)
     if loop == _NONE:
         with FakeRespan.in_thread() as fake:
@@ -51,7 +51,7 @@ def fake_respan(request: pytest.FixtureRequest) -> Iterator[FakeRespan]:
 
 @pytest.fixture
 def respan(request: pytest.FixtureRequest) -> AsyncRespan:
-    """Give a client of `fake_respan`, whose pace and back-off go with the clock that `fake_respan.advance` moves on."""
+    """Provide a client of `fake_respan`, whose pace and back-off follow the clock that `fake_respan.advance` moves."""
     loop = _loop_of(request)
     if loop == _NONE:
         pytest.fail("the fixture `respan` is for `async def` tests; in others, use `fake_respan`", pytrace=False)
@@ -60,7 +60,7 @@ def respan(request: pytest.FixtureRequest) -> AsyncRespan:
 
 
 def _loop_of(request: pytest.FixtureRequest) -> str:
-    """Name the event loop on which the test runs: a loop scope of pytest-asyncio, anyio's, or none."""
+    """Name the event loop of the test: a loop scope of pytest-asyncio, anyio's, or none."""
     test = request.function
     if not inspect.iscoroutinefunction(getattr(getattr(test, "hypothesis", None), "inner_test", test)):
         return _NONE
@@ -85,7 +85,7 @@ def _client_on(loop: str) -> str:
 
 
 def _fixtures_on(loop: str) -> dict[str, object]:
-    """Make the two fixtures that live on one kind of event loop: each plugin takes its own, and at one scope."""
+    """Make the two fixtures for one kind of event loop, because each plugin takes its own, at one scope."""
     fixture: Callable[..., Any] = (
         pytest.fixture if loop == _ANYIO else partial(cast("Any", pytest_asyncio.fixture), loop_scope=loop)
     )
@@ -99,7 +99,7 @@ def _fixtures_on(loop: str) -> dict[str, object]:
     async def connect(fake_respan: FakeRespan, respan_settings: dict[str, Any]) -> AsyncIterator[AsyncRespan]:
         settings = {"api_key": fake_respan.api_key, "base_url": fake_respan.url, **respan_settings}
         async with AsyncRespan(**settings) as client:
-            context = requestor_of(client).context
+            context = service_of(client).context
             fake_respan.followers.append(context.advance)
             yield client
             fake_respan.followers.remove(context.advance)

@@ -1,4 +1,4 @@
-"""What came in: one request as the server read it, for a test to look at."""
+"""A request as the fake server received it, for a test to inspect."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ __all__ = ["ReceivedRequest"]
 
 @attrs.frozen
 class ReceivedRequest:
-    """A request whose body came whole.
+    """A request whose body came completely.
 
     Attributes:
-        operation: "create", "list", "retrieve", "update" or "delete"; "other" for what is none.
-        key_id: The key it is for; empty for all of them.
+        operation: "create", "list", "retrieve", "update" or "delete"; "other" if none matches.
+        key_id: The id of the key; empty for the whole collection.
         method: In capitals.
-        path: Path and query as they were sent.
-        headers: As they were sent, the bearer token among them; without regard to case.
+        path: Path and query as sent.
+        headers: As sent, including the bearer token; case-insensitive.
         body: The bytes after the headers.
     """
 
@@ -31,9 +31,9 @@ class ReceivedRequest:
 
     @property
     def json(self) -> Any:
-        """The body as JSON; None where there is none.
+        """The body as JSON; None if it is empty.
 
         Raises:
-            ValueError: It is no JSON.
+            ValueError: The body is not JSON.
         """
         return json.loads(self.body) if self.body else None

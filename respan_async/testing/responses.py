@@ -1,4 +1,4 @@
-"""The answers of the server: status, headers and body, in the words of Django REST Framework or of a proxy."""
+"""The answers of the fake server: status, headers and body, in the words of Django REST Framework or of a proxy."""
 
 import json
 import math
@@ -22,9 +22,9 @@ class ServerResponse:
     """One answer.
 
     Attributes:
-        status: The HTTP status; 0 for none at all.
-        payload: What goes out as JSON; None for an empty body.
-        text: HTML, which goes out in place of the payload.
+        status: The HTTP status; 0 for no answer.
+        payload: The JSON data; None for an empty body.
+        text: HTML, instead of the payload.
         headers: Headers besides Content-Type and Content-Length.
     """
 
@@ -34,13 +34,13 @@ class ServerResponse:
     headers: Mapping[str, str] | None = None
 
     def body(self) -> bytes:
-        """Give the bytes after the headers."""
+        """Return the bytes of the body."""
         if self.text is not None:
             return self.text.encode()
         return b"" if self.payload is None else _ENCODER.encode(self.payload).encode()
 
     def response(self) -> web.Response:
-        """Give what aiohttp sends."""
+        """Return the answer as aiohttp's response."""
         headers = {} if self.headers is None else dict(self.headers)
         if self.status != 204:
             headers["Content-Type"] = "application/json" if self.text is None else "text/html; charset=utf-8"
@@ -48,7 +48,7 @@ class ServerResponse:
 
 
 class RejectedError(Exception):
-    """A request that cannot be done; `answer` says why."""
+    """A request is rejected; `answer` says why."""
 
     def __init__(self, answer: ServerResponse) -> None:
         super().__init__(answer)
@@ -56,26 +56,26 @@ class RejectedError(Exception):
 
 
 NO_RESPONSE = ServerResponse(0)
-"""For a connection on which nothing (more) is going to be written."""
+"""The answer for a connection on which nothing more is written."""
 
 
 def detail(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> ServerResponse:
-    """Say what is wrong in one sentence, as Django REST Framework does."""
+    """Return an error in one sentence, as Django REST Framework does."""
     return ServerResponse(status, {"detail": sentence}, headers=headers)
 
 
 def html(status: int, title: str) -> ServerResponse:
-    """Give a page, as proxies and Django's router do."""
+    """Return an HTML page, as proxies and Django's router do."""
     page = f'<!doctype html>\n<html lang="en"><head><title>{title}</title></head><body><h1>{title}</h1></body></html>\n'
     return ServerResponse(status, text=page)
 
 
 def refusal(seconds: float, where: RetryAfter) -> ServerResponse:
-    """Refuse a request.
+    """Return a refusal.
 
     Args:
         seconds: Until the next one would be let in; written as given.
-        where: Where the answer says so.
+        where: The place in the answer that states them.
     """
     headers = {"Retry-After": str(seconds)} if where in ("header", "both") else None
     if where == "header":
@@ -91,7 +91,7 @@ def rounded_up(seconds: float, digits: int) -> float:
     """Round as Django REST Framework does, up, so that a client that waits that long is let in.
 
     Args:
-        seconds: What to round.
+        seconds: The number to round.
         digits: Decimal places to keep; with 0 the result is an integer.
     """
     scale = 10.0**digits

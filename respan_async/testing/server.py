@@ -1,9 +1,9 @@
-"""The server: its lifetime, its routes, and what each of the five operations does.
+"""The fake server: its lifetime, its settings, and the order in which it handles a request.
 
 In the order of Django and Django REST Framework: the path (301 without its slash, an HTML 404), the bearer token
-(401, 403), the limit (429), the method (405), the fields (400), the work. A fault comes after the limit.
-All times are those of a clock that goes with the running event loop's, so the server lives as well on a loop with
-virtual time, and that `advance` moves on.
+(401, 403), the limit (429), the method (405), the fields (400), the operation. A fault comes after the limit. All times
+are those of a clock that follows the running event loop's, so that the server works on a loop with virtual time as
+well, and that `advance` moves.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from respan_async.testing.listener import Connection, Listener
 from respan_async.testing.operations import ListShape, Operations, ParsedRequest
 from respan_async.testing.received_request import ReceivedRequest
 from respan_async.testing.responses import NO_RESPONSE, RetryAfter, ServerResponse, detail, refusal, rounded_up
-from respan_async.testing.routes import find_target
 from respan_async.testing.server_thread import ServerThread
 from respan_async.testing.store import Counts, KeyRecord, Keyring, Shape
+from respan_async.testing.url_resolver import find_target
 
 __all__ = ["FakeRespan"]
 
 _T = TypeVar("_T")
 
 _KEPT: Final = 10_000
-"""Requests that are remembered."""
+"""The most requests that are remembered."""
 
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 _NO_TOKEN = detail(401, "Authentication credentials were not provided.", _CHALLENGE)
@@ -43,31 +43,31 @@ _FORBIDDEN = detail(403, "You do not have permission to perform this action.")
 
 
 class FakeRespan:
-    """Serve the five temporary-keys endpoints on loopback, as Respan's documentation and DRF's manners have it.
+    """Serve the five temporary-keys endpoints on loopback, as documented by Respan, with the behaviour of DRF.
 
-    Use it with `async with`; or where there is no event loop, or one that a blocking test holds up, with
+    Use it with `async with`; or, if there is no event loop, or a blocking test holds it up, with
     `with FakeRespan.in_thread() as fake:`. Everything random comes from `seed`.
 
     Args:
         limit: The account's limit, which all five operations share; None for no limit.
         latency: Seconds a request takes, or `(low, high)` to draw them from; half passes before the work, half after.
-        retry_after: Where a 429 says how long to wait: "body" as documented, "header" as stock DRF, "both" or "none".
-        retry_after_digits: Decimal places to which that is rounded up; DRF says whole seconds.
-        shape: Which of the two documented create responses is given.
+        retry_after: Where a 429 states the wait: "body" as documented, "header" as stock DRF, "both" or "none".
+        retry_after_digits: Decimal places to which the wait is rounded up; DRF uses whole seconds.
+        shape: The documented create response to give, of two.
         list_shape: "page" for pages, "array" for all keys in one bare array.
-        page_size: Keys on a page when the request does not say.
-        api_keys: The bearer tokens that are accepted; any other gets 401.
+        page_size: Keys on a page if the request does not say.
+        api_keys: The accepted bearer tokens; any other gets 401.
         forbidden_keys: Bearer tokens that get 403.
-        seed: What latency, faults by chance, ids and secrets are drawn from.
+        seed: The seed of latency, faults by chance, ids and secrets.
         host: A literal address to listen on.
         port: A port; 0 for a free one.
 
     Attributes:
-        limit: The limit; another may be put in its place at any time, and begins empty.
+        limit: The limit; it may be replaced at any time, and then begins empty.
         api_key: The first accepted bearer token.
         admissions: When each request was let in, in seconds of the server's clock, ascending; that is the event
-            loop's, until `advance` moves it on.
-        followers: Each is told the seconds by which `advance` moves the clock on.
+            loop's, until `advance` moves it.
+        followers: Functions, each called with the seconds by which `advance` moves the clock.
     """
 
     _thread: ServerThread | None = None
@@ -98,7 +98,7 @@ class FakeRespan:
         self._accepted = frozenset(api_keys)
         self._forbidden = frozenset(forbidden_keys)
         self._host, self._port = host, port
-        # One generator each, so that one more latency drawn does not move a fault to another request.
+        # One generator for each, so that drawing one more latency does not move a fault to another request.
         seeds = Random(seed)
         self._lag_rng, plan_rng, key_rng = (Random(seeds.getrandbits(64)) for _ in range(3))
         self._plan = FaultPlan(plan_rng)
@@ -117,16 +117,16 @@ class FakeRespan:
     @classmethod
     @contextmanager
     def in_thread(cls, **settings: Any) -> Iterator[Self]:
-        """Serve from a thread of its own while a `with` lasts.
+        """Serve from a separate thread during a `with`.
 
-        For tests that block: those of a synchronous program, or with the test client of a framework that runs an event
-        loop of its own. The server's methods may be called from any thread; `settle` is still to be awaited.
+        For blocking tests: those of a synchronous program, or with the test client of a framework that runs its own
+        event loop. The server's methods may be called from any thread; `settle` must still be awaited.
 
         Args:
             **settings: As of the class.
 
         Raises:
-            OSError: The port cannot be had.
+            OSError: The port is not available.
         """
         fake = cls(**settings)
         fake._thread = ServerThread(fake)
@@ -134,7 +134,7 @@ class FakeRespan:
             yield fake
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Start listening."""
         listener = self._listener = Listener(self._handle, self._host, self._port)
         self._epoch, self._started_at = datetime.now(UTC), listener.clock.time()
         await listener.start()
@@ -157,9 +157,9 @@ class FakeRespan:
 
     @property
     def down(self) -> bool:
-        """Whether there is an outage: connections are refused, and those that were open have been reset.
+        """Whether there is an outage: connections are refused, and open ones have been reset.
 
-        Work that was under way when it began is still done, and its answer lost.
+        Operations that were under way when it began are still executed, and their answers lost.
         """
         return not self._running.is_listening
 
@@ -169,38 +169,38 @@ class FakeRespan:
 
     @property
     def counts(self) -> Counts:
-        """What has been counted so far; takes time in proportion to the keys."""
+        """The current counts; takes time in proportion to the keys."""
         return self._on_loop(self._count)
 
     @property
     def keys(self) -> dict[str, KeyRecord]:
-        """Every key ever made, by its id, oldest first; revoked ones too."""
-        # A copy for another thread, which could not go through them while one more is made.
+        """Every key ever made, including revoked ones, by id, oldest first."""
+        # A copy for another thread, because it could not iterate while one more key is made.
         return self._keyring.keys if self._thread is None else self._on_loop(self._keyring.keys.copy)
 
     @property
     def requests(self) -> Sequence[ReceivedRequest]:
-        """The last 10,000 requests whose body came whole, oldest first; refused ones too.
+        """The last 10,000 requests whose body came completely, including refused ones, oldest first.
 
-        `fake.requests[-1].json` is what the last one asked for.
+        `fake.requests[-1].json` is the body of the last one.
         """
         return self._on_loop(lambda: tuple(self._received))
 
     def now(self) -> datetime:
-        """Tell the server's time, in UTC: the wall clock's at the start, moved on by the server's own clock."""
+        """Return the server's time, in UTC: the wall clock at the start, advanced by the server's own clock."""
         return self._epoch + timedelta(seconds=self._running.clock.time() - self._started_at)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once: move the server's clock on, and that of those who follow it.
+        """Let time pass at once: advance the server's clock, and the clocks that follow it.
 
-        A limit then has room again, keys expire, a late create happens, and the time that a request takes is over. It
-        is not the event loop's clock: no timeout of a client in the middle of an exchange is over because of it.
+        A limit then has room again, keys expire, a late create happens, and the latency of a request ends. It does not
+        move the event loop's clock, so that no client's timeout expires in the middle of an exchange.
 
         Args:
-            seconds: How far; 0 or more.
+            seconds: How far to advance; 0 or more.
 
         Raises:
-            ValueError: It is no such number.
+            ValueError: `seconds` is invalid.
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"expected a number of seconds, 0 or more, got {seconds!r}")
@@ -209,14 +209,14 @@ class FakeRespan:
             follow(seconds)
 
     def alive(self) -> list[KeyRecord]:
-        """Give the keys that work: neither revoked nor expired."""
+        """Return the working keys: neither revoked nor expired."""
         return self._on_loop(lambda: list(self._keyring.alive(self.now())))
 
     def unheld(self, held_ids: Iterable[str]) -> list[KeyRecord]:
-        """Give the keys that work and that nobody holds.
+        """Return the orphans: working keys that are not held.
 
         Args:
-            held_ids: The ids of the keys that somebody holds.
+            held_ids: The ids of the held keys.
         """
         held = set(held_ids)
         return [record for record in self.alive() if record.id not in held]
@@ -226,28 +226,28 @@ class FakeRespan:
         return busiest_window(self._on_loop(self.admissions.copy), per)
 
     def script(self, *names: str, operation: str = "create") -> None:
-        """Let the next requests of an operation meet faults, one each, in this order.
+        """Plan faults for the next requests of an operation, one each, in this order.
 
-        A request that the limit refuses meets no fault, and leaves its own to the next one.
+        A request that the limit refuses meets no fault, and leaves it to the next request.
 
         Args:
-            *names: Keys of `FAULTS`, with an argument where there is one, as in "refuse:2.5"; "ok" for none.
+            *names: Keys of `FAULTS`, with an argument if it takes one, as in "refuse:2.5"; "ok" for no fault.
             operation: "create", "list", "retrieve", "update", "delete", or "any".
         """
         self._on_loop(partial(self._plan.script, names, operation))
 
     def chance(self, name: str, probability: float, operation: str = "create") -> None:
-        """Let requests that no script is for meet a fault by chance.
+        """Plan a fault by chance for requests without a script.
 
         Args:
             name: A key of `FAULTS`, as for `script`.
-            probability: From 0, which takes the fault back, to 1.
+            probability: From 0, which removes the fault, to 1.
             operation: As for `script`.
         """
         self._on_loop(partial(self._plan.chance, name, probability, operation))
 
     async def settle(self) -> None:
-        """Wait until every late create that was begun has happened."""
+        """Wait until every late create has happened."""
         if self._thread is None:
             await self._late_creates()
         else:
@@ -260,7 +260,7 @@ class FakeRespan:
         return self._listener
 
     def _on_loop(self, work: Callable[[], _T]) -> _T:
-        """Do something where no request is handled meanwhile."""
+        """Run a function while no request is being handled."""
         return work() if self._thread is None else self._thread.call(work)
 
     async def _late_creates(self) -> None:
@@ -291,7 +291,7 @@ class FakeRespan:
         try:
             reply = await self._reply(request, connection)
         except (ConnectionError, web.RequestPayloadError):
-            # The client went away while it was sending, or while a long body was sent.
+            # The client went away during its request, or during a long answer.
             connection.reset()
         finally:
             self._in_flight -= 1
@@ -300,7 +300,7 @@ class FakeRespan:
         if not isinstance(reply, ServerResponse):
             return reply
         response = reply.response()
-        # By the clock that keys live by, as any server has but one.
+        # By the clock that keys expire by, because a real server has only one.
         response.headers.setdefault("Date", format_datetime(self.now(), usegmt=True))
         return response
 
@@ -351,7 +351,7 @@ class FakeRespan:
         return _FORBIDDEN if token in self._forbidden else _BAD_TOKEN
 
     def _admit(self, operation: str) -> tuple[Planned | None, ServerResponse | None]:
-        """Ask the limit, unless a fault refuses in its place; give the fault to meet, or the refusal."""
+        """Ask the limit, unless a fault refuses instead; return the fault to meet, or the refusal."""
         planned = self._plan.draw(operation)
         if planned is not None and planned.fault.refuses:
             self._refused += 1

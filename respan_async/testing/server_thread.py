@@ -1,4 +1,4 @@
-"""A thread with an event loop of its own for the server, beside code that blocks its own thread or has no loop."""
+"""Runs the fake server in a thread with its own event loop, for callers that block or have no loop."""
 
 import asyncio
 import contextlib
@@ -13,10 +13,10 @@ _T = TypeVar("_T")
 
 
 class ServerThread:
-    """Serve while a `with` lasts.
+    """Serve during a `with`.
 
     Args:
-        server: Serves while it is entered.
+        server: The server, which serves while it is entered.
     """
 
     def __init__(self, server: contextlib.AbstractAsyncContextManager[object]) -> None:
@@ -24,7 +24,7 @@ class ServerThread:
         self._started: Future[asyncio.AbstractEventLoop] = Future()
         self._stopped: Future[None] = Future()
         self._ended = asyncio.Event()
-        # A daemon: a test run that dies between the two ends of a `with` does not hang on it.
+        # A daemon, so that a test run which dies within the `with` does not hang.
         self._thread = threading.Thread(target=self._run, name="FakeRespan", daemon=True)
 
     def __enter__(self) -> Self:
@@ -42,13 +42,13 @@ class ServerThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the server, and wait for its thread; what went wrong there is raised here."""
+        """Stop the server, and wait for its thread; raise an error of the thread here."""
         self._started.result().call_soon_threadsafe(self._ended.set)
         self._thread.join()
         self._stopped.result()
 
     def call(self, work: Callable[[], _T]) -> _T:
-        """Do something on the server's event loop, from any thread, and give the result."""
+        """Call a function on the server's event loop, from any thread; return its result."""
         if threading.current_thread() is self._thread or not self._thread.is_alive():
             return work()
         done: Future[_T] = Future()
@@ -56,7 +56,7 @@ class ServerThread:
         return done.result()
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run a coroutine on the server's event loop, from another one, and give the result."""
+        """Run a coroutine on the server's event loop, from another loop; return its result."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._started.result()))
 
     def _run(self) -> None:
@@ -68,12 +68,12 @@ class ServerThread:
                 self._started.set_result(asyncio.get_running_loop())
                 await self._ended.wait()
             self._stopped.set_result(None)
-        except BaseException as error:  # noqa: BLE001  raised in the thread that began or ends it
+        except BaseException as error:  # noqa: BLE001  raised in the thread that started or stops it
             (self._stopped if self._started.done() else self._started).set_exception(error)
 
 
 def _do(work: Callable[[], Any], done: Future[Any]) -> None:
     try:
         done.set_result(work())
-    except BaseException as error:  # noqa: BLE001  the caller's own, on its own thread
+    except BaseException as error:  # noqa: BLE001  the caller's own error, on its own thread
         done.set_exception(error)

@@ -1,4 +1,4 @@
-"""What really happened on the fake server: its keys, as it sees them, and its counts."""
+"""The state of the fake server: its keys, as it sees them, and its counts."""
 
 import uuid
 from base64 import b64encode
@@ -21,16 +21,16 @@ _LETTERS = bytes.maketrans(b"+/", b"xY")
 
 @attrs.frozen
 class Counts:
-    """What the server has counted since it started; a snapshot.
+    """The counts of the server since it started; a snapshot.
 
     Attributes:
-        requests: Requests whose head arrived, refused ones too.
+        requests: Requests whose head arrived, including refused ones.
         refused: Answers 429, by the limit or by a fault.
-        created: Keys that really came into being, told to anybody or not.
+        created: Keys that were really made, whether or not a client learned of them.
         revoked: Keys that were deleted.
         alive: Keys neither revoked nor expired at the moment of the snapshot.
-        by_operation: Requests for "create", "list", "retrieve", "update", "delete", and "other" for what is none.
-        by_status: Requests by the status they were answered with; 0 for those that got no whole HTTP answer.
+        by_operation: Requests for "create", "list", "retrieve", "update", "delete", and "other" if none matches.
+        by_status: Requests by the status of their answer; 0 for those that got no complete HTTP answer.
         max_in_flight: The most requests that were being handled at one time.
         connections: Connections accepted.
     """
@@ -51,15 +51,15 @@ class KeyRecord:
     """A key as the server knows it.
 
     Attributes:
-        id: What the key is found by; in shape "a" it may hold `.`, `+` and `/`, as the real ones may.
-        api_key: The secret that only the answer to the create has.
-        created: When it came into being, on the server's clock (`FakeRespan.now`).
-        expiry_date: When it stops working, in UTC; None for never.
+        id: The id; in shape "a" it may hold `.`, `+` and `/`, as real ones may.
+        api_key: The secret, which only the answer to the create has.
+        created: When it was made, on the server's clock (`FakeRespan.now`).
+        expiry_date: When it expires, in UTC; None for never.
         revoked: Whether it was deleted.
-        body: The fields of the create as they were sent, unknown ones too.
+        body: The fields of the create as sent, including unknown ones.
         answered: Whether the answer with the secret was written, whole, to a connection that was still open.
-        late: Whether it came into being after its request had been dropped.
-        key_usage: How often it was used; nothing here uses a key, so a test sets it.
+        late: Whether it was made after its request had been dropped.
+        key_usage: How often it was used; the server never uses a key, so a test sets it.
     """
 
     id: str
@@ -84,8 +84,8 @@ class Keyring:
     """Every key the server ever made.
 
     Args:
-        shape: Which documented answer, and so which kind of id.
-        rng: Where ids and secrets come from.
+        shape: The documented answer, and with it the kind of ids.
+        rng: The source of ids and secrets.
     """
 
     def __init__(self, shape: Shape, rng: Random) -> None:
@@ -96,7 +96,7 @@ class Keyring:
         self._rng = rng
 
     def __len__(self) -> int:
-        """Count the keys that were not revoked."""
+        """Return the number of keys that were not revoked."""
         return len(self._valid)
 
     def create(self, fields: Mapping[str, Any], body: dict[str, Any], *, now: datetime, late: bool) -> KeyRecord:
@@ -106,7 +106,7 @@ class Keyring:
             fields: The checked fields, by their names in `KeyRecord`.
             body: The fields as sent.
             now: The time.
-            late: Whether the client does not wait for it any more.
+            late: Whether the client no longer waits for it.
         """
         text = b64encode(self._rng.randbytes(48))
         plain = text.translate(_LETTERS).decode()
@@ -129,11 +129,11 @@ class Keyring:
         return record
 
     def find(self, key_id: str) -> KeyRecord | None:
-        """Give a key that was not revoked."""
+        """Return a key that was not revoked."""
         return self._valid.get(key_id)
 
     def update(self, record: KeyRecord, fields: Mapping[str, Any]) -> None:
-        """Change checked fields of a key."""
+        """Change fields of a key, which were checked."""
         self._change(record, fields)
 
     def revoke(self, record: KeyRecord) -> None:
@@ -143,21 +143,21 @@ class Keyring:
         self.revoked += 1
 
     def newest(self, start: int, stop: int | None) -> list[KeyRecord]:
-        """Give the keys that were not revoked from the `start`-th newest up to, not including, the `stop`-th."""
+        """Return the keys that were not revoked, from the `start`-th newest up to, not including, the `stop`-th."""
         return list(islice(reversed(self._valid.values()), start, stop))
 
     def alive(self, now: datetime) -> Iterator[KeyRecord]:
-        """Go through the keys that work: neither revoked nor expired."""
+        """Iterate over the working keys: neither revoked nor expired."""
         return (r for r in self._valid.values() if r.expiry_date is None or r.expiry_date > now)
 
     def public(self, record: KeyRecord) -> dict[str, Any]:
-        """Show a key as the list, GET and PATCH do: without its secret."""
+        """Return a key as the list, GET and PATCH show it: without its secret."""
         shown = self.created(record)
         del shown["api_key"]
         return shown
 
     def created(self, record: KeyRecord) -> dict[str, Any]:
-        """Show a key as the answer to its create does, fields and order as documented for the shape."""
+        """Return a key as the answer to its create shows it, with the documented fields and order of the shape."""
         if self._shape == "b":
             return {
                 "id": record.id,

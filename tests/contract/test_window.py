@@ -8,8 +8,9 @@ import pytest
 
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, SlotOutcome
 from respan_async._pacing.window import Window
 from respan_async.redis import RedisWindow
 from tests.waiting import now

@@ -19,7 +19,7 @@ from respan_async import (
     RateLimitError,
     RetryPolicy,
 )
-from respan_async._calls.requestor import Service
+from respan_async._calls.call_service import CallService
 from respan_async._http import operations, response_parsing
 from respan_async._http.response import Response
 from respan_async.keys import TemporaryKeys
@@ -67,7 +67,7 @@ class World:
         """Give the operations by that wall clock."""
         respan = self.respan.with_options(**options)
         context = respan._service.context
-        return TemporaryKeys(Service(attrs.evolve(context, clock=self.wall), respan._service.options))
+        return TemporaryKeys(CallService(attrs.evolve(context, clock=self.wall), respan._service.options))
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli import main
-from respan_async.cli.addresses import without_password
+from respan_async.cli.connection_urls import without_password
 from respan_async.issuing import PostgresLedger
 from tests.integration.cli_world import (
     Run,

@@ -13,7 +13,7 @@ import pytest
 
 from respan_async import CreateKeyRequest
 from respan_async.issuing import AttemptState, Ledger, LedgerError, PostgresLedger, SQLiteLedger, Ticket, TicketState
-from respan_async.issuing.postgres._statements import migration
+from respan_async.issuing.postgres._admin_script import migration
 from respan_async.issuing.sqlite._inspect import read_snapshot
 from tests.contract.test_ledger import ACCOUNT, issued, key
 from tests.servers.postgres import PASSWORD, PostgresServer

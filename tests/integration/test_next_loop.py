@@ -24,7 +24,7 @@ from respan_async import (
     RespanError,
     RetryPolicy,
 )
-from respan_async._calls.requestor import requestor_of
+from respan_async._calls.call_service import service_of
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
 from tests.waiting import until
@@ -271,7 +271,7 @@ def test_a_suspect_of_a_loop_that_is_closed_is_swept_on_the_next(
         await create()
         await asyncio.sleep(0.1)
         assert len(respan.suspects) == 1
-        requestor_of(respan).context.advance(61.0)
+        service_of(respan).context.advance(61.0)
         await until(lambda: not respan.suspects)
 
     fake.script("lose_answer_after_create")

@@ -35,11 +35,11 @@ from respan_async import (
     TemporaryKeys,
     UpdateKeyRequest,
 )
-from respan_async._calls.requestor import Service
+from respan_async._calls.call_service import CallService
 from respan_async._http.operations import Request
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import FIN, RST, STALL, Act, Connection, RawServer, Seen, answer, key, message
 
@@ -55,7 +55,7 @@ def keys(respan: AsyncRespan) -> TemporaryKeys:
 def on_the_servers_clock(respan: AsyncRespan, fake: FakeRespan) -> TemporaryKeys:
     """Give a client's operations with the wall clock of a server in virtual time."""
     context = respan._service.context
-    return TemporaryKeys(Service(attrs.evolve(context, clock=fake.now), respan._service.options))
+    return TemporaryKeys(CallService(attrs.evolve(context, clock=fake.now), respan._service.options))
 
 
 # -------------------------------------------------------------------- create
@@ -449,7 +449,7 @@ async def test_pages_without_an_end_have_one() -> None:
             return KeyPage(next_page=len(read) + 1)
 
     with pytest.raises(InvalidResponseError, match="page 10000 of the list"):
-        _ = [key async for key in Listing(cast("Service", Endless()), 1, None)]
+        _ = [key async for key in Listing(cast("CallService", Endless()), 1, None)]
 
     assert len(set(read)) == 10_000
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from respan_async import AsyncRespan, RateLimit, RetryPolicy
-from respan_async._calls.requestor import requestor_of
+from respan_async._calls.call_service import service_of
 from respan_async.testing import FakeRespan, SlidingLog
 from tests.waiting import until
 
@@ -168,7 +168,7 @@ async def test_a_minute_passes_for_server_and_client(pace: Any, fake_respan: Fak
     async with asyncio.timeout(5):
         fake_respan.limit = SlidingLog(2, per=60)
         async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, pace=pace) as respan:
-            fake_respan.followers.append(requestor_of(respan).context.advance)
+            fake_respan.followers.append(service_of(respan).context.advance)
             creating = [asyncio.create_task(respan.temporary_keys.create(name=f"t{number}")) for number in range(3)]
             await until(lambda: sum(task.done() for task in creating) == 2)
             await until(lambda: respan.pace.refused or respan.pace.waiting["interactive"])
@@ -188,7 +188,7 @@ async def test_a_back_off_passes_too(fake_respan: FakeRespan) -> None:
         fake_respan.script("error_500")
         retry = RetryPolicy(initial=3000, maximum=3000)
         async with AsyncRespan(fake_respan.api_key, base_url=fake_respan.url, retry=retry) as respan:
-            fake_respan.followers.append(requestor_of(respan).context.advance)
+            fake_respan.followers.append(service_of(respan).context.advance)
             creating = asyncio.create_task(respan.temporary_keys.create())
             await until(lambda: fake_respan.counts.by_status.get(500) == 1)
             await asyncio.sleep(0.02)

@@ -13,8 +13,9 @@ import pytest
 from respan_async import AsyncRespan, ConfigurationError, CreatedKey, CreateKeyRequest, Failed, InvalidRequestError
 from respan_async.issuing import Issuer, LedgerError, PostgresLedger, Ticket
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.postgres._admin_script import script
 from respan_async.issuing.postgres._pool import ConnectionPool
-from respan_async.issuing.postgres._statements import script, statements
+from respan_async.issuing.postgres._statements import statements
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
 from tests.servers.postgres import PASSWORD, PostgresServer

@@ -166,7 +166,7 @@ async def test_a_user_without_rights_is_told_which_it_needs(
     """To make the ledger, and to use it, at each step of the way."""
     postgres_server.execute("CREATE ROLE clerk LOGIN PASSWORD 'c'")
     dsn = postgres_dsn.replace(f"tester:{PASSWORD}", "clerk:c")
-    with pytest.raises(LedgerError, match="whoever makes it needs: GRANT CREATE ON DATABASE"):
+    with pytest.raises(LedgerError, match="the user that makes it needs: GRANT CREATE ON DATABASE"):
         await PostgresLedger(dsn).create_schema()
     await PostgresLedger(postgres_dsn).create_schema()
 

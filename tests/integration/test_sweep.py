@@ -30,8 +30,8 @@ from respan_async import (
     Suspect,
     TemporaryKeys,
 )
-from respan_async._calls.requestor import Service
-from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.call_service import CallService
+from respan_async._calls.suspect_store import InMemorySuspectStore
 from respan_async._calls.sweep import SweepPolicy, sweep
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
@@ -91,7 +91,7 @@ class World:
     def with_clock(self) -> TemporaryKeys:
         """Give the operations with the server's clock, which moves with virtual time, as the wall clock."""
         context = self.respan._service.context
-        return TemporaryKeys(Service(attrs.evolve(context, clock=self.fake.now), self.respan._service.options))
+        return TemporaryKeys(CallService(attrs.evolve(context, clock=self.fake.now), self.respan._service.options))
 
 
 @contextlib.asynccontextmanager

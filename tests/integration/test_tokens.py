@@ -474,7 +474,7 @@ async def test_a_function_that_nobody_waits_for_is_not_left_running() -> None:
         call.cancel()
         await asyncio.sleep(0.01)
 
-        assert respan._service.context.lifecycle._tasks == set()
+        assert respan._service.context.lifecycle.tasks._tasks == set()
 
 
 # ----------------------------------------------------------------- what it is

@@ -63,6 +63,7 @@ GROUPS: Mapping[str, Group] = {
         (
             "respan_async/errors.py",
             "respan_async/_http/body_excerpt.py",
+            "respan_async/_http/body_origin.py",
             "respan_async/retry.py",
             "respan_async/_http/failure_table.py",
             "respan_async/_http/operations.py",
@@ -86,7 +87,7 @@ GROUPS: Mapping[str, Group] = {
         (
             *unit("burst_cap", "circuit_breaker", "configuration", "limit_estimator", "limit_scout", "local_window"),
             *unit("others", "pacer", "pacer_refusals", "probe_backoff", "refusal_review", "reservation_scheduler"),
-            *unit("reserved_slots", "store_outage"),
+            *unit("slot_accounting", "store_outage"),
             *unit("shared_window", "shared_window_states", "sliding_log", "slow_start", "store_outage", "wait_queue"),
         ),
         (

@@ -1,4 +1,4 @@
-"""A limit that nobody gave: what refusals teach, and what that costs."""
+"""A limit that was not given: what refusals teach, and what that costs."""
 
 import pytest
 

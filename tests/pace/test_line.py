@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import Slot, SlotOutcome
 from respan_async.testing import SlidingLog
 from tests.pace.servers import Server, used_up
 from tests.pace.world import CLOSE, World, pacer, play, run

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async.testing import Bucket, SlidingLog
 from respan_async.testing.limits import busiest_window
 from tests.pace.servers import Banning, Concurrency, CountingRefused, Said, Server

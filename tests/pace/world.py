@@ -10,8 +10,9 @@ import pytest
 
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority, SlotOutcome
+from respan_async._pacing.slots import SlotOutcome
 from tests.pace.servers import Server
 from tests.virtual import VirtualLoop
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanError, RetryPolicy, TemporaryKey
+from respan_async._calls.call_service import CallService
 from respan_async._calls.lifecycle import Stage
-from respan_async._calls.requestor import Service
 from respan_async._calls.sweep import SweepPolicy, sweep
 from respan_async._http.operations import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
@@ -59,7 +59,7 @@ class Worker:
 class OldList:
     """A client's service, with a list as it was some time ago."""
 
-    def __init__(self, service: Service, old: list[TemporaryKey]) -> None:
+    def __init__(self, service: CallService, old: list[TemporaryKey]) -> None:
         self.context = service.context
         self._service = service
         self._old = old
@@ -317,7 +317,7 @@ class Issuing(RuleBasedStateMachine):
         async def sweeping() -> None:
             worker = await self._worker(name)
             await worker.issuer.counts()
-            service = cast("Service", OldList(worker.respan._service, self._old))
+            service = cast("CallService", OldList(worker.respan._service, self._old))
             await sweep(service, worker.issuer._suspects, SweepPolicy(grace=0, taken_over=not self.restored))
 
         self._run(sweeping())

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import Priority
 from respan_async.testing import FixedWindow, Limit, SlidingLog
 from respan_async.testing.limits import busiest_window
 from tests.pace.servers import Said, Server

@@ -9,8 +9,8 @@ import pytest
 
 from respan_async import AsyncRespan, ConfigurationError, Secret
 from respan_async.cli import main
+from respan_async.cli.cipher_from_env import cipher_from_env
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.ledger_file import cipher
 from respan_async.issuing import AESGCMCipher
 from respan_async.secret import secret_of_environment
 from respan_async.testing import FakeRespan
@@ -129,7 +129,7 @@ def test_the_command_line_takes_all_its_keys_out_of_files(tmp_path: Path, monkey
     monkeypatch.setenv("RESPAN_LEDGER_KEY_FILE", mounted(tmp_path, f"{KEYS[0]}\n".encode()))
     monkeypatch.setenv("RESPAN_LEDGER_OLD_KEYS_FILE", mounted(tmp_path / "old", f"{KEYS[1]}\n{KEYS[2]}\n".encode()))
 
-    made = cipher()
+    made = cipher_from_env()
 
     assert made is not None
     assert made.key_id == AESGCMCipher(KEYS[0]).key_id
@@ -148,7 +148,7 @@ def test_the_command_line_says_what_is_wrong_with_a_file(
     )
     monkeypatch.setenv("RESPAN_LEDGER_KEY_FILE", "/nowhere/secret")
     with pytest.raises(WrongUse, match=r"^RESPAN_LEDGER_KEY_FILE: expected a file that holds a secret"):
-        cipher()
+        cipher_from_env()
 
 
 def test_the_command_line_says_where_a_key_may_come_from(capfd: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import pytest
 from respan_async import ClientStateError
 from respan_async._pacing.local_window import LocalWindow
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.slots import DeadlineUnreachable, Priority, Slot, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, Slot, SlotOutcome
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]

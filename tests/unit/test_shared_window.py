@@ -8,11 +8,12 @@ from collections import deque
 import pytest
 
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_client import LEASE
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
 from respan_async._pacing.shared.window import SharedWindow
-from respan_async._pacing.slots import DeadlineUnreachable, Priority, SlotOutcome
+from respan_async._pacing.slots import DeadlineUnreachable, SlotOutcome
 from tests.waiting import now
 
 pytestmark = [pytest.mark.virtual, pytest.mark.filterwarnings("ignore:delta is less than resolution")]

@@ -12,12 +12,13 @@ import pytest
 
 from respan_async import ConfigurationError
 from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
 from respan_async._pacing.rate_hint import RateHint
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_client import LEASE
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SlotStatus, Unreachable
 from respan_async._pacing.shared.window import SharedWindow
-from respan_async._pacing.slots import Priority, SlotOutcome
+from respan_async._pacing.slots import SlotOutcome
 from tests.virtual import VirtualLoop
 from tests.waiting import now
 

@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from respan_async import Effect, Suspect, TemporaryKey
-from respan_async._calls.suspects import new_tag, tag_in, tagged
+from respan_async._calls.name_tags import new_tag, tag_in, tagged
 from respan_async._calls.sweep import is_left_by
 
 TAG = "abcdefghijk2"

@@ -1,1 +1,1 @@
-"""One window that several processes share, whatever store keeps its log."""
+"""A window that several processes share, with its log in any store."""

@@ -1,15 +1,15 @@
-"""One process's conversation with the log that many processes share.
+"""Talks to the shared log for one process: asks for slots in the background, and reports the outcome of earlier ones.
 
 Rules:
 
-1. One request at a time is on its way to the log, in a task of its own. It carries all there is to report, and asks for
-   slots if it is time to.
+1. At most one request to the log is under way, in its own task. It carries all pending reports, and asks for slots if
+   it is time to.
 2. At most one slot is held ahead of its time. Slots that are free at once are granted together.
-3. Whatever was asked without an answer may have been done. Its slots are given back with the next request, and what was
-   reported is reported again.
-4. News is reported with the next request for slots, or after a while; a pause that the server asked for, and what was
+3. A request without an answer may have been executed. Its slots are given back with the next request, and its reports
+   are sent again.
+4. News is reported with the next request for slots, or after a while; a pause that the server asked for, and requests
    sent without a slot, at once.
-5. While the log is away, or is not to be relied upon, it is asked for no slots (`store_outage.py`).
+5. While the log is away or unreliable, it is asked for no slots (`store_outage.py`).
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
 from respan_async._pacing.shared.reservation_scheduler import ReservationScheduler
-from respan_async._pacing.shared.reserved_slots import ReservedSlots
+from respan_async._pacing.shared.slot_accounting import SlotAccounting
 from respan_async._pacing.shared.store_outage import StoreOutage
 
 LEASE: Final = 10.0
@@ -35,20 +35,20 @@ _logger: Final = logging.getLogger("respan_async")
 
 
 class SharedLogClient:
-    """Ask for slots in the background, and report what became of earlier ones.
+    """Ask for slots in the background, and report the outcome of earlier ones.
 
     Args:
-        log: Where the log is.
+        log: The shared log.
         limit: The account's limit, of all processes together.
-        outage: What to do while the log is away.
+        outage: Decides what to do while the log is away.
 
     Attributes:
-        clock: The pacer's.
-        reserved: What this process has of the log.
-        timing: What is wanted, and when to ask for it.
-        alone: Whether the process goes on with its share of the limit, without slots of the log.
-        used: How many slots are taken, by what the log said last.
-        soonest_at: When the next slot comes back, by what the log said last; minus infinity when one is free.
+        clock: The pacer's clock.
+        slots: The slots that this process holds or has in flight, and its unconfirmed reports.
+        timing: The current demand, and when to ask for it.
+        alone: Whether the process uses its share of the limit, without slots of the log.
+        used: The number of taken slots, according to the last reply.
+        soonest_at: When the next slot comes back, according to the last reply; minus infinity if one is free.
         paused_until: Until when the server has asked this process to wait.
         on_news: Called when slots have come, or `alone` has changed.
         on_pause: Called with the reason, the seconds, and whether only the lower classes are held.
@@ -56,7 +56,7 @@ class SharedLogClient:
 
     def __init__(self, log: SharedLog, limit: RateLimit, outage: StoreOutage) -> None:
         self.clock = LoopClock()
-        self.reserved = ReservedSlots()
+        self.slots = SlotAccounting()
         self.timing = ReservationScheduler(limit)
         self.alone = False
         self.used = 0
@@ -75,21 +75,21 @@ class SharedLogClient:
         self._closed = False
 
     def could_be_sooner(self, begins: float, now: float) -> bool:
-        """Whether an interactive call need not wait for a slot held ahead: it is a batch's, and others come sooner."""
+        """Whether an interactive call can go before a slot held ahead: it is a batch's, and others come sooner."""
         if begins <= now or self.timing.asked_urgently:
             return False
         return self.used < self._limit.limit or now < self.soonest_at < begins
 
     def consider(self) -> None:
-        """Ask when it is time to, or set the alarm for when it will be."""
+        """Ask if it is time to, or set the alarm for that time."""
         if self._asking is not None or self._closed:
             return
         now = self.clock.time()
-        # A slot ahead that no call here waits for may be of use to another process.
-        self.reserved.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
+        # Another process may need a slot that no call here waits for.
+        self.slots.give_back(now, stale_only=bool(self.timing.urgent or self.timing.patient))
         if not self.alone and now >= self._outage.falls_back_at():
             self.alone = True
-            self.timing.withdraw()  # nobody tells what is wanted, from now on
+            self.timing.withdraw()  # no call states its demand from now on
             self.on_news()
         due = self._due(now)
         if self._timer is not None:
@@ -97,41 +97,41 @@ class SharedLogClient:
             self._timer = None
         if due <= now:
             asking = asyncio.get_running_loop().create_task(self._ask(), context=contextvars.Context())
-            self._asking = None if asking.done() else asking  # an eager one may have come to its end
+            self._asking = None if asking.done() else asking  # an eager task may have ended already
         elif due < math.inf:
             self._timer = self.clock.call_at(max(due, now + _TICK), self.consider)
 
     def leave_loop(self) -> None:
-        """Forget what was under way on an event loop that is closed. What was asked there comes back by its lease.
+        """Forget the request under way on a closed event loop; its granted slots come back when their lease ends.
 
         Raises:
-            ClientStateError: The log's connections are the user's own.
+            ClientStateError: The log's connections belong to the user.
         """
         self._log.leave_loop()
         self._asking = self._timer = self._closing = None
         self._closed = False  # a closing that was cut short with its loop begins anew
         self.timing.withdraw()
         self.timing.reset()
-        self.reserved.give_back(self.clock.time())
+        self.slots.give_back(self.clock.time())
 
     async def park(self) -> None:
-        """Let go of the log's connections, on an event loop that is about to end."""
+        """Close the log's connections, on an event loop that is about to end."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        await self._log.aclose()  # the next loop has another connection
+        await self._log.aclose()  # the next loop makes another connection
 
     async def aclose(self) -> None:
-        """Say what is left to be said, and let go of the log."""
+        """Send the last reports, and close the log."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
-        # It comes to its end also when this is cancelled: cut short, a client of a store leaves its connection open.
+        # Shielded, because a client of a store that is cut short leaves its connection open.
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
@@ -139,8 +139,8 @@ class SharedLogClient:
             if self._asking is not None:
                 await asyncio.wait({self._asking})
             self.timing.withdraw()
-            self.reserved.give_back(self.clock.time())
-            if self.reserved.has_news and self._outage.since is None:
+            self.slots.give_back(self.clock.time())
+            if self.slots.has_news and self._outage.since is None:
                 await self._exchange()
         finally:
             await self._log.aclose()
@@ -148,10 +148,10 @@ class SharedLogClient:
     # ------------------------------------------------------------------ asking
 
     def _due(self, now: float) -> float:
-        """Return when there is something to be said."""
+        """Return when the log must be asked or told something."""
         if self._outage.since is not None:
             return self._outage.due(now)
-        due = self.reserved.due(min(_SILENCE, self._limit.per / 2), _SILENCE)
+        due = self.slots.due(min(_SILENCE, self._limit.per / 2), _SILENCE)
         if self.alone:
             return min(due, self._outage.trusted_at)
         if self._outage.untrusted:
@@ -161,7 +161,7 @@ class SharedLogClient:
         return due
 
     def _wants_slots(self, now: float) -> bool:
-        begins = self.reserved.begins()
+        begins = self.slots.begins()
         if begins is None:
             return self.timing.urgent > 0 or self.timing.patient > 0
         return self.timing.urgent > 0 and self.could_be_sooner(begins, now)
@@ -170,7 +170,7 @@ class SharedLogClient:
         try:
             await self._exchange()
         except asyncio.CancelledError:
-            self._closed = True  # the loop is being closed, without anybody having closed the client
+            self._closed = True  # the loop is being closed, although the client was not
             raise
         finally:
             self._asking = None
@@ -179,19 +179,19 @@ class SharedLogClient:
             self.consider()
 
     async def _exchange(self) -> None:
-        """Say what is to be said, and take what is granted."""
+        """Send reports and demand, and take the granted slots."""
         now = self.clock.time()
         urgent = patient = 0
         if not self._is_on_its_own and self._wants_slots(now) and now >= self.paused_until:
             urgent, patient = self.timing.amounts(now)
-            self.reserved.give_back(now)
-        first, names = self.reserved.names(urgent + patient)
-        reports = self.reserved.pending_reports(now, _SILENCE)
+            self.slots.give_back(now)
+        first, names = self.slots.names(urgent + patient)
+        reports = self.slots.pending_reports(now, _SILENCE)
         alive_for = 2 * (self._limit.per + LEASE)
         request = ReserveRequest(
             limit=self._limit,
             lease=LEASE,
-            owner=self.reserved.owner,
+            owner=self.slots.owner,
             epoch=self._epoch if now < self._met_at + alive_for else "",
             fresh=secrets.token_hex(8),
             urgent=urgent,
@@ -206,27 +206,27 @@ class SharedLogClient:
         try:
             reply = await self._log.exchange(request)
         except Unreachable as error:
-            self.reserved.give_back_unconfirmed(now, names)
-            self.reserved.forget(now - alive_for)
+            self.slots.give_back_unconfirmed(now, names)
+            self.slots.forget(now - alive_for)
             self._on_unreachable(now, error)
             return
-        self.reserved.acknowledge(reports, now)
+        self.slots.acknowledge(reports, now)
         self._on_reached(reply, self.clock.time())
         if names:
             self.timing.replied(urgently=urgent > 0, again_at=self._met_at + reply.again)
-        self.reserved.granted(names, [self._met_at + begins for begins in reply.begins])
+        self.slots.granted(names, [self._met_at + begins for begins in reply.begins])
         if patient and reply.begins:
             self.timing.granted(reply.begins[0], reply.held, self._met_at - now)
 
     @property
     def _is_on_its_own(self) -> bool:
-        """Whether no slots are asked for: what the log granted without anybody's knowing would be lost."""
+        """Whether to stop asking for slots: grants from an unreliable log could be lost unseen."""
         return self.alone or self._outage.since is not None or self._outage.untrusted
 
     def _on_reached(self, reply: ReserveReply, now: float) -> None:
         self._outage.reached()
         if reply.epoch != self._epoch and (self._epoch or reply.full):
-            self.reserved.reset(now)  # this log is another one
+            self.slots.reset(now)  # another log has taken the place of the known one
             self.timing.reset()
             if reply.full:
                 self._on_lost(reply.full, now)
@@ -254,7 +254,7 @@ class SharedLogClient:
             self.on_pause("unreachable", max(self._outage.falls_back_at() - now, 0.0), False)
 
     def _on_unreachable(self, asked_at: float, error: Unreachable) -> None:
-        self.reserved.reset(asked_at)
+        self.slots.reset(asked_at)
         self.timing.reset()
         if self._outage.failed(asked_at, self.clock.time()):
             _logger.warning(

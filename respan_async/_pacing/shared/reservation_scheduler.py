@@ -1,15 +1,15 @@
-"""When a process asks the shared log for slots, and for whom.
+"""Decides when a process asks the shared log for slots, and for which calls.
 
 Rules:
 
 1. Interactive calls ask at once, unless they were just told when to ask again.
-2. A batch asks as late as it can, because an interactive call of any process waits behind the slots that the others
-   hold ahead of their time. It asks so long after it used its last slot that it will hold the next one for a slot and
-   a half, or for five round trips if these take longer.
-3. What a batch should have waited is learned from how far ahead its slot lies, but only as far as that comes from slots
-   that other processes held before it. A slot lies far ahead too where a burst has left a gap, and then nobody is to be
-   waited for.
-4. A slot that an interactive call took was not the batch's, whoever had asked for it, so it delays no batch.
+2. A batch asks as late as it can, because an interactive call of any process waits behind the slots that other
+   processes hold ahead of their time. It asks so long after it used its last slot that it will hold the next one for a
+   slot and a half, or for five round trips if these take longer.
+3. How long a batch should have waited is learned from how far ahead its slot lies, but only from the part that comes
+   from slots which other processes held before it. A slot also lies far ahead if a burst has left a gap; then there is
+   no other process to wait for.
+4. A slot that an interactive call took does not delay a batch, even if the batch had asked for it.
 """
 
 import math
@@ -18,19 +18,19 @@ from typing import Final
 from respan_async._pacing.rate_limit import RateLimit
 
 _LEAST_LEAD: Final = 0.01
-"""Seconds before its time by which a batch asks for a slot, at least: timers and busy loops are late by as much."""
+"""The least seconds by which a batch asks before its time, because timers and busy loops are late by as much."""
 _MOST: Final = 100
-"""Slots that are asked for with one request at most; only those that are free at once are granted together."""
+"""The most slots asked for with one request; only slots that are free at once are granted together."""
 
 
 class ReservationScheduler:
-    """What is wanted, and when to ask for it. Times are those of one monotonic clock.
+    """The demand, and when to ask for it. Times are those of one monotonic clock.
 
     Attributes:
         urgent: Interactive calls that could go if there were slots.
-        patient: Calls of batches and sweeps that could.
-        left: How much batches and sweeps have left altogether.
-        asked_urgently: Whether the last slots were asked for by interactive calls.
+        patient: Calls of batches and sweeps that could go if there were slots.
+        left: The remaining demand of batches and sweeps altogether.
+        asked_urgently: Whether interactive calls asked for the last slots.
     """
 
     def __init__(self, limit: RateLimit) -> None:
@@ -43,11 +43,11 @@ class ReservationScheduler:
         self._delay = 0.0
 
     def withdraw(self) -> None:
-        """Want nothing any more."""
+        """Drop the demand."""
         self.urgent = self.patient = 0
 
     def due(self) -> float:
-        """Return when to ask; infinity if nothing is wanted."""
+        """Return when to ask; infinity if there is no demand."""
         if self.urgent:
             return self._again_at if self.asked_urgently else -math.inf
         return self._patient_at if self.patient else math.inf
@@ -63,14 +63,14 @@ class ReservationScheduler:
         return 0, 0 if now < self._patient_at else min(self.patient, _MOST)
 
     def replied(self, urgently: bool, again_at: float) -> None:
-        """Note who has asked, and when it makes sense to ask again."""
+        """Note which calls have asked, and when it makes sense to ask again."""
         self.asked_urgently = urgently
         self._again_at = again_at
 
     def granted(self, lead: float, held: int, trip: float) -> None:
-        """Note how far ahead a batch's slot lies, how many others hold, and how long the answer took.
+        """Note how far ahead a batch's slot lies, how many slots others hold, and how long the reply took.
 
-        What is taken off each time makes processes that compete wait equally long, and so get equally much.
+        The amount subtracted each time makes competing processes wait equally long, and so get equally many slots.
         """
         wanted = max(1.5 * self._limit.interval, 5 * trip, _LEAST_LEAD)
         in_turn = min(lead, (held + 1) * self._limit.interval)

@@ -1,4 +1,4 @@
-"""The settings that every shared window has, checked in one place."""
+"""Validates the settings that every shared window has."""
 
 from typing import TypeGuard
 
@@ -7,11 +7,11 @@ from respan_async.errors import ConfigurationError
 
 
 def check_settings(limit: object, key: object, fallback_share: object, timeout: object) -> None:
-    """Check what a user gave; the messages repeat nothing that may be a password.
+    """Check the user's settings; the messages quote nothing that may be a password.
 
     Raises:
-        ConfigurationError: `limit` is no `RateLimit`, `key` is no name, `fallback_share` is not a number from 0 to 1,
-            or `timeout` is not a number of seconds above 0.
+        ConfigurationError: `limit` is not a `RateLimit`, `key` is not a valid name, `fallback_share` is not a number
+            from 0 to 1, or `timeout` is not a number of seconds above 0.
     """
     if not isinstance(limit, RateLimit):
         raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")

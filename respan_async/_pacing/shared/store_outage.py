@@ -1,15 +1,16 @@
-"""The time during which the log that processes share cannot be relied upon.
+"""Decides what a process does while the shared log is away or unreliable.
 
 Rules:
 
 1. A log that cannot be reached is tried again after pauses that grow from 0.1 to 2 seconds.
 2. A log that was lost (its name changed) counts as full for one period, because no process knows what was in it.
-3. A log that is lost again within three periods is not asked for slots until it has stayed for three periods. What is
-   sent is reported to it all the same.
-4. Without a log to ask, the process waits until nothing counts that others sent by it. That takes one period and the
-   time for which a slot is held. Then the process goes on with its share of the limit.
-5. The process leaves its share when the log can be reached, is not full for being new, and is asked again (rule 3).
-6. An outage is worth one warning, and a loss is worth one, until the log has been reached, and has stayed for three
+3. A log that is lost again within three periods is not asked for slots until it has lasted for three periods. Requests
+   are reported to it all the same.
+4. Without a log to ask, the process waits until every request that other processes sent through the lost log has left
+   the window. That takes one period and the time for which a slot is held. Then it uses its share of the limit.
+5. The process gives up its share when the log can be reached, is no longer full for being new, and is asked again
+   (rule 3).
+6. An outage is worth one warning, and a loss is worth one, until the log has been reached, and has lasted for three
    periods if it was lost.
 """
 
@@ -17,7 +18,7 @@ import math
 from typing import Final
 
 from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared.reserved_slots import HOLD
+from respan_async._pacing.shared.slot_accounting import HOLD
 
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 2.0
@@ -26,17 +27,17 @@ _LOSSES: Final = 2
 
 
 class StoreOutage:
-    """Know how long a log has been away or unreliable, and what to do meanwhile.
+    """Track how long a log has been away or unreliable, and decide what to do meanwhile.
 
     Args:
         limit: The limit of all processes together.
-        share: The part of it to go on with; 0 to wait.
+        share: The part of the limit to use meanwhile; 0 to wait.
         timeout: Seconds after which a try has failed.
 
     Attributes:
         since: When the first try failed, or None while the log can be reached.
         retry_at: When to try again.
-        within: Seconds in which every process that cannot reach the log knows that it is back.
+        within: Seconds within which every process that cannot reach the log notices that it is back.
     """
 
     def __init__(self, limit: RateLimit, share: float, timeout: float) -> None:
@@ -46,7 +47,7 @@ class StoreOutage:
         self._failures = 0
         self._losses = 0
         self._began_at = -math.inf  # when the present log began, if it replaced a lost one
-        self._counted_until = -math.inf  # until when slots may have been granted by the one before
+        self._counted_until = -math.inf  # until when the previous log may have granted slots
         self._untrusted_since = math.inf
         self._told_unreachable = self._told_lost = False
         self.since: float | None = None
@@ -55,7 +56,7 @@ class StoreOutage:
 
     @property
     def fallback(self) -> RateLimit | None:
-        """What to go on with, if anything: the share, with a longer period where it is less than one request."""
+        """The limit to use meanwhile: the share, with a longer period if it is less than one request; None to wait."""
         number = self._limit.limit * self._share
         if not number:
             return None
@@ -66,7 +67,7 @@ class StoreOutage:
     # ------------------------------------------------------------------ events
 
     def failed(self, asked_at: float, now: float) -> bool:
-        """Note that a try has failed; return whether that is worth a warning: once, and not for a single failure."""
+        """Note that a try has failed; return whether to warn: once, and not for a single failure."""
         self.since = asked_at if self.since is None else self.since
         self.retry_at = now + self._pause
         self._pause = min(2 * self._pause, _LAST_RETRY)
@@ -83,7 +84,7 @@ class StoreOutage:
         self._failures = 0
 
     def lost(self, now: float, full: float) -> bool:
-        """Note that the log was lost, and the new one is full for some seconds; return whether to warn of it."""
+        """Note that the log was lost, and the new one is full for some seconds; return whether to warn."""
         began_at = now + full - self._limit.per
         if not self._losses or began_at >= self._began_at + self._limit.per:
             self._counted_until = began_at
@@ -95,7 +96,7 @@ class StoreOutage:
         return not told
 
     def over(self, now: float) -> bool:
-        """Forget losses if the log has stayed; return whether a trouble has ended that was worth a warning."""
+        """Forget losses if the log has lasted; return whether an outage has ended that was worth a warning."""
         if self.since is not None or (self._losses and now < self._steady_at):
             return False
         told = self._told_unreachable or self._told_lost
@@ -117,21 +118,21 @@ class StoreOutage:
 
     @property
     def trusted_at(self) -> float:
-        """When the present log may be relied upon, should it still be there."""
+        """When the present log may be trusted, if it still exists then."""
         if not self._losses:
             return -math.inf
         return self._steady_at if self.untrusted else self._began_at + self._limit.per
 
     def is_long(self, now: float) -> bool:
-        """Whether the others may have gone on without the log as well."""
+        """Whether other processes may have used their shares as well."""
         return self.since is not None and now - self.since > self.within
 
     def falls_back_at(self) -> float:
-        """Return when nothing counts any more that the others did by the log, with what they held."""
+        """Return when every request that others sent through the lost log, or held slots for, has left the window."""
         since = min(math.inf if self.since is None else self.since, self._untrusted_since)
         return since + self._limit.per + HOLD if self._share else math.inf
 
     def due(self, now: float) -> float:
-        """Return when there is something to do: try again, or fall back."""
+        """Return when to act: try again, or fall back."""
         falls_back_at = self.falls_back_at()
         return min(self.retry_at, falls_back_at) if now < falls_back_at else self.retry_at

@@ -1,20 +1,20 @@
-"""Slots of a limit that many processes share.
+"""Grants slots of a limit that many processes share through a log.
 
-The theory. The log is somewhere else, and every request to it takes a round trip. So slots are asked for in the
-background as soon as somebody waits, and the outcome of earlier ones rides along. A grant names the time from which its
+The theory. The log is remote, and every request to it takes a round trip. So slots are asked for in the background as
+soon as a call waits, and the outcomes of earlier slots travel with that request. A grant names the time from which its
 slot may be used, which may lie ahead: then one request is enough for each slot.
 
 Rules:
 
 1. A call goes when the process holds a slot whose time has come. Slots are not tied to calls: an interactive call takes
    the slot that a batch has asked for.
-2. A slot of which the log hears nothing comes back by itself, one lease and one period after its last sign of life.
+2. A slot that is not reported any more comes back by itself, one lease and one period after its last report.
 3. A refusal that one process meets holds back every process. After it, that process sends one request first, and more
    as they are let in.
-4. While the log is away or cannot be relied upon, this process goes on with its share of the limit, counted by itself,
-   and the log hears of what it sends as soon as it can (`store_outage.py`).
+4. While the log is away or unreliable, this process uses its share of the limit, which it counts itself, and reports
+   its requests to the log as soon as it can (`store_outage.py`).
 
-When the log is asked is in `reservation_scheduler.py`, what is said to it in `log_client.py` and `log_protocol.py`.
+`reservation_scheduler.py` decides when the log is asked; `log_client.py` and `log_protocol.py` define the messages.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,19 +34,19 @@ from respan_async.errors import ConfigurationError
 
 _TICK: Final = 1e-4
 _COARSE: Final = 20.0
-"""Seconds of a period below which whole seconds are too coarse a measure to be taken at their word."""
+"""The period, in seconds, below which whole seconds are too coarse to be taken literally."""
 _LONGEST_PAUSE: Final = 120.0
 _FIRST_PAUSE: Final = 1 / 8
-"""Of a period, after a refusal that does not say how long to wait."""
+"""The part of a period to pause after a refusal that does not say how long to wait."""
 
 
 class SharedWindow:
     """The pacer's window on a log that many processes share; see `Window` for its methods.
 
     Args:
-        log: Where the log is.
+        log: The shared log.
         limit: The account's limit, of all processes together.
-        fallback_share: The part of it to go on with when the log cannot be relied upon; 0 to wait until it can.
+        fallback_share: The part of it to use while the log is unreliable; 0 to wait.
         timeout: Seconds after which a request to the log fails.
     """
 
@@ -54,7 +54,7 @@ class SharedWindow:
         self._given = limit
         self._outage = StoreOutage(limit, fallback_share, timeout)
         self._client = SharedLogClient(log, limit, self._outage)
-        self._reserved = self._client.reserved
+        self._slots = self._client.slots
         self._local: LocalWindow | None = None
         self._slow_start = SlowStart(limit.per * _FIRST_PAUSE, limit.per)
         self._attached = False
@@ -74,7 +74,7 @@ class SharedWindow:
         return False
 
     def attach(self, wake: Callable[[], None], on_pause: OnPause, clock: LoopClock) -> None:
-        """Have somebody to wake when slots have come, and to tell when the log cannot be reached; and the clock."""
+        """Set what to call when slots have come, what to call with a pause, and the clock of all times."""
         if self._attached:
             raise ConfigurationError("pace: this window belongs to another client; make one for each")
         self._attached = True
@@ -116,8 +116,8 @@ class SharedWindow:
     def delay(self, now: float, ahead: int = 0) -> float:
         if self._local is not None:
             return self._local.delay(now, ahead)
-        self._reserved.give_back(now, stale_only=True)
-        begins = self._reserved.begins(ahead)
+        self._slots.give_back(now, stale_only=True)
+        begins = self._slots.begins(ahead)
         if begins is not None:
             return _TICK if self._client.could_be_sooner(begins, now) else max(begins - now, 0.0)
         least = self._client.paused_until
@@ -128,47 +128,47 @@ class SharedWindow:
         return max(least - now, _TICK)
 
     def wakes_at(self, now: float) -> float | None:
-        return self._reserved.begins() if self._local is None else self._local.wakes_at(now)
+        return self._slots.begins() if self._local is None else self._local.wakes_at(now)
 
     def preload(self, now: float, ages: Iterable[float]) -> None:
-        """Do nothing: the log remembers by itself."""
+        """Do nothing, because the log remembers the requests."""
 
     def take(self, now: float) -> None:
         if self._local is None:
             self._client.timing.taken(now)
-            self._reserved.use(now)
+            self._slots.use(now)
         else:
-            self._reserved.use_unreserved()
+            self._slots.use_unreserved()
             self._local.take(now)
             self._client.consider()
 
     def unused(self, now: float) -> None:
-        self._reserved.mark_unused(now)
+        self._slots.mark_unused(now)
         if self._local is not None:
             self._local.unused(now)
 
     def answered(self, now: float, sent_at: float, sendings: int) -> None:
         self._slow_start.succeeded(sent_at)
-        self._reserved.mark_answered(now)
+        self._slots.mark_answered(now)
         for _ in range(sendings - 1):
-            self._reserved.mark_repeated(now)
+            self._slots.mark_repeated(now)
         if self._local is not None:
             self._local.answered(now, sent_at, sendings)
 
     def lost(self, now: float) -> None:
-        self._reserved.mark_answered(now + GRACE)
+        self._slots.mark_answered(now + GRACE)
         if self._local is not None:
             self._local.lost(now)
 
     def resent(self, now: float, times: int) -> None:
         for _ in range(times):
-            self._reserved.mark_repeated(now + GRACE)
+            self._slots.mark_repeated(now + GRACE)
         if self._local is not None:
             self._local.resent(now, times)
 
     def refused(self, now: float, sent_at: float, retry_after: float | None) -> None:
-        """Note that the server turned the request away, and let everybody know."""
-        self._reserved.mark_unused(now)
+        """Note that the server turned the request away, and report that to all processes."""
+        self._slots.mark_unused(now)
         if self._local is not None:
             self._local.refused(now, sent_at, retry_after)
             return
@@ -176,17 +176,17 @@ class SharedWindow:
         if self._client.paused_until <= now:
             self._client.on_pause("refused", pause, False)
         self._client.paused_until = max(self._client.paused_until, now + pause)
-        self._reserved.pause(now + pause)
-        self._reserved.give_back(now)
+        self._slots.pause(now + pause)
+        self._slots.give_back(now)
 
     def told(self, now: float, hint: RateHint) -> None:
         if self._local is not None:
             self._local.told(now, hint)
 
     def _stated_pause(self, retry_after: float | None) -> float | None:
-        """Return how long a refusal holds everybody back, if it says so.
+        """Return how long a refusal holds all processes back, if it says so.
 
-        A whole second means up to one second less. Where that matters to a period as short as this, a probe tells
+        A whole second means up to one second less. If that matters to a period as short as this, a probe finds out
         sooner.
         """
         if retry_after is None:
@@ -195,17 +195,17 @@ class SharedWindow:
         return min(max(least, min(self._given.interval, retry_after)), _LONGEST_PAUSE)
 
     async def aclose(self) -> None:
-        """Say what is left to be said, and let go of the log."""
+        """Send the last reports, and close the log."""
         await self._client.aclose()
 
     # ------------------------------------------------------------------- news
 
     def _on_news(self) -> None:
-        """Count alone from now on, or not any more, and let the pacer see what has come."""
+        """Start or stop counting alone, and let the pacer see the new slots."""
         if not self._client.alone:
             self._local = None
         elif self._local is None:
             self._local = LocalWindow(self._outage.fallback)
-            for _ in range(self._reserved.in_air):
+            for _ in range(self._slots.in_air):
                 self._local.take(self._client.clock.time())
         self._wake()

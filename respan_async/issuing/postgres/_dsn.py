@@ -1,7 +1,7 @@
-"""Connection strings of Postgres: what they say, or what is wrong with them, without the password.
+"""Parses connection strings of Postgres; its messages never show the password.
 
-libpq takes a URL apart at the first `@` and the first `/`, so that what stands behind one in a password becomes a part
-of the host or the port, and is shown in every error from there on. So such a URL is refused before it is used.
+libpq splits a URL at the first `@` and the first `/`, so that the rest of a password with such a character becomes part
+of the host or the port, and would be shown in every error. So such a URL is refused before it is used.
 """
 
 import re
@@ -19,7 +19,7 @@ _UNKNOWN: Final = re.compile(r'invalid (?:URI query parameter|connection option)
 
 
 class Settings(dict[str, Any]):
-    """What libpq is told, the password among it, which does not show itself."""
+    """Settings for libpq, including the password, which do not show themselves."""
 
     def __repr__(self) -> str:
         return "Settings(***)"
@@ -28,7 +28,7 @@ class Settings(dict[str, Any]):
 
 
 def settings_of(dsn: object) -> Settings | str:
-    """Return what a connection string says, or what is wrong with it."""
+    """Return the settings in a connection string, or what is wrong with it."""
     text = dsn.reveal() if isinstance(dsn, Secret) else ""
     scheme, separator, rest = text.partition("://")
     if separator and scheme.isascii() and scheme.replace("+", "").isalnum() and "+" in scheme:
@@ -47,12 +47,12 @@ def settings_of(dsn: object) -> Settings | str:
 
 
 def _path(rest: str) -> str:
-    """Return the name of the database as it stands in a URL."""
+    """Return the name of the database in a URL."""
     return rest.partition("/")[2].partition("?")[0]
 
 
 def _reason(said: str, text: str, *, is_url: bool) -> str:
-    """Say what libpq has found; it names a parameter that it does not know, which may be a part of the password."""
+    """Describe libpq's complaint, without an unknown parameter's name that may be part of the password."""
     unknown = _UNKNOWN.match(said)
     if unknown is not None:
         before, _, after = text.partition(unknown[1])

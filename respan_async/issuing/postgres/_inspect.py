@@ -1,4 +1,4 @@
-"""A look into a ledger in Postgres from outside: nothing is written, taken over or bound."""
+"""Reads a snapshot of a ledger in Postgres: writes, takes over and binds nothing."""
 
 import time
 from typing import Final
@@ -12,19 +12,19 @@ from respan_async.issuing.postgres._statements import SCHEMA
 
 _PATIENCE: Final = 10.0
 _LONG: Final = 60.0
-"""Seconds that the server may take for one row, and to go through all there are."""
+"""Seconds that the server may take for one row, and for all rows."""
 
 
 async def read_snapshot(dsn: object, *, schema: str = SCHEMA) -> Snapshot:
-    """Read what is in a ledger, also while others write to it; each part of it at a moment of its own.
+    """Read the contents of a ledger, even while others write to it; each part at a slightly different moment.
 
     Args:
-        dsn: Where the database is, as of `PostgresLedger`.
+        dsn: The connection string, as of `PostgresLedger`.
         schema: The schema of the ledger.
 
     Raises:
-        ConfigurationError: `dsn` is no connection string.
-        LedgerError: The database cannot be reached or read, or there is no such ledger.
+        ConfigurationError: `dsn` is not a connection string.
+        LedgerError: The database cannot be reached or read, or the ledger does not exist.
     """
     at = Schema(schema)
     pool = ConnectionPool(dsn, attempt=_PATIENCE / 2, patience=_PATIENCE)

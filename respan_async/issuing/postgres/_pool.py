@@ -1,7 +1,7 @@
-"""Connections to a Postgres: few, made when they are needed, and what is done again when one of them breaks.
+"""A pool of few connections to Postgres, made on demand; it runs statements again when a connection breaks.
 
-psycopg's own exceptions end here. A pool of psycopg's would connect in the background, wait longer from one try to the
-next and keep the reason to itself; here each operation connects by itself, within its time, and says why that failed.
+psycopg's pool would connect in the background, with growing pauses, and hide the reason of a failure; here each
+operation connects by itself, within its time, and reports why that failed. psycopg's exceptions do not leave this file.
 """
 
 import asyncio
@@ -18,32 +18,20 @@ from typing import Any, Final, TypeAlias
 import psycopg
 
 from respan_async._calls.lifecycle import being_cancelled
-from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.errors import ConfigurationError
 from respan_async.issuing import _rows
 from respan_async.issuing.postgres._dsn import Settings, settings_of
-from respan_async.issuing.postgres._exceptions import (
-    ConnectionLost,
-    DuplicateKey,
-    PermissionDenied,
-    SchemaMissing,
-    Unwritable,
-)
+from respan_async.issuing.postgres._errors import ConnectionLost, ledger_error, message_of
 from respan_async.secret import as_secret
 
 _OPEN: Final = 4
-"""Connections at most. An operation is one statement and takes a millisecond, so that these do thousands a second."""
-
-_PASSING: Final = ("53", "55", "57014")
-"""By their SQLSTATE: a full disk, too little memory, a lock or a statement that took too long."""
-
-_TOO_LARGE: Final = "54"
-"""The class of SQLSTATE of what is more than the server can take. psycopg calls it operational; it stays as it is."""
+"""The most connections. An operation is one statement of about a millisecond, so four do thousands a second."""
 
 _CLOSED: Final = "the ledger was closed before its server answered"
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
-"""Seconds from one try to the next, doubled up to the longest."""
+"""Seconds between tries, doubled up to the longest."""
 
 Row: TypeAlias = tuple[Any, ...]
 _Connection: TypeAlias = psycopg.AsyncConnection[Row]
@@ -51,15 +39,15 @@ _Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
 
 
 class ConnectionPool:
-    """Run statements, each of which is a transaction of its own.
+    """Run statements, each in its own transaction.
 
     Args:
-        dsn: Where the server is, as libpq has it; a text or a `Secret`.
-        attempt: Seconds after which a connection is given up that says nothing.
-        patience: Seconds for which a statement is tried again when its connection broke.
+        dsn: The connection string of libpq; a text or a `Secret`.
+        attempt: Seconds after which a silent connection is given up.
+        patience: Seconds for which a statement is tried again after its connection broke.
 
     Raises:
-        ConfigurationError: `dsn` is no connection string.
+        ConfigurationError: `dsn` is not a connection string.
     """
 
     def __init__(self, dsn: object, *, attempt: float, patience: float) -> None:
@@ -78,7 +66,7 @@ class ConnectionPool:
                 "keepalives_count": 3,
                 "tcp_user_timeout": round(1000 * attempt),
                 **given,
-                # Or psycopg would speak the database's, in which a ticket may not be writable; SQL_ASCII is none to it.
+                # psycopg would use the database encoding, which may lack a ticket's characters; SQL_ASCII has no codec.
                 "client_encoding": "utf8",
             }
         )
@@ -99,19 +87,19 @@ class ConnectionPool:
         until: float | None = None,
         attempt: float | None = None,
     ) -> list[Row]:
-        """Run a statement and return its rows. It goes on to its end when the caller is cancelled.
+        """Run a statement and return its rows. The statement runs to its end even if the caller is cancelled.
 
-        It must be one that may be run twice: when a connection broke, the client cannot know whether it was done.
+        The statement must be idempotent, because after a broken connection the client cannot know whether it ran.
 
         Args:
-            statement: What to run. It may be several, as one transaction, when there are no parameters.
-            values: Its parameters.
-            about: What it is about; statements about the same are run in the order in which they were asked for.
-            until: A time of `time.monotonic()` until which it is tried again; None for as long as patience lasts.
-            attempt: Seconds that the server may take for it; None for those of any other.
+            statement: The statement; or, without parameters, several statements, run as one transaction.
+            values: The parameters.
+            about: Keys of the statement; statements with a common key run in the order in which they were asked for.
+            until: The time of `time.monotonic()` until which it is tried again; None to use `patience`.
+            attempt: Seconds that the server may take for it; None to use the pool's `attempt`.
 
         Raises:
-            LedgerError: It could not be done.
+            LedgerError: The statement failed.
         """
         until = time.monotonic() + self.patience if until is None else until
         run = partial(self._once, statement, values, until, self.attempt if attempt is None else attempt)
@@ -126,21 +114,21 @@ class ConnectionPool:
             raise
 
     async def drain(self, seconds: float) -> bool:
-        """Wait for what has been asked for, but not longer than `seconds`; return whether it is done."""
+        """Wait for the running statements, but not longer than `seconds`; return whether all are done."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         return not self._tasks
 
     async def leave_loop(self) -> None:
-        """Close the connections of an event loop that is closed, where nothing is done any more."""
+        """Close the connections of a closed event loop."""
         self._closed = True
         for connection in (*self._idle, *self._executing.values()):
-            with contextlib.suppress(Exception):  # what it does to that loop fails
+            with contextlib.suppress(Exception):  # closing may touch the closed loop
                 await connection.close()
         self._idle.clear()
 
     async def aclose(self) -> None:
-        """Give up what is not done yet, and close every connection."""
+        """Give up the running statements, and close every connection."""
         self._closed = True
         for task in self._tasks:
             if (connection := self._executing.get(task)) is not None:
@@ -156,10 +144,10 @@ class ConnectionPool:
     def _over(self, task: asyncio.Task[list[Row]]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # looked at, for a caller that was cancelled
+            task.exception()  # retrieved, because a cancelled caller does not
 
     async def _in_turn(self, run: _Run, about: Iterable[str], until: float) -> list[Row]:
-        """Run a statement after those that are about the same."""
+        """Run a statement after the earlier statements with a common key."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before = {self._turns[name] for name in about if name in self._turns}
         self._turns.update(dict.fromkeys(about, done))
@@ -174,13 +162,13 @@ class ConnectionPool:
                     del self._turns[name]
 
     async def _retry(self, run: _Run, until: float) -> list[Row]:
-        """Run a statement, and again for as long as connections break."""
+        """Run a statement; run it again as long as connections break."""
         pause = _FIRST_PAUSE
         while True:
             try:
                 return await run()
             except ConnectionLost:
-                # What broke one connection has broken those that lie idle, too.
+                # The cause has probably broken the idle connections, too.
                 await self._close_idle()
                 if self._closed or time.monotonic() + pause >= until:
                     raise
@@ -206,27 +194,27 @@ class ConnectionPool:
         except TimeoutError:
             told = f"no answer within {self.attempt:g} s"
         except psycopg.Error as error:
-            told = _told(error)
-        # Not from within: psycopg's exception holds the password, and would be the context of this one.
+            told = message_of(error)
+        # Raised outside of the handler, because psycopg's exception holds the password and would be this one's context.
         raise ConnectionLost(f"the ledger could not be reached: {told}", retryable=True)
 
     async def _execute(
         self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         late = f"the ledger's server gave no answer within {attempt:g} s"
-        # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
+        # The task is not cancelled: psycopg would then ask the silent server to cancel, and wait for its answer.
         timer = asyncio.get_running_loop().call_later(attempt, self._give_up, connection, late)
         task = asyncio.current_task()
         self._executing[task] = connection
         sound = False
         try:
-            # Statements are this package's own; as bytes, since they are no literals to the type checker.
+            # This package wrote the statements; they are bytes, because the type checker accepts only literal texts.
             cursor = await connection.execute(statement.encode(), values or None)
             found = await cursor.fetchall() if cursor.description else []
             sound = True
             return found
         except psycopg.Error as error:
-            failure = self._failure(error, self._given_up.pop(connection, None))
+            failure = ledger_error(error, self._given_up.pop(connection, None))
             sound = not isinstance(failure, ConnectionLost)
         finally:
             timer.cancel()
@@ -239,38 +227,9 @@ class ConnectionPool:
         raise failure
 
     def _give_up(self, connection: _Connection, reason: str) -> None:
-        """Break a connection, and remember why: it looks as if the server had closed it."""
+        """Break a connection, and remember why, because to psycopg it looks as if the server had closed it."""
         self._given_up[connection] = reason
         _abort(connection)
-
-    @staticmethod
-    def _failure(error: psycopg.Error, given_up: str | None) -> LedgerError:
-        """Return what psycopg's exception is here; `given_up` says why this side has broken the connection."""
-        told = _told(error)
-        match error:
-            case _ if given_up is not None:
-                return ConnectionLost(given_up, retryable=True)
-            case _ if (error.sqlstate or "").startswith(_TOO_LARGE):
-                return LedgerError(f"the ledger could not be used: {told}")
-            case _ if (error.sqlstate or "").startswith(_PASSING):
-                return ConnectionLost(f"the ledger could not be used: {told}", retryable=True)
-            case psycopg.errors.ReadOnlySqlTransaction():
-                return ConnectionLost(f"the ledger's server is read-only now, as a replica is: {told}", retryable=True)
-            case psycopg.OperationalError() | psycopg.InterfaceError():
-                # A connection that broke, a server that restarts, a deadlock.
-                return ConnectionLost(f"the connection to the ledger broke: {told}", retryable=True)
-            case psycopg.errors.InsufficientPrivilege():
-                return PermissionDenied(f"the ledger could not be used: {told}")
-            case psycopg.errors.UndefinedTable() | psycopg.errors.InvalidSchemaName():
-                return SchemaMissing(f"the ledger could not be used: {told}")
-            case psycopg.errors.UniqueViolation():
-                double = DuplicateKey(f"the ledger could not be used: {told}{_numbering(error.diag)}")
-                double.constraint = error.diag.constraint_name
-                return double
-            case psycopg.errors.UntranslatableCharacter():
-                return Unwritable(f"the ledger could not be used: {told}")
-            case _:
-                return LedgerError(f"the ledger could not be used: {told}")
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -280,12 +239,12 @@ class ConnectionPool:
 
 async def _made(settings: Settings) -> _Connection:
     try:
-        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+        # Without prepared statements, so that it works behind a pooler such as PgBouncer.
         return await psycopg.AsyncConnection.connect(
             autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
         )
     except BaseException as error:
-        # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
+        # The half-made connection lives in psycopg's frames, and would stay open as long as the error is referenced.
         traceback.clear_frames(error.__traceback__)
         raise
 
@@ -294,22 +253,8 @@ def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
     return _rows.mask_bytes
 
 
-def _told(error: psycopg.Error) -> str:
-    """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
-    return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
-
-
-def _numbering(diag: psycopg.errors.Diagnostic) -> str:
-    """Say what to do where a row's number is another's."""
-    table = f"{diag.schema_name}.{diag.table_name}"
-    if diag.constraint_name not in ("attempts_pkey", "owners_pkey"):
-        return ""
-    setting = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"  # noqa: S608  shown, not run
-    return f"; its numbers begin anew, as after a restore without sequences: {setting}"
-
-
 def _abort(connection: _Connection) -> None:
-    """Break a connection: its operation fails at once, and what it has not sent yet is never sent."""
+    """Break a connection: its operation fails at once, and its unsent bytes are never sent."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         twin.shutdown(socket.SHUT_RDWR)

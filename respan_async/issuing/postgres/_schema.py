@@ -1,4 +1,4 @@
-"""A ledger's schema in a Postgres database: made once, of a version, and bound to an account."""
+"""Creates, migrates and checks a ledger's schema in a Postgres database, and binds it to an account."""
 
 import contextlib
 import time
@@ -7,15 +7,15 @@ from typing import Any, Final
 
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
-from respan_async.issuing.postgres._exceptions import PermissionDenied, SchemaMissing
+from respan_async.issuing.postgres._errors import PermissionDenied, SchemaMissing
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._statements import checked_name, statements
 
 _FIRST_PATIENCE: Final = 2.0
-"""Seconds to try to reach the database at first: a wrong address or password looks like a server that restarts."""
+"""Seconds to try to reach the database at first, because a wrong address or password looks like a restarting server."""
 
 _LONG: Final = 600.0
-"""Seconds that the server may take to migrate every row there is."""
+"""Seconds that the server may take to migrate all rows."""
 
 _VERSION: Final = 2
 
@@ -25,21 +25,21 @@ _COLUMNS: Final = {
     "tickets": {"ticket", "fields", "state", "owner", "epoch", "claimed_at", "key_id", "key", "secret", "issued_at"},
     "attempts": {"id", "tag", "ticket", "owner", "epoch", "state", "name", "sent", "sent_at", "noted_at", "reason"},
 }
-"""What a ledger's tables have, and those of another program have not."""
+"""The columns of a ledger's tables, by which they are told from another program's."""
 
 
 class Schema:
-    """Where the tables of a ledger are.
+    """The schema of a ledger.
 
     Args:
-        name: Its name, an identifier of ASCII characters.
+        name: The name, an identifier of ASCII characters.
 
     Attributes:
-        where: What it is called in messages.
-        statements: Those of the ledger, by name.
+        where: Its name in messages.
+        statements: The ledger's statements, by name.
 
     Raises:
-        ConfigurationError: The name is none.
+        ConfigurationError: The name is invalid.
     """
 
     def __init__(self, name: str) -> None:
@@ -48,11 +48,11 @@ class Schema:
         self.statements = statements(name)
 
     async def make(self, pool: ConnectionPool) -> None:
-        """Make it and its tables, where they are missing; migrate them, where they are of an older version.
+        """Create the schema and its tables if they are missing; migrate tables of an older version.
 
         Raises:
-            LedgerError: It is of a newer version, or another program's, or cannot be made; or workers of an older
-                version are at work.
+            LedgerError: It is of a newer version, or another program's, or cannot be created; or workers of an older
+                version are running.
         """
         with contextlib.suppress(SchemaMissing):
             async with self.explaining(pool):
@@ -66,20 +66,20 @@ class Schema:
                     "`respan-keys ledger schema --migrate | psql DATABASE`"
                 ) from None
             return
-        async with self.explaining(pool, "rights_to_make", "whoever makes it needs"):
+        async with self.explaining(pool, "rights_to_make", "the user that makes it needs"):
             if not await self._ask(pool, "has_namespace"):
                 await pool.ask(self.statements["namespace"], {})
             await pool.ask(self.statements["schema"], {})
 
     async def bind(self, pool: ConnectionPool, account: str, *, force: bool) -> dict[str, Any]:
-        """Bind the ledger to an account, or see that it is.
+        """Bind the ledger to an account, or check that it is bound to it.
 
         Returns:
-            What the ledger says of itself.
+            The ledger's metadata.
 
         Raises:
-            LedgerError: There is no ledger, or it is of a newer version; or another account's, unless forced; or the
-                server does not commit durably.
+            LedgerError: There is no ledger, or it is of a newer version; or it belongs to another account, unless
+                forced; or the server does not commit durably.
         """
         while True:
             try:
@@ -97,14 +97,14 @@ class Schema:
             bound = _rows.bound(known, account, force=force, where=self.where, place="a schema")
             if bound == known:
                 return meta
-            # Unless another process was faster: so it is looked at again.
+            # Another process may have been faster, so the metadata is read again.
             await pool.ask(self.statements["bind"], {"account": bound, "before": known})
 
     async def meta(self, pool: ConnectionPool) -> dict[str, Any]:
-        """Return what the ledger says of itself.
+        """Return the ledger's metadata.
 
         Raises:
-            LedgerError: There is no ledger, or it is of a newer version, or these are another program's tables.
+            LedgerError: There is no ledger, or it is of a newer version, or the tables belong to another program.
         """
         columns: dict[str, set[str]] = {}
         for table, column in await self._ask(pool, "find_columns"):
@@ -129,12 +129,12 @@ class Schema:
     async def explaining(
         self, pool: ConnectionPool, rights: str = "rights_to_use", who: str = "its user needs"
     ) -> AsyncIterator[None]:
-        """Tell which rights are missing, if it is they.
+        """Add the missing rights to a `PermissionDenied`.
 
         Args:
-            pool: Where they are missing.
-            rights: The statement that asks for those that are wanted.
-            who: Who needs them, in the message.
+            pool: The pool in which they are missing.
+            rights: The statement that lists the required rights.
+            who: The role that needs them, in the message.
         """
         try:
             yield

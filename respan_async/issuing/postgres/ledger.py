@@ -1,4 +1,4 @@
-"""A ledger in Postgres, for workers on many machines."""
+"""A ledger in a Postgres database, for workers on many machines."""
 
 import asyncio
 import contextlib
@@ -12,12 +12,12 @@ from respan_async._http import codec, json_text
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
+from respan_async.issuing._cipher_rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._heartbeat import LeaseKeeper
-from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
-from respan_async.issuing.postgres._exceptions import DuplicateKey, Unwritable
+from respan_async.issuing.postgres._errors import DuplicateKey, Unwritable
 from respan_async.issuing.postgres._statements import SCHEMA
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, AttemptState
 from respan_async.issuing.tickets import Ticket
@@ -25,44 +25,44 @@ from respan_async.models import CreatedKey
 from respan_async.secret import as_secret
 
 LEASE: Final = 30.0
-"""Seconds an owner that is not heard of keeps its claims."""
+"""Seconds for which a silent owner keeps its claims."""
 
 _LONG: Final = 60.0
-"""Seconds that the server may take to count every row there is."""
+"""Seconds that the server may take to count all rows."""
 
 _PAGE: Final = 100
 
 _LAST: Final = 2.0
-"""Seconds that closing waits for the server, and again to take leave of it: without that, the lease ends by itself."""
+"""Seconds that closing waits for the server, and again to sign off; without that, the lease ends by itself."""
 
 _COUNTING: Final = "\0counting"
-"""What counts are about, which is no ticket's id: one at a time, so that they never have all connections."""
+"""The key of counting statements, which is not a ticket's id: they run one at a time, to leave connections free."""
 
 
 _TAG: Final = "attempts_tag_key"
-"""What Postgres calls the rule that a tag is there once."""
+"""Postgres' name of the constraint that tags are unique."""
 
 
 class PostgresLedger:
     """Keep tickets, attempts and keys in a Postgres database, for any number of processes (extra `postgres`).
 
-    The schema is made once, by `await PostgresLedger(dsn).create_schema()`. Every operation is one statement, and a
-    transaction of its own, which is as durable as the server's commits: one that is replaced by a replica that lags
-    has forgotten keys. When a connection breaks, it is tried again on another, for a third of the lease, but 1 to
-    10 seconds; recording a key that was made, for as long as the lease lasts.
+    The schema is made once, by `await PostgresLedger(dsn).create_schema()`. Every operation is one statement in its own
+    transaction, which is as durable as the server's commits: after a failover to a replica that lags, keys are
+    forgotten. After a connection broke, an operation is tried again on another, for a third of the lease, but 1 to 10
+    seconds; recording a new key, for as long as the lease lasts.
 
-    Without a cipher the secrets are kept as they are, and it cannot be promised that they are ever gone: the server
-    has copies in its log, in rows that were not vacuumed yet, on its replicas and in its backups. Give it one.
+    Without a cipher the secrets are stored in plain text, and cannot be reliably erased: the server has copies in its
+    log, in rows that were not vacuumed yet, on its replicas and in its backups. Give it a cipher.
 
     Args:
-        dsn: Where the database is: `postgresql://user:password@host/database`, or as `key=value` pairs.
-        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
-        lease: Seconds, by the server's clock, after which the claims of a process that is not heard of, for it is
-            dead, stopped or cut off, may be taken over.
-        schema: The schema in the database; each ledger has one of its own.
+        dsn: The database: `postgresql://user:password@host/database`, or as `key=value` pairs.
+        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them in plain text.
+        lease: Seconds, by the server's clock, after which the claims of a silent process (dead, stopped or cut off) may
+            be taken over.
+        schema: The schema in the database; each ledger has its own.
 
     Raises:
-        ConfigurationError: `dsn` is no connection string, or a setting is none or out of range.
+        ConfigurationError: `dsn` is not a connection string, or a setting is invalid.
         ImportError: The extra is not installed.
     """
 
@@ -80,7 +80,7 @@ class PostgresLedger:
         self._patience = patience = min(max(lease / 3, 1.0), 10.0)
         self._connect: Callable[[], ConnectionPool]
         self._connect = partial(ConnectionPool, dsn, attempt=patience / 2, patience=patience)
-        self._connect()  # a wrong setting is told at once
+        self._connect()  # reports a wrong setting at once
         self._cipher = checked(cipher)
         self._lease = lease
         self._schema = Schema(schema)
@@ -94,11 +94,11 @@ class PostgresLedger:
     # -------------------------------------------------------------- lifecycle
 
     async def create_schema(self) -> None:
-        """Make the schema and its tables, where they are missing. Once is enough; many at the same time do no harm.
+        """Create the schema and its tables, if they are missing. Once is enough; concurrent calls do no harm.
 
         Raises:
-            LedgerError: The database cannot be reached, or the user has not the right to do it; or there is a schema
-                of a newer version.
+            LedgerError: The database cannot be reached, or the user lacks the rights; or there is a schema of a newer
+                version.
         """
         pool = self._connect()
         try:
@@ -111,7 +111,7 @@ class PostgresLedger:
         """Open the ledger for an account, and take over what lapsed owners left; see `Ledger`.
 
         Raises:
-            LedgerError: The schema is missing, or one of those that `Ledger` names.
+            LedgerError: The schema is missing, or a reason that `Ledger` names.
         """
         if self._home.is_gone:
             await self._leave_loop()
@@ -124,7 +124,7 @@ class PostgresLedger:
                 self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
                 await (self._lease_keeper.resume() if self._owner else self._lease_keeper.start())
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
@@ -135,10 +135,10 @@ class PostgresLedger:
             )
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the connections; see `Ledger`."""
+        """Finish the writes, and close the connections; see `Ledger`."""
         if self._home.is_gone:
             await self._leave_loop()
-            self._pool = self._connect()  # to say that this owner leaves
+            self._pool = self._connect()  # to sign this owner off
             self._home.bind()
         self._home.check()
         self._lease_keeper.stop()
@@ -148,7 +148,7 @@ class PostgresLedger:
         owner, self._owner = self._owner, 0
         try:
             if await pool.drain(_LAST) and owner:
-                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself, then
+                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself then
                     async with asyncio.timeout(_LAST):
                         await pool.ask(self._sql["reclaim_owners"], {**STATES, "owner": owner, "leaving": True})
         finally:
@@ -156,7 +156,7 @@ class PostgresLedger:
             self._home.unbind()
 
     async def _leave_loop(self) -> None:
-        """Belong nowhere, because the event loop that it was opened on is closed, with its connections."""
+        """Unbind, because the event loop of the connections is closed."""
         pool, self._pool = self._pool, None
         self._home.unbind()
         self._lease_keeper.leave_loop()
@@ -164,7 +164,7 @@ class PostgresLedger:
             await pool.leave_loop()
 
     async def _park(self) -> None:
-        """Close the connections, on an event loop that is about to end; what has been asked for is done before."""
+        """Finish the statements and close the connections, on an event loop that is about to end."""
         pool, self._pool = self._pool, None
         self._lease_keeper.cancel()
         if pool is not None:
@@ -172,7 +172,7 @@ class PostgresLedger:
             await pool.aclose()
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        """Whether this owner's claims have held without a break since then; see `Ledger`."""
         return self._lease_keeper.lease_held_since(since)
 
     async def _renew(self) -> bool:
@@ -182,17 +182,17 @@ class PostgresLedger:
         ((self._owner,),) = await self._ask("register_owner", lease=self._lease)
 
     async def _reclaim_owners(self) -> None:
-        """Take over what owners left whose lease is over."""
+        """Take over what owners with lapsed leases left."""
         await self._ask("reclaim_owners", owner=self._owner, leaving=False)
 
     # ---------------------------------------------------------------- tickets
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
-        """Return what is known of a ticket; see `Ledger`."""
+        """Return the record of a ticket; see `Ledger`."""
         statement = "find"
         if (tag := self._unsure.get(ticket_id)) is not None:
-            # Its key may have been recorded, or may be yet, by a statement that is still on its way. No key is
-            # recorded for a suspect: what is read after this holds for good (rule 4).
+            # A statement may have recorded its key, or may still be about to. No key is recorded for a suspect, so the
+            # record that is read after this is final (rule 4).
             await self._transition("mark_suspect", tag)
             self._unsure.pop(ticket_id, None)
             statement = "find_for_certain"
@@ -217,11 +217,11 @@ class PostgresLedger:
         except DuplicateKey as error:
             if error.constraint != _TAG:
                 raise
-            # By this very call, whose connection broke before the answer came.
+            # This call may have noted it before its connection broke.
             noted = await self._ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
-                raise LedgerError(message, retryable=True) from None  # the next attempt has another
+                raise LedgerError(message, retryable=True) from None  # the next attempt has another tag
         if not noted:
             if self._mark.refuses(dict(await self._ask("get_meta")).get(MARK), self._cipher):
                 raise outdated(self._schema.where, self._cipher)
@@ -230,7 +230,7 @@ class PostgresLedger:
         return int(noted[0][0])
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        """Release a claim, because the call has ended without a key; see `Ledger`."""
         await self._ask("release", about=(ticket_id,), ticket=ticket_id, owner=self._owner, epoch=epoch)
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
@@ -238,12 +238,12 @@ class PostgresLedger:
         values: dict[str, Any] = {"ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
-        # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
+        # A new key is worth waiting for, as long as no other owner can claim its ticket.
         until = time.monotonic() + max(self._lease_keeper.seconds_left, self._patience)
         try:
             if await self._ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
-            # Or it was recorded by a statement whose answer was lost with its connection.
+            # The key may have been recorded by a statement whose answer was lost with its connection.
             return bool(await self._ask("is_recorded", about=(ticket_id, tag), until=until, **values))
         except LedgerError:
             self._unsure[ticket_id] = tag
@@ -265,15 +265,16 @@ class PostgresLedger:
         return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
+        """Encrypt the kept secrets with the cipher's current key; see `SQLiteLedger.rotate`."""
         if self._cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
         after = ""
         while found := await self._ask("secrets", after=after, limit=_PAGE):
-            _rows.check_readable(found, self._cipher)  # all of them, or the mark would lock out who has the right key
+            # Check every secret first: a mark set with the wrong key would lock out processes that hold the right one.
+            _rows.check_readable(found, self._cipher)
             after = found[-1][0]
         if (key_id := key_id_of(self._cipher)) is not None:
-            await self._ask("mark_rotated", key_id=key_id)  # first: what comes after is of this key
+            await self._ask("mark_rotated", key_id=key_id)  # first, so that all later secrets use this key
         after, rotated = "", 0
         while found := await self._ask("secrets", after=after, limit=_PAGE):
             if renewed := _rows.renewed(found, self._cipher):
@@ -302,7 +303,7 @@ class PostgresLedger:
         return _rows.suspects_of(await self._ask("suspects", now=time.time()))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
-        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        """Note that a suspect's key was revoked, or has expired; see `Ledger`."""
         return bool(await self._transition("revoke" if state is AttemptState.REVOKED else "expire", tag))
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
@@ -310,7 +311,7 @@ class PostgresLedger:
         return bool(await self._ask("acquire_sweep_turn", owner=self._owner, seconds=seconds))
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's; see `Ledger`."""
+        """Whether a key with this id belongs to a ticket; see `Ledger`."""
         return bool(await self._ask("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:
@@ -340,18 +341,18 @@ class PostgresLedger:
         return await self._pool.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
 
     async def _transition(self, move: str, tag: str, statement: str = "transition", **values: Any) -> list[Any]:
-        """Move an attempt, as the table of states has it; return a row if it did."""
+        """Move an attempt according to the table of states; return a row if it moved."""
         come_from, to = map(str, ATTEMPT_TRANSITIONS[move].come_from), str(ATTEMPT_TRANSITIONS[move].to)
         return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)
 
 
 def _unwritable(ticket_id: str, error: Unwritable) -> InvalidRequestError:
-    """Return the error of a ticket that this database cannot hold, where others can."""
+    """Return the error for a ticket that this database's encoding cannot store."""
     return InvalidRequestError(f"ticket {ticket_id!r:.100}: {error}; a database with ENCODING 'UTF8' has them all")
 
 
 def _in_ascii(text: str) -> str:
-    """Return JSON with nothing in it that a database's encoding may lack: a key that was made is to be recorded."""
+    """Return JSON in ASCII, because a new key must be recorded even if the database's encoding lacks a character."""
     if text.isascii():
         return text
     units = (letter.encode("utf-16-be").hex() for letter in text)

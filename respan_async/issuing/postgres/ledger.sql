@@ -1,16 +1,16 @@
 -- name: has_namespace
--- Asked first, since IF NOT EXISTS wants the right to make schemas even where there is nothing to make.
+-- Asked first, because IF NOT EXISTS requires the right to make schemas even if the schema exists.
 SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
 
 -- name: find_columns
--- Of tables that have the name of one of a ledger's: anybody may look.
+-- The columns of tables with the names of a ledger's tables; every user may read them.
 SELECT relname::text, attname::text FROM pg_class
 JOIN pg_namespace ON pg_namespace.oid = relnamespace
 JOIN pg_attribute ON attrelid = pg_class.oid
 WHERE nspname = %(schema)s AND relname IN ('meta', 'owners', 'tickets', 'attempts') AND attnum > 0 AND NOT attisdropped;
 
 -- name: rights_to_make
--- What this user lacks to make a ledger: the schema, or its tables in a schema that is there.
+-- The rights that this user lacks to make a ledger: on the database, or in an existing schema.
 SELECT format('GRANT CREATE ON DATABASE %%I TO %%I', current_database(), current_user)
 WHERE NOT EXISTS (SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s)
     AND NOT has_database_privilege(current_database(), 'CREATE')
@@ -20,7 +20,7 @@ FROM pg_namespace, unnest(ARRAY['USAGE', 'CREATE']) AS wanted
 WHERE nspname = %(schema)s AND NOT has_schema_privilege(pg_namespace.oid, wanted);
 
 -- name: rights_to_use
--- What the user of a ledger needs.
+-- The rights that the user of a ledger needs.
 SELECT format('GRANT USAGE ON SCHEMA %%I TO %%I', %(schema)s::text, current_user)
 UNION ALL
 SELECT format(
@@ -33,7 +33,7 @@ CREATE SCHEMA IF NOT EXISTS {schema};
 
 -- name: schema
 -- Version 2. Every time is by this server's clock, except `sent_at`, which is by the sender's.
--- One transaction; whoever comes second waits for the lock, and finds everything made.
+-- One transaction; a second process waits for the lock, and finds everything made.
 SELECT pg_advisory_xact_lock(1383297089, 1);
 
 CREATE TABLE IF NOT EXISTS {schema}.meta (
@@ -62,8 +62,8 @@ CREATE TABLE IF NOT EXISTS {schema}.tickets (
 CREATE INDEX IF NOT EXISTS tickets_undelivered ON {schema}.tickets (ticket) WHERE state = 'issued';
 CREATE INDEX IF NOT EXISTS tickets_keys ON {schema}.tickets (key_id) WHERE key_id IS NOT NULL;
 
--- `noted_at` is when it was sent by this server's clock. The tag is unique, so that an intent is noted once, however
--- often it is tried.
+-- `noted_at` is when it was sent, by this server's clock. The tag is unique, so that an intent is noted once, even if
+-- the statement is repeated.
 CREATE TABLE IF NOT EXISTS {schema}.attempts (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tag text COLLATE "C" NOT NULL UNIQUE,
@@ -86,8 +86,8 @@ CREATE INDEX IF NOT EXISTS attempts_suspects ON {schema}.attempts (id) WHERE sta
 INSERT INTO {schema}.meta (name, value) VALUES ('version', '2') ON CONFLICT (name) DO NOTHING;
 
 -- name: migrate_1
--- From version 1, if no owner of that is alive. What its suspects were is not known any more: all are taken over now. A
--- process of that version cannot become an owner after this, as it gives no version.
+-- From version 1, if none of its owners lives. The origin of its suspects is unknown: all are taken over now. A process
+-- of version 1 cannot become an owner after this, because it gives no version.
 DO $$ BEGIN
     PERFORM pg_advisory_xact_lock(1383297089, 1);
     LOCK TABLE {schema}.owners;
@@ -106,11 +106,11 @@ DO $$ BEGIN
 END $$;
 
 -- name: get_meta
--- And whether the server commits durably.
+-- The metadata, and whether the server commits durably.
 SELECT name, value FROM {schema}.meta UNION ALL SELECT 'commit', current_setting('synchronous_commit');
 
 -- name: bind
--- To an account, unless another process was faster.
+-- Bind the ledger to an account, unless another process was faster.
 INSERT INTO {schema}.meta AS known (name, value) VALUES ('account', %(account)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE known.value = %(before)s;
 
@@ -131,10 +131,10 @@ WHERE id = %(owner)s
 RETURNING id;
 
 -- name: reclaim_owners
--- Take over what owners left whose lease is over, or which are leaving: what they had in the air is a suspect, taken
--- over (rules 3 and 5), and so is what was noted by one that had been buried before. Their tickets stay claimed by nobody: they are free to be
--- claimed when they are asked for.
--- A row that is locked is skipped: somebody else is moving it, and this comes round again. So nobody waits for anybody.
+-- Take over what owners with lapsed leases, or leaving owners, have left: their intents become suspects, taken over
+-- (rules 3 and 5), and so do intents of owners already removed from `owners`. Their tickets stay claimed by a removed
+-- owner: any owner may claim them when they are asked for. Locked rows are skipped, because another process is moving
+-- them, and this statement runs regularly; so no process waits for another.
 WITH lapsed AS MATERIALIZED (
     SELECT id FROM {schema}.owners
     WHERE CASE WHEN id = %(owner)s THEN %(leaving)s ELSE lease_until <= clock_timestamp() END
@@ -155,16 +155,15 @@ WHERE id IN (SELECT id FROM abandoned);
 SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
 
 -- name: find_for_certain
--- As `find`, where a key is revoked if it is not the ticket's: no standby that lags behind can answer.
+-- As `find`, for a key that is revoked if it does not belong to the ticket: the lock excludes a lagging standby.
 SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s FOR UPDATE;
 
 -- name: claim_attempt
--- Claim a ticket, or keep the claim on it, and note an intent: both or neither, as a tag that is there already is an error.
--- Another owner's ticket is claimed only when its lease is over, which counts up the epoch, and makes a suspect of what
--- that owner had in the air (rule 3). One of which nothing was made, and nothing can have been, may be asked for with
--- other fields. Nobody claims one who would encrypt its secret with a key that was rotated away.
--- Whether its lease is over is as this statement saw it when it began; so it must not
--- have claimed the ticket, and thus prolonged its lease, since then.
+-- Claim a ticket, or keep the claim on it, and note an intent: both or neither, because a duplicate tag is an error.
+-- Another owner's ticket is claimed only when its lease has ended; that increments the epoch, and makes suspects of
+-- that owner's intents (rule 3). A ticket for which no key was made, and none can have been, may be asked for with
+-- other fields. Refuse the claim if the claimer's cipher key has been rotated out. The lease check uses the statement's
+-- snapshot, so also require that the old owner has not re-claimed since the snapshot.
 WITH claimed AS (
     INSERT INTO {schema}.tickets AS known (ticket, fields, state, owner, epoch, claimed_at)
     SELECT %(ticket)s, %(fields)s, %(claimed)s, %(owner)s, 1, clock_timestamp()
@@ -209,26 +208,26 @@ FROM claimed
 RETURNING epoch;
 
 -- name: find_claim
--- The epoch of an intent that was noted when its connection broke.
+-- The epoch of an intent that may have been noted when the connection broke.
 SELECT epoch FROM {schema}.attempts
 WHERE tag = %(tag)s AND ticket = %(ticket)s AND owner = %(owner)s AND state = %(intent)s;
 
 -- name: transition
--- Move an attempt, if it is where the transition comes from.
+-- Move an attempt, if it is in a state that the transition comes from.
 UPDATE {schema}.attempts SET state = %(to)s WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]) RETURNING 1;
 
 -- name: forget_attempt
 DELETE FROM {schema}.attempts WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
 
 -- name: mark_suspect
--- By the process that made the attempt, which knows that no answer came: it is taken over from nobody (rule 5).
+-- Called by the process that made the attempt and knows that no answer came, so it is not taken over (rule 5).
 UPDATE {schema}.attempts SET state = %(to)s, effect = %(effect)s, reason = %(reason)s,
     key_id = coalesce(%(key_id)s, key_id), taken_over_at = NULL
 WHERE tag = %(tag)s AND state = ANY (%(come_from)s::text[]);
 
 -- name: record
--- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
--- a suspect may be being revoked at this moment. The ticket is locked first, as `claim_attempt` does it.
+-- A key is recorded only for the owner and the epoch that claimed the ticket, and while its attempt is not a suspect,
+-- because a suspect's key may be being revoked at this moment. The ticket is locked first, as in `claim_attempt`.
 WITH held AS MATERIALIZED (
     SELECT ticket FROM {schema}.tickets
     WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoch = %(epoch)s
@@ -245,7 +244,7 @@ WHERE ticket = %(ticket)s AND EXISTS (SELECT 1 FROM settled)
 RETURNING ticket;
 
 -- name: is_recorded
--- Whether a key was recorded when its connection broke. Locked, so that no standby that lags behind can answer.
+-- Whether a key was recorded when the connection broke. The lock excludes a lagging standby.
 SELECT 1 FROM {schema}.tickets JOIN {schema}.attempts USING (ticket)
 WHERE ticket = %(ticket)s AND tickets.key_id = %(key_id)s AND tag = %(tag)s AND attempts.state = %(recorded)s
 FOR UPDATE;
@@ -255,12 +254,12 @@ UPDATE {schema}.tickets SET state = %(open)s, owner = NULL
 WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoch = coalesce(%(epoch)s, epoch);
 
 -- name: erase
--- Delivered: the secret is no longer kept.
+-- The secret was delivered, and is no longer kept.
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
--- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
--- back since.
+-- Excludes keys that a live owner recorded less than `left_for` seconds ago; or ahead, because the clock may have been
+-- set back since.
 SELECT ticket, key, secret FROM {schema}.tickets
 WHERE state = 'issued' AND ticket > %(after)s AND (
     abs(extract(epoch FROM clock_timestamp() - issued_at)) >= %(left_for)s
@@ -272,15 +271,15 @@ ORDER BY ticket LIMIT %(limit)s;
 SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
 
 -- name: suspects
--- When one was taken over, by the clock of whoever asks: how long ago that was is what counts.
+-- The time of a takeover is converted to the asking process's clock, because its age is what matters.
 SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id,
     %(now)s - extract(epoch FROM clock_timestamp() - taken_over_at)::float8
 FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
 -- name: acquire_sweep_turn
--- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
--- set back since.
+-- Take the turn to sweep, unless another live owner took it less than `seconds` ago; or ahead, because the clock may
+-- have been set back since.
 INSERT INTO {schema}.meta AS known (name, value)
 VALUES ('sweep', %(owner)s::bigint || ' ' || extract(epoch FROM clock_timestamp())::float8)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -296,8 +295,8 @@ RETURNING 1;
 SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 
 -- name: recent
--- Among the newest: the ages of those that were sent in the last seconds. After the clock was set back they are below 0,
--- and those of the hours before it no more recent for that.
+-- The ages of the newest attempts that were sent within the last seconds. After the clock was set back, ages are below
+-- 0, and older attempts do not become more recent by that.
 SELECT age FROM (
     SELECT extract(epoch FROM clock_timestamp() - noted_at)::float8 AS age FROM {schema}.attempts
     ORDER BY id DESC LIMIT 20000
@@ -305,7 +304,7 @@ SELECT age FROM (
 WHERE abs(age) < %(seconds)s ORDER BY age DESC;
 
 -- name: waiting
--- What is not delivered, without its secret.
+-- Tickets that are not delivered, without their secrets.
 SELECT ticket, key_id, extract(epoch FROM issued_at)::float8 FROM {schema}.tickets
 WHERE state = 'issued' ORDER BY ticket;
 
@@ -316,12 +315,12 @@ SELECT state, count(*) FROM {schema}.tickets GROUP BY state;
 SELECT state, count(*) FROM {schema}.attempts GROUP BY state;
 
 -- name: secrets
--- For the rotation of the cipher's key.
+-- All kept secrets, for the rotation of the cipher's key.
 SELECT ticket, secret FROM {schema}.tickets
 WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
 
 -- name: replace_secrets
--- Put secrets in the place of those that are still there.
+-- Replace secrets that are still kept.
 UPDATE {schema}.tickets SET secret = renewed.new
 FROM unnest(%(tickets)s::text[], %(old)s::bytea[], %(new)s::bytea[]) AS renewed (ticket, old, new)
 WHERE tickets.ticket = renewed.ticket AND secret = renewed.old

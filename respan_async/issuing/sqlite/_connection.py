@@ -1,4 +1,4 @@
-"""Opening a ledger's file: making the schema, and refusing what is none."""
+"""Opens a ledger's SQLite file: creates or migrates the schema, and refuses other files."""
 
 import contextlib
 import sqlite3
@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from respan_async.errors import LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._file_identity import FileIdentity
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 VERSION: Final = 2
 APPLICATION: Final = 0x52737041
-"""Marks a database as a ledger; both numbers are in the schema."""
+"""The application id that marks a database as a ledger; it is in the schema, too."""
 
 BUSY_TIMEOUT: Final = 10_000
 """Milliseconds for which an operation waits for those of other processes."""
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.02
-"""Seconds for which a ledger that is being made by others is waited for, and between two tries."""
+"""Seconds to wait for a ledger that another process is creating, and between two tries."""
 
 _SIGNS: Final = """
 SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
@@ -33,14 +33,14 @@ SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version 
 """
 
 _LEAST: Final = 512
-"""Bytes of the smallest page that SQLite knows."""
+"""The smallest page size of SQLite, in bytes."""
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is too short for a database before SQLite makes one of it; of a longer one, it says so.
+    """Refuse a file that is too short for a database, because SQLite would make one of it.
 
     Raises:
-        LedgerError: It is too short, or is not there.
+        LedgerError: It is too short, or does not exist.
     """
     try:
         size = path.stat().st_size
@@ -51,13 +51,13 @@ def check_size(path: Path) -> None:
 
 
 def check_log(path: Path) -> None:
-    """Refuse a file that the log beside it was not written for. Reads all of it, and changes nothing.
+    """Refuse a file whose log was written for another file. Reads all of it, and changes nothing.
 
-    The log of a process that was killed stays where it is. SQLite would write it into whatever file lies there by then,
-    such as a backup that was put back, and make a mixture of both.
+    The log of a killed process stays beside its file. SQLite would write it into any file that lies there by then, such
+    as a restored backup, and so mix the two.
 
     Raises:
-        LedgerError: They do not fit together.
+        LedgerError: File and log do not belong together.
     """
     try:
         with contextlib.closing(
@@ -66,7 +66,7 @@ def check_log(path: Path) -> None:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
-            return  # who opens it says what it is
+            return  # opening it reports what it is
         found = str(error)
     if found != "ok":
         said = found.splitlines()[-1]
@@ -78,14 +78,14 @@ def check_log(path: Path) -> None:
 
 
 def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Connection:
-    """Open a ledger for writing, and make it where there is none. May wait, so it is for a thread of its own.
+    """Open a ledger for writing, and create it if it is missing. It may block, so call it in a thread.
 
     Args:
-        path: Where it is.
-        files: Remembers which files are open then.
+        path: The file.
+        files: Records the open files.
 
     Raises:
-        LedgerError: It is no ledger, or one of a newer version, or cannot be opened.
+        LedgerError: It is not a ledger, or it is of a newer version, or cannot be opened.
     """
     files = FileIdentity(path) if files is None else files
     until = time.monotonic() + _PATIENCE
@@ -97,13 +97,14 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
             files.note()
             if files.noted == before or time.monotonic() > until:
                 return connection
-            # It was replaced just now; or it has another number since it was opened, as one of a container's image.
+            # The file was replaced just now; or its inode has changed since it was opened, as in an overlay file
+            # system.
             connection.close()
         except sqlite3.Error as error:
             connection.close()
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
                 raise _no_ledger(path) from None
-            # SQLite does not wait by itself while several processes turn a new file's log on at the same time.
+            # SQLite does not wait while several processes turn on the log of a new file at the same time.
             if not is_locked(error) or time.monotonic() > until:
                 raise ledger_error(error, "opened", str(path)) from None
         except LedgerError:
@@ -113,12 +114,12 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
 
 
 def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
-    """Refuse a ledger that has seen fewer commits than an owner has noted before it was read; see `LivenessLock`.
+    """Refuse a ledger with fewer commits than an owner has noted before it was read; see `LivenessLock`.
 
     Raises:
-        LedgerError: What was written last is gone.
+        LedgerError: The last commits are lost.
     """
-    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # or it has no table to ask
+    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # an empty database has no table to ask
     found = connection.execute(load("sqlite/ledger.sql")["get_meta"], {"name": "commits"}).fetchone() if made else None
     if noted > (int(found[0]) if found is not None else 0):
         raise LedgerError(
@@ -134,7 +135,7 @@ def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
         return
     buried: list[str] = []
     connection.execute("BEGIN EXCLUSIVE")
-    # Another process may have made it meanwhile.
+    # Another process may have created it meanwhile.
     match _version_of(path, connection):
         case 0:
             _run(connection, "schema")
@@ -147,14 +148,14 @@ def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
 
 
 def _run(connection: sqlite3.Connection, name: str) -> None:
-    """Run several statements within the transaction that has begun."""
+    """Run several statements within the current transaction."""
     for statement in load("sqlite/ledger.sql")[name].split(";"):
         connection.execute(statement)
 
 
 def _version_of(path: Path, connection: sqlite3.Connection) -> int:
-    """Return the version of a ledger, 0 where nothing has been made yet; refuse what this code cannot read."""
-    # In one statement: another process may be making it at this moment.
+    """Return the version of a ledger, 0 if it is empty; refuse what this code cannot read."""
+    # In one statement, because another process may be creating it at this moment.
     application, version, things, ours = connection.execute(_SIGNS).fetchone()
     if ours and not application and not version:
         raise LedgerError(
@@ -169,10 +170,10 @@ def _version_of(path: Path, connection: sqlite3.Connection) -> int:
 
 
 def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
-    """Return the owners of a ledger of an older version, none of which lives; or refuse to migrate it.
+    """Return the owners of a ledger of an older version, if all are dead; otherwise refuse to migrate it.
 
     Raises:
-        LedgerError: A process of that version has it open, or what was written last is gone.
+        LedgerError: A process of that version has it open, or the last commits are lost.
     """
     lock = LivenessLock(path)
     check_whole(path, connection, lock.most_noted())
@@ -186,13 +187,13 @@ def _dead_owners(path: Path, connection: sqlite3.Connection) -> list[str]:
 
 
 def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Read something from a ledger that is there already, with a connection of its own.
+    """Read from an existing ledger, with a separate connection.
 
     Raises:
-        LedgerError: It cannot be read, or is not the one that is open any more.
+        LedgerError: It cannot be read, or is no longer the one that is open.
     """
     try:
-        # Read and write, for the log's sake; but a file that was removed is not made anew.
+        # Read and write, because of the log; but a removed file is not created anew.
         with contextlib.closing(_connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
             _configure(connection)
             connection.execute("PRAGMA query_only = ON")
@@ -200,7 +201,7 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
     except sqlite3.Error as error:
         raise ledger_error(error, "read", str(path)) from None
     finally:
-        files.check("read")  # after the reading, so that nothing that was read is another ledger's
+        files.check("read")  # after the reading, so that data from another file is never returned
 
 
 def _connected(path: Path | str) -> sqlite3.Connection:
@@ -214,7 +215,7 @@ def _connected(path: Path | str) -> sqlite3.Connection:
 _PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
-    "fullfsync = ON",  # on macOS, where fsync alone leaves what is written in the drive's own cache
+    "fullfsync = ON",  # on macOS, where fsync alone leaves the data in the drive's cache
     "secure_delete = ON",
     f"busy_timeout = {BUSY_TIMEOUT}",
 )

@@ -1,7 +1,7 @@
-"""Whether a ledger's path still leads to the files that its connection has open.
+"""Checks whether a ledger's path still leads to the files that its connection has open.
 
-A file that is removed or replaced stays with whoever has it open: SQLite would go on writing to it, durably and for
-nobody, while another process finds no ledger, or an older one, and issues the same tickets once more.
+A process keeps a removed or replaced file open: SQLite would go on writing to it, durably but uselessly, while another
+process finds no ledger, or an older one, and issues the same tickets again.
 """
 
 import os
@@ -12,21 +12,21 @@ from typing import Final, TypeAlias
 from respan_async.errors import LedgerError
 
 _PARTS: Final = ("", "-wal", "-shm")
-"""A ledger's file, its log, and the index of that, by which processes find each other's commits."""
+"""A ledger's file, its log, and the log's index, through which processes find each other's commits."""
 
 _Identity: TypeAlias = tuple[int, int]
 
 _open: Counter[tuple[_Identity, int]] = Counter()
-"""How often each file is open, and in which process: a child finds those of its parent here."""
+"""How often each file is open, by process: a forked child finds its parent's files here."""
 
 
 def check_not_inherited(path: Path) -> None:
     """Refuse a ledger that was open in this process before it was forked.
 
-    SQLite keeps its locks in the memory of a process, so that a child would believe in those of its parent.
+    SQLite keeps its locks in the memory of a process, so that a forked child would rely on the locks of its parent.
 
     Raises:
-        LedgerError: It was.
+        LedgerError: It was open.
     """
     identity = _identity(str(path))
     if any(opened == identity and process != os.getpid() for opened, process in +_open):
@@ -37,7 +37,7 @@ def check_not_inherited(path: Path) -> None:
 
 
 def has_log(path: Path) -> bool:
-    """Whether commits lie in a ledger's log that may not be in its file yet."""
+    """Whether a ledger's log holds commits that may not be in its file yet."""
     try:
         return path.with_name(f"{path.name}-wal").stat().st_size > 0
     except OSError:
@@ -48,7 +48,7 @@ class FileIdentity:
     """The files of one ledger, as they were when its connection was opened.
 
     Args:
-        path: Where the ledger is.
+        path: The path of the ledger.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class FileIdentity:
         self._counted: tuple[_Identity, int] | None = None
 
     def note(self) -> None:
-        """Remember which files there are, now that they are open."""
+        """Remember the files, which are open now."""
         self.closed()
         self._opened = [_identity(path) for path in self._paths]
         if self._opened[0] is not None:
@@ -66,28 +66,28 @@ class FileIdentity:
             _open[self._counted] += 1
 
     def closed(self) -> None:
-        """Note that they were closed."""
+        """Note that the files were closed."""
         if self._counted is not None:
             _open[self._counted] -= 1
             self._counted = None
 
     @property
     def noted(self) -> _Identity | None:
-        """The ledger's file that was remembered; None for one in memory."""
+        """The remembered identity of the ledger's file; None for a ledger in memory."""
         return self._opened[0]
 
     def found(self) -> _Identity | None:
-        """Return the ledger's file as it is now."""
+        """Return the current identity of the ledger's file."""
         return _identity(self._paths[0])
 
     def check(self, what: str) -> None:
-        """See that they are still there.
+        """Check that the path still leads to the files.
 
         Args:
-            what: What is to be done, "read" or "written".
+            what: The intended operation, "read" or "written".
 
         Raises:
-            LedgerError: One was removed, or another one is in its place.
+            LedgerError: A file was removed or replaced.
         """
         for path, opened in zip(self._paths, self._opened, strict=False):
             if opened is not None and _identity(path) != opened:
@@ -99,7 +99,7 @@ class FileIdentity:
 
 def _identity(path: str) -> _Identity | None:
     try:
-        status = os.stat(path)  # noqa: PTH116  before each commit, where a Path costs more than the call
+        status = os.stat(path)  # noqa: PTH116  called before each commit, where a Path costs more than the call
     except FileNotFoundError:
         return None
     except OSError as error:

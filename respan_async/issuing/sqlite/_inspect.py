@@ -1,4 +1,4 @@
-"""A look into a ledger's file from outside: nothing is written, taken over or waited for."""
+"""Reads a snapshot of a ledger's file: writes nothing, takes over nothing, and waits for no process."""
 
 import contextlib
 import os
@@ -10,30 +10,32 @@ from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Snapshot, Undelivered
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
 _SQL = load("sqlite/ledger.sql")
 
 
 def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
-    """Read what is in a ledger's file, also while others write to it.
+    """Read the contents of a ledger's file, even while others write to it.
 
     Raises:
-        LedgerError: There is no such file, or it cannot be read, or is newer than this code, or what was written last
-            is gone from it.
+        LedgerError: The file does not exist, or cannot be read, or is newer than this code, or its last commits are
+            lost.
     """
     path = Path(path)
     if (lack := _posix.lack_of("a ledger in a file")) is not None:
         raise LedgerError(f"{path}: {lack}")
     if path.is_symlink():
-        path = path.resolve()  # its log lies beside the file itself
+        path = path.resolve()  # its log lies beside the file itself, not beside a link to it
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such ledger")
-    noted = LivenessLock(Path(path)).most_noted()  # before the ledger is read: it has seen no fewer since
+    noted = LivenessLock(
+        Path(path)
+    ).most_noted()  # before the ledger is read, so that it cannot have seen fewer commits since
     try:
         with contextlib.closing(_connect(Path(path))) as connection:
-            # One transaction: what is read belongs together.
+            # One transaction, so that the parts fit together.
             connection.execute("BEGIN")
             return _read(connection, Path(path), noted)
     except sqlite3.Error as error:
@@ -43,7 +45,7 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # Without a log no process has it open. It is read as it is: a reader of the usual kind would leave an empty log.
+    # Without a log, no process has it open. It is read as immutable, because a normal reader would leave an empty log.
     at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     address = f"{path.absolute().as_uri()}?mode=ro{at_rest}"
     connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
@@ -57,7 +59,7 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
         raise LedgerError(f"{path}: written by a newer version of this library; upgrade it to read this file")
     check_whole(path, connection, noted)
     account = connection.execute(_SQL["get_meta"], {"name": "account"}).fetchone()
-    # One of an older version is read as it is: to look at a ledger migrates nothing.
+    # An older version is read as it is, because reading must not migrate the ledger.
     suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
     waiting = connection.execute(_SQL["waiting"])
     return Snapshot(

@@ -1,7 +1,7 @@
-"""How the death of an owner is known at once: by a lock that dies with its process.
+"""Detects an owner's death at once, by a file lock that dies with its process.
 
-The lock's file says besides how many commits the ledger had seen when its owner last looked. So a ledger that has seen
-fewer has lost some, as one does whose log was removed: SQLite itself opens that without a word.
+The lock's file also holds how many commits the ledger had when its owner last looked. A ledger with fewer commits has
+lost some, e.g. because its log was removed, which SQLite itself does not report.
 """
 
 import contextlib
@@ -18,26 +18,26 @@ from respan_async.issuing._private_file import cannot_be_locked
 
 
 class LivenessLock:
-    """A lock on a file of its own, which an owner holds for as long as its process lives, however that ends.
+    """A file lock that an owner holds as long as its process lives, however it ends.
 
     Args:
-        ledger: The ledger's file, beside which the locks are; None for a ledger that no other process can see.
+        ledger: The ledger's file, beside which the locks are; None for a ledger in memory.
 
     Attributes:
-        token: The name under which the owner is known.
+        token: The name of the owner.
     """
 
     def __init__(self, ledger: Path | None) -> None:
         self.token = ""
         self._ledger = ledger
         self._descriptor = -1
-        self._noting = threading.Lock()  # or a note could go to a file that has the descriptor by then
+        self._noting = threading.Lock()  # otherwise a note could go to another file that has the descriptor by then
 
     def acquire(self) -> None:
-        """Take another token, and its lock.
+        """Take a new token, and its lock.
 
         Raises:
-            LedgerError: The file cannot be made.
+            LedgerError: The file cannot be created.
         """
         self.release()
         self.token = secrets.token_hex(16)
@@ -45,7 +45,7 @@ class LivenessLock:
             path = self._path(self.token)
             try:
                 self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                os.fchmod(self._descriptor, 0o600)  # the umask may have taken that away
+                os.fchmod(self._descriptor, 0o600)  # the umask may have removed these bits
             except OSError as error:
                 raise LedgerError(f"{path}: cannot be made: {error.strerror}") from None
             try:
@@ -55,7 +55,7 @@ class LivenessLock:
                 raise cannot_be_locked(path, error) from None
 
     def release(self) -> None:
-        """Give the lock up, if there is one."""
+        """Release the lock, if it is held."""
         with self._noting:
             if self._descriptor >= 0:
                 self.forget(self.token)
@@ -63,13 +63,13 @@ class LivenessLock:
                 self._descriptor = -1
 
     def note(self, commits: int) -> None:
-        """Note how many commits the ledger has seen, all of them durable. Not synced: it may well be fewer."""
+        """Note how many durable commits the ledger has. Not synced, because a lower number does no harm."""
         with self._noting, contextlib.suppress(OSError):
             if self._descriptor >= 0:
                 os.pwrite(self._descriptor, b"%020d" % commits, 0)
 
     def most_noted(self) -> int:
-        """Return the most commits that any owner has noted which is alive, or has not been buried."""
+        """Return the most commits noted by any owner that is alive, or has not been removed yet."""
         if self._ledger is None:
             return 0
         return max(map(_note_in, self._owners()), default=0)
@@ -83,18 +83,18 @@ class LivenessLock:
         return self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")
 
     def forget(self, token: str) -> None:
-        """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
+        """Remove an owner's lock file; if that is not allowed, a file without a lock means the same."""
         with contextlib.suppress(OSError):
             self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
-        """Whether it is certain that an owner's process has ended."""
+        """Whether an owner's process has certainly ended."""
         try:
             descriptor = os.open(self._path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
         except OSError:
-            return False  # nobody can tell: its lease will
+            return False  # unknown: its lease will decide
         try:
             _posix.lock(descriptor, wait=False)
         except OSError:
@@ -104,7 +104,7 @@ class LivenessLock:
         return True
 
     def _path(self, token: str) -> Path:
-        assert self._ledger is not None  # one in memory has one owner, and no other to look for
+        assert self._ledger is not None  # a ledger in memory has one owner, and no others to look for
         return self._ledger.with_name(f"{self._ledger.name}-owner-{token}")
 
 

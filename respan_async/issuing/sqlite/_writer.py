@@ -1,7 +1,7 @@
-"""One thread that writes, and commits for many at once.
+"""Runs writes in one thread, and commits many of them at once.
 
-A durable commit waits for the disk. So all operations that come while one commit is on its way share the next one. Each
-gets a result of its own, and one that fails undoes itself and nothing else.
+A durable commit waits for the disk. So all operations that come during a commit share the next one. Each gets a
+separate result, and a failing one undoes only itself.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from respan_async.errors import LedgerError
-from respan_async.issuing.sqlite._failures import is_locked, ledger_error
+from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 
 T = TypeVar("T")
 
 Seal: TypeAlias = Callable[[sqlite3.Connection], Callable[[], None]]
 
 _GROUP: Final = 1_000
-"""Operations in one commit, at most."""
+"""The most operations in one commit."""
 
 PATIENCE: Final = 60.0
-"""Seconds to wait for a file that another process keeps locked. No other process can write to it meanwhile, either."""
+"""Seconds to wait for a file that another process keeps locked; no other process can write to it meanwhile, either."""
 
 
 class WriteRequest(Generic[T]):
-    """Something to be done within a transaction, and where its result goes."""
+    """An operation to run within a transaction, and the future for its result."""
 
     __slots__ = ("error", "future", "value", "withdrawn", "work")
 
@@ -45,16 +45,16 @@ class AmbiguousCommitError(LedgerError):
 
 
 class Writer:
-    """Run operations in a thread of its own, in the order they were asked for.
+    """Run operations in a thread, in the order in which they were requested.
 
     Args:
         connect: Opens the connection, in that thread.
-        idle: Called in that thread when nothing is left to do after a commit.
-        loop: Where results go.
-        name: What the ledger is called in errors; empty for one that needs no name.
-        patience: Seconds for which a file that others keep locked is waited for.
-        seal: Called in that thread before a commit that changes something; what it returns is called after it, and
-            a `LedgerError` that it raises undoes everything.
+        idle: Called in that thread if no operation is left after a commit.
+        loop: The event loop that gets the results.
+        name: The name of the ledger in errors; empty to leave it out.
+        patience: Seconds to wait for a file that others keep locked.
+        seal: Called in that thread before a commit that changes something; the function that it returns is called after
+            the commit, and a `LedgerError` that it raises undoes everything.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Writer:
         """
         try:
             self._thread.start()
-        except RuntimeError as error:  # the system has no more threads
+        except RuntimeError as error:  # the system cannot start another thread
             self._ended = True
             self._closed.set_result(None)
             raise ledger_error(error, "opened", self._name) from None
@@ -96,10 +96,10 @@ class Writer:
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run an operation, and return its result once it is durable.
 
-        When the caller is cancelled before the operation has begun, it is withdrawn.
+        If the caller is cancelled before the operation has begun, the operation is withdrawn.
 
         Raises:
-            LedgerError: It could not be done.
+            LedgerError: The operation failed.
         """
         if self._ended:
             raise LedgerError("the ledger is closed")
@@ -112,22 +112,22 @@ class Writer:
             raise
 
     def move(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give results to another event loop from now on; the one before is closed, and nobody waits there any more."""
+        """Give results to another event loop from now on, because the previous one is closed."""
         self._loop = loop
         self._closed = loop.create_future()
 
     def abandon(self) -> None:
-        """Let the thread end by itself, when it has done what it was asked for."""
+        """Let the thread end by itself, after the requested operations."""
         self.hasten()
         self._ended = True
         self._queue.put(None)
 
     def hasten(self) -> None:
-        """Wait no longer for a file that others keep locked than SQLite does by itself."""
+        """Wait for a locked file no longer than SQLite itself does."""
         self._patience = 0.0
 
     async def stop(self) -> None:
-        """Do what has been asked for, and close the connection."""
+        """Finish the requested operations, and close the connection."""
         self.hasten()
         if not self._ended:
             self._ended = True
@@ -142,7 +142,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = self._connect()
-        except BaseException as error:  # noqa: BLE001  raised where the ledger is opened
+        except BaseException as error:  # noqa: BLE001  raised in the task that opens the ledger
             self._tell(self._opened.set_exception, ledger_error(error, "opened", self._name))
             self._tell(self._end)
             return
@@ -165,7 +165,7 @@ class Writer:
             self._tell(self._end)
 
     def _commit(self, connection: sqlite3.Connection, operations: list[WriteRequest[Any]]) -> None:
-        """Do all operations in one transaction; should one fail, each within a savepoint of its own."""
+        """Run all operations in one transaction; if one fails, rerun each in its own savepoint."""
         changes, sealed = connection.total_changes, None
         try:
             self._begin(connection)
@@ -189,7 +189,7 @@ class Writer:
             sealed()
 
     def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin to write; a backup, or a person with a tool, may keep the file locked for longer than SQLite waits."""
+        """Begin a write transaction; a backup or a tool may keep the file locked for longer than SQLite waits."""
         began = time.monotonic()
         while True:
             try:
@@ -207,17 +207,17 @@ class Writer:
             except Exception as error:
                 operation.error = ledger_error(error, "written", self._name)
                 if not connection.in_transaction:
-                    raise  # SQLite has undone everything: the disk is full, or broken
+                    raise  # SQLite has rolled back by itself: the disk is full, or broken
                 connection.execute("ROLLBACK TO one")
             connection.execute("RELEASE one")
 
     def _tidy_up(self, connection: sqlite3.Connection) -> None:
-        # A full disk, say: there is another turn after the next commit.
+        # E.g. a full disk: the work is repeated after the next commit.
         with contextlib.suppress(sqlite3.Error):
             self._idle(connection)
 
     def _tell(self, what: Callable[..., object], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop is closed, and nobody waits any more
+        with contextlib.suppress(RuntimeError):  # the event loop is closed, and has no waiters
             self._loop.call_soon_threadsafe(what, *arguments)
 
 
@@ -225,7 +225,7 @@ def _do_all(connection: sqlite3.Connection, operations: list[WriteRequest[Any]])
     try:
         for operation in operations:
             operation.value = operation.work(connection)
-    except Exception:  # noqa: BLE001  whose it is, and what it is, comes out when each is done by itself
+    except Exception:  # noqa: BLE001  the caller reruns each operation in its own savepoint, which shows which one failed
         return False
     return True
 
@@ -243,7 +243,7 @@ def _hand_out(operations: list[WriteRequest[Any]]) -> None:
     for operation in operations:
         future = operation.future
         if future.done() or future.get_loop().is_closed():
-            continue  # nobody waits for it any more
+            continue  # its caller is gone
         if operation.error is not None:
             future.set_exception(operation.error)
         else:

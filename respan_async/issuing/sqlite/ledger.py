@@ -1,4 +1,4 @@
-"""A ledger in one SQLite file."""
+"""A ledger in an SQLite file, for processes on one machine."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec, json_text
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
+from respan_async.issuing._cipher_rotation import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._heartbeat import LeaseKeeper
 from respan_async.issuing._private_file import make_private
-from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
@@ -36,10 +36,10 @@ from respan_async.issuing.tickets import Ticket
 from respan_async.models import CreatedKey
 
 LEASE: Final = 30.0
-"""Seconds an owner that is not heard of keeps its claims. One whose process has died loses them at once."""
+"""Seconds for which a silent owner keeps its claims. An owner whose process has died loses them at once."""
 
 _MOMENT: Final = 100
-"""Milliseconds for which others are waited for when the log is emptied; there is another turn after the next commit."""
+"""Milliseconds to wait for others when the log is emptied; it is tried again after the next commit."""
 
 T = TypeVar("T")
 
@@ -53,13 +53,13 @@ class SQLiteLedger:
     alone (0600), and erased secrets are overwritten in it and in its log.
 
     Args:
-        path: The file, made when it is missing; `":memory:"`, for tests, keeps nothing on disk: what is in it is gone
-            with this process.
-        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them as they are.
+        path: The file, created if it is missing; `":memory:"`, for tests, keeps nothing on disk, and is lost with this
+            process.
+        cipher: Encrypts the secrets that are kept until they are delivered; None to keep them in plain text.
         lease: Seconds after which the claims of a process that is stopped, not dead, may be taken over.
 
     Raises:
-        ConfigurationError: A setting is not that.
+        ConfigurationError: A setting is invalid.
     """
 
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
@@ -83,7 +83,7 @@ class SQLiteLedger:
         self._erased = False
         self._open = False
         self._is_whole = False  # open, and checked
-        self._is_resting = False  # on no event loop, since the one that it was opened on is closed
+        self._is_resting = False  # bound to no event loop, because the loop that it was opened on is closed
         self._home = OwningLoop("ledger", "opened")
 
     # -------------------------------------------------------------- lifecycle
@@ -109,34 +109,36 @@ class SQLiteLedger:
                 if has_log(self._path) and not self._lock.is_anybody_alive():
                     await asyncio.to_thread(check_log, self._path)
             self._files = FileIdentity(self._path)
-            noted = self._lock.most_noted()  # before the ledger is read: it has seen no fewer since
+            noted = (
+                self._lock.most_noted()
+            )  # before the ledger is read, so that it cannot have seen fewer commits since
             writer = Writer(
                 partial(open_connection, self._path, self._files),
                 self._truncate,
                 asyncio.get_running_loop(),
                 self._seal,
             )
-            self._writer = writer  # before it is started: a cancellation here ends its thread
+            self._writer = writer  # before the start, so that a cancellation here ends its thread
             await writer.start()
             await writer.do(lambda connection: check_whole(self._path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
             await self._lease_keeper.start()
             self._is_whole = True
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
 
     def _stay(self) -> None:
-        """Be where the ledger was opened first, though the program may have changed its working directory since."""
+        """Stay at the path where the ledger was first opened, even if the working directory has changed since."""
         if self._path is self._place:
             self._place = self._path.absolute()
         elif self._path.absolute() != self._place:
             self._path = self._place
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the file; see `Ledger`."""
+        """Finish the writes, and close the file; see `Ledger`."""
         if self._home.is_gone:
             self._come()
         self._home.check()
@@ -144,10 +146,11 @@ class SQLiteLedger:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.hasten()
-        # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
+        # Even if this is cancelled, the thread must end, and the lock must say that this owner is gone.
         try:
             try:
-                if self._reading:  # the last to close takes the log away; of two at the same time neither does
+                # The last connection to close removes the log; if two close at the same time, neither does.
+                if self._reading:
                     await asyncio.wait(self._reading)
                 if writer is not None and self._owner:
                     with contextlib.suppress(LedgerError):
@@ -162,7 +165,7 @@ class SQLiteLedger:
             self._home.unbind()
 
     def _come(self) -> None:
-        """Belong to the running event loop; the one before is closed. The thread that writes is as good on any."""
+        """Bind to the running event loop, because the previous one is closed; the writer's thread serves any loop."""
         self._home.unbind()
         self._home.bind()
         self._lease_keeper.leave_loop()
@@ -184,14 +187,14 @@ class SQLiteLedger:
             await self._write(lambda connection: self._check_account(connection, account, force))
             await self._lease_keeper.resume()
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
         self._is_resting = False
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        """Whether this owner's claims have held without a break since then; see `Ledger`."""
         return self._lease_keeper.lease_held_since(since)
 
     async def _prolong(self) -> bool:
@@ -204,8 +207,8 @@ class SQLiteLedger:
     # ---------------------------------------------------------------- tickets
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
-        """Return what is known of a ticket; see `Ledger`."""
-        # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
+        """Return the record of a ticket; see `Ledger`."""
+        # On the writer's connection, because its cache is warm; another connection would read anew after every commit.
         row = await self._write(lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone())
         return None if row is None else _rows.record_of(row, ticket_id, self._cipher)
 
@@ -238,7 +241,7 @@ class SQLiteLedger:
         return await self._write(work)
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        """Release a claim, because the call has ended without a key; see `Ledger`."""
         await self._execute("release", ticket=ticket_id, owner=self._owner, epoch=epoch)
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
@@ -279,26 +282,28 @@ class SQLiteLedger:
         return [ticket for (ticket,) in await self._select("with_keys", after=after, limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key, those in plain text too.
+        """Encrypt the kept secrets with the cipher's current key, including those in plain text.
 
-        The cipher needs the keys they are encrypted with now, as its `old_keys`. Safe while other processes issue, once
-        all of them encrypt with that key and have the others as old ones: one that does not claims no ticket any more.
+        The cipher needs the keys that they are encrypted with now, as its `old_keys`. Safe while other processes issue,
+        once all of them encrypt with that key and have the others as old keys; a process that does not can claim no
+        ticket then.
 
         Returns:
-            How many were encrypted anew.
+            The number of re-encrypted secrets.
 
         Raises:
-            LedgerError: There is no cipher, or it has not the key of a secret; then all is left as it was.
+            LedgerError: There is no cipher, or it lacks the key of a secret; nothing was changed then.
         """
         cipher = self._cipher
         if cipher is None:
             raise LedgerError("a ledger without a cipher has nothing to rotate")
         after = ""
         while found := await self._select("secrets", after=after, limit=100):
-            _rows.check_readable(found, cipher)  # all of them, or the mark would lock out who has the right key
+            # Check every secret first: a mark set with the wrong key would lock out processes that hold the right one.
+            _rows.check_readable(found, cipher)
             after = found[-1][0]
         if (key_id := key_id_of(cipher)) is not None:
-            await self._execute("set_meta", name=MARK, value=key_id)  # first: what comes after is of this key
+            await self._execute("set_meta", name=MARK, value=key_id)  # first, so that all later secrets use this key
         after, rotated = "", 0
         while found := await self._select("secrets", after=after, limit=100):
             rotated += await self._write(partial(self._replace, _rows.renewed(found, cipher)))
@@ -324,7 +329,7 @@ class SQLiteLedger:
         return _rows.suspects_of(await self._select("suspects"))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
-        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        """Note that a suspect's key was revoked, or has expired; see `Ledger`."""
         return bool(await self._execute("close_suspect", tag=tag, to=str(state)))
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
@@ -333,7 +338,7 @@ class SQLiteLedger:
         return bool(await self._execute("acquire_sweep_turn", **turn))
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's; see `Ledger`."""
+        """Whether a key with this id belongs to a ticket; see `Ledger`."""
         return bool(await self._select("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:
@@ -353,7 +358,7 @@ class SQLiteLedger:
         return await self._writer.do(work)
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Read beside the writer, what may take long."""
+        """Read on a separate connection, because it may take long."""
         self._home.check()
         if self._memory or self._writer is None:
             return await self._write(work)
@@ -365,13 +370,13 @@ class SQLiteLedger:
     def _read_over(self, reading: asyncio.Future[Any]) -> None:
         self._reading.discard(reading)
         if not reading.cancelled():
-            reading.exception()  # looked at, for a caller that was cancelled
+            reading.exception()  # retrieved, because a cancelled caller does not
 
     async def _select(self, statement: str, **values: Any) -> list[Any]:
         return await self._read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())
 
     async def _execute(self, statement: str, **values: Any) -> int:
-        """Run a statement that writes; return how many rows it has changed."""
+        """Run a writing statement; return the number of changed rows."""
         return await self._write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
 
     async def _transition(self, move: str, tag: str, **values: Any) -> None:
@@ -380,9 +385,9 @@ class SQLiteLedger:
     # ------------------------------------------------------------- in the thread
 
     def _truncate(self, connection: sqlite3.Connection) -> None:
-        """Empty the log after secrets were erased, so that they are not left in it."""
+        """Empty the log after secrets were erased, because it still holds them."""
         if self._erased and not self._memory:
-            # Not with the patience of a write: a process that was stopped while it read would cost everybody that.
+            # Use a short timeout: a suspended reader would otherwise block all writers for the full busy_timeout.
             connection.execute(f"PRAGMA busy_timeout = {_MOMENT}")
             try:
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -408,7 +413,7 @@ class SQLiteLedger:
         return None if found is None else found[0]
 
     def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
-        """Put secrets in the place of those that are still there."""
+        """Replace secrets that are still kept."""
         self._erased = True
         return sum(
             connection.execute(_SQL["replace_secret"], {"ticket": ticket, "old": old, "secret": new}).rowcount
@@ -426,7 +431,7 @@ class SQLiteLedger:
         return renewed is not None
 
     def _reclaim_owners(self, connection: sqlite3.Connection) -> None:
-        """Take over what owners left that are dead, or whose lease is over."""
+        """Take over what dead owners, and owners with lapsed leases, have left."""
         others = connection.execute(_SQL["owners"], {"owner": self._owner, "awake": time.monotonic()})
         for owner, token, leased in others.fetchall():
             if not leased or self._lock.is_dead(token):
@@ -438,6 +443,6 @@ class SQLiteLedger:
         self._retire(connection, self._owner)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
-        # Its tickets stay claimed by no owner: they are free to be claimed when they are asked for.
+        # Its tickets stay claimed by a removed owner: any owner may claim them when they are asked for.
         for statement in ("mark_all_of_suspect", "retire"):
             connection.execute(_SQL[statement], {**STATES, "owner": owner})

@@ -1,7 +1,7 @@
 -- name: schema
--- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite. But leases end by a clock that nobody
--- can set, and that all processes of this machine share: the seconds for which it has been awake. So no sleep ends a lease
--- that its owner had no time to prolong.
+-- Version 2. Times are seconds since 1970 by this machine's clock, read by SQLite. But leases end by the seconds for
+-- which this machine has been awake, a clock that cannot be set and that all its processes share. So a sleep does not
+-- end a lease that its owner had no time to prolong.
 PRAGMA application_id = 0x52737041;
 PRAGMA user_version = 2;
 
@@ -31,10 +31,10 @@ CREATE TABLE tickets (
 CREATE INDEX tickets_undelivered ON tickets (ticket) WHERE state = 'issued';
 CREATE INDEX tickets_keys ON tickets (key_id) WHERE key_id IS NOT NULL;
 
--- In the order in which they were made, so that making one appends. Only those that are not settled are ever looked
--- for by their tags, and those are few.
--- Secrets are in rows of their own, which never move and never change their size: SQLite overwrites what is deleted, but
--- not the copies that are left behind where rows were moved from one page to another.
+-- In the order of creation, so that inserts append. Only unsettled attempts are ever looked for by their tags, and they
+-- are few.
+-- Secrets are in separate rows, which never move and never change their size, because SQLite overwrites deleted data,
+-- but not the copies that are left behind when rows move from one page to another.
 CREATE TABLE secrets (
     id INTEGER PRIMARY KEY,
     secret BLOB NOT NULL
@@ -58,8 +58,8 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
 
 -- name: migrate_1
--- From version 1, of which no owner lives. What its suspects were is not known any more: all are taken over now. A process
--- of that version cannot become an owner after this, as it gives no version.
+-- From version 1, of which no owner lives. The origin of its suspects is unknown: all are taken over now. A process of
+-- version 1 cannot become an owner after this, because it gives no version.
 DELETE FROM owners;
 ALTER TABLE owners ADD COLUMN version INTEGER NOT NULL;
 ALTER TABLE attempts ADD COLUMN taken_over_at REAL;
@@ -91,12 +91,12 @@ SELECT id, token, lease_until > :awake FROM owners WHERE id <> :owner;
 DELETE FROM owners WHERE id = :owner;
 
 -- name: mark_all_of_suspect
--- What an owner that is gone had in the air is a suspect, taken over (rules 3 and 5).
+-- The intents of an owner that is gone become suspects, taken over (rules 3 and 5).
 UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: mark_ownerless_suspect
--- Noted by an owner that had been buried before: nobody else would ever doubt it (rules 3 and 5).
+-- Intents of owners already removed from `owners`: no other statement would turn them into suspects (rules 3 and 5).
 UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
 
@@ -104,9 +104,9 @@ WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELEC
 SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
--- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch. A
--- ticket of which nothing was made, and nothing can have been, may be asked for with other fields. And none is claimed for
--- who would encrypt its secret with a key that was rotated away.
+-- Claim a ticket, or keep the claim on it; another owner's ticket only when its lease has ended, which increments the
+-- epoch. A ticket for which no key was made, and none can have been, may be asked for with other fields. Refuse the
+-- claim if the claimer's cipher key has been rotated out.
 INSERT INTO tickets (ticket, fields, state, owner, epoch)
 SELECT :ticket, :fields, :claimed, :owner, 1
 WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'cipher' AND value <> :cipher AND value <> :cipher_before)
@@ -131,7 +131,7 @@ WHERE (
 RETURNING epoch;
 
 -- name: mark_others_suspect
--- What an owner that lost this ticket had in the air is a suspect, taken over (rules 3 and 5).
+-- The intents of an owner that lost this ticket become suspects, taken over (rules 3 and 5).
 UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 2440587.5) * 86400.0
 WHERE state IN ('intent', 'suspect') AND state = :intent AND ticket = :ticket AND owner <> :owner;
 
@@ -146,7 +146,7 @@ UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspec
 DELETE FROM attempts WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent;
 
 -- name: mark_suspect
--- By the process that made the attempt, which knows that no answer came: it is taken over from nobody (rule 5).
+-- Called by the process that made the attempt and knows that no answer came, so it is not taken over (rule 5).
 UPDATE attempts SET state = :to, effect = :effect, reason = :reason, key_id = coalesce(:key_id, key_id),
     taken_over_at = NULL
 WHERE tag = :tag AND state IN ('intent', 'suspect');
@@ -156,8 +156,8 @@ UPDATE attempts SET state = :recorded
 WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :intent AND owner = :owner;
 
 -- name: record
--- A key is its ticket's only for the owner and the epoch that claimed it, and while its attempt is no suspect: the key of
--- a suspect may be being revoked at this moment.
+-- A key is recorded only for the owner and the epoch that claimed the ticket, and while its attempt is not a suspect,
+-- because a suspect's key may be being revoked at this moment.
 UPDATE tickets SET state = :issued, key_id = :key_id, key = :key,
     secret_id = (SELECT coalesce(max(id), 0) + 1 FROM secrets),
     issued_at = (julianday('now') - 2440587.5) * 86400.0
@@ -173,7 +173,7 @@ UPDATE tickets SET state = :open, owner = NULL
 WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coalesce(:epoch, epoch);
 
 -- name: erase
--- Delivered: the secret, overwritten where it is, is no longer kept.
+-- The secret was delivered, was overwritten in place, and is no longer kept.
 UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = :ticket AND state = :issued;
 
 -- name: erase_secret
@@ -181,8 +181,8 @@ UPDATE secrets SET secret = zeroblob(length(secret))
 WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
 
 -- name: undelivered
--- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
--- back since.
+-- Excludes keys that a live owner recorded less than `left_for` seconds ago; or ahead, because the clock may have been
+-- set back since.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
 WHERE state = 'issued' AND ticket > :after AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
@@ -197,7 +197,7 @@ ORDER BY ticket LIMIT :limit;
 SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
 
 -- name: waiting
--- What is not delivered, without its secret.
+-- Tickets that are not delivered, without their secrets.
 SELECT ticket, key_id, issued_at FROM tickets WHERE state = 'issued' ORDER BY ticket;
 
 -- name: suspects
@@ -205,7 +205,7 @@ SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id, taken_over_at F
 WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
 -- name: suspects_1
--- In version 1: taken over when it is migrated.
+-- The suspects of version 1, which are taken over when it is migrated.
 SELECT tag, ticket, name, sent, sent_at, effect, reason, key_id, (julianday('now') - 2440587.5) * 86400.0 FROM attempts
 WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 
@@ -213,8 +213,8 @@ WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
 
 -- name: acquire_sweep_turn
--- To sweep, unless another owner that is alive has taken its own in the last seconds; or in the next, by a clock that was
--- set back since.
+-- Take the turn to sweep, unless another live owner took it less than `seconds` ago; or ahead, because the clock may
+-- have been set back since.
 INSERT INTO meta (name, value)
 VALUES ('sweep', :owner || ' ' || ((julianday('now') - 2440587.5) * 86400.0))
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -229,8 +229,8 @@ WHERE CAST(value AS INTEGER) = :owner
 SELECT 1 FROM tickets WHERE key_id = :key_id;
 
 -- name: recent
--- Among the newest: the ages of those that were sent in the last seconds. After the clock was set back they are below 0,
--- and those of the hours before it no more recent for that.
+-- The ages of the newest attempts that were sent within the last seconds. After the clock was set back, ages are below
+-- 0, and older attempts do not become more recent by that.
 SELECT age FROM (
     SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at AS age FROM attempts ORDER BY id DESC LIMIT 20000
 )
@@ -253,7 +253,7 @@ SELECT value FROM meta WHERE name = :name;
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value;
 
 -- name: secrets
--- For the rotation of the cipher's key.
+-- All kept secrets, for the rotation of the cipher's key.
 SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > :after ORDER BY ticket LIMIT :limit;
 
 -- name: replace_secret

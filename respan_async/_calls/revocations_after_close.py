@@ -1,4 +1,4 @@
-"""The keys that somebody wanted to revoke when the client was closed already, told in the log."""
+"""Logs the keys whose revocation was requested after the client was closed."""
 
 import asyncio
 
@@ -7,13 +7,13 @@ from respan_async._http.redaction import printable
 from respan_async.events import logger
 
 
-class UnrevokedKeys:
-    """Remember which keys were not revoked because the client was closed, and say so once, with their ids.
+class RevocationsAfterClose:
+    """Remember which keys were not revoked because the client was closed, and log their ids once.
 
-    Work that was cancelled and not awaited comes to its `finally` when the client is being closed, or later.
+    A task that was cancelled and not awaited reaches its `finally` while the client is being closed, or later.
 
     Args:
-        lifecycle: The client's.
+        lifecycle: The client's lifecycle.
     """
 
     def __init__(self, lifecycle: Lifecycle) -> None:
@@ -29,10 +29,10 @@ class UnrevokedKeys:
         self._ids[key_id] = None
         if self._closed and not self._is_to_be_told:
             self._is_to_be_told = True
-            asyncio.get_running_loop().call_soon(self._tell)  # with those that come in the same turn
+            asyncio.get_running_loop().call_soon(self._tell)  # together with others of this turn of the loop
 
     async def _last_word(self) -> None:
-        await asyncio.sleep(0)  # who was cancelled right before has a turn to say what it wanted to revoke
+        await asyncio.sleep(0)  # let tasks that were cancelled just now register their keys
         self._closed = True
         self._tell()
 

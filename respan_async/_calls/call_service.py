@@ -1,4 +1,4 @@
-"""What the operations, the sweep and the issuer stand on: calls of one client, made with certain options."""
+"""Makes the calls of one client: the operations, the sweep and the issuer all go through it."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,10 +9,10 @@ from respan_async._calls import orphan_revocation
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
+from respan_async._calls.name_tags import MAX_TAGGED_NAME
 from respan_async._calls.shielding import run_shielded
-from respan_async._calls.suspects import MAX_TAGGED_NAME
 from respan_async._http import operations
-from respan_async._pacing.slots import Priority
+from respan_async._pacing.priority import Priority
 from respan_async.errors import InvalidRequestError
 from respan_async.models import MAX_NAME, CreatedKey, CreateKeyRequest
 
@@ -20,40 +20,40 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class Service:
-    """Make calls.
+class CallService:
+    """Make calls with certain options.
 
     Attributes:
-        context: What all calls of the client share.
-        options: How these are made.
+        context: The state that all calls of the client share.
+        options: The options of these calls.
     """
 
     context: ClientContext
     options: Options
 
-    def lowest(self) -> "Service":
-        """Return the service whose calls wait behind everything else, however long."""
+    def lowest(self) -> "CallService":
+        """Return a service whose calls have the lowest priority and no deadline."""
         return attrs.evolve(self, options=attrs.evolve(self.options, priority=Priority.SWEEP, deadline=None))
 
     async def send(self, request: operations.Request[T], priority: Priority = Priority.INTERACTIVE) -> T:
         """Make a call that may be repeated without harm.
 
         Args:
-            request: What is asked.
-            priority: The class in which it waits, unless the options name another.
+            request: The request.
+            priority: The class in which the call waits, unless the options name another.
 
         Raises:
-            RespanError: It did not succeed.
+            RespanError: The call failed.
         """
         self.context.lifecycle.check()
         call = Call(self.context, request, self.options, priority)
         return await run_shielded(call, self.context.lifecycle, lambda _: None, needed=request.operation.changes)
 
     async def create(self, request: CreateKeyRequest) -> CreatedKey:
-        """Make a key now; one that nobody is left to take is revoked.
+        """Make a key now; revoke it if the caller was cancelled meanwhile.
 
         Raises:
-            RespanError: No key was made, or none that can be used.
+            RespanError: No key was made, or the key cannot be used.
         """
         return await run_shielded(self.creation(request), self.context.lifecycle, self.discard)
 
@@ -66,12 +66,12 @@ class Service:
         """Return the call that makes a key.
 
         Args:
-            request: What the key should be.
-            priority: The class in which it waits, unless the options name another.
-            attempt_log: Where its attempts are noted; None for the client's own log.
+            request: The fields of the key.
+            priority: The class in which the call waits, unless the options name another.
+            attempt_log: The log of its attempts; None for the client's own.
 
         Raises:
-            InvalidRequestError: The request is none, or its name has no room for the tag.
+            InvalidRequestError: `request` is not a `CreateKeyRequest`, or its name leaves no room for the tag.
         """
         if not isinstance(request, CreateKeyRequest):
             raise InvalidRequestError(f"request: expected a CreateKeyRequest, got {type(request).__name__}")
@@ -84,16 +84,16 @@ class Service:
         return Call(self.context, request, self.options, priority, log)
 
     def discard(self, key: CreatedKey, revoked: Callable[[], object] | None = None) -> None:
-        """Revoke a key that nobody holds, in the background; then call `revoked`."""
+        """Revoke an orphaned key in the background; then call `revoked`."""
         orphan_revocation.revoke(self.context, self.options, key, revoked)
 
 
-class RequestorOwner:
-    """The base of the client, behind which others in this package find its service."""
+class ServiceOwner:
+    """The base class of the client, by which the rest of this package gets the client's service."""
 
-    _service: Service
+    _service: CallService
 
 
-def requestor_of(owner: RequestorOwner) -> Service:
+def service_of(owner: ServiceOwner) -> CallService:
     """Return the service of a client, or of a view of one."""
     return owner._service

@@ -1,4 +1,4 @@
-"""What SQLite's exceptions are here."""
+"""Maps SQLite's exceptions to the ledger's errors."""
 
 import sqlite3
 from typing import Final
@@ -18,21 +18,21 @@ _NEEDS_A_LOCAL_DISK: Final = {
     sqlite3.SQLITE_IOERR_SHMLOCK,
     sqlite3.SQLITE_IOERR_SHMMAP,
 }
-"""What SQLite says of network shares, whose locks or shared memory are missing or do not work."""
+"""SQLite's error codes on network shares, whose locks or shared memory are missing or do not work."""
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether others keep the file locked."""
+    """Whether another connection keeps the file locked."""
     return isinstance(error, sqlite3.Error) and _code(error) & 0xFF in _LOCKED
 
 
 def ledger_error(error: BaseException, what: str, name: str) -> LedgerError:
-    """Return the error of a ledger that could not be used.
+    """Return the ledger's error for an exception of SQLite.
 
     Args:
-        error: What was raised.
-        what: What was to be done: "opened", "read" or "written".
-        name: What the ledger is called; empty for one that needs no name.
+        error: The exception.
+        what: The operation that failed: "opened", "read" or "written".
+        name: The name of the ledger in the message; empty to leave it out.
     """
     if isinstance(error, LedgerError):
         return error
@@ -47,4 +47,4 @@ def ledger_error(error: BaseException, what: str, name: str) -> LedgerError:
 
 
 def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0)  # of one that Python itself raises there is none
+    return getattr(error, "sqlite_errorcode", 0)  # missing if Python's sqlite3 module itself raised it

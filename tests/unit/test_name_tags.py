@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from respan_async._calls.suspects import new_tag
+from respan_async._calls.name_tags import new_tag
 
 
 @pytest.fixture

@@ -1,28 +1,29 @@
-"""What an attempt needs before it is sent: a slot of the pace, and the token."""
+"""Gets what an attempt needs before it is sent: a slot of the pacer, and the bearer token."""
 
 from respan_async._calls.attempt_outcome import problem_of
 from respan_async._calls.token_provider import CallToken, TokenProvider
 from respan_async._pacing.pacer import Pacer
-from respan_async._pacing.slots import Priority, Slot, SlotOutcome
+from respan_async._pacing.priority import Priority
+from respan_async._pacing.slots import Slot, SlotOutcome
 from respan_async.errors import APIConnectionError
 from respan_async.secret import Secret
 
 
-class AttemptPermit:
-    """Get both, attempt by attempt, for one call, which the pacer knows by this object.
+class SlotAndToken:
+    """Get both for each attempt of one call; the pacer knows the call by this object.
 
-    The token is asked for with the slot in hand, so that it is a fresh one. Where that takes long the slot is given
-    back, and the call keeps its place in line.
+    The token is asked for after the slot was granted, so that the token is fresh. If that takes long, the slot is given
+    back, and the call keeps its place in the queue.
 
     Args:
         pacer: Grants slots.
         tokens: Gives tokens.
-        seconds: How long a token may be waited for; None for as long as it takes.
+        seconds: The longest wait for a token; None for no limit.
 
     Attributes:
-        held: Whether the slot was still in hand when the token could not be had. Where it was not, the others who wait
-            for the same token fail as well, so that one outage would count for each of them.
-        is_asking: Whether a token is waited for.
+        held: Whether the call still held the slot when it failed to get a token. If False, all calls waiting for this
+            token fail together; count that as one failure, not one per call.
+        is_asking: Whether the call is waiting for a token.
     """
 
     __slots__ = ("_pacer", "_token", "held", "is_asking")
@@ -40,14 +41,14 @@ class AttemptPermit:
 
         Args:
             priority: The class to wait in.
-            deadline: The event loop's time until which the slot is of use.
+            deadline: The event loop's time after which the slot is useless.
             since: When the call began.
-            again: It has had a slot before, and so keeps its place.
+            again: The call has had a slot before, and so keeps its place.
 
         Raises:
             DeadlineUnreachable: As of `Pacer.acquire`.
-            APIConnectionError: The token could not be had; another attempt may mend that.
-            RespanError: The client was closed, or what was got is no token.
+            APIConnectionError: The token could not be had; another attempt may succeed.
+            RespanError: The client was closed, or the token is invalid.
         """
         while True:
             slot = await self._pacer.acquire(priority, deadline, since=since if again else None, caller=self)
@@ -56,7 +57,7 @@ class AttemptPermit:
             again = True
 
     async def renew_token(self) -> bool:
-        """Ask once more for a token that the server refused; return whether there is another one now.
+        """Ask for another token after the server refused the last one; return whether there is another one now.
 
         Raises:
             APIConnectionError, ConfigurationError: As of `enter`.
@@ -68,7 +69,7 @@ class AttemptPermit:
             raise
 
     def promote(self, priority: Priority) -> None:
-        """Go on waiting in this class."""
+        """Move the waiting call to this class."""
         self._pacer.promote(self, priority)
 
     def accepted(self) -> None:
@@ -76,7 +77,7 @@ class AttemptPermit:
         self._token.accepted()
 
     async def _token_for(self, slot: Slot) -> Secret | None:
-        """Return the token; None where it took so long that the slot was given back."""
+        """Return the token; None if it took so long that the slot was given back."""
         self.held = self.is_asking = True
 
         def give_back() -> None:

@@ -1,32 +1,32 @@
-"""Where the keys of one run go: the file or standard output, and what is known of those that could not get there."""
+"""Delivers the keys of one run to a file or to standard output, and remembers the keys that it could not deliver."""
 
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
+from respan_async.cli.closed_streams import check_output
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.standard_streams import check_output
 from respan_async.cli.stdout_sink import StdoutSink
 from respan_async.errors import LedgerError
 from respan_async.issuing import JSONLinesSink
 from respan_async.models import CreatedKey
 
 
-class OutputTarget:
-    """Deliver until the place fails, and nothing after that: whatever is left over is then known for good.
+class KeyDelivery:
+    """Deliver keys until the output fails; after that, deliver no more, so that `kept_back` is final.
 
     Args:
-        name: What the place is called.
-        place: Delivers.
-        sink: The place, if it is a file; None for standard output.
+        name: The name of the output.
+        place: Writes one key to the output.
+        sink: The output, if it is a file; None for standard output.
 
     Attributes:
-        broken: Why the place failed; None while it has not.
-        on_broken: Told when it fails.
-        kept_back: The ids of the keys that it did not take, by their ticket.
-        refused: Why it does not want a ticket's key, though it works.
-        writing: How many deliveries are under way.
+        broken: Why the output failed; None while it works.
+        on_broken: Called when the output fails.
+        kept_back: The ids of the keys that the output did not take, by ticket.
+        refused: Why a working output refused the key of a ticket.
+        writing: The number of deliveries under way.
     """
 
     def __init__(
@@ -59,23 +59,23 @@ class OutputTarget:
             raise
         finally:
             self.writing -= 1
-        self.kept_back.pop(ticket_id, None)  # twice at once: what was left is delivered by others as well
+        self.kept_back.pop(ticket_id, None)  # may be gone: two deliveries of one ticket can run at the same time
 
 
 @contextlib.contextmanager
-def open_output(path: str, *, sandbox: bool) -> Iterator[OutputTarget]:
-    """Open where keys go.
+def open_delivery(path: str, *, sandbox: bool) -> Iterator[KeyDelivery]:
+    """Open the output for keys.
 
     Args:
-        path: As it was given; `-` is standard output.
-        sandbox: The keys are make-believe, and so must be those that are there already.
+        path: The path as given; `-` is standard output.
+        sandbox: The keys are make-believe, and so must be the keys that the file already holds.
 
     Raises:
-        WrongUse: It is not a place for secrets, or holds something else, or another run has it.
+        WrongUse: The path is not a safe place for secrets, the file holds something else, or another run uses it.
     """
     if path == "-":
         check_output()
-        yield OutputTarget("standard output", StdoutSink(sandbox=sandbox), None)
+        yield KeyDelivery("standard output", StdoutSink(sandbox=sandbox), None)
         return
     made = not os.path.lexists(path)
     try:
@@ -84,7 +84,7 @@ def open_output(path: str, *, sandbox: bool) -> Iterator[OutputTarget]:
         raise WrongUse(str(error)) from None
     with sink:
         try:
-            yield OutputTarget(path, sink, sink)
+            yield KeyDelivery(path, sink, sink)
         except WrongUse:
             if made:
                 _remove_empty(Path(path))
@@ -92,7 +92,7 @@ def open_output(path: str, *, sandbox: bool) -> Iterator[OutputTarget]:
 
 
 def _remove_empty(path: Path) -> None:
-    """Remove a file that this run has made, and still has the lock of, if nothing was written to it."""
+    """Remove a file if it is empty; this run created it and still holds its lock."""
     with contextlib.suppress(OSError):
         if not path.stat().st_size:
             path.unlink()

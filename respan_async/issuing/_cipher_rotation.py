@@ -1,15 +1,16 @@
-"""Rotating the key that a ledger's secrets are encrypted with, while others issue.
+"""Rotates the key that encrypts a ledger's secrets, while other processes issue.
 
-The order that is safe:
+The safe order:
 
-1. Every process gets the new key among its old keys, so that it reads what others write from step 2 on.
-2. Every process gets the new key as its key, and the former one among its old keys.
-3. One of them rotates, which marks the ledger with the new key and encrypts what is kept.
-4. The former key is taken away.
+1. Every process gets the new key among its old keys, so that it can read what the others write from step 2 on.
+2. Every process gets the new key as its key, and the former key among its old keys.
+3. One process rotates: it marks the ledger with the new key, and encrypts the kept secrets with it.
+4. The former key is removed.
 
-A process that was left out of step 2 would go on to write what nobody can read after step 4. So it claims no ticket
-once the ledger is marked: what it has in the air is recorded all the same, and is why it asks for another rotation. The
-mark binds those that saw it come, and those that lack its key. Who begins the next rotation has it among the old keys.
+A process that missed step 2 would write secrets that no process can read after step 4. So it may claim no ticket once
+the ledger is marked. The results of requests that it has in flight are recorded all the same; the error therefore asks
+for another rotation. The mark stops processes that opened the ledger before it was set, and processes without the new
+key. A process that begins the next rotation has the marked key among its old keys.
 """
 
 from collections.abc import Mapping
@@ -22,14 +23,14 @@ MARK: Final = "cipher"
 """The name under which a ledger keeps the id of the key."""
 
 _NONE: Final = ""
-"""What a process without a cipher has in the place of a key's id."""
+"""The id of the key in a process without a cipher."""
 
 
 class RotationMark:
     """The mark on a ledger, as one process has seen it.
 
     Attributes:
-        seen: What it was when the ledger was opened; None when there was none.
+        seen: The mark when the ledger was opened; None if it had no mark.
     """
 
     seen: str | None = None
@@ -37,7 +38,7 @@ class RotationMark:
     def accepted(self, cipher: Cipher | None) -> Mapping[str, str | None]:
         """Return the two marks with which a process may claim tickets, as the parameters of statements.
 
-        A cipher that does not tell its keys may always: nothing is known of it.
+        A process may always claim if its cipher does not tell its keys.
         """
         key = key_id_of(cipher)
         knows = getattr(cipher, "has_key", None)
@@ -51,12 +52,12 @@ class RotationMark:
 
 
 def key_id_of(cipher: Cipher | None) -> str | None:
-    """Return the id of the key that a cipher encrypts with; None of one that does not tell."""
+    """Return the id of the key that a cipher encrypts with; None if the cipher does not tell."""
     return _NONE if cipher is None else getattr(cipher, "key_id", None)
 
 
 def outdated(where: str, cipher: Cipher | None) -> LedgerError:
-    """Return the error of a process that would write what others cannot read."""
+    """Return the error for a process that would write secrets which the others cannot read."""
     if cipher is None:
         how = "its secrets are encrypted, and there is no cipher here; start again with its key"
     else:

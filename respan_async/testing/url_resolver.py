@@ -1,4 +1,4 @@
-"""Which operation a request is for, and what Django answers when it is for none."""
+"""Maps a request's method and path to an operation, or to the answer that Django gives if none matches."""
 
 from collections.abc import Mapping
 from urllib.parse import unquote
@@ -11,7 +11,7 @@ __all__ = ["OTHER", "ROOT", "Target", "find_target"]
 
 ROOT = "/api/temporary-keys/"
 OTHER = "other"
-"""The operation of a request that is for none."""
+"""The operation of a request that matches none."""
 
 _COLLECTION: Mapping[str, str] = {"GET": "list", "POST": "create"}
 _ITEM: Mapping[str, str] = {"GET": "retrieve", "PATCH": "update", "DELETE": "delete"}
@@ -19,13 +19,13 @@ _ITEM: Mapping[str, str] = {"GET": "retrieve", "PATCH": "update", "DELETE": "del
 
 @attrs.frozen
 class Target:
-    """What a request is for.
+    """The target of a request.
 
     Attributes:
         operation: "create", "list", "retrieve", "update" or "delete"; "other" for none.
-        key_id: The key it is for; empty for all of them.
-        no_route: The answer to a path that leads nowhere, before anybody looks at the token.
-        wrong_method: The answer to a method that the path does not have, after token and limit.
+        key_id: The id of the key; empty for the whole collection.
+        no_route: The answer to an unknown path, given before the token is checked.
+        wrong_method: The answer to a wrong method, given after the token and the limit were checked.
     """
 
     operation: str = OTHER
@@ -40,11 +40,11 @@ _CREATE = Target("create")
 
 
 def find_target(method: str, raw_path: str) -> Target:
-    """Find what a request is for.
+    """Find the target of a request.
 
     Args:
         method: In capitals.
-        raw_path: Path and query as they were sent: a percent-encoded slash belongs to an id.
+        raw_path: Path and query as they were sent, because a percent-encoded slash belongs to an id.
     """
     path, question, query = raw_path.partition("?")
     if path == ROOT:

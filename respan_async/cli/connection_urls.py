@@ -1,4 +1,4 @@
-"""Addresses of servers, which may hold a password: as arguments, or out of the environment."""
+"""Reads the URL of Redis or Postgres from an argument, a variable or a file, and masks its password."""
 
 import re
 from typing import Final
@@ -10,15 +10,15 @@ from respan_async.secret import secret_of_environment
 _PASSWORD: Final = re.compile(r"(\w+://[^:/@\s]*):(?![0-9]+/)\S*@")
 
 
-def address_of(given: str | None, variable: str) -> str:
-    """Return an address: as it was given, or as a variable of the environment, or the file that it names, has it.
+def connection_url(given: str | None, variable: str) -> str:
+    """Return a URL: the argument, or else the variable, or else the content of the file that `<variable>_FILE` names.
 
     Args:
-        given: The argument; None or empty where it was left out.
-        variable: The variable's name; with `_FILE` after it, that of one that names a file.
+        given: The argument; None or empty if it was left out.
+        variable: The name of the environment variable.
 
     Returns:
-        The address; empty where there is none.
+        The URL; empty if none was given.
 
     Raises:
         WrongUse: Both variables are set, or the file cannot be read.
@@ -33,5 +33,5 @@ def address_of(given: str | None, variable: str) -> str:
 
 
 def without_password(word: str) -> str:
-    """Return a word of a command line without the password of a URL in it."""
+    """Return a word of a command line, with the password of a URL in it masked."""
     return _PASSWORD.sub(r"\1:***@", word)

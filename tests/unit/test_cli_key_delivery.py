@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from respan_async.cli.exit_codes import WrongUse
-from respan_async.cli.output_target import open_output
+from respan_async.cli.key_delivery import open_delivery
 
 
 @pytest.mark.parametrize(("before", "written", "left"), [(None, "", None), (None, "a key\n", "a key\n"), ("", "", "")])
@@ -18,7 +18,7 @@ def test_a_run_that_is_refused_removes_what_it_made_and_nobody_needs(
         path.touch(0o600)
 
     def refuse() -> None:
-        with open_output(str(path), sandbox=False):
+        with open_delivery(str(path), sandbox=False):
             path.write_text(written)
             raise WrongUse("no ledger")
 
