@@ -10,6 +10,8 @@ next. Rules:
    tasks, futures.
 4. A loop that ends in order (`asyncio.run` does) closes what is open on it before, so that nothing is left to move.
 5. What cannot move, such as a session that the caller has brought, says so, and nothing has been touched then.
+
+What nobody awaits in the background and fails with anything but a `RespanError` is told in the log, once for its kind.
 """
 
 import asyncio
@@ -23,7 +25,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 from respan_async._calls.owning_loop import OwningLoop
-from respan_async.errors import ClientStateError, InvalidRequestError
+from respan_async.errors import ClientStateError, InvalidRequestError, RespanError
 from respan_async.events import logger
 
 T = TypeVar("T")
@@ -93,6 +95,7 @@ class Lifecycle:
         self._moving = threading.RLock()  # a hook that hears of a suspect may use the client
         self.closing = False
         self._closing_was_cut = False  # by the end of its loop
+        self._failures_told: set[tuple[str, str]] = set()
         self.closed = asyncio.Event()
 
     def register(self, stage: Stage | Move, step: Callable[[], object], *, on_this_loop: bool = False) -> None:
@@ -240,6 +243,8 @@ class Lifecycle:
         work: Coroutine[Any, Any, T],
         context: contextvars.Context | None = None,
         if_cut: Callable[[], object] | None = None,
+        *,
+        awaited: bool = False,
     ) -> asyncio.Task[T]:
         """Run something in the background, until it ends or the client has waited for it long enough.
 
@@ -247,12 +252,15 @@ class Lifecycle:
             work: What to run.
             context: Where, when it is not part of what its starter does, such as a request that is traced.
             if_cut: Called on the next event loop, if this one is closed before what waits for the task has its turn.
+            awaited: Somebody takes its result or its exception. If not, what it fails with unexpectedly is told.
         """
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         if if_cut is not None:
             self._if_cut[task] = if_cut
         task.add_done_callback(self._over)
+        if not awaited:
+            task.add_done_callback(self._tell_failure)
         return task
 
     def delegate(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -316,6 +324,16 @@ class Lifecycle:
         self._if_cut.pop(task, None)
         if not task.cancelled():
             task.exception()  # retrieved, or asyncio would log it; a task that awaits this one sees it too
+
+    def _tell_failure(self, task: asyncio.Task[Any]) -> None:
+        """Tell that a task has failed unexpectedly; without the exception's text, which may show anything."""
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, Exception) or isinstance(error, RespanError):
+            return
+        told = (getattr(task.get_coro(), "__qualname__", "a task"), type(error).__name__)
+        if told not in self._failures_told:
+            self._failures_told.add(told)
+            logger.error("%s has failed unexpectedly in the background: %s", *told)
 
     def _delegate_over(self, task: asyncio.Task[Any]) -> None:
         del self._delegates[task]

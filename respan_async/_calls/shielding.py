@@ -110,7 +110,7 @@ async def run_shielded(job: Job[T], lifecycle: Lifecycle, discard: Callable[[T],
         if not lifecycle.closing:  # the caller went with its event loop
             over(task)
 
-    task = lifecycle.spawn(run(), if_cut=cut)
+    task = lifecycle.spawn(run(), if_cut=cut, awaited=True)
     try:
         await asyncio.wait({task}, timeout=job.deadline)
     except asyncio.CancelledError:
