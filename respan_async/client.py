@@ -31,7 +31,8 @@ from respan_async._calls.settings_validation import (
     token_source,
 )
 from respan_async._calls.suspects import InMemorySuspectStore
-from respan_async._calls.sweep import SweepPolicy
+from respan_async._calls.sweep_memory import SweepMemory
+from respan_async._calls.sweep_policy import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.session import check_session, most_in_air
@@ -165,6 +166,7 @@ class AsyncRespan(RequestorOwner):
             skew=ClockSkew(),
             lifecycle=lifecycle,
             unrevoked_keys=UnrevokedKeys(lifecycle),
+            sweep_memory=SweepMemory(),
             base_url=origin,
         )
         pacer.on_pause = context.paused

@@ -15,7 +15,7 @@ from typing import Final
 
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
 from respan_async._calls.suspects import SuspectStore
-from respan_async._calls.sweep import SweepPolicy, SweepReport
+from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
 from respan_async._pacing.loop_clock import LoopClock
 from respan_async.errors import AuthenticationError, ClientStateError, PermissionDeniedError, RespanError, Suspect
 from respan_async.events import logger

@@ -10,6 +10,7 @@ from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.suspects import InMemorySuspectStore
+from respan_async._calls.sweep_memory import SweepMemory
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.unrevoked_keys import UnrevokedKeys
 from respan_async._http.transport import Timeout, Transport
@@ -54,6 +55,7 @@ class ClientContext:
         skew: How far it is from the server's.
         lifecycle: Where and until when the client may be used.
         unrevoked_keys: What was to be revoked after that.
+        sweep_memory: What sweeps remember of each other.
         base_url: Scheme, host and port.
     """
 
@@ -67,6 +69,7 @@ class ClientContext:
     skew: ClockSkew
     lifecycle: Lifecycle
     unrevoked_keys: UnrevokedKeys
+    sweep_memory: SweepMemory
     base_url: str
 
     def paused(self, reason: str, seconds: float, lower_only: bool) -> None:

@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from respan_async._calls.sweep import LONG_AFTER_EXPIRY
+from respan_async._calls.sweep_policy import LONG_AFTER_EXPIRY
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.ledger_location import CommandLedger, LedgerLocation
 from respan_async.cli.output_target import OutputTarget
