@@ -18,6 +18,7 @@ from respan_async.events import RevokedEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse
 from tests.integration.sweep_world import HOUR, World, make_world
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.virtual,
@@ -99,6 +100,44 @@ async def world() -> AsyncIterator[World]:
     """Open a world as it is by default."""
     async with make_world() as opened:
         yield opened
+
+
+# ------------------------------------------------- a key whose caller was gone, and whose DELETE failed
+
+
+@pytest.mark.parametrize("tag_names", [False, True])
+async def test_a_key_whose_delete_fails_long_after_its_create_is_revoked_by_the_next_sweep(tag_names: bool) -> None:
+    """The DELETE had waited ten minutes for its turn; the suspect has the time of the attempt, and its tag."""
+    async with make_world(pace=RateLimit(1, per=600), latency=0.2, tag_names=tag_names) as world:
+        keys = world.with_clock()
+        world.fake.script("forbidden_403", operation="delete")
+        creating = asyncio.ensure_future(keys.create(name="web", expires_in=DAY))
+        await until(lambda: bool(world.fake.keys))
+        creating.cancel()
+        await asyncio.sleep(700)
+        (suspect,) = world.respan.suspects
+        (record,) = world.fake.keys.values()
+
+        await keys.sweep(grace=0)
+
+        assert abs(suspect.sent_at - record.created) < timedelta(seconds=2)
+        assert suspect.tag == (record.name[-12:] if tag_names and record.name else None)
+        assert suspect.sent["expiry_date"]
+        assert world.alive == set()
+
+
+async def test_a_key_that_a_batch_has_kept_for_an_hour_is_revoked_by_the_next_sweep() -> None:
+    """It was made long before the batch was left, and its DELETE failed."""
+    async with make_world(tag_names=False) as world:
+        keys = world.with_clock()
+        world.fake.script("conflict_409", operation="delete")
+        async with keys.create_many([CreateKeyRequest()]):
+            await asyncio.sleep(HOUR)
+        await until(lambda: bool(world.respan.suspects))
+
+        await keys.sweep(grace=0)
+
+        assert world.alive == set()
 
 
 # ------------------------------------------------------------ keys that cannot be revoked
