@@ -2,7 +2,7 @@
 
 To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
 nothing doubles the time to the next, from ten minutes to a day. A new suspect, a sweep that finds something, and an API
-key that may sweep again begin anew.
+key that may sweep again begin anew. What fails unexpectedly is told once, and tried again like any other failure.
 """
 
 import asyncio
@@ -58,6 +58,7 @@ class AutoSweep:
         self._last = -math.inf
         self._pause = SHORTEST
         self._refused = self._rest_told = False
+        self._failed: type[Exception] | None = None  # unexpectedly, and told
         lifecycle.register(Stage.STOP, self._stop)
         lifecycle.register(Move.LEAVE, self._leave_loop)
         lifecycle.register(Move.ARRIVE, self._arrive)
@@ -90,13 +91,20 @@ class AutoSweep:
             self._task.cancel()
 
     async def _run(self) -> None:
-        try:
-            while await self._wait():
-                await self._sweep()
-        except ClientStateError:
-            return
-        except RespanError as error:
-            logger.info("suspects could not be read: %s", type(error).__name__)
+        while True:
+            try:
+                while await self._wait():
+                    await self._sweep()
+            except ClientStateError:
+                return
+            except RespanError as error:
+                logger.info("suspects could not be read: %s", type(error).__name__)
+                return
+            except Exception as error:  # noqa: BLE001  of whatever kind: nobody would sweep again
+                self._tell_failure(error)
+                await self._loop_clock.sleep(SHORTEST)
+            else:
+                return
 
     async def _wait(self) -> bool:
         """Wait until it is time to sweep; return False when there is nothing to sweep for."""
@@ -141,7 +149,11 @@ class AutoSweep:
         except RespanError as error:
             logger.info("a sweep did not get through: %s", type(error).__name__)
             self._rest()
+        except Exception as error:  # noqa: BLE001  as above
+            self._tell_failure(error)
+            self._rest()
         else:
+            self._failed = None
             if report is not None:
                 self._go_on_after(report)
 
@@ -162,6 +174,12 @@ class AutoSweep:
     def _rest(self) -> None:
         if not self._news.is_set():
             self._pause = min(2 * self._pause, LONGEST)
+
+    def _tell_failure(self, error: Exception) -> None:
+        """Say once that sweeping fails, without the error's text, which may show anything."""
+        if type(error) is not self._failed:
+            self._failed = type(error)
+            logger.error("sweeping has failed unexpectedly, and is tried again later: %s", type(error).__name__)
 
     def _tell_rest(self, left: Sequence[Suspect]) -> None:
         """Say once why the next sweeps come more rarely."""
