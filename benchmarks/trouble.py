@@ -18,7 +18,7 @@ from benchmarks.peers import MANY, Peer, gathered
 from benchmarks.tenants import API_KEY
 from benchmarks.virtual import virtually
 from respan_async import AsyncRespan, Issued, RateLimit
-from respan_async._calls.sweep import GRACE
+from respan_async._calls.sweep_policy import GRACE
 from respan_async.issuing import Issuer, SQLiteLedger
 from respan_async.testing import FakeRespan
 

@@ -5,7 +5,7 @@ async with AsyncRespan() as respan:
 """
 
 from respan_async._calls.pagination import Listing
-from respan_async._calls.sweep import SweepReport
+from respan_async._calls.sweep_policy import SweepReport
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.batch import Batch
 from respan_async.client import AsyncRespan, Pace

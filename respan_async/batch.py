@@ -111,7 +111,7 @@ class Batch(Generic[Item]):
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         self._lifecycle.register(Move.ARRIVE, self._let_go)
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
-            worker = self._lifecycle.tasks.spawn(self._work())
+            worker = self._lifecycle.tasks.spawn(self._work(), awaited=True)
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
         if not self._workers:
@@ -290,7 +290,7 @@ class Batch(Generic[Item]):
                 await asyncio.wait(self._workers)
             await self._input.aclose()
 
-        return {self._lifecycle.tasks.spawn(close())}
+        return {self._lifecycle.tasks.spawn(close(), awaited=True)}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1

@@ -32,7 +32,8 @@ from respan_async._calls.settings_validation import (
     token_source,
 )
 from respan_async._calls.suspect_store import InMemorySuspectStore
-from respan_async._calls.sweep import SweepPolicy
+from respan_async._calls.sweep_memory import SweepMemory
+from respan_async._calls.sweep_policy import SweepPolicy
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.wall_clock import WallClock
 from respan_async._http.session import check_session, most_in_air
@@ -166,6 +167,7 @@ class AsyncRespan(ServiceOwner):
             skew=ClockSkew(),
             lifecycle=lifecycle,
             revocations_after_close=RevocationsAfterClose(lifecycle),
+            sweep_memory=SweepMemory(),
             base_url=origin,
         )
         pacer.on_pause = context.paused

@@ -9,7 +9,7 @@ from typing import Any
 from respan_async._calls import sweep
 from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
-from respan_async._calls.sweep import SweepPolicy, SweepReport
+from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
 from respan_async._http import codec, operations, response_parsing
 from respan_async._pacing.priority import Priority
 from respan_async.batch import Batch

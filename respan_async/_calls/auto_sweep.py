@@ -6,7 +6,8 @@ event loop to the next: a sweep that is due when a client comes to another loop 
 
 To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
 nothing doubles the time to the next one, from ten minutes to a day. The interval starts anew with a new suspect, with a
-sweep that finds something, and with an API key that may sweep again.
+sweep that finds something, and with an API key that may sweep again. An unexpected failure is logged once, and sweeps go
+on later.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from typing import Final
 
 from respan_async._calls.lifecycle import Lifecycle, Move, Stage
 from respan_async._calls.suspect_store import SuspectStore
-from respan_async._calls.sweep import SweepPolicy, SweepReport
+from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
 from respan_async._pacing.loop_clock import LoopClock
 from respan_async.errors import AuthenticationError, ClientStateError, PermissionDeniedError, RespanError, Suspect
 from respan_async.events import logger
@@ -62,6 +63,7 @@ class AutoSweep:
         self._settled_at = self._settled_at_latest = -math.inf  # when the youngest suspect is old enough
         self._fruitless = 0  # sweeps in a row that found nothing
         self._refused = self._rest_told = False
+        self._logged_failure: type[Exception] | None = None
         lifecycle.register(Stage.STOP, self._stop)
         lifecycle.register(Move.LEAVE, self._leave_loop)
         lifecycle.register(Move.ARRIVE, self._arrive)
@@ -100,13 +102,20 @@ class AutoSweep:
             self._task.cancel()
 
     async def _run(self) -> None:
-        try:
-            while await self._wait():
-                await self._sweep()
-        except ClientStateError:
-            return
-        except RespanError as error:
-            logger.info("suspects could not be read: %s", type(error).__name__)
+        while True:
+            try:
+                while await self._wait():
+                    await self._sweep()
+            except ClientStateError:
+                return
+            except RespanError as error:
+                logger.info("suspects could not be read: %s", type(error).__name__)
+                return
+            except Exception as error:  # noqa: BLE001  of any kind, because no other task would sweep again
+                self._log_failure(error)
+                await self._loop_clock.sleep(SHORTEST)
+            else:
+                return
 
     async def _wait(self) -> bool:
         """Wait until it is time to sweep; return False if there is nothing to sweep for."""
@@ -157,7 +166,11 @@ class AutoSweep:
         except RespanError as error:
             logger.info("a sweep did not get through: %s", type(error).__name__)
             self._rest()
+        except Exception as error:  # noqa: BLE001  as above
+            self._log_failure(error)
+            self._rest()
         else:
+            self._logged_failure = None
             if report is not None:
                 self._go_on_after(report)
 
@@ -183,6 +196,12 @@ class AutoSweep:
     def _rest(self) -> None:
         if not self._has_news:
             self._fruitless += 1
+
+    def _log_failure(self, error: Exception) -> None:
+        """Log once that sweeping fails, without the error's text, which may hold anything."""
+        if type(error) is not self._logged_failure:
+            self._logged_failure = type(error)
+            logger.error("sweeping has failed unexpectedly, and is tried again later: %s", type(error).__name__)
 
     def _tell_rest(self, left: Sequence[Suspect]) -> None:
         """Say once why the next sweeps come more rarely."""

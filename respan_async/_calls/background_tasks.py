@@ -6,6 +6,7 @@ import contextvars
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
+from respan_async.errors import RespanError
 from respan_async.events import logger
 
 T = TypeVar("T")
@@ -21,12 +22,15 @@ class BackgroundTasks:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._if_cut: dict[asyncio.Task[Any], Callable[[], object]] = {}
         self._delegates: dict[asyncio.Task[Any] | None, asyncio.Task[Any] | None] = {}
+        self._logged_failures: set[tuple[str, str]] = set()
 
     def spawn(
         self,
         work: Coroutine[Any, Any, T],
         context: contextvars.Context | None = None,
         if_cut: Callable[[], object] | None = None,
+        *,
+        awaited: bool = False,
     ) -> asyncio.Task[T]:
         """Run a coroutine in the background, until it ends or the closing client cancels it after the grace.
 
@@ -34,12 +38,15 @@ class BackgroundTasks:
             work: The coroutine.
             context: The context to run it in, if it is not part of what its starter does, such as a traced request.
             if_cut: Called on the next event loop, if this loop closes before the task's waiter has run.
+            awaited: Whether a caller takes its result or its exception; if not, an unexpected failure is logged.
         """
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
         if if_cut is not None:
             self._if_cut[task] = if_cut
         task.add_done_callback(self._over)
+        if not awaited:
+            task.add_done_callback(self._log_failure)
         return task
 
     def delegate(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -101,6 +108,16 @@ class BackgroundTasks:
         self._tasks.discard(task)
         self._if_cut.pop(task, None)
         _retrieve(task)
+
+    def _log_failure(self, task: asyncio.Task[Any]) -> None:
+        """Log an unexpected failure, once for its kind; without the exception's text, which may hold anything."""
+        error = None if task.cancelled() else task.exception()
+        if not isinstance(error, Exception) or isinstance(error, RespanError):
+            return
+        failure = (getattr(task.get_coro(), "__qualname__", "a task"), type(error).__name__)
+        if failure not in self._logged_failures:
+            self._logged_failures.add(failure)
+            logger.error("%s has failed unexpectedly in the background: %s", *failure)
 
     def _delegate_over(self, task: asyncio.Task[Any]) -> None:
         del self._delegates[task]

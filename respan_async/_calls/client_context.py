@@ -11,6 +11,7 @@ from respan_async._calls.clock_skew import ClockSkew
 from respan_async._calls.lifecycle import Lifecycle
 from respan_async._calls.revocations_after_close import RevocationsAfterClose
 from respan_async._calls.suspect_store import InMemorySuspectStore
+from respan_async._calls.sweep_memory import SweepMemory
 from respan_async._calls.token_provider import TokenProvider
 from respan_async._calls.wall_clock import WallClock
 from respan_async._http.transport import Timeout, Transport
@@ -55,6 +56,7 @@ class ClientContext:
         skew: The difference between that clock and the server's.
         lifecycle: Where and until when the client may be used.
         revocations_after_close: The keys whose revocation was requested after the client was closed.
+        sweep_memory: What one sweep remembers for the next.
         base_url: Scheme, host and port.
     """
 
@@ -68,6 +70,7 @@ class ClientContext:
     skew: ClockSkew
     lifecycle: Lifecycle
     revocations_after_close: RevocationsAfterClose
+    sweep_memory: SweepMemory
     base_url: str
 
     def advance(self, seconds: float) -> None:

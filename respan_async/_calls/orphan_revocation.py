@@ -1,13 +1,20 @@
-"""Revokes orphaned keys by their ids; if that fails, records them as suspects."""
+"""Keys that were made, and that nobody is left to hold: revoked by their ids, or else remembered.
+
+The DELETE waits behind everything else, and a batch may have kept the key for long before. So what is remembered has
+the time of when the key was made, and not of when its DELETE failed: a sweep takes a key that is older than its attempt
+for somebody else's.
+"""
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 
 import attrs
 
 from respan_async._calls.call import Call
 from respan_async._calls.client_context import ClientContext, Options
+from respan_async._calls.name_tags import tag_in
 from respan_async._http import operations
 from respan_async._pacing.priority import Priority
 from respan_async.errors import Effect, Suspect
@@ -27,26 +34,50 @@ def revoke(
         revoked: Called once the key is revoked.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
-    # A 404 is a failure like any other: of a key that was made just now, it proves that a database lags.
+    # A 404 is a failure like any other: the key was made just now, so the 404 only proves that a database lags.
     work = Call(context, operations.delete(key.id), options).run()
-    revoking = context.lifecycle.tasks.spawn(work, if_cut=lambda: _tell(context, key, revoked, revoking))
+    tell = partial(_tell, context, _suspect(context, key), revoked)
+    revoking = context.lifecycle.tasks.spawn(work, if_cut=lambda: tell(revoking))
     # Told here, because a task that is cancelled before its first step has no chance to.
-    revoking.add_done_callback(partial(_tell, context, key, revoked))
+    revoking.add_done_callback(tell)
+
+
+def _suspect(context: ClientContext, key: CreatedKey) -> Suspect:
+    """Return the suspect that a key is, if it cannot be revoked."""
+    return Suspect(
+        name=key.name,
+        tag=tag_in(key.name) or None if context.attempt_log.tag_names else None,
+        id=key.id,
+        effect=Effect.LOST,
+        sent_at=_made_at(context, key),
+        sent={} if key.expiry_date is None else {"expiry_date": key.expiry_date.isoformat()},  # by which it ends
+        reason="its caller was gone when it arrived",
+    )
+
+
+def _made_at(context: ClientContext, key: CreatedKey) -> datetime:
+    """Return when a key was made, by this machine's clock."""
+    now = context.clock()
+    if key.created_at is None:
+        return now
+    try:
+        return min(now, key.created_at - context.skew.ahead)
+    except OverflowError:  # a date at the end of all dates
+        return now
 
 
 def _tell(
-    context: ClientContext, key: CreatedKey, revoked: Callable[[], object] | None, revoking: asyncio.Task[None]
+    context: ClientContext,
+    suspect: Suspect,
+    revoked: Callable[[], object] | None,
+    revoking: asyncio.Task[None],
 ) -> None:
-    reason = "its caller was gone when it arrived"
     if revoking.done() and not revoking.cancelled() and revoking.exception() is None:
-        logger.info("revoked key %s: %s", key.id, reason)
-        context.dispatcher.emit(RevokedEvent, id=key.id, reason=reason)
+        logger.info("revoked key %s: %s", suspect.id, suspect.reason)
+        context.dispatcher.emit(RevokedEvent, id=suspect.id or "", reason=suspect.reason)
         if revoked is not None:
             revoked()
         return
-    suspect = Suspect(
-        name=key.name, tag=None, id=key.id, effect=Effect.LOST, sent_at=context.clock(), sent={}, reason=reason
-    )
     context.suspects.add(suspect)
-    logger.warning("key %s is alive and nobody holds it: %s", key.id, reason)
+    logger.warning("key %s is alive and nobody holds it: %s", suspect.id, suspect.reason)
     context.dispatcher.emit(SuspectEvent, suspect=suspect)

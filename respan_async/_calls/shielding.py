@@ -110,7 +110,7 @@ async def run_shielded(job: Job[T], lifecycle: Lifecycle, discard: Callable[[T],
         if not lifecycle.closing:  # the caller is gone with its event loop
             over(task)
 
-    task = lifecycle.tasks.spawn(run(), if_cut=cut)
+    task = lifecycle.tasks.spawn(run(), if_cut=cut, awaited=True)
     try:
         await asyncio.wait({task}, timeout=job.deadline)
     except asyncio.CancelledError:

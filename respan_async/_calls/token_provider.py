@@ -85,7 +85,7 @@ class TokenProvider:
     async def _answer(self, seconds: float | None, on_slow: Callable[[], None]) -> Secret:
         question = self._question
         if question is None:
-            question = self._question = _Question(self._lifecycle.tasks.spawn(self._ask()))
+            question = self._question = _Question(self._lifecycle.tasks.spawn(self._ask(), awaited=True))
             question.task.add_done_callback(lambda _: self._forget(question))
         task = question.task
         question.waiting += 1

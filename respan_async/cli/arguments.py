@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib.metadata import version
 from typing import Any, Final, NoReturn
 
-from respan_async._calls.sweep import GRACE
+from respan_async._calls.sweep_policy import GRACE
 from respan_async._pacing.rate_limit import DOCUMENTED_LIMIT, RateLimit
 from respan_async.cli import fields, issue, key_commands, maintenance, sandbox, status
 from respan_async.cli.console import printable

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Final
 
-from respan_async._calls.sweep import LONG_AFTER_EXPIRY
+from respan_async._calls.sweep_policy import LONG_AFTER_EXPIRY
 from respan_async.cli.cipher_from_env import KEY, OLD_KEYS
 from respan_async.cli.exit_codes import WrongUse
 from respan_async.cli.key_delivery import KeyDelivery

@@ -8,7 +8,7 @@ from typing import Final
 import attrs
 
 from respan_async._calls.suspect_store import expires_at
-from respan_async._calls.sweep import AFTER_EXPIRY
+from respan_async._calls.sweep_policy import AFTER_EXPIRY
 from respan_async.cli import exit_codes
 from respan_async.cli.connection_urls import without_password
 from respan_async.cli.console import MOST_LINES, command_line, say

@@ -283,7 +283,7 @@ class Issuer:
             raise ClientStateError("the issuer is closed")
         if self._opening is None:
             self._lifecycle.check()  # otherwise the ledger would never be closed again
-            self._opening = self._lifecycle.tasks.spawn(self._open_once())
+            self._opening = self._lifecycle.tasks.spawn(self._open_once(), awaited=True)
         opening = self._opening
         try:
             await asyncio.shield(opening)

@@ -1070,8 +1070,8 @@ async def test_it_sweeps_by_itself_if_it_is_its_turn_and_it_was_told_to(auto_swe
 async def test_what_another_sweep_was_faster_with_is_in_its_report(fake_respan: FakeRespan) -> None:
     """Not in that of both."""
     ledger = Still()
-    an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    ledger.left = [dead_suspect(), attrs.evolve(dead_suspect("other"), id="key-1", sent={}, sent_at=an_hour_ago)]
+    sent = {"expiry_date": (datetime.now(UTC) - timedelta(hours=2)).isoformat()}
+    ledger.left = [dead_suspect(), attrs.evolve(dead_suspect("other"), id="key-1", sent=sent)]
     ledger.outrun = True
 
     async with (

@@ -148,17 +148,24 @@ async def world(place: InFile | InPostgres) -> AsyncIterator[World]:
         yield world
 
 
-def let_a_day_pass(place: InFile | InPostgres) -> None:
-    """Let everything be a day longer ago."""
+def let_pass(world: World, seconds: float) -> None:
+    """Let everything be longer ago."""
     for column in ("taken_over_at", "sent_at"):
-        place.set_back(DAY.total_seconds() + 1, column)
+        world.place.set_back(seconds, column)
+    for record in world.fake.keys.values():
+        record.created -= timedelta(seconds=seconds)
+
+
+def let_a_day_pass(world: World) -> None:
+    """Let everything be a day longer ago."""
+    let_pass(world, DAY.total_seconds() + 1)
 
 
 async def a_day_later(world: World) -> None:
     """Open the restored ledger once, and let a day pass after that."""
     async with world.issuer() as issuer:
         assert len(await issuer._ledger.suspects()) == 3
-    let_a_day_pass(world.place)
+    let_a_day_pass(world)
 
 
 # --------------------------------------------------------------------------------------------------------- by itself
@@ -215,7 +222,7 @@ async def test_a_day_later_keys_that_were_used_live_on_and_others_are_revoked(wo
 
 async def test_it_is_done_by_itself_when_the_day_is_over(world: World) -> None:
     """Without being asked to; by whoever has the ledger open then."""
-    world.place.set_back(3600, "sent_at")
+    let_pass(world, 3600)
 
     async with world.issuer(auto_sweep=True, takeover_age=timedelta(seconds=1)):
         await asyncio.sleep(0.5)
@@ -232,7 +239,7 @@ async def test_a_server_that_does_not_state_it_has_nothing_revoked(place: InFile
     async with FakeRespan(shape="b") as fake:
         world = World(fake, place)
         await crash(world)
-        let_a_day_pass(world.place)
+        let_a_day_pass(world)
         async with world.issuer() as issuer:
             report = await issuer.sweep(grace=0)
             by_hand = await issuer.sweep(grace=0, taken_over=True)
@@ -264,7 +271,7 @@ async def test_of_two_keys_with_one_tag_neither_is_revoked_by_itself(place: InFi
         left = fake.keys[await crash(world)]
         async with AsyncRespan(fake.api_key, base_url=fake.url) as proxy:
             await proxy.temporary_keys.create(name=left.name)
-        let_a_day_pass(world.place)
+        let_a_day_pass(world)
         async with world.issuer() as issuer:
             report = await issuer.sweep(grace=0)
             by_hand = await issuer.sweep(grace=0, taken_over=True)
