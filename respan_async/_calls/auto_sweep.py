@@ -6,8 +6,8 @@ event loop to the next: a sweep that is due when a client comes to another loop 
 
 To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
 nothing doubles the time to the next one, from ten minutes to a day. The interval starts anew with a new suspect, with a
-sweep that finds something, and with an API key that may sweep again. An unexpected failure is logged once, and sweeps go
-on later.
+sweep that finds something, and with an API key that may sweep again. An unexpected failure is logged once, and sweeps
+go on later.
 """
 
 import asyncio
