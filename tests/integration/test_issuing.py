@@ -1699,10 +1699,10 @@ async def test_a_ledger_that_is_cancelled_from_within_fails_one_item(fake_respan
     """As one of the user's own may be, whose connection pool cancels a query. The caller was not cancelled."""
 
     class Cancelled(SQLiteLedger):
-        async def claim_attempt(self, ticket: Ticket, attempt: Any) -> int:
+        async def claim_attempt(self, ticket: Ticket, intent: Any) -> int:
             if ticket.id == "tenant-2":
                 raise asyncio.CancelledError
-            return await super().claim_attempt(ticket, attempt)
+            return await super().claim_attempt(ticket, intent)
 
     async with (
         AsyncRespan(fake_respan.api_key, base_url=fake_respan.url) as respan,

@@ -262,7 +262,7 @@ async def test_what_a_key_is_revoked_by_is_not_asked_of_a_standby(postgres_dsn: 
     async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
         await connection.set_read_only(True)
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-            await connection.execute(statements("respan")[name], values)
+            await connection.execute(statements("respan")[name].encode(), values)
 
 
 async def test_the_script_changes_nothing_where_a_table_is_there(
