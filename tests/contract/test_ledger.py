@@ -657,8 +657,8 @@ async def stopped(shared: Store, lease: float = 0.2) -> Stopped:
     ledger = await shared.open(lease=lease)
     attempt = intent()
     epoch = await ledger.claim_attempt(TICKET, attempt)
-    keeper = getattr(ledger, "_lease_keeper", None)
-    assert keeper is not None
+    assert isinstance(ledger, SQLiteLedger | PostgresLedger)
+    keeper = ledger._session.owner.lease_keeper if isinstance(ledger, SQLiteLedger) else ledger._lease_keeper
     keeper.cancel()
     await asyncio.sleep(1.5 * lease)
     return Stopped(ledger, attempt, epoch)

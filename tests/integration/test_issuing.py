@@ -1474,7 +1474,7 @@ async def slow_read(ledger: SQLiteLedger) -> tuple[asyncio.Task[None], threading
         begun.set()
         go_on.wait(10)
 
-    reading = asyncio.create_task(ledger._read(work))
+    reading = asyncio.create_task(ledger._session.read(work))
     await until(begun.is_set)
     return reading, go_on
 
@@ -1519,7 +1519,7 @@ async def test_a_ledger_is_closed_though_somebody_has_cancelled_all_that_goes_on
     ledger = SQLiteLedger(tmp_path / "keys.db")
     await ledger.open("account")
     reading, go_on = await slow_read(ledger)
-    for task in ledger._reading:
+    for task in ledger._session._reading:
         task.cancel()
     await asyncio.wait({reading})
     await ledger.aclose()
