@@ -203,9 +203,13 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
         files.check("read")  # after the reading, so that nothing that was read is another ledger's
 
 
-def _connected(path: Path | str) -> sqlite3.Connection:
-    uri = isinstance(path, str)
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
+def _connected(place: Path | str) -> sqlite3.Connection:
+    """Connect to a file by its path, or by a URI."""
+    is_uri = isinstance(place, str)
+    if isinstance(place, Path) and str(place) != ":memory:":
+        # One that begins with `file:` is a URI to an SQLite that was built so, and another file than was checked.
+        place = place.absolute()
+    connection = sqlite3.connect(place, timeout=10.0, isolation_level=None, check_same_thread=False, uri=is_uri)
     connection.row_factory = lambda _, row: _rows.mask_bytes(row)
     connection.text_factory = _rows.text
     return connection
