@@ -12,6 +12,7 @@ Rules for the file:
 import asyncio
 import os
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +22,7 @@ import attrs
 from respan_async._http import json_text
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import AppendOnlyFile
+from respan_async.issuing._daemon_threads import DaemonThreads
 from respan_async.models import CreatedKey, TemporaryKey
 from respan_async.secret import SecretBytes
 
@@ -101,6 +103,7 @@ class JSONLinesSink:
         self._queue: list[_Line] = []
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._threads = DaemonThreads("respan-keys-file")
         self._turn = object()
         self._was_cut = False  # a write, by the end of its event loop: the file alone knows what became of it
         self._file = AppendOnlyFile(os.fspath(path))
@@ -126,7 +129,7 @@ class JSONLinesSink:
         if self._writer is not None and self._writer.get_loop().is_closed():
             self._leave_loop()
         if self._was_cut:
-            await asyncio.to_thread(self._file.read_again, self._take)
+            await self._threads.run(partial(self._file.read_again, self._take))
             self._was_cut = False
         while (written := self._under_way.get(mark)) is not None:
             await asyncio.wait({written})
@@ -193,7 +196,7 @@ class JSONLinesSink:
                 self._queue = []
                 try:
                     lines = SecretBytes(b"".join(line.text for line in group))
-                    wanted = await asyncio.to_thread(self._file.append, lines, lambda: self._turn is turn)
+                    wanted = await self._threads.run(partial(self._file.append, lines, lambda: self._turn is turn))
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)
@@ -212,6 +215,7 @@ class JSONLinesSink:
     def _leave_loop(self) -> None:
         """Forget what was under way on an event loop that has ended."""
         self._writer = None
+        self._threads.leave_loop()
         self._turn = object()  # a write that has not begun in its thread is not wanted any more
         self._was_cut = self._was_cut or bool(self._under_way)
         self._under_way.clear()

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError, LedgerError
 from respan_async.issuing import _rows
+from respan_async.issuing._daemon_threads import DaemonThreads
 from respan_async.issuing._private_file import make_private
 from respan_async.issuing._rotation_mark import MARK, RotationMark
 from respan_async.issuing._sql_loader import STATES, load
@@ -28,6 +29,12 @@ from respan_async.issuing.sqlite._writer import Writer
 
 _MOMENT: Final = 100
 """Milliseconds for which others are waited for when the log is emptied; there is another turn after the next commit."""
+
+_READERS: Final = 2
+"""How many read beside the writer at a time, each with a connection of its own."""
+
+_LAST: Final = 2.0
+"""Seconds that closing waits for what is being read. When that takes longer, on a disk that hangs, the log stays."""
 
 T = TypeVar("T")
 
@@ -59,7 +66,7 @@ class Session:
         self.mark = RotationMark()
         self._writer: Writer | None = None
         self._files = FileIdentity(path)
-        self._reading: set[asyncio.Future[Any]] = set()
+        self._threads = DaemonThreads("respan-ledger-reader", _READERS)
         self._erased = False
         self._open = False
         self._is_whole = False  # open, and checked
@@ -107,7 +114,7 @@ class Session:
         check_size(self.path)
         check_not_inherited(self.path)
         if has_log(self.path) and not self.owner.lock.is_anybody_alive():
-            await asyncio.to_thread(check_log, self.path)
+            await self._beside("opened", partial(check_log, self.path))
 
     def _stay(self) -> None:
         """Be where the ledger was opened first, though the program may have changed its working directory since."""
@@ -132,8 +139,7 @@ class Session:
         # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
         try:
             try:
-                if self._reading:  # the last to close takes the log away; of two at the same time neither does
-                    await asyncio.wait(self._reading)
+                await self._threads.finished(_LAST)  # the last to close takes the log away; of two at once neither does
                 if writer is not None and self.owner.id:
                     with contextlib.suppress(LedgerError):
                         await writer.do(self.owner.leave)
@@ -151,7 +157,7 @@ class Session:
         self._home.unbind()
         self._home.bind()
         self.owner.lease_keeper.leave_loop()
-        self._reading.clear()
+        self._threads.leave_loop()
         if self._writer is not None and self._is_whole:
             self._writer.move(asyncio.get_running_loop())
             self._is_resting = True
@@ -189,15 +195,14 @@ class Session:
         self._home.check()
         if self._in_memory or self._writer is None:
             return await self.write(work)
-        reading = asyncio.ensure_future(asyncio.to_thread(read_beside, self._place, self._files, work))
-        self._reading.add(reading)
-        reading.add_done_callback(self._read_over)
-        return await asyncio.shield(reading)
+        return await self._beside("read", partial(read_beside, self._place, self._files, work))
 
-    def _read_over(self, reading: asyncio.Future[Any]) -> None:
-        self._reading.discard(reading)
-        if not reading.cancelled():
-            reading.exception()  # looked at, for a caller that was cancelled
+    async def _beside(self, what: str, work: Callable[[], T]) -> T:
+        try:
+            return await self._threads.run(work)
+        except OSError as error:
+            message = f"{self.path}: the ledger could not be {what}: {error.strerror}"
+            raise LedgerError(message, retryable=True) from None
 
     async def select(self, statement: str, **values: Any) -> list[Any]:
         """Run a statement that reads, beside the writer; return its rows."""
