@@ -545,6 +545,19 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@contextlib.contextmanager
+def mounted_alone(path: Path, source: Path) -> Iterator[None]:
+    """Have a file in another one's place, as a container has it that is given a single file."""
+    if shutil.which("mount") is None:
+        pytest.skip("this machine has no mount, which puts a file in another one's place")
+    if subprocess.run(["mount", "--bind", source, path], capture_output=True, check=False).returncode:
+        pytest.skip("this process may not mount a file")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
 def remount(folder: Path, options: str) -> None:
     """Change a disk while it is in use."""
     subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
@@ -561,6 +574,19 @@ def immutable(path: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
+
+
+async def test_a_ledger_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
+    """Two containers would have a log and locks of their own beside it, and make a key each for one ticket."""
+    path, source = tmp_path / "the keys.db", tmp_path / "source.db"
+    for file in (path, source):
+        file.touch(0o600)
+    refused = pytest.raises(LedgerError, match=r"the keys\.db: .*; mount the folder, not the file$")
+
+    with mounted_alone(path, source), refused:
+        await opened(path)
+
+    assert (path.read_bytes(), sorted(files(tmp_path))) == (b"", ["source.db", "the keys.db"])
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "disk"])

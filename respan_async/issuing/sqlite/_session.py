@@ -24,6 +24,7 @@ from respan_async.issuing.sqlite._connection import (
     read_beside,
 )
 from respan_async.issuing.sqlite._file_identity import FileIdentity, check_not_inherited, has_log
+from respan_async.issuing.sqlite._mount_points import check_not_mounted_alone
 from respan_async.issuing.sqlite._owner import Owner
 from respan_async.issuing.sqlite._writer import Writer
 
@@ -110,6 +111,7 @@ class Session:
     async def _prepare(self) -> None:
         """See that the file is one that may be opened."""
         self._stay()
+        check_not_mounted_alone(self.path)
         make_private(self.path)
         check_size(self.path)
         check_not_inherited(self.path)
