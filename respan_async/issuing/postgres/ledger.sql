@@ -152,7 +152,11 @@ UPDATE {schema}.attempts SET state = %(suspect)s, taken_over_at = clock_timestam
 WHERE id IN (SELECT id FROM abandoned);
 
 -- name: find
-SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
+-- A ticket whose owner is gone is as good as open: no process is at work on it.
+SELECT fields, CASE WHEN state = %(claimed)s AND NOT EXISTS (
+    SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp()
+) THEN %(open)s ELSE state END, key, secret
+FROM {schema}.tickets WHERE ticket = %(ticket)s;
 
 -- name: find_for_certain
 -- As `find`, where a key is revoked if it is not the ticket's: no standby that lags behind can answer.
@@ -179,18 +183,13 @@ WITH claimed AS (
         owner = excluded.owner,
         claimed_at = excluded.claimed_at
     WHERE (
-        known.state = %(open)s AND (known.fields = excluded.fields OR (
-            known.claimed_at < statement_timestamp() AND NOT EXISTS (
-                SELECT 1 FROM {schema}.attempts
-                WHERE attempts.ticket = %(ticket)s AND attempts.state IN ('intent', 'suspect')
-            )
-        ))
-        OR (known.state = %(claimed)s AND known.fields = excluded.fields AND (
-            known.owner = excluded.owner
-            OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
-                SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()
-            ))
-        ))
+        (known.state = %(open)s OR (known.state = %(claimed)s AND known.claimed_at < statement_timestamp() AND NOT EXISTS (
+            SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()
+        ))) AND (known.fields = excluded.fields OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
+            SELECT 1 FROM {schema}.attempts
+            WHERE attempts.ticket = %(ticket)s AND attempts.state IN ('intent', 'suspect')
+        )))
+        OR (known.state = %(claimed)s AND known.fields = excluded.fields AND known.owner = excluded.owner)
     )
     RETURNING epoch
 ), others AS MATERIALIZED (

@@ -70,9 +70,8 @@ class SQLiteLedger:
     async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return what is known of a ticket; see `Ledger`."""
         # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
-        row = await self._session.write(
-            lambda connection: connection.execute(_SQL["find"], {"ticket": ticket_id}).fetchone()
-        )
+        wanted = {**STATES, "ticket": ticket_id, "awake": time.monotonic()}
+        row = await self._session.write(lambda connection: connection.execute(_SQL["find"], wanted).fetchone())
         return None if row is None else _rows.record_of(row, ticket_id, self._cipher)
 
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:

@@ -101,7 +101,11 @@ UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 244058
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
 
 -- name: find
-SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
+-- A ticket whose owner is gone is as good as open: no process is at work on it.
+SELECT fields, CASE WHEN state = :claimed AND NOT EXISTS (
+    SELECT 1 FROM owners WHERE owners.id = tickets.owner AND lease_until > :awake
+) THEN :open ELSE state END, key, (SELECT secret FROM secrets WHERE id = secret_id)
+FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
 -- Claim a ticket, or keep the claim on it; another owner's only when its lease is over, which counts up the epoch. A
@@ -116,17 +120,12 @@ ON CONFLICT (ticket) DO UPDATE SET
     epoch = epoch + (owner IS NOT :owner),
     owner = :owner
 WHERE (
-    state = :open AND (fields = :fields OR NOT EXISTS (
+    (state = :open OR (state = :claimed AND NOT EXISTS (
+        SELECT 1 FROM owners WHERE owners.id = tickets.owner AND lease_until > :awake
+    ))) AND (fields = :fields OR NOT EXISTS (
         SELECT 1 FROM attempts WHERE attempts.ticket = :ticket AND attempts.state IN ('intent', 'suspect')
     ))
-    OR (state = :claimed AND fields = :fields AND (
-        owner = :owner
-        OR NOT EXISTS (
-            SELECT 1 FROM owners
-            WHERE owners.id = tickets.owner
-                AND lease_until > :awake
-        )
-    ))
+    OR (state = :claimed AND fields = :fields AND owner = :owner)
 )
 RETURNING epoch;
 
