@@ -329,7 +329,8 @@ class Delivery:
     def _tell_unreadable(self, ticket_id: str, error: LedgerError) -> None:
         if ticket_id not in self._unreadable:
             self._unreadable.add(ticket_id)
-            logger.warning("%s; it is left as it is", error)
+            remedy = error.remedy if isinstance(error, UnreadableSecret) else "it is left as it is"
+            logger.warning("%s; %s", error, remedy)
 
     def _is_dead(self, key: CreatedKey | LedgerError, since: timedelta) -> bool:
         """Whether a key has expired that long ago, by this machine's clock; as far as that is known."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -16,6 +16,12 @@ from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, Unr
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
+
+_FIRST_LETTER: Final = 0x20
+_LAST_LETTER: Final = 0x7E
+_MOST: Final = 0.85
+_FEW: Final = 16
+"""What tells a text of which some bytes were changed from bytes that were encrypted, by how many of them print."""
 
 
 def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
@@ -51,6 +57,8 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
         return Secret.erased()
     text = secret.decode(errors="replace")
     is_text = text.isprintable() and "\ufffd" not in text
+    if not is_text and _was_text(secret):
+        raise DamagedRecord(f"the secret of ticket {ticket_id!r:.100} is damaged")
     if cipher is not None:
         # From before the ledger was given a cipher; a rotation encrypts it.
         told = getattr(cipher, "is_encrypted", None)
@@ -60,16 +68,21 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     return Secret(text)
 
 
+def _was_text(secret: bytes) -> bool:
+    """Whether bytes that are no text were one but for a few; of encrypted ones, not half are letters by chance."""
+    return len(secret) > _FEW and sum(_FIRST_LETTER <= byte <= _LAST_LETTER for byte in secret) >= _MOST * len(secret)
+
+
 def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | UnreadableSecret]:
     """Return a ticket, and its key or why its secret cannot be read."""
     ticket, key, secret = row
-    expiry_date = None
+    public: CreatedKey | None = None
     try:
         with _readable(f"ticket {ticket!r:.100}"):
-            expiry_date = key_of(key, Secret.erased()).expiry_date
+            public = key_of(key, Secret.erased())
             return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
-        return ticket, UnreadableSecret(str(error), expiry_date, is_damaged=isinstance(error, DamagedRecord))
+        return ticket, UnreadableSecret(str(error), public, is_damaged=isinstance(error, DamagedRecord))
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
@@ -78,10 +91,29 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
     return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
-def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None:
-    """Raise a `LedgerError` if the cipher has not the key of one of these secrets."""
+def relabelled(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
+    """Return those damaged secrets that name a former key, and their bytes with the name of the current one.
+
+    Once the former key is gone, they could not be told from secrets whose key is missing.
+    """
+    relabel = getattr(cipher, "relabel", None)
+    new = [(ticket, secret, relabel(secret)) for ticket, secret in secrets] if relabel is not None else []
+    return [row for row in new if row[1] != row[2]]
+
+
+def damage_in(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, DamagedRecord]]:
+    """Return the tickets among these whose secret no key opens, and what is wrong with it.
+
+    Raises:
+        LedgerError: The cipher has not the key of one of these secrets.
+    """
+    found: list[tuple[str, DamagedRecord]] = []
     for ticket, secret in secrets:
-        opened(secret, ticket, cipher)
+        try:
+            opened(secret, ticket, cipher)
+        except DamagedRecord as problem:
+            found.append((ticket, problem))
+    return found
 
 
 def time_of(seconds: Any, ticket_id: str) -> datetime:

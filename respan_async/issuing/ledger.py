@@ -94,12 +94,16 @@ class UnreadableSecret(LedgerError):
     Attributes:
         expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
         is_damaged: No key would help.
+        remedy: What becomes of it, and what a person can do.
     """
 
-    def __init__(self, message: str, expiry_date: datetime | None, *, is_damaged: bool) -> None:
+    def __init__(self, message: str, key: CreatedKey | None, *, is_damaged: bool) -> None:
         super().__init__(message)
-        self.expiry_date = expiry_date
+        self.expiry_date = None if key is None else key.expiry_date
         self.is_damaged = is_damaged
+        self.remedy = "it is left as it is"
+        if is_damaged and key is not None:
+            self.remedy += f": revoke its key, {key.id}, and issue another ticket in its place"
 
 
 class Ledger(Protocol):

@@ -94,6 +94,29 @@ def test_a_damaged_ticket_holds_up_no_other(server: Server, run: Run) -> None:
     assert [line["ticket"] for line in held()] == ["t0", "t3"]
 
 
+@pytest.mark.parametrize("cipher_key", [KEYS[0], None], ids=["encrypted", "plain"])
+def test_a_damaged_secret_holds_up_no_other(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, cipher_key: str | None
+) -> None:
+    """One flipped bit is told with its ticket and what to do; the others of that run are written, new ones issued."""
+    if cipher_key is not None:
+        monkeypatch.setenv("RESPAN_LEDGER_KEY", cipher_key)
+    undelivered(server, run, 3)
+    with contextlib.closing(sqlite3.connect(LEDGER)) as connection, connection:
+        ((number, key_id, secret),) = connection.execute(
+            "SELECT secret_id, key_id, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket = 't1'"
+        )
+        changed = secret[:30] + bytes([secret[30] ^ 0x80]) + secret[31:]
+        connection.execute("UPDATE secrets SET secret = ? WHERE id = ?", (changed, number))
+    tenants(4)
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert "warning: the secret of ticket 't1' " in err
+    assert f"; it is left as it is: revoke its key, {key_id}, and issue another ticket in its place" in err
+    assert sorted(line["ticket"] for line in held()) == ["t0", "t2", "t3"]
+
+
 def test_lines_that_are_gone(server: Server, run: Run) -> None:
     """A file of keys that was removed does not make its tickets new: they are not issued again, and that is said."""
     run("issue", tenants(3), "--out", "keys.jsonl")

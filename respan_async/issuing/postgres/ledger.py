@@ -13,7 +13,8 @@ from respan_async.errors import ClientStateError, Effect, InvalidRequestError, L
 from respan_async.events import logger
 from respan_async.issuing import _rows
 from respan_async.issuing._heartbeat import LeaseKeeper
-from respan_async.issuing._rotation_mark import MARK, RotationMark, key_id_of, outdated
+from respan_async.issuing._rotation import rotate
+from respan_async.issuing._rotation_mark import MARK, RotationMark, outdated
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
@@ -29,8 +30,6 @@ LEASE: Final = 30.0
 
 _LONG: Final = 60.0
 """Seconds that the server may take to count every row there is."""
-
-_PAGE: Final = 100
 
 _LAST: Final = 2.0
 """Seconds that closing waits for the server, and again to take leave of it: without that, the lease ends by itself."""
@@ -266,21 +265,19 @@ class PostgresLedger:
 
     async def rotate(self) -> int:
         """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
-        if self._cipher is None:
-            raise LedgerError("a ledger without a cipher has nothing to rotate")
-        after = ""
-        while found := await self._ask("secrets", after=after, limit=_PAGE):
-            _rows.check_readable(found, self._cipher)  # all of them, or the mark would lock out who has the right key
-            after = found[-1][0]
-        if (key_id := key_id_of(self._cipher)) is not None:
-            await self._ask("mark_rotated", key_id=key_id)  # first: what comes after is of this key
-        after, rotated = "", 0
-        while found := await self._ask("secrets", after=after, limit=_PAGE):
-            if renewed := _rows.renewed(found, self._cipher):
-                tickets, old, new = map(list, zip(*renewed, strict=True))
-                rotated += len(await self._ask("replace_secrets", tickets=tickets, old=old, new=new))
-            after = found[-1][0]
-        return rotated
+        return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
+
+    async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        return await self._ask("secrets", after=after, limit=limit)
+
+    async def _mark_rotated(self, key_id: str) -> None:
+        await self._ask("mark_rotated", key_id=key_id)
+
+    async def _replace_secrets(self, secrets: Sequence[tuple[str, bytes, bytes]]) -> int:
+        if not secrets:
+            return 0
+        tickets, old, new = map(list, zip(*secrets, strict=True))
+        return len(await self._ask("replace_secrets", tickets=tickets, old=old, new=new))
 
     # --------------------------------------------------------------- attempts
 

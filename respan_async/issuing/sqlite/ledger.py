@@ -4,14 +4,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
 from respan_async._http import codec, json_text
 from respan_async.errors import ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
-from respan_async.issuing._rotation_mark import MARK, key_id_of, outdated
+from respan_async.issuing._rotation import rotate
+from respan_async.issuing._rotation_mark import MARK, outdated
 from respan_async.issuing._sql_loader import STATES, load
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
@@ -151,26 +151,29 @@ class SQLiteLedger:
         The cipher needs the keys they are encrypted with now, as its `old_keys`. Safe while other processes issue, once
         all of them encrypt with that key and have the others as old ones: one that does not claims no ticket any more.
 
+        A secret that is damaged is left out, and the log tells its ticket.
+
         Returns:
             How many were encrypted anew.
 
         Raises:
             LedgerError: There is no cipher, or it has not the key of a secret; then all is left as it was.
         """
-        cipher = self._cipher
-        if cipher is None:
-            raise LedgerError("a ledger without a cipher has nothing to rotate")
-        after = ""
-        while found := await self._session.select("secrets", after=after, limit=100):
-            _rows.check_readable(found, cipher)  # all of them, or the mark would lock out who has the right key
-            after = found[-1][0]
-        if (key_id := key_id_of(cipher)) is not None:
-            await self._session.execute("set_meta", name=MARK, value=key_id)  # first: what comes after is of this key
-        after, rotated = "", 0
-        while found := await self._session.select("secrets", after=after, limit=100):
-            rotated += await self._session.write(partial(self._replace, _rows.renewed(found, cipher)))
-            after = found[-1][0]
-        return rotated
+        return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
+
+    async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        return await self._session.select("secrets", after=after, limit=limit)
+
+    async def _mark_rotated(self, key_id: str) -> None:
+        await self._session.execute("set_meta", name=MARK, value=key_id)
+
+    async def _replace_secrets(self, secrets: Sequence[tuple[str, bytes, bytes]]) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            self._session.note_erased()
+            rows = [{"ticket": ticket, "old": old, "secret": new} for ticket, old, new in secrets]
+            return sum(connection.execute(_SQL["replace_secret"], row).rowcount for row in rows)
+
+        return await self._session.write(work) if secrets else 0
 
     # --------------------------------------------------------------- attempts
 
@@ -217,11 +220,3 @@ class SQLiteLedger:
 
     async def _transition(self, move: str, tag: str, **values: Any) -> None:
         await self._session.execute(move, tag=tag, to=str(ATTEMPT_TRANSITIONS[move].to), **values)
-
-    def _replace(self, secrets_: Sequence[tuple[str, bytes, bytes]], connection: sqlite3.Connection) -> int:
-        """Put secrets in the place of those that are still there."""
-        self._session.note_erased()
-        return sum(
-            connection.execute(_SQL["replace_secret"], {"ticket": ticket, "old": old, "secret": new}).rowcount
-            for ticket, old, new in secrets_
-        )
