@@ -282,6 +282,8 @@ class Delivery:
             await self._deliver_left()
         except LedgerError as error:
             logger.warning("what was not delivered could not be read: %s", error)
+        except Exception as error:  # noqa: BLE001  nobody awaits this; there is another turn
+            logger.warning("what was not delivered could not be looked through: %s", type(error).__name__)
         finally:
             self._catching_up = False
 

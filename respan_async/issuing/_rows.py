@@ -12,10 +12,13 @@ from respan_async._http import codec, json_text
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, UnreadableSecret
+from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, Undelivered, UnreadableSecret
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
+
+_LAST_YEAR: Final = 9000
+"""What is later is damage: days are added to such a time, and the sum must still be a date."""
 
 _FIRST_LETTER: Final = 0x20
 _LAST_LETTER: Final = 0x7E
@@ -32,6 +35,49 @@ def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Secre
 def text(value: bytes) -> str:
     """Return a column's text, also of a record that is damaged: it is told by its ticket when it is read."""
     return value.decode(errors="surrogateescape")
+
+
+def raw(value: str) -> bytes:
+    """Return the bytes of a column's text, also where that is damaged."""
+    return value.encode(errors="surrogateescape")
+
+
+def cursor(after: str) -> dict[str, Any]:
+    """Return an id for a store that takes only UTF-8: as far as it is that, and all of its bytes if it is not.
+
+    An id of a damaged row is no text, but those after it are to be read all the same.
+    """
+    data = raw(after)
+    try:
+        return {"after": data.decode(), "damaged": None}
+    except UnicodeDecodeError as error:
+        return {"after": data[: error.start].decode(), "damaged": data}
+
+
+def shown(value: Any) -> str:
+    """Return a column's text as it can be shown and written: bytes of it that are no UTF-8 are escaped."""
+    return raw(value).decode(errors="backslashreplace") if isinstance(value, str) else "(no text)"
+
+
+def _whole(value: Any) -> str:
+    """Return a column's text, if that is what it is.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It has bytes that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    value.encode()
+    return value
+
+
+def _instant(seconds: Any) -> datetime:
+    """Return a time out of a record, if it is one with which can be reckoned."""
+    found = datetime.fromtimestamp(seconds, UTC)
+    if found.year > _LAST_YEAR:
+        raise ValueError(found)
+    return found
 
 
 def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
@@ -55,6 +101,8 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     """Return a secret that was kept, or its empty place."""
     if secret is None:
         return Secret.erased()
+    with _readable(f"ticket '{shown(ticket_id):.100}'"):
+        _whole(ticket_id)
     text = secret.decode(errors="replace")
     is_text = text.isprintable() and "\ufffd" not in text
     if not is_text and _was_text(secret):
@@ -78,7 +126,7 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
     ticket, key, secret = row
     public: CreatedKey | None = None
     try:
-        with _readable(f"ticket {ticket!r:.100}"):
+        with _readable(f"ticket '{shown(ticket):.100}'"):
             public = key_of(key, Secret.erased())
             return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
@@ -97,7 +145,10 @@ def relabelled(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tup
     Once the former key is gone, they could not be told from secrets whose key is missing.
     """
     relabel = getattr(cipher, "relabel", None)
-    new = [(ticket, secret, relabel(secret)) for ticket, secret in secrets] if relabel is not None else []
+    if relabel is None:
+        return []
+    # Of one whose id is damaged, the secret is whole: a person may find out the id.
+    new = [(ticket, secret, relabel(secret)) for ticket, secret in secrets if shown(ticket) == ticket]
     return [row for row in new if row[1] != row[2]]
 
 
@@ -116,10 +167,15 @@ def damage_in(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tupl
     return found
 
 
-def time_of(seconds: Any, ticket_id: str) -> datetime:
-    """Return a time out of a ticket's record."""
-    with _readable(f"ticket {ticket_id!r:.100}"):
-        return datetime.fromtimestamp(seconds, UTC)
+def undelivered_of(rows: Iterable[tuple[Any, ...]]) -> tuple[Undelivered, ...]:
+    """Return tickets whose secret is kept; what is damaged of one is shown as far as it goes."""
+    found: list[Undelivered] = []
+    for ticket, key_id, seconds in rows:
+        issued_at = None
+        with contextlib.suppress(DamagedRecord), _readable("a ticket"):
+            issued_at = _instant(seconds)
+        found.append(Undelivered(shown(ticket), shown(key_id), issued_at))
+    return tuple(found)
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
@@ -186,16 +242,16 @@ def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:
 
 def _suspect_of(row: tuple[Any, ...]) -> Suspect:
     tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
-    with _readable(f"attempt {tag!r:.100}"):
+    with _readable(f"attempt '{shown(tag):.100}'"):
         suspect = Suspect(
-            name=name,
-            tag=tag,
-            id=key_id,
+            name=None if name is None else shown(name),
+            tag=_whole(tag),
+            id=None if key_id is None else _whole(key_id),
             effect=Effect(effect),
-            sent_at=datetime.fromtimestamp(sent_at, UTC),
+            sent_at=_instant(sent_at),
             sent=dict(json_text.parse(sent.encode()).items()),  # an object, or damaged
-            reason=reason,
-            taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
+            reason=shown(reason),
+            taken_over_at=None if taken_over_at is None else _instant(taken_over_at),
         )
         if (ends := expires_at(suspect)) is not None and ends.tzinfo is None:
             raise ValueError(ends)

@@ -57,7 +57,7 @@ def _instant(value: datetime) -> str:
 
 def digest(ticket: str) -> bytes:
     """Return 16 bytes that stand for a ticket, of which a million are still few."""
-    return blake2b(ticket.encode(), digest_size=_PARTS[0]).digest()
+    return blake2b(ticket.encode(errors="surrogatepass"), digest_size=_PARTS[0]).digest()  # of a damaged one, too
 
 
 def _short(key_id: object) -> int:

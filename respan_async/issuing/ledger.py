@@ -59,12 +59,12 @@ class Undelivered:
     Attributes:
         ticket: Its id.
         key_id: Its key's.
-        issued_at: When the key was recorded, aware.
+        issued_at: When the key was recorded, aware; None where the record of that is damaged.
     """
 
     ticket: str
     key_id: str
-    issued_at: datetime
+    issued_at: datetime | None
 
 
 @attrs.frozen(kw_only=True)

@@ -349,6 +349,33 @@ async def test_a_secret_that_cannot_be_read_holds_up_nothing_that_a_loop_cut_off
 
 
 @pytest.mark.virtual
+async def test_what_nobody_expects_of_a_ledger_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    """Its text may hold anything; the next round looks again."""
+
+    class Strange(Remembering):
+        rounds = 0
+
+        async def undelivered(self, after: str, limit: int, *, left_for: float = 0.0) -> Any:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise ValueError("secret")
+            return await super().undelivered(after, limit, left_for=left_for)
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        pass
+
+    ledger = Strange()
+    ledger.kept = [("left", keys(1)[0])]
+    async with virtual_issuer(ledger, deliver) as (_, issuer):
+        await issuer.counts()
+        await asyncio.sleep(60)
+
+    assert ledger.done == [("left", "erased")]
+    assert "what was not delivered could not be looked through: ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.virtual
 async def test_a_place_that_refuses_for_good_holds_no_batch_up(caplog: pytest.LogCaptureFixture) -> None:
     """As a file does that has another key for the ticket: that ticket is told with the reason, and the others go on."""
 

@@ -32,6 +32,7 @@ from respan_async.issuing import (
 )
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.postgres._inspect import read_snapshot
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
@@ -480,6 +481,42 @@ async def test_a_cancelled_intent_is_followed_by_what_was_asked_after_it(
         await releasing
 
         assert await states(ledger) == ({"open": 1}, {"intent": 1, "void": 1})
+
+
+async def test_what_comes_after_a_damaged_id_is_read(postgres_dsn: str) -> None:
+    """Page by page, as after a broken disk; a server checks what is written, and not what it reads."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        for number in range(3):
+            attempt, ticket = intent(), Ticket(f"tenant-{number}")
+            assert await ledger.record(
+                ticket.id, await ledger.claim_attempt(ticket, attempt), attempt.tag, key(f"key-{number}")
+            )
+        await beside.execute("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
+        await beside.execute(
+            "UPDATE respan.tickets SET ticket = '\\x74656e616e742d30ff'::bytea::text WHERE ticket = 'tenant-1'"
+        )
+        await beside.execute("UPDATE respan.tickets SET issued_at = 'infinity' WHERE ticket = 'tenant-0'")
+        await beside.commit()
+
+        left: dict[str, CreatedKey | LedgerError] = {}
+        after = ""
+        while page := await ledger.undelivered(after, 1):
+            left.update(page)
+            after = page[-1][0]
+        known: list[str] = []
+        while ids := await ledger.with_keys(known[-1] if known else "", 1):
+            known += ids
+        snapshot = await read_snapshot(postgres_dsn)
+
+        assert [name for name, found in left.items() if isinstance(found, CreatedKey)] == ["tenant-0", "tenant-2"]
+        assert [str(found) for found in left.values() if isinstance(found, LedgerError)] == [
+            r"ticket 'tenant-0\xff': the ledger's record is damaged"
+        ]
+        assert len(known) == 3
+        assert [each.ticket for each in snapshot.undelivered] == ["tenant-0", r"tenant-0\xff", "tenant-2"]
+        assert snapshot.undelivered[0].issued_at is None
+        with pytest.raises(LedgerError, match="the ledger could not be used"):
+            await ledger.erase(after + "\udcff")
 
 
 async def test_counting_never_has_all_connections(postgres_server: PostgresServer, postgres_dsn: str) -> None:

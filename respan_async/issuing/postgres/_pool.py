@@ -228,6 +228,8 @@ class ConnectionPool:
         except psycopg.Error as error:
             failure = self._failure(error, self._given_up.pop(connection, None))
             sound = not isinstance(failure, ConnectionLost)
+        except UnicodeError as error:  # of a text that is damaged, before it was sent
+            failure = LedgerError(f"the ledger could not be used: {error}")
         finally:
             timer.cancel()
             self._given_up.pop(connection, None)
@@ -281,13 +283,23 @@ class ConnectionPool:
 async def _made(settings: Settings) -> _Connection:
     try:
         # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
         )
     except BaseException as error:
         # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
         traceback.clear_frames(error.__traceback__)
         raise
+    connection.adapters.register_loader("text", _TextLoader)
+    return connection
+
+
+class _TextLoader(psycopg.adapt.Loader):
+    """Reads a text, also of a row that is damaged."""
+
+    def load(self, data: psycopg.abc.Buffer) -> str:
+        """Return the text."""
+        return _rows.text(bytes(data))
 
 
 def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:

@@ -256,19 +256,19 @@ class PostgresLedger:
         self, after: str, limit: int, *, left_for: float = 0.0
     ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._ask("undelivered", after=after, limit=limit, left_for=left_for)
+        found = await self._ask("undelivered", **_rows.cursor(after), limit=limit, left_for=left_for)
         return [_rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of tickets that have their key, in order, from the one after `after`."""
-        return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
+        return [ticket for (ticket,) in await self._ask("with_keys", **_rows.cursor(after), limit=limit)]
 
     async def rotate(self) -> int:
         """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
         return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
 
     async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
-        return await self._ask("secrets", after=after, limit=limit)
+        return await self._ask("secrets", **_rows.cursor(after), limit=limit)
 
     async def _mark_rotated(self, key_id: str) -> None:
         await self._ask("mark_rotated", key_id=key_id)

@@ -258,22 +258,25 @@ WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoc
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
+-- An id that is damaged may be no text: then those after it are found by their bytes.
 -- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
 -- back since.
 SELECT ticket, key, secret FROM {schema}.tickets
-WHERE state = 'issued' AND ticket > %(after)s AND (
-    abs(extract(epoch FROM clock_timestamp() - issued_at)) >= %(left_for)s
+WHERE state = 'issued' AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) AND (
+    abs(extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM issued_at)::float8) >= %(left_for)s
     OR NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp())
 )
 ORDER BY ticket LIMIT %(limit)s;
 
 -- name: with_keys
-SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) ORDER BY ticket LIMIT %(limit)s;
 
 -- name: suspects
 -- When one was taken over, by the clock of whoever asks: how long ago that was is what counts.
 SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id,
-    %(now)s - extract(epoch FROM clock_timestamp() - taken_over_at)::float8
+    %(now)s - (extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM taken_over_at)::float8)
 FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
@@ -298,7 +301,7 @@ SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 -- Among the newest: the ages of those that were sent in the last seconds. After the clock was set back they are below 0,
 -- and those of the hours before it no more recent for that.
 SELECT age FROM (
-    SELECT extract(epoch FROM clock_timestamp() - noted_at)::float8 AS age FROM {schema}.attempts
+    SELECT extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM noted_at)::float8 AS age FROM {schema}.attempts
     ORDER BY id DESC LIMIT 20000
 ) AS newest
 WHERE abs(age) < %(seconds)s ORDER BY age DESC;
@@ -317,7 +320,8 @@ SELECT state, count(*) FROM {schema}.attempts GROUP BY state;
 -- name: secrets
 -- For the rotation of the cipher's key.
 SELECT ticket, secret FROM {schema}.tickets
-WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) ORDER BY ticket LIMIT %(limit)s;
 
 -- name: replace_secrets
 -- Put secrets in the place of those that are still there.

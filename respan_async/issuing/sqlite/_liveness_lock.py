@@ -84,7 +84,7 @@ class LivenessLock:
 
     def forget(self, token: str) -> None:
         """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
@@ -93,7 +93,7 @@ class LivenessLock:
             descriptor = os.open(self._path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
-        except OSError:
+        except (OSError, ValueError):  # a token that is damaged may be no file's name
             return False  # nobody can tell: its lease will
         try:
             _posix.lock(descriptor, wait=False)

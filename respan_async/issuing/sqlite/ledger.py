@@ -127,7 +127,7 @@ class SQLiteLedger:
 
         def work(connection: sqlite3.Connection) -> None:
             for statement in ("erase_secret", "erase"):
-                connection.execute(_SQL[statement], {**STATES, "ticket": ticket_id})
+                connection.execute(_SQL[statement], {**STATES, "ticket": _rows.raw(ticket_id)})
             self._session.note_erased()
 
         await self._session.write(work)
@@ -137,13 +137,13 @@ class SQLiteLedger:
     ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
         found = await self._session.select(
-            "undelivered", after=after, limit=limit, left_for=left_for, awake=time.monotonic()
+            "undelivered", after=_rows.raw(after), limit=limit, left_for=left_for, awake=time.monotonic()
         )
         return [_rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of tickets that have their key, in order, from the one after `after`."""
-        return [ticket for (ticket,) in await self._session.select("with_keys", after=after, limit=limit)]
+        return [ticket for (ticket,) in await self._session.select("with_keys", after=_rows.raw(after), limit=limit)]
 
     async def rotate(self) -> int:
         """Encrypt the secrets that are kept with the cipher's current key, those in plain text too.
@@ -162,7 +162,7 @@ class SQLiteLedger:
         return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
 
     async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
-        return await self._session.select("secrets", after=after, limit=limit)
+        return await self._session.select("secrets", after=_rows.raw(after), limit=limit)
 
     async def _mark_rotated(self, key_id: str) -> None:
         await self._session.execute("set_meta", name=MARK, value=key_id)
@@ -170,7 +170,7 @@ class SQLiteLedger:
     async def _replace_secrets(self, secrets: Sequence[tuple[str, bytes, bytes]]) -> int:
         def work(connection: sqlite3.Connection) -> int:
             self._session.note_erased()
-            rows = [{"ticket": ticket, "old": old, "secret": new} for ticket, old, new in secrets]
+            rows = [{"ticket": _rows.raw(ticket), "old": old, "secret": new} for ticket, old, new in secrets]
             return sum(connection.execute(_SQL["replace_secret"], row).rowcount for row in rows)
 
         return await self._session.write(work) if secrets else 0

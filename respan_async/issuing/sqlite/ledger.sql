@@ -173,17 +173,19 @@ WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coale
 
 -- name: erase
 -- Delivered: the secret, overwritten where it is, is no longer kept.
-UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = :ticket AND state = :issued;
+UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued;
 
 -- name: erase_secret
 UPDATE secrets SET secret = zeroblob(length(secret))
-WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
+WHERE id = (SELECT secret_id FROM tickets WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued);
 
 -- name: undelivered
+-- Ids are asked for by their bytes, because one that is damaged may be no text to Python. One that is not even text is
+-- left alone: it would come after every id there is.
 -- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
 -- back since.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
-WHERE state = 'issued' AND ticket > :after AND (
+WHERE state = 'issued' AND ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
     OR NOT EXISTS (
         SELECT 1 FROM owners
@@ -193,7 +195,7 @@ WHERE state = 'issued' AND ticket > :after AND (
 ORDER BY ticket LIMIT :limit;
 
 -- name: with_keys
-SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
+SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' ORDER BY ticket LIMIT :limit;
 
 -- name: waiting
 -- What is not delivered, without its secret.
@@ -253,7 +255,8 @@ INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDA
 
 -- name: secrets
 -- For the rotation of the cipher's key.
-SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > :after ORDER BY ticket LIMIT :limit;
+SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' ORDER BY ticket LIMIT :limit;
 
 -- name: replace_secret
-UPDATE secrets SET secret = :secret WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket) AND secret = :old;
+UPDATE secrets SET secret = :secret
+WHERE id = (SELECT secret_id FROM tickets WHERE ticket = CAST(:ticket AS TEXT)) AND secret = :old;
