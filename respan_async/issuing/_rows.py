@@ -99,10 +99,10 @@ def _readable(what: str) -> Iterator[None]:
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
     """Return a secret that was kept, or its empty place."""
-    if secret is None:
-        return Secret.erased()
     with _readable(f"ticket '{shown(ticket_id):.100}'"):
         _whole(ticket_id)
+    if secret is None:
+        return Secret.erased()
     text = secret.decode(errors="replace")
     is_text = text.isprintable() and "\ufffd" not in text
     if not is_text and _was_text(secret):
