@@ -24,6 +24,7 @@ from respan_async.issuing import (
     TicketState,
 )
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.sqlite._session import Session
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, TICKET_TRANSITIONS
 from respan_async.secret import Secret
 
@@ -689,7 +690,8 @@ async def stopped(shared: Store, lease: float = 0.2) -> Stopped:
     attempt = intent()
     epoch = await ledger.claim_attempt(TICKET, attempt)
     assert isinstance(ledger, SQLiteLedger | PostgresLedger)
-    keeper = ledger._session.owner.lease_keeper if isinstance(ledger, SQLiteLedger) else ledger._lease_keeper
+    session = ledger._session
+    keeper = (session.owner if isinstance(session, Session) else session).lease_keeper
     keeper.cancel()
     await asyncio.sleep(1.5 * lease)
     return Stopped(ledger, attempt, epoch)

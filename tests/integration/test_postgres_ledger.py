@@ -203,7 +203,8 @@ def test_importing_does_not_import_psycopg() -> None:
 
 def test_a_missing_psycopg_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """At construction."""
-    for name in ("psycopg", "respan_async.issuing.postgres._schema", "respan_async.issuing.postgres._pool"):
+    ours = (f"respan_async.issuing.postgres.{name}" for name in ("_session", "_schema", "_pool"))
+    for name in ("psycopg", *ours):
         monkeypatch.setitem(sys.modules, name, None)
 
     with pytest.raises(ImportError, match=re.escape("pip install 'respan-async[postgres]'")):
@@ -380,7 +381,7 @@ async def test_of_many_that_claim_the_same_tickets_each_ticket_gets_one(postgres
 async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(postgres_dsn: str) -> None:
     """A key is recorded or its attempt is a suspect, never both, and nobody waits for anybody for ever."""
     async with opened(postgres_dsn) as other, opened(postgres_dsn, lease=0.05) as first:
-        first._lease_keeper.cancel()
+        first._session.lease_keeper.cancel()
         claims = []
         for number in range(60):
             ticket, attempt = Ticket(f"tenant-{number:02}"), intent()
@@ -392,9 +393,9 @@ async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(p
             work.append(first.record(ticket.id, epoch, attempt.tag, key(f"key-{number}")))
             work.append(other.claim_attempt(ticket, intent()))
             if number % 10 == 5:
-                work.append(other._reclaim_owners())
+                work.append(other._session._reclaim_owners())
         outcomes = await asyncio.gather(*work, return_exceptions=True)
-        await other._reclaim_owners()
+        await other._session._reclaim_owners()
 
         recorded = sum(outcome is True for outcome in outcomes)
         errors = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -445,7 +446,7 @@ async def test_a_claim_that_waits_does_not_take_a_ticket_from_an_owner_that_came
 ) -> None:
     """Its lease was over when the claim began, and is not any more when the claim has the ticket."""
     async with opened(postgres_dsn, lease=0.2) as first, opened(postgres_dsn) as other:
-        first._lease_keeper.cancel()
+        first._session.lease_keeper.cancel()
         await first.claim_attempt(TICKET, intent())
         await asyncio.sleep(0.3)
         async with await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
@@ -527,7 +528,7 @@ async def test_counting_never_has_all_connections(postgres_server: PostgresServe
         await waits_for_a_lock(postgres_server)
 
         async with asyncio.timeout(1):
-            assert await ledger._renew()
+            assert await ledger._session._renew()
             assert await ledger.suspects() == []
         await beside.rollback()
 
