@@ -38,7 +38,7 @@ async def deliver_left(ledger: CommandLedger, name: str, output: KeyDelivery) ->
                     continue
                 if not (isinstance(key, UnreadableSecret) and key.is_damaged):
                     raise key  # with the right cipher key, all of them are delivered
-                logger.warning("%s; it is left as it is", key)
+                logger.warning("%s; %s", key, key.remedy)
             alive = [(ticket, key) for ticket, key in left if isinstance(key, CreatedKey) and not key.expired]
             results = await asyncio.gather(*(deliver(*pair) for pair in alive), return_exceptions=True)
             for result in results:

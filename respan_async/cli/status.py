@@ -48,7 +48,7 @@ def _as_json(path: str, snapshot: Snapshot) -> dict[str, object]:
             for suspect in snapshot.suspects
         ],
         "undelivered": [
-            {"ticket": left.ticket, "id": left.key_id, "issued_at": left.issued_at.isoformat()}
+            {"ticket": left.ticket, "id": left.key_id, "issued_at": left.issued_at and left.issued_at.isoformat()}
             for left in snapshot.undelivered
         ],
     }
@@ -62,7 +62,10 @@ def _tables(path: str, snapshot: Snapshot, now: datetime) -> list[Table]:
         rows = [(each.name or "", _age(each.sent_at, now), each.reason) for each in snapshot.suspects]
         tables.append(Table("suspects: keys that may be alive and held by nobody", ("name", "age", "reason"), rows))
     if snapshot.undelivered:
-        rows = [(each.ticket, each.key_id, _age(each.issued_at, now)) for each in snapshot.undelivered]
+        rows = [
+            (each.ticket, each.key_id, _age(each.issued_at, now) if each.issued_at else "?")
+            for each in snapshot.undelivered
+        ]
         tables.append(Table("not delivered: secrets that are still in the ledger", ("ticket", "key", "age"), rows))
     return tables
 

@@ -1,30 +1,28 @@
 """Delivers secrets with the user's function, until it succeeds."""
 
 import asyncio
-import errno
-import inspect
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
-from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.errors import LedgerError
 from respan_async.events import logger
+from respan_async.issuing._deliver_calls import LAST_MOMENT, DeliverCall, DeliverCalls, Failure
+from respan_async.issuing._delivery_settings import DeliverySettings
 from respan_async.issuing.ledger import Ledger, UnreadableSecret
 from respan_async.issuing.states import TicketState
 from respan_async.models import CreatedKey
 
+T = TypeVar("T")
+
 FIRST: Final = 1.0
 LONGEST: Final = 60.0
 """The longest pause between two attempts to deliver a secret; the first pause is doubled up to it."""
-
-_LAST_MOMENT: Final = 1.0
-"""Seconds that a cancelled call may take to end."""
 
 _PAGE: Final = 100
 
@@ -32,47 +30,7 @@ _THEIRS: Final = 600.0
 """Seconds for which a key is left to the live owner that has recorded it."""
 
 
-@attrs.frozen(kw_only=True)
-class DeliverySettings:
-    """The limits of delivery.
-
-    Attributes:
-        max_deliveries: The most concurrent calls of the user's function.
-        deliver_timeout: Seconds that one call may take; None for no limit.
-        max_undelivered: The number of undeliverable keys at which batches stop making more; None for no limit.
-
-    Raises:
-        ConfigurationError: A setting is invalid.
-    """
-
-    max_deliveries: int
-    deliver_timeout: float | None
-    max_undelivered: int | None
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("max_deliveries", "max_undelivered"):
-            count = getattr(self, name)
-            optional = name == "max_undelivered" and count is None
-            if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {count!r:.100}")
-        seconds = self.deliver_timeout
-        if seconds is not None and (
-            not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < float("inf")
-        ):
-            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {seconds!r:.100}")
-
-
-@attrs.frozen
-class _Failure:
-    """The failure of a call of the user's function.
-
-    Attributes:
-        reason: The reason in a few words, without the secret.
-        final: Whether the place refuses this key for good, so that calling again would not help.
-    """
-
-    reason: str
-    final: bool = False
+_UNDER_WAY: Final = Failure("it is under way")
 
 
 class Delivery:
@@ -80,9 +38,6 @@ class Delivery:
 
     Whether a key is dead is judged by this machine's clock, which may be wrong. So an undelivered secret is erased only
     when its key has been dead for long; until then, once the clock is corrected, the secret can be delivered.
-
-    Each call of `deliver` runs in its own task, because it may ignore its timeout or its cancellation. Its waiters go
-    on then, and the ticket is left alone until the call has ended.
 
     Args:
         deliver: The user's function, idempotent by ticket.
@@ -100,14 +55,13 @@ class Delivery:
         clock: Callable[[], datetime],
         settings: DeliverySettings,
     ) -> None:
-        self._deliver = deliver
         self._ledger = ledger
         self._lifecycle = lifecycle
         self._clock = clock
         self._settings = settings
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._calls: dict[str, asyncio.Task[_Failure | None]] = {}  # calls of the user's function, by ticket
-        self._free = asyncio.Semaphore(settings.max_deliveries)
+        self._calls = DeliverCalls(deliver, lifecycle, settings.max_deliveries, settings.deliver_timeout)
+        self._awaited_by: WeakKeyDictionary[asyncio.Task[Any], asyncio.Task[Any] | None] = WeakKeyDictionary()
         self._under_way: set[str] = set()
         self._failed: set[str] = set()  # tickets that are tried again in the background, each with its secret
         self._cut: dict[str, None] = {}  # tickets whose delivery ended with its event loop
@@ -115,12 +69,18 @@ class Delivery:
         self._has_room.set()
         self._erased: set[str] = set()  # since the current look at what is left began
         self._catching_up = False
-        self._unreadable: set[str] = set()  # secrets whose failure was logged
+        self._told: set[str] = set()  # tickets of which the log has told
         self._stopped = False
         lifecycle.register(Stage.STOP, self._stop)
 
-    async def deliver(self, ticket_id: str, key: CreatedKey) -> bool:
-        """Deliver now, unless a delivery is under way; a failed one is tried again in the background.
+    async def deliver(self, ticket_id: str, key: CreatedKey, *, patient: bool) -> bool:
+        """Deliver now, if that is not under way; what fails is tried again in the background.
+
+        Args:
+            ticket_id: The ticket.
+            key: Its key.
+            patient: Wait for a place however long that takes; otherwise for the time of one call at most, and what is
+                under way by then goes on in the background.
 
         Returns:
             Whether the key was delivered now.
@@ -128,7 +88,8 @@ class Delivery:
         if ticket_id in self._under_way:
             return False
         self._under_way.add(ticket_id)
-        return await self._deliver_first(ticket_id, key)
+        patience = None if patient else self._settings.deliver_timeout
+        return await self._deliver_first(ticket_id, key, first=True, patience=patience)
 
     async def room(self) -> None:
         """Wait until fewer keys than `max_undelivered` are undelivered."""
@@ -144,10 +105,10 @@ class Delivery:
         """Begin anew on the next event loop; deliveries that were under way on the closed loop are repeated."""
         self._cut |= dict.fromkeys((*self._under_way, *self._failed))
         self._tasks.clear()
-        self._calls.clear()
+        self._calls.arrive()
+        self._awaited_by.clear()
         self._under_way.clear()
         self._failed.clear()
-        self._free = asyncio.Semaphore(self._settings.max_deliveries)
         self._has_room = asyncio.Event()
         self._has_room.set()
         self._catching_up = False
@@ -156,11 +117,11 @@ class Delivery:
         """Stop within a moment; the ledger keeps undelivered secrets."""
         self._lifecycle.unregister(Stage.STOP, self._stop)
         self._stop()
-        for call in (calls := self._others(self._calls.values())):
+        for call in (calls := self._others(self._calls.tasks)):
             call.cancel()
         # Calls that heed their cancellation end within that moment. The others cannot be ended.
         if tasks := self._others(self._tasks) | calls:
-            await asyncio.wait(tasks, timeout=_LAST_MOMENT)
+            await asyncio.wait(tasks, timeout=LAST_MOMENT)
         if deaf := sum(not call.done() for call in calls):
             logger.warning("%d calls of `deliver` go on though they were cancelled", deaf)
 
@@ -172,18 +133,34 @@ class Delivery:
 
     def _others(self, tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
         # The user's function may close the issuer from within one of these tasks, which cannot wait for itself.
-        return set(tasks) - {asyncio.current_task(), self._lifecycle.tasks.acting_task()}
+        current = asyncio.current_task()
+        return set(tasks) - {
+            current,
+            self._lifecycle.tasks.acting_task(),
+            self._awaited_by.get(current) if current else None,
+        }
 
-    def _spawn(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
-        task = self._lifecycle.tasks.spawn(work)
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        return self._note(self._lifecycle.tasks.spawn(work))
+
+    def _note(self, task: asyncio.Task[T]) -> asyncio.Task[T]:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _deliver_first(self, ticket_id: str, key: CreatedKey) -> bool:
+    async def _deliver_first(
+        self, ticket_id: str, key: CreatedKey, *, first: bool = False, patience: float | None = None
+    ) -> bool:
         insist = delivered = False
+        call: DeliverCall | None = None
         try:
-            failure = await self._once(ticket_id, key)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    call = await self._calls.begin(ticket_id, key, first=first)
+                    await call.wait()
+            failure: Failure | None = _UNDER_WAY
+            if call is not None and call.is_over:
+                failure = await self._settle(ticket_id, call)
             delivered = failure is None
         except (asyncio.CancelledError, GeneratorExit):
             self._cut[ticket_id] = None
@@ -193,11 +170,22 @@ class Delivery:
             insist = failure is not None and not failure.final and not self._stopped and self._has_room.is_set()
         finally:
             if insist:
-                self._note_failed(ticket_id)
-                self._spawn(self._retry(ticket_id, key)).add_done_callback(partial(self._note_over, ticket_id))
+                self._go_on(ticket_id, key, call, is_first=failure is _UNDER_WAY)
             else:
                 self._under_way.discard(ticket_id)
+                if call is not None:
+                    call.drop()
         return delivered
+
+    def _go_on(self, ticket_id: str, key: CreatedKey, call: DeliverCall | None, *, is_first: bool) -> None:
+        """Go on in the background."""
+        self._note_failed(ticket_id)
+        begun = call if is_first else None
+        work = self._retry(ticket_id, key, begun, is_first=is_first)
+        # A call that is under way runs for the task that began it. What awaits it from now on is to be no other of the
+        # client's tasks: when `deliver` closes the client from within, that would wait for it.
+        task = self._spawn(work) if begun is None else self._note(self._lifecycle.tasks.delegate(work))
+        task.add_done_callback(partial(self._note_over, ticket_id, begun))
 
     def _note_failed(self, ticket_id: str) -> None:
         self._failed.add(ticket_id)
@@ -206,74 +194,56 @@ class Delivery:
             self._has_room.clear()
             logger.warning("%d keys could not be delivered yet: batches wait until some are", most)
 
-    def _note_over(self, ticket_id: str, task: asyncio.Task[None]) -> None:
+    def _note_over(self, ticket_id: str, begun: DeliverCall | None, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             self._cut[ticket_id] = None
+            if begun is not None:  # which nothing awaits, if the task was cancelled before it began
+                begun.drop()
         self._under_way.discard(ticket_id)
         self._failed.discard(ticket_id)
         self._has_room.set()
 
-    async def _once(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
-        failure = await self._call(ticket_id, key)
+    async def _settle(self, ticket_id: str, call: DeliverCall) -> Failure | None:
+        failure = await call.end()
         if failure is None:
             await self._erase(ticket_id)
         else:
             logger.warning("ticket %r could not be delivered: %s", ticket_id, failure.reason)
         return failure
 
-    async def _call(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
-        """Call the user's function; return None, or its failure."""
-        late = False
-        async with self._free:
-            call = self._calls.get(ticket_id)
-            if call is None:  # the previous call may still run, if it did not heed its cancellation
-                call = self._calls[ticket_id] = self._lifecycle.tasks.delegate(self._invoke(ticket_id, key))
-                call.add_done_callback(lambda _: self._calls.pop(ticket_id, None))
-            try:
-                await asyncio.wait({call}, timeout=self._settings.deliver_timeout)
-                if late := not call.done():
-                    call.cancel()
-                    await asyncio.wait({call}, timeout=_LAST_MOMENT)
-            except asyncio.CancelledError:
-                call.cancel()
-                raise
-        if not call.done() or (late and call.cancelled()):
-            return _Failure(f"no end within {self._settings.deliver_timeout:g} s")
-        if call.cancelled():
-            return _Failure("CancelledError")
-        return call.result()
-
-    async def _invoke(self, ticket_id: str, key: CreatedKey) -> _Failure | None:
-        """Call the function; return its failure, because asyncio would log the text of an exception with the task."""
-        try:
-            result: object = self._deliver(ticket_id, key)
-            if inspect.isawaitable(result):
-                await result
-            elif result is not None:  # a generator, or a future of a thread, has not done the work
-                return _Failure(f"it returned a {type(result).__name__}")
-        except LedgerError as error:  # this library's own error, which shows no secret
-            return _Failure(str(error), final=not error.retryable)
-        except Exception as error:  # noqa: BLE001  the user's function; it is called again
-            return _Failure(_named(error))
-        return None
-
-    async def _erase(self, ticket_id: str) -> None:
+    async def _erase(self, ticket_id: str) -> bool:
+        """Erase a secret; return whether that could be done."""
         try:
             await self._ledger.erase(ticket_id)
             if self._catching_up:
                 self._erased.add(ticket_id)
+            return True
         except LedgerError as error:
             # The key was delivered all the same. The next run delivers it once more, and then erases the secret.
             logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
+            return False
 
-    async def _retry(self, ticket_id: str, key: CreatedKey) -> None:
-        pause = FIRST
+    async def _retry(self, ticket_id: str, key: CreatedKey, begun: DeliverCall | None, *, is_first: bool) -> None:
+        """Call until it succeeds.
+
+        Args:
+            ticket_id: The ticket.
+            key: Its key.
+            begun: A call that is under way.
+            is_first: There was none that failed.
+        """
+        pause, call = FIRST, begun
         while not self._is_dead(key, AFTER_EXPIRY):
-            await asyncio.sleep(pause)
-            failure = await self._once(ticket_id, key)
+            if call is None:
+                if not is_first:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, LONGEST)
+                call = await self._calls.begin(ticket_id, key, first=is_first)
+            self._awaited_by[call.task] = asyncio.current_task()
+            failure = await self._settle(ticket_id, call)
             if failure is None or failure.final or self._stopped:
                 return
-            pause = min(2 * pause, LONGEST)
+            call, is_first = None, False
         logger.warning("ticket %r was not delivered before its key expired", ticket_id)
 
     async def _catch_up(self) -> None:
@@ -282,6 +252,8 @@ class Delivery:
             await self._deliver_left()
         except LedgerError as error:
             logger.warning("what was not delivered could not be read: %s", error)
+        except Exception as error:  # noqa: BLE001  nobody awaits this; there is another turn
+            logger.warning("what was not delivered could not be looked through: %s", type(error).__name__)
         finally:
             self._catching_up = False
 
@@ -313,7 +285,11 @@ class Delivery:
             for ticket_id, key in left:
                 after = ticket_id
                 if self._is_dead(key, LONG_AFTER_EXPIRY):
-                    await self._erase(ticket_id)
+                    if await self._erase(ticket_id) and ticket_id not in self._told:
+                        self._told.add(ticket_id)
+                        logger.warning(
+                            "ticket %r was not delivered, and is erased: its key expired long ago", ticket_id
+                        )
                     continue
                 if isinstance(key, LedgerError):
                     self._tell_unreadable(ticket_id, key)
@@ -327,20 +303,12 @@ class Delivery:
                     running.add(self._spawn(self._deliver_first(ticket_id, key)))
 
     def _tell_unreadable(self, ticket_id: str, error: LedgerError) -> None:
-        if ticket_id not in self._unreadable:
-            self._unreadable.add(ticket_id)
-            logger.warning("%s; it is left as it is", error)
+        if ticket_id not in self._told:
+            self._told.add(ticket_id)
+            remedy = error.remedy if isinstance(error, UnreadableSecret) else "it is left as it is"
+            logger.warning("%s; %s", error, remedy)
 
     def _is_dead(self, key: CreatedKey | LedgerError, since: timedelta) -> bool:
         """Whether a key has expired that long ago, by this machine's clock, as far as its expiry is known."""
         expiry_date = key.expiry_date if isinstance(key, CreatedKey | UnreadableSecret) else None
         return expiry_date is not None and expiry_date <= self._clock() - since
-
-
-def _named(error: Exception) -> str:
-    """Name an error without its text, which may hold the secret, unless it is the system's text for its number."""
-    name = type(error).__name__
-    if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
-        known = os.strerror(error.errno)
-        return f"{name}: {known}" if error.strerror == known else name
-    return name

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -12,10 +12,19 @@ from respan_async._http import codec, json_text
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, UnreadableSecret
+from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, Undelivered, UnreadableSecret
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
+
+_LAST_YEAR: Final = 9000
+"""What is later is damage: days are added to such a time, and the sum must still be a date."""
+
+_FIRST_LETTER: Final = 0x20
+_LAST_LETTER: Final = 0x7E
+_MOST: Final = 0.85
+_FEW: Final = 16
+"""What tells a text of which some bytes were changed from bytes that were encrypted, by how many of them print."""
 
 
 def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
@@ -26,6 +35,49 @@ def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> Secre
 def text(value: bytes) -> str:
     """Return a column's text, even if the record is damaged, which is reported when its ticket is read."""
     return value.decode(errors="surrogateescape")
+
+
+def raw(value: str) -> bytes:
+    """Return the bytes of a column's text, also where that is damaged."""
+    return value.encode(errors="surrogateescape")
+
+
+def cursor(after: str) -> dict[str, Any]:
+    """Return an id for a store that takes only UTF-8: as far as it is that, and all of its bytes if it is not.
+
+    An id of a damaged row is no text, but those after it are to be read all the same.
+    """
+    data = raw(after)
+    try:
+        return {"after": data.decode(), "damaged": None}
+    except UnicodeDecodeError as error:
+        return {"after": data[: error.start].decode(), "damaged": data}
+
+
+def shown(value: Any) -> str:
+    """Return a column's text as it can be shown and written: bytes of it that are no UTF-8 are escaped."""
+    return raw(value).decode(errors="backslashreplace") if isinstance(value, str) else "(no text)"
+
+
+def _whole(value: Any) -> str:
+    """Return a column's text, if that is what it is.
+
+    Raises:
+        TypeError: It is none.
+        ValueError: It has bytes that are no UTF-8.
+    """
+    if not isinstance(value, str):
+        raise TypeError(type(value))
+    value.encode()
+    return value
+
+
+def _instant(seconds: Any) -> datetime:
+    """Return a time out of a record, if it is one with which can be reckoned."""
+    found = datetime.fromtimestamp(seconds, UTC)
+    if found.year > _LAST_YEAR:
+        raise ValueError(found)
+    return found
 
 
 def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
@@ -46,11 +98,15 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
-    """Return a stored secret, or the placeholder of an erased one."""
+    """Return a secret that was kept, or its empty place."""
+    with _readable(f"ticket '{shown(ticket_id):.100}'"):
+        _whole(ticket_id)
     if secret is None:
         return Secret.erased()
     text = secret.decode(errors="replace")
     is_text = text.isprintable() and "\ufffd" not in text
+    if not is_text and _was_text(secret):
+        raise DamagedRecord(f"the secret of ticket {ticket_id!r:.100} is damaged")
     if cipher is not None:
         # A plain text may come from before the ledger was given a cipher; a rotation encrypts it.
         told = getattr(cipher, "is_encrypted", None)
@@ -60,16 +116,21 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     return Secret(text)
 
 
+def _was_text(secret: bytes) -> bool:
+    """Whether bytes that are no text were one but for a few; of encrypted ones, not half are letters by chance."""
+    return len(secret) > _FEW and sum(_FIRST_LETTER <= byte <= _LAST_LETTER for byte in secret) >= _MOST * len(secret)
+
+
 def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | UnreadableSecret]:
     """Return a ticket, and its key or why its secret cannot be read."""
     ticket, key, secret = row
-    expiry_date = None
+    public: CreatedKey | None = None
     try:
-        with _readable(f"ticket {ticket!r:.100}"):
-            expiry_date = key_of(key, Secret.erased()).expiry_date
+        with _readable(f"ticket '{shown(ticket):.100}'"):
+            public = key_of(key, Secret.erased())
             return ticket, key_of(key, opened(secret, ticket, cipher))
     except LedgerError as error:
-        return ticket, UnreadableSecret(str(error), expiry_date, is_damaged=isinstance(error, DamagedRecord))
+        return ticket, UnreadableSecret(str(error), public, is_damaged=isinstance(error, DamagedRecord))
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
@@ -78,16 +139,43 @@ def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[
     return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
-def check_readable(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> None:
-    """Raise a `LedgerError` if the cipher lacks the key of one of these secrets."""
+def relabelled(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
+    """Return those damaged secrets that name a former key, and their bytes with the name of the current one.
+
+    Once the former key is gone, they could not be told from secrets whose key is missing.
+    """
+    relabel = getattr(cipher, "relabel", None)
+    if relabel is None:
+        return []
+    # Of one whose id is damaged, the secret is whole: a person may find out the id.
+    new = [(ticket, secret, relabel(secret)) for ticket, secret in secrets if shown(ticket) == ticket]
+    return [row for row in new if row[1] != row[2]]
+
+
+def damage_in(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, DamagedRecord]]:
+    """Return the tickets among these whose secret no key opens, and what is wrong with it.
+
+    Raises:
+        LedgerError: The cipher has not the key of one of these secrets.
+    """
+    found: list[tuple[str, DamagedRecord]] = []
     for ticket, secret in secrets:
-        opened(secret, ticket, cipher)
+        try:
+            opened(secret, ticket, cipher)
+        except DamagedRecord as problem:
+            found.append((ticket, problem))
+    return found
 
 
-def time_of(seconds: Any, ticket_id: str) -> datetime:
-    """Return a time from a ticket's record."""
-    with _readable(f"ticket {ticket_id!r:.100}"):
-        return datetime.fromtimestamp(seconds, UTC)
+def undelivered_of(rows: Iterable[tuple[Any, ...]]) -> tuple[Undelivered, ...]:
+    """Return tickets whose secret is kept; what is damaged of one is shown as far as it goes."""
+    found: list[Undelivered] = []
+    for ticket, key_id, seconds in rows:
+        issued_at = None
+        with contextlib.suppress(DamagedRecord), _readable("a ticket"):
+            issued_at = _instant(seconds)
+        found.append(Undelivered(shown(ticket), shown(key_id), issued_at))
+    return tuple(found)
 
 
 def record_of(row: tuple[Any, ...], ticket_id: str, cipher: Cipher | None) -> TicketRecord:
@@ -154,16 +242,16 @@ def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:
 
 def _suspect_of(row: tuple[Any, ...]) -> Suspect:
     tag, _, name, sent, sent_at, effect, reason, key_id, taken_over_at = row
-    with _readable(f"attempt {tag!r:.100}"):
+    with _readable(f"attempt '{shown(tag):.100}'"):
         suspect = Suspect(
-            name=name,
-            tag=tag,
-            id=key_id,
+            name=None if name is None else shown(name),
+            tag=_whole(tag),
+            id=None if key_id is None else _whole(key_id),
             effect=Effect(effect),
-            sent_at=datetime.fromtimestamp(sent_at, UTC),
+            sent_at=_instant(sent_at),
             sent=dict(json_text.parse(sent.encode()).items()),  # an object, or damaged
-            reason=reason,
-            taken_over_at=None if taken_over_at is None else datetime.fromtimestamp(taken_over_at, UTC),
+            reason=shown(reason),
+            taken_over_at=None if taken_over_at is None else _instant(taken_over_at),
         )
         if (ends := expires_at(suspect)) is not None and ends.tzinfo is None:
             raise ValueError(ends)

@@ -158,7 +158,8 @@ class TicketProcessor:
 
     async def _deliver(self, key: CreatedKey) -> None:
         if self._context.delivery is not None:
-            self.delivered = await self._context.delivery.deliver(self._ticket.id, key)
+            patient = self._priority is Priority.BATCH  # somebody awaits a single call, such as a web request
+            self.delivered = await self._context.delivery.deliver(self._ticket.id, key, patient=patient)
 
     def _release(self) -> None:
         if self._log.used:

@@ -7,6 +7,7 @@ import secrets
 from typing import Any, Final, Protocol
 
 from respan_async.errors import ConfigurationError, LedgerError
+from respan_async.issuing.ledger import DamagedRecord
 from respan_async.secret import Secret, SecretBytes, as_secret, secret_of_environment
 
 ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
@@ -14,6 +15,8 @@ ENVIRONMENT: Final = "RESPAN_LEDGER_KEY"
 _VERSION: Final = b"\x01"
 _ID: Final = 4
 _NONCE: Final = 12
+_LEAST: Final = 1 + _ID + _NONCE + 16
+"""Bytes of an empty secret: the version, the key's id, the nonce, the tag."""
 _KEY: Final = 32
 _HOW: Final = f"make one with: openssl rand -base64 {_KEY}"
 
@@ -33,7 +36,8 @@ class Cipher(Protocol):
         """Decrypt a ticket's secret.
 
         Raises:
-            LedgerError: The key is wrong, or the bytes were changed, or belong to another ticket.
+            DamagedRecord: The key is at hand, and the bytes were changed, or are another ticket's.
+            LedgerError: The key is another.
         """
         ...
 
@@ -98,16 +102,26 @@ class AESGCMCipher:
         """Decrypt a ticket's secret.
 
         Raises:
-            LedgerError: The key is wrong, or the bytes were changed, or belong to another ticket.
+            DamagedRecord: The bytes were changed, or are another ticket's.
+            LedgerError: The key is another.
         """
-        head, nonce, rest = sealed[: 1 + _ID], sealed[1 + _ID : 1 + _ID + _NONCE], sealed[1 + _ID + _NONCE :]
-        cipher = self._ciphers.get(head[1:])
-        if head[:1] != _VERSION or cipher is None:
+        if len(sealed) < _LEAST:
+            raise DamagedRecord(f"the secret of ticket {ticket!r:.100} was cut off")
+        named = self._ciphers.get(sealed[1 : 1 + _ID])
+        is_intact = sealed[:1] == _VERSION
+        # One whose head was changed is opened all the same: the key that fits proves what it was.
+        ciphers = self._ciphers if named is None or not is_intact else {sealed[1 : 1 + _ID]: named}
+        for key_id, cipher in ciphers.items():
+            secret = _opened(cipher, sealed[1 + _ID :], _VERSION + key_id + ticket.encode())
+            if secret is not None:
+                return secret
+        if named is None and is_intact:
             raise LedgerError(f"the secret of ticket {ticket!r:.100} was encrypted with another key")
-        secret = _opened(cipher, nonce, rest, head + ticket.encode())
-        if secret is None:
-            raise LedgerError(f"the secret of ticket {ticket!r:.100} was changed, or is another ticket's")
-        return secret
+        raise DamagedRecord(f"the secret of ticket {ticket!r:.100} was changed, or is another ticket's")
+
+    def relabel(self, sealed: bytes) -> bytes:
+        """Put bytes that no key opens under the id of the current key, so that no former key is asked for."""
+        return _VERSION + self._current + sealed[1 + _ID :] if sealed[:1] == _VERSION else sealed
 
     def is_encrypted(self, kept: bytes) -> bool:
         """Whether the bytes are encrypted, with any key: plain texts begin differently."""
@@ -122,11 +136,11 @@ class AESGCMCipher:
         return sealed[: 1 + _ID] == _VERSION + self._current
 
 
-def _opened(cipher: Any, nonce: bytes, rest: bytes, associated: bytes) -> Secret | None:
+def _opened(cipher: Any, sealed: bytes, associated: bytes) -> Secret | None:
     from cryptography.exceptions import InvalidTag
 
     try:
-        return Secret(cipher.decrypt(nonce, rest, associated).decode())
+        return Secret(cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], associated).decode())
     except (InvalidTag, ValueError):
         return None
 

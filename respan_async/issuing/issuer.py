@@ -24,7 +24,8 @@ from respan_async.client import AsyncRespan
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError, Suspect
 from respan_async.issuing._active_tickets import ActiveTickets
 from respan_async.issuing._background_writes import BackgroundWrites
-from respan_async.issuing._delivery import Delivery, DeliverySettings
+from respan_async.issuing._delivery import Delivery
+from respan_async.issuing._delivery_settings import DeliverySettings
 from respan_async.issuing._suspect_store import LedgerSuspectStore
 from respan_async.issuing._ticket_processor import IssuerContext, TicketProcessor
 from respan_async.issuing.ledger import Counts, Ledger

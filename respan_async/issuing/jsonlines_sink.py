@@ -12,6 +12,7 @@ Rules for the file:
 import asyncio
 import os
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from types import TracebackType
 from typing import Any, Final, Self
@@ -21,6 +22,7 @@ import attrs
 from respan_async._http import json_text
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import AppendOnlyFile
+from respan_async.issuing._daemon_threads import DaemonThreads
 from respan_async.models import CreatedKey, TemporaryKey
 from respan_async.secret import SecretBytes
 
@@ -54,8 +56,8 @@ def _instant(value: datetime) -> str:
 
 
 def digest(ticket: str) -> bytes:
-    """Return a ticket's digest of 16 bytes, so that a million tickets take little memory."""
-    return blake2b(ticket.encode(), digest_size=_PARTS[0]).digest()
+    """Return 16 bytes that stand for a ticket, of which a million are still few."""
+    return blake2b(ticket.encode(errors="surrogatepass"), digest_size=_PARTS[0]).digest()  # of a damaged one, too
 
 
 def _short(key_id: object) -> int:
@@ -102,6 +104,7 @@ class JSONLinesSink:
         self._queue: list[_Line] = []
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._threads = DaemonThreads("respan-keys-file")
         self._turn = object()
         self._was_cut = (
             False  # whether the end of an event loop cut off a write, so that only the file knows its result
@@ -129,7 +132,7 @@ class JSONLinesSink:
         if self._writer is not None and self._writer.get_loop().is_closed():
             self._leave_loop()
         if self._was_cut:
-            await asyncio.to_thread(self._file.read_again, self._take)
+            await self._threads.run(partial(self._file.read_again, self._take))
             self._was_cut = False
         while (written := self._under_way.get(mark)) is not None:
             await asyncio.wait({written})
@@ -196,7 +199,7 @@ class JSONLinesSink:
                 self._queue = []
                 try:
                     lines = SecretBytes(b"".join(line.text for line in group))
-                    wanted = await asyncio.to_thread(self._file.append, lines, lambda: self._turn is turn)
+                    wanted = await self._threads.run(partial(self._file.append, lines, lambda: self._turn is turn))
                 except (OSError, LedgerError) as error:
                     for line in group:
                         self._end(line, error)
@@ -216,6 +219,7 @@ class JSONLinesSink:
     def _leave_loop(self) -> None:
         """Forget the writes under way on an event loop that has ended."""
         self._writer = None
+        self._threads.leave_loop()
         self._turn = object()  # a write that has not begun in its thread is not wanted any more
         self._was_cut = self._was_cut or bool(self._under_way)
         self._under_way.clear()

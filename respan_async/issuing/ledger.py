@@ -57,14 +57,14 @@ class Undelivered:
     """A ticket whose secret the ledger still keeps.
 
     Attributes:
-        ticket: The id of the ticket.
-        key_id: The id of its key.
-        issued_at: When the key was recorded, aware.
+        ticket: Its id.
+        key_id: Its key's.
+        issued_at: When the key was recorded, aware; None where the record of that is damaged.
     """
 
     ticket: str
     key_id: str
-    issued_at: datetime
+    issued_at: datetime | None
 
 
 @attrs.frozen(kw_only=True)
@@ -92,14 +92,18 @@ class UnreadableSecret(LedgerError):
     """A kept secret cannot be read: this process lacks its key, or the record is damaged.
 
     Attributes:
-        expiry_date: When its key dies, aware; None for never, or if that cannot be read either.
-        is_damaged: Whether the record is damaged, so that no cipher key would help.
+        expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
+        is_damaged: No key would help.
+        remedy: What becomes of it, and what a person can do.
     """
 
-    def __init__(self, message: str, expiry_date: datetime | None, *, is_damaged: bool) -> None:
+    def __init__(self, message: str, key: CreatedKey | None, *, is_damaged: bool) -> None:
         super().__init__(message)
-        self.expiry_date = expiry_date
+        self.expiry_date = None if key is None else key.expiry_date
         self.is_damaged = is_damaged
+        self.remedy = "it is left as it is"
+        if is_damaged and key is not None:
+            self.remedy += f": revoke its key, {key.id}, and issue another ticket in its place"
 
 
 class Ledger(Protocol):

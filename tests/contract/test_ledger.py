@@ -24,6 +24,7 @@ from respan_async.issuing import (
     TicketState,
 )
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.sqlite._session import Session
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, TICKET_TRANSITIONS
 from respan_async.secret import Secret
 
@@ -281,6 +282,37 @@ async def test_a_ticket_of_which_nothing_was_made_may_be_asked_for_with_other_fi
     assert record.fields == other.fields
     with pytest.raises(TicketConflictError):
         await ledger.claim_attempt(TICKET, intent())
+
+
+@pytest.mark.parametrize("attempts", ["forgotten", "void", "revoked", "in the air", "suspect"])
+async def test_a_ticket_that_is_left_by_an_owner_that_is_gone_is_as_good_as_open(shared: Store, attempts: str) -> None:
+    """After a kill in the wait of a 429 its fields may be corrected; not while it may have left a key."""
+    other = await shared.open()
+    first = await stopped(shared)
+    match attempts:
+        case "forgotten":
+            await first.ledger.forget_attempt(first.attempt.tag)
+        case "void":
+            await first.ledger.mark_void(first.attempt.tag)
+        case "revoked" | "suspect":
+            await first.ledger.mark_suspect(first.attempt.tag, Effect.UNKNOWN, "lost", None)
+    if attempts == "revoked":
+        await other.close_suspect(first.attempt.tag, AttemptState.REVOKED)
+    corrected = Ticket("tenant-1", CreateKeyRequest(name="corrected"))
+
+    found, again = await other.find("tenant-1"), intent()
+
+    assert found is not None
+    assert (found.state, found.fields) == (TicketState.OPEN, TICKET.fields)
+    if attempts in ("in the air", "suspect"):
+        with pytest.raises(TicketConflictError, match="another"):
+            await other.claim_attempt(corrected, again)
+        assert await other.claim_attempt(TICKET, again) == first.epoch + 1
+        return
+    epoch = await other.claim_attempt(corrected, again)
+    assert epoch == first.epoch + 1
+    assert await other.record("tenant-1", epoch, again.tag, key()) is True
+    assert await first.ledger.record("tenant-1", first.epoch, first.attempt.tag, key("key-2")) is False
 
 
 async def test_a_ticket_that_may_have_left_a_key_keeps_its_fields(ledger: Ledger) -> None:
@@ -657,8 +689,9 @@ async def stopped(shared: Store, lease: float = 0.2) -> Stopped:
     ledger = await shared.open(lease=lease)
     attempt = intent()
     epoch = await ledger.claim_attempt(TICKET, attempt)
-    keeper = getattr(ledger, "_lease_keeper", None)
-    assert keeper is not None
+    assert isinstance(ledger, SQLiteLedger | PostgresLedger)
+    session = ledger._session
+    keeper = (session.owner if isinstance(session, Session) else session).lease_keeper
     keeper.cancel()
     await asyncio.sleep(1.5 * lease)
     return Stopped(ledger, attempt, epoch)

@@ -8,7 +8,7 @@ import pytest
 
 from respan_async import CreatedKey, CreateKeyRequest
 from respan_async.issuing import AESGCMCipher, LedgerError, PostgresLedger, SQLiteLedger, Ticket
-from respan_async.issuing.ledger import Intent
+from respan_async.issuing.ledger import Intent, UnreadableSecret
 from respan_async.secret import Secret
 from tests.contract.test_ledger import Store, shared  # noqa: F401  a fixture
 
@@ -143,6 +143,34 @@ async def test_in_the_documented_order_two_processes_issue_all_the_time(shared: 
         await both(one, other)
 
     assert len(await readable(one)) == 24
+
+
+class Damaging(AESGCMCipher):
+    """A cipher on a disk that changes one bit of a ticket's secret."""
+
+    def encrypt(self, secret: Secret, ticket: str) -> bytes:
+        sealed = super().encrypt(secret, ticket)
+        return sealed if ticket != "t2" else sealed[:-1] + bytes([sealed[-1] ^ 1])
+
+
+async def test_a_damaged_secret_keeps_no_former_key_in_use(shared: Store, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+    """It is told, and the others are encrypted anew; without the former key it is damaged as before, and no riddle."""
+    damaging: Any = await shared.open(cipher=Damaging(FIRST))
+    await issued(damaging, "t1", "t2", "t3")
+    rotating = await opened(shared, SECOND, FIRST)
+
+    rotated = await rotating.rotate(), await rotating.rotate()
+
+    assert rotated == (2, 0)
+    assert "the secret of ticket 't2' was changed, or is another ticket's; it is not encrypted anew" in caplog.text
+    assert "1 secrets are damaged, and not encrypted anew" in caplog.text
+    without = await opened(shared, SECOND)
+    problem = dict(await without.undelivered("", 100))["t2"]
+    assert isinstance(problem, UnreadableSecret)
+    assert problem.is_damaged
+    assert problem.remedy == "it is left as it is: revoke its key, key-t2, and issue another ticket in its place"
+    assert await (await opened(shared, THIRD, SECOND)).rotate() == 2
+    assert await readable(await opened(shared, THIRD)) == ["t1", "t3"]
 
 
 class Reversed:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from respan_async.issuing import AESGCMCipher, Ledger, LedgerError, SQLiteLedger
+from respan_async.issuing.sqlite._session import Session
 
 
 class Clock:
@@ -25,6 +26,21 @@ class Clock:
         return (time.time() + self.offset.total_seconds()) / 86_400 + 2_440_587.5
 
 
+class ClockedSession(Session):
+    """The use of a file on a machine whose clock can be set."""
+
+    def __init__(self, path: Path, clock: Clock, lease: float) -> None:
+        super().__init__(path, lease)
+        self._clock = clock
+
+    def _check_account(self, connection: Any, account: str, force: bool) -> None:
+        connection.create_function("julianday", 1, self._clock.julian)
+        super()._check_account(connection, account, force)
+
+    async def read(self, work: Any) -> Any:
+        return await self.write(work)  # a connection beside it would ask the machine's clock
+
+
 class ClockedLedger(SQLiteLedger):
     """A ledger in a file, on a machine whose clock can be set."""
 
@@ -32,14 +48,7 @@ class ClockedLedger(SQLiteLedger):
         self, path: str | Path, clock: Clock, cipher: AESGCMCipher | None = None, *, lease: float = 30.0
     ) -> None:
         super().__init__(path, cipher, lease=lease)
-        self._clock = clock
-
-    def _check_account(self, connection: Any, account: str, force: bool) -> None:
-        connection.create_function("julianday", 1, self._clock.julian)
-        super()._check_account(connection, account, force)
-
-    async def _read(self, work: Any) -> Any:
-        return await self._write(work)  # a connection beside it would ask the machine's clock
+        self._session = ClockedSession(Path(path), clock, lease)
 
 
 class SteppedLedger:

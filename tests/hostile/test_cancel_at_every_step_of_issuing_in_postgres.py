@@ -22,8 +22,8 @@ async def lapse(life: Life) -> None:
     """Let every lease be over, by the server's clock, and another process take over what is left."""
     ledger = life.ledger._ledger
     assert isinstance(ledger, PostgresLedger)
-    if ledger._pool is not None:
-        await ledger._pool.ask("UPDATE respan.owners SET lease_until = to_timestamp(0)", {})
+    if ledger._session._pool is not None:
+        await ledger._session._pool.ask("UPDATE respan.owners SET lease_until = to_timestamp(0)", {})
     await take_over(life)
 
 
@@ -31,7 +31,7 @@ async def sever(life: Life) -> None:
     """Break every connection that lies idle, so that the next operation finds it broken."""
     ledger = life.ledger._ledger
     assert isinstance(ledger, PostgresLedger)
-    for connection in ledger._pool._idle if ledger._pool is not None else []:
+    for connection in ledger._session._pool._idle if ledger._session._pool is not None else []:
         await connection.close()
 
 

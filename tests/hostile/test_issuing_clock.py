@@ -157,8 +157,8 @@ async def test_a_dead_owners_ticket_is_free_whatever_the_clock_says(tmp_path: Pa
         dead = ClockedLedger(tmp_path / "keys.db", clock)
         await dead.open("host key")
         await dead.claim_attempt(here.ticket(1), Intent(tag="tag", name=None, sent={}, sent_at=0.0))
-        dead._lease_keeper.cancel()
-        dead._lock.release()  # as the system does when a process ends
+        dead._session.owner.lease_keeper.cancel()
+        dead._session.owner.lock.release()  # as the system does when a process ends
 
         async with here.life("", auto_sweep=False) as life:
             life.issuer._force = True

@@ -142,7 +142,7 @@ async def test_another_working_directory_is_no_removal(tmp_path: Path, monkeypat
     epoch = await beside.claim_attempt(ticket(2), Intent(tag="beside", name=None, sent={}, sent_at=0.0))
 
     await ledger.claim_attempt(ticket(1), Intent(tag="a", name=None, sent={}, sent_at=0.0))
-    await ledger._lease_keeper._reclaim_owners()  # as at each beat
+    await ledger._session.owner.lease_keeper._reclaim_owners()  # as at each beat
 
     assert (await ledger.counts()).tickets[TicketState.CLAIMED] == 2
     made = CreatedKey(id="key-2", api_key=Secret("x" * 20))

@@ -46,7 +46,7 @@ async def test_the_first_to_wake_does_not_take_the_other_for_gone(
     first, other = (ClockedLedger(tmp_path / "keys.db", machine.clock, lease=LEASE) for _ in range(2))
     await first.open(ACCOUNT)
     await other.open(ACCOUNT)
-    other._lease_keeper.cancel()  # it is the later one to wake
+    other._session.owner.lease_keeper.cancel()  # it is the later one to wake
     attempt = intent()
     epoch = await other.claim_attempt(TICKET, attempt)
     begun = time.monotonic()
@@ -57,7 +57,7 @@ async def test_the_first_to_wake_does_not_take_the_other_for_gone(
     assert not other.lease_held_since(begun), "it would send for a claim that may be another's by now"
     await asyncio.sleep(LEASE / 3)  # in which the first has beaten
     assert first.lease_held_since(time.monotonic())
-    await other._lease_keeper._hold()
+    await other._session.owner.lease_keeper._hold()
 
     assert caught.value.retryable
     assert await other.record(TICKET.id, epoch, attempt.tag, CreatedKey(id="key-1", api_key=Secret("secret")))
@@ -73,7 +73,7 @@ async def test_a_process_that_starts_after_the_sleep_takes_nobody_for_gone(
     machine = Machine(monkeypatch)
     first, late = (ClockedLedger(tmp_path / "keys.db", machine.clock, lease=LEASE) for _ in range(2))
     await first.open(ACCOUNT)
-    first._lease_keeper.cancel()  # it is about to beat
+    first._session.owner.lease_keeper.cancel()  # it is about to beat
     attempt = intent()
     epoch = await first.claim_attempt(TICKET, attempt)
 
@@ -83,7 +83,7 @@ async def test_a_process_that_starts_after_the_sleep_takes_nobody_for_gone(
     assert (await late.counts()).attempts[AttemptState.SUSPECT] == 0
     with pytest.raises(LedgerError, match="another process is at work on it"):
         await late.claim_attempt(TICKET, intent())
-    await first._lease_keeper._hold()
+    await first._session.owner.lease_keeper._hold()
     assert await first.record(TICKET.id, epoch, attempt.tag, CreatedKey(id="key-1", api_key=Secret("secret")))
     await late.aclose()
     await first.aclose()
@@ -95,7 +95,7 @@ async def test_who_does_not_wake_is_taken_for_gone_soon(tmp_path: Path, monkeypa
     first, stopped = (ClockedLedger(tmp_path / "keys.db", machine.clock, lease=LEASE) for _ in range(2))
     await first.open(ACCOUNT)
     await stopped.open(ACCOUNT)
-    stopped._lease_keeper.cancel()
+    stopped._session.owner.lease_keeper.cancel()
     await stopped.claim_attempt(TICKET, intent())
 
     machine.sleep()

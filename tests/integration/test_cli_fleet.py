@@ -124,7 +124,8 @@ def test_a_database_without_a_ledger(postgres_dsn: str, server: Server, run: Run
 def test_without_the_extras(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said which is missing."""
     tenants(1)
-    monkeypatch.setitem(sys.modules, "respan_async.issuing.postgres._pool", None)
+    for name in ("_session", "_pool"):
+        monkeypatch.setitem(sys.modules, f"respan_async.issuing.postgres.{name}", None)
     monkeypatch.setitem(sys.modules, "respan_async.redis", None)
     ledger = run("issue", "t.csv", "--ledger", "postgresql://host/db")
     status = run("status", "--ledger", "postgresql://host/db")

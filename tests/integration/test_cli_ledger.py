@@ -94,6 +94,46 @@ def test_a_damaged_ticket_holds_up_no_other(server: Server, run: Run) -> None:
     assert [line["ticket"] for line in held()] == ["t0", "t3"]
 
 
+@pytest.mark.parametrize("cipher_key", [KEYS[0], None], ids=["encrypted", "plain"])
+def test_a_damaged_secret_holds_up_no_other(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch, cipher_key: str | None
+) -> None:
+    """One flipped bit is told with its ticket and what to do; the others of that run are written, new ones issued."""
+    if cipher_key is not None:
+        monkeypatch.setenv("RESPAN_LEDGER_KEY", cipher_key)
+    undelivered(server, run, 3)
+    with contextlib.closing(sqlite3.connect(LEDGER)) as connection, connection:
+        ((number, key_id, secret),) = connection.execute(
+            "SELECT secret_id, key_id, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket = 't1'"
+        )
+        changed = secret[:30] + bytes([secret[30] ^ 0x80]) + secret[31:]
+        connection.execute("UPDATE secrets SET secret = ? WHERE id = ?", (changed, number))
+    tenants(4)
+    code, _, err = run(*ISSUE)
+
+    assert code == 1
+    assert "warning: the secret of ticket 't1' " in err
+    assert f"; it is left as it is: revoke its key, {key_id}, and issue another ticket in its place" in err
+    assert sorted(line["ticket"] for line in held()) == ["t0", "t2", "t3"]
+
+
+def test_a_ticket_with_a_damaged_id_holds_up_no_command(server: Server, run: Run) -> None:
+    """It is shown with its bytes escaped; everything else is written and issued, as a dry run has said."""
+    undelivered(server, run, 3)
+    with contextlib.closing(sqlite3.connect(LEDGER)) as connection, connection:
+        connection.execute("UPDATE tickets SET ticket = CAST(x'7431ff' AS TEXT) WHERE ticket = 't1'")
+    Path("t.csv").write_text("ticket,name\nt0,Tenant 0\nt2,Tenant 2\nt3,Tenant 3\n")
+
+    dry, _, foreseen = run(*ISSUE, "--dry-run")
+    code, _, err = run(*ISSUE)
+
+    assert (dry, code) == (0, 0)
+    assert "a dry run: 1 would be issued" in foreseen
+    assert r"warning: ticket 't1\xff': the ledger's record is damaged; it is left as it is: revoke its key, " in err
+    assert sorted(line["ticket"] for line in held()) == ["t0", "t2", "t3"]
+    assert [left["ticket"] for left in status_of(run)["undelivered"]] == [r"t1\xff"]
+
+
 def test_lines_that_are_gone(server: Server, run: Run) -> None:
     """A file of keys that was removed does not make its tickets new: they are not issued again, and that is said."""
     run("issue", tenants(3), "--out", "keys.jsonl")

@@ -178,6 +178,90 @@ async def test_a_batch_waits_while_the_place_is_down(caplog: pytest.LogCaptureFi
     assert set(delivered.values()) == {1}
 
 
+@pytest.mark.virtual
+async def test_a_call_does_not_wait_behind_all_that_could_not_be_delivered() -> None:
+    """While some deliveries hang, again and again, a new ticket's is the next to have a place, and is delivered."""
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        if ticket_id != "tenant-1000":
+            await asyncio.sleep(1e6)
+
+    ledger = Remembering()
+    ledger.kept = [(f"left-{number}", key) for number, key in enumerate(keys(100))]
+    async with virtual_issuer(ledger, deliver, max_deliveries=4, deliver_timeout=30) as (_, issuer):
+        await issuer.counts()
+        await asyncio.sleep(2_000)
+        began = now()
+
+        issued = await issuer.issue(ticket(1_000))
+
+        assert now() - began <= 31
+        assert issued.delivered
+
+
+@pytest.mark.virtual
+async def test_a_call_waits_for_its_delivery_for_the_time_of_one_call_at_most() -> None:
+    """Then it returns; its delivery goes on, in its place or in its line, and the secret is erased in the end."""
+    calls = Counter[str]()
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        calls[ticket_id] += 1
+        await asyncio.sleep(25)
+
+    ledger = Remembering()
+    async with virtual_issuer(ledger, deliver, max_deliveries=2, deliver_timeout=30) as (_, issuer):
+        began = now()
+        outcomes = await asyncio.gather(*(issuer.issue(ticket(number)) for number in range(6)))
+        took = now() - began
+        await asyncio.sleep(60)
+
+    assert 29 < took < 35
+    assert [outcome.delivered for outcome in outcomes].count(True) == 2
+    assert calls == {f"tenant-{number}": 1 for number in range(6)}
+    assert sorted(ledger.done) == [(f"tenant-{number}", "erased") for number in range(6)]
+
+
+@pytest.mark.virtual
+async def test_a_batch_waits_for_its_deliveries() -> None:
+    """Nobody awaits one of its tickets alone, and its outcomes tell what became of them."""
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        await asyncio.sleep(25)
+
+    async with virtual_issuer(Remembering(), deliver, max_deliveries=2, deliver_timeout=30) as (_, issuer):
+        outcomes = await issuer.issue_many([ticket(number) for number in range(6)])
+
+    assert [outcome.delivered for outcome in outcomes if isinstance(outcome, Issued)] == [True] * 6
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("closing", ["issuer", "client"])
+async def test_a_delivery_that_goes_on_may_close_what_it_belongs_to(closing: str) -> None:
+    """From within `deliver`, when nobody waits for it any more: it is neither cancelled nor waited for."""
+    ended: list[str] = []
+    close: list[Any] = []
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        await asyncio.sleep(25)
+        if ticket_id == "tenant-1":
+            began = now()
+            await close[0](grace=5.0)
+            ended.append("quickly" if now() - began < 8 else "late")
+
+    async with FakeRespan() as fake:
+        respan = AsyncRespan(fake.api_key, base_url=fake.url)
+        issuer = Issuer(respan, cast("Ledger", Remembering()), deliver=deliver, auto_sweep=False, max_deliveries=1)
+        close.append(issuer.aclose if closing == "issuer" else respan.aclose)
+        outcomes = [asyncio.create_task(issuer.issue(ticket(number))) for number in range(2)]
+        await asyncio.sleep(40)
+        assert [task.result().delivered for task in outcomes] == [True, False]
+        await asyncio.sleep(60)
+        await issuer.aclose()
+        await respan.aclose()
+
+    assert ended == ["quickly"]
+
+
 async def test_an_outcome_says_whether_its_key_was_delivered(fake_respan: FakeRespan) -> None:
     """By now, or in an earlier call; without a place for it, it never is."""
     fails = [OSError()]
@@ -346,6 +430,51 @@ async def test_a_secret_that_cannot_be_read_holds_up_nothing_that_a_loop_cut_off
         await asyncio.sleep(120)
 
     assert set(delivered) == {"tenant-1", "tenant-2", "tenant-9"}
+
+
+@pytest.mark.virtual
+async def test_a_secret_that_is_erased_because_its_key_is_long_dead_is_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By a clock that may be wrong: its ticket counts as delivered from then on."""
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        raise AssertionError
+
+    dead = attrs.evolve(keys(1)[0], expiry_date=datetime(2020, 1, 1, tzinfo=UTC))
+    async with delivering(deliver, dead) as ledger:
+        await asyncio.sleep(60)
+
+        assert ledger.done == [("tenant-1", "erased")]
+    told = [record for record in caplog.records if "'tenant-1' was not delivered, and is erased" in record.message]
+    assert [record.levelname for record in told] == ["WARNING"]
+
+
+@pytest.mark.virtual
+async def test_what_nobody_expects_of_a_ledger_is_told_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    """Its text may hold anything; the next round looks again."""
+
+    class Strange(Remembering):
+        rounds = 0
+
+        async def undelivered(self, after: str, limit: int, *, left_for: float = 0.0) -> Any:
+            self.rounds += 1
+            if self.rounds == 1:
+                raise ValueError("secret")
+            return await super().undelivered(after, limit, left_for=left_for)
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        pass
+
+    ledger = Strange()
+    ledger.kept = [("left", keys(1)[0])]
+    async with virtual_issuer(ledger, deliver) as (_, issuer):
+        await issuer.counts()
+        await asyncio.sleep(60)
+
+    assert ledger.done == [("left", "erased")]
+    assert "what was not delivered could not be looked through: ValueError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.virtual

@@ -291,3 +291,22 @@ async def test_a_ledger_that_others_keep_locked_may_be_looked_at_later(
             read_snapshot(path)
 
     assert seen.value.retryable
+
+
+@pytest.mark.parametrize("name", ["file:keys.db?mode=rwc", "file:keys.db", "file:///nowhere/keys.db"])
+async def test_a_path_that_looks_like_a_uri_is_the_path_that_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite, where it was built so, would open another file than the private one that was made for the secrets."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    ledger = SQLiteLedger(name)
+    await ledger.open(ACCOUNT)
+    assert await ledger.suspects() == []
+    await ledger.aclose()
+
+    files = [found for found in tmp_path.rglob("*") if found.is_file()]  # noqa: ASYNC240  nothing else runs here
+    assert files == [tmp_path / path]
+    assert read_snapshot(name).account == ACCOUNT

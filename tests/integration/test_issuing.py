@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -44,6 +45,7 @@ from respan_async.events import Event, IssuedEvent
 from respan_async.issuing import (
     AttemptState,
     Issuer,
+    JSONLinesSink,
     Ledger,
     LedgerError,
     SQLiteLedger,
@@ -1474,7 +1476,7 @@ async def slow_read(ledger: SQLiteLedger) -> tuple[asyncio.Task[None], threading
         begun.set()
         go_on.wait(10)
 
-    reading = asyncio.create_task(ledger._read(work))
+    reading = asyncio.create_task(ledger._session.read(work))
     await until(begun.is_set)
     return reading, go_on
 
@@ -1493,6 +1495,43 @@ async def test_closing_a_ledger_waits_for_what_is_read_beside_it(tmp_path: Path)
     await closing
 
     assert names(tmp_path) == ["keys.db"], "a lock or a log is left"
+
+
+async def test_closing_a_ledger_does_not_wait_for_ever_for_what_is_read_beside_it(tmp_path: Path) -> None:
+    """A disk may hang: its log stays then, and is read when the ledger is opened again."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open("host key")
+    reading, go_on = await slow_read(ledger)
+
+    async with asyncio.timeout(8):
+        await ledger.aclose()
+
+    assert not reading.done()
+    go_on.set()
+    await asyncio.wait({reading})
+    await ledger.open("host key")
+    await ledger.aclose()
+
+
+async def test_a_ledger_reads_and_is_closed_while_the_threads_of_the_loop_are_all_taken(
+    fake_respan: FakeRespan, tmp_path: Path
+) -> None:
+    """By a `deliver` whose client blocks, say, and a place for secrets that hangs; the file of keys is written too."""
+    go_on = threading.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    hanging = asyncio.create_task(asyncio.to_thread(go_on.wait))
+    try:
+        async with asyncio.timeout(8):
+            with JSONLinesSink(tmp_path / "keys.jsonl") as sink:
+                async with issuing(fake_respan, tmp_path / "keys.db", deliver=sink) as issuer:
+                    issued = await issuer.issue(ticket())
+                    counts = await issuer.counts()
+    finally:
+        go_on.set()
+        await hanging
+
+    assert issued.delivered
+    assert counts.tickets[TicketState.DELIVERED] == 1
 
 
 async def test_a_process_that_was_stopped_while_it_read_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -1519,11 +1558,11 @@ async def test_a_ledger_is_closed_though_somebody_has_cancelled_all_that_goes_on
     ledger = SQLiteLedger(tmp_path / "keys.db")
     await ledger.open("account")
     reading, go_on = await slow_read(ledger)
-    for task in ledger._reading:
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
     await asyncio.wait({reading})
-    await ledger.aclose()
     go_on.set()
+    await ledger.aclose()
 
     assert reading.cancelled()
     with pytest.raises(LedgerError, match="not open"):

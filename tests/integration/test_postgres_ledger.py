@@ -32,6 +32,7 @@ from respan_async.issuing import (
 )
 from respan_async.issuing._sql_loader import STATES
 from respan_async.issuing.ledger import Intent
+from respan_async.issuing.postgres._inspect import read_snapshot
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
@@ -202,7 +203,8 @@ def test_importing_does_not_import_psycopg() -> None:
 
 def test_a_missing_psycopg_is_told_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """At construction."""
-    for name in ("psycopg", "respan_async.issuing.postgres._schema", "respan_async.issuing.postgres._pool"):
+    ours = (f"respan_async.issuing.postgres.{name}" for name in ("_session", "_schema", "_pool"))
+    for name in ("psycopg", *ours):
         monkeypatch.setitem(sys.modules, name, None)
 
     with pytest.raises(ImportError, match=re.escape("pip install 'respan-async[postgres]'")):
@@ -379,7 +381,7 @@ async def test_of_many_that_claim_the_same_tickets_each_ticket_gets_one(postgres
 async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(postgres_dsn: str) -> None:
     """A key is recorded or its attempt is a suspect, never both, and nobody waits for anybody for ever."""
     async with opened(postgres_dsn) as other, opened(postgres_dsn, lease=0.05) as first:
-        first._lease_keeper.cancel()
+        first._session.lease_keeper.cancel()
         claims = []
         for number in range(60):
             ticket, attempt = Ticket(f"tenant-{number:02}"), intent()
@@ -391,9 +393,9 @@ async def test_records_and_takeovers_at_once_leave_every_ticket_with_one_story(p
             work.append(first.record(ticket.id, epoch, attempt.tag, key(f"key-{number}")))
             work.append(other.claim_attempt(ticket, intent()))
             if number % 10 == 5:
-                work.append(other._reclaim_owners())
+                work.append(other._session._reclaim_owners())
         outcomes = await asyncio.gather(*work, return_exceptions=True)
-        await other._reclaim_owners()
+        await other._session._reclaim_owners()
 
         recorded = sum(outcome is True for outcome in outcomes)
         errors = [str(outcome) for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -444,7 +446,7 @@ async def test_a_claim_that_waits_does_not_take_a_ticket_from_an_owner_that_came
 ) -> None:
     """Its lease was over when the claim began, and is not any more when the claim has the ticket."""
     async with opened(postgres_dsn, lease=0.2) as first, opened(postgres_dsn) as other:
-        first._lease_keeper.cancel()
+        first._session.lease_keeper.cancel()
         await first.claim_attempt(TICKET, intent())
         await asyncio.sleep(0.3)
         async with await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
@@ -482,6 +484,42 @@ async def test_a_cancelled_intent_is_followed_by_what_was_asked_after_it(
         assert await states(ledger) == ({"open": 1}, {"intent": 1, "void": 1})
 
 
+async def test_what_comes_after_a_damaged_id_is_read(postgres_dsn: str) -> None:
+    """Page by page, as after a broken disk; a server checks what is written, and not what it reads."""
+    async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
+        for number in range(3):
+            attempt, ticket = intent(), Ticket(f"tenant-{number}")
+            assert await ledger.record(
+                ticket.id, await ledger.claim_attempt(ticket, attempt), attempt.tag, key(f"key-{number}")
+            )
+        await beside.execute("CREATE CAST (bytea AS text) WITHOUT FUNCTION")
+        await beside.execute(
+            "UPDATE respan.tickets SET ticket = '\\x74656e616e742d30ff'::bytea::text WHERE ticket = 'tenant-1'"
+        )
+        await beside.execute("UPDATE respan.tickets SET issued_at = 'infinity' WHERE ticket = 'tenant-0'")
+        await beside.commit()
+
+        left: dict[str, CreatedKey | LedgerError] = {}
+        after = ""
+        while page := await ledger.undelivered(after, 1):
+            left.update(page)
+            after = page[-1][0]
+        known: list[str] = []
+        while ids := await ledger.with_keys(known[-1] if known else "", 1):
+            known += ids
+        snapshot = await read_snapshot(postgres_dsn)
+
+        assert [name for name, found in left.items() if isinstance(found, CreatedKey)] == ["tenant-0", "tenant-2"]
+        assert [str(found) for found in left.values() if isinstance(found, LedgerError)] == [
+            r"ticket 'tenant-0\xff': the ledger's record is damaged"
+        ]
+        assert len(known) == 3
+        assert [each.ticket for each in snapshot.undelivered] == ["tenant-0", r"tenant-0\xff", "tenant-2"]
+        assert snapshot.undelivered[0].issued_at is None
+        with pytest.raises(LedgerError, match="the ledger could not be used"):
+            await ledger.erase(after + "\udcff")
+
+
 async def test_counting_never_has_all_connections(postgres_server: PostgresServer, postgres_dsn: str) -> None:
     """It may take a minute, in which the lease is to be prolonged and tickets are to be issued."""
     async with opened(postgres_dsn) as ledger, await psycopg.AsyncConnection.connect(postgres_dsn) as beside:
@@ -490,7 +528,7 @@ async def test_counting_never_has_all_connections(postgres_server: PostgresServe
         await waits_for_a_lock(postgres_server)
 
         async with asyncio.timeout(1):
-            assert await ledger._renew()
+            assert await ledger._session._renew()
             assert await ledger.suspects() == []
         await beside.rollback()
 

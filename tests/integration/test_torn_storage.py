@@ -278,30 +278,15 @@ async def test_a_damaged_record_is_told_as_such(tmp_path: Path, damage: str) -> 
         await issuer.aclose()
 
 
-@pytest.mark.parametrize(
-    ("damage", "named"),
-    [
-        ("UPDATE tickets SET issued_at = 'yesterday'", "ticket 'tenant-1'"),
-        ("UPDATE tickets SET issued_at = 1e300", "ticket 'tenant-1'"),
-        ("UPDATE meta SET value = 'nonsense' WHERE name = 'account'", "the account it is bound to"),
-    ],
-)
-async def test_any_other_record_that_is_damaged_is_told_as_such(tmp_path: Path, damage: str, named: str) -> None:
-    """By whichever way it is met."""
+async def test_a_damaged_account_is_told_as_such(tmp_path: Path) -> None:
+    """It might be anybody's."""
     path = tmp_path / "keys.db"
-    ledger = await opened(path)
-    await fill(ledger, {1: "first"})
-    await ledger.aclose()
+    await (await opened(path)).aclose()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute(damage)
+        connection.execute("UPDATE meta SET value = 'nonsense' WHERE name = 'account'")
 
-    async def look() -> None:
-        if "account" in damage:
-            await opened(path)
-        read_snapshot(path)
-
-    with pytest.raises(LedgerError, match=f"{named}: the ledger's record is damaged"):
-        await look()
+    with pytest.raises(LedgerError, match="the account it is bound to: the ledger's record is damaged"):
+        await opened(path)
 
 
 async def test_a_secret_whose_key_is_lost_is_let_go_when_its_api_key_has_long_expired(tmp_path: Path) -> None:
@@ -353,7 +338,12 @@ async def test_a_byte_that_is_no_text_holds_up_no_other_ticket(tmp_path: Path, c
         "sent = '{\"name\":'",
         "sent = '[]'",
         "sent_at = 1e300",
+        "sent_at = 253402300000",
+        "taken_over_at = 253402300000",
         "effect = 'perhaps'",
+        "key_id = CAST(x'76636aff' AS TEXT)",
+        "key_id = x'76636a'",
+        "tag = x'7461672d31'",
     ],
 )
 async def test_a_damaged_suspect_holds_up_no_other(
@@ -375,8 +365,123 @@ async def test_a_damaged_suspect_holds_up_no_other(
     await ledger.aclose()
 
     assert sorted(suspect.tag or "" for suspect in found) == ["tag-0", "tag-2"]
-    assert "attempt 'tag-1': the ledger's record is damaged" in caplog.text
+    told = "(no text)" if damage.startswith("tag") else "tag-1"
+    assert f"attempt '{told}': the ledger's record is damaged" in caplog.text
     assert len(read_snapshot(path).suspects) == 2
+
+
+async def test_a_sweep_goes_on_past_a_suspect_whose_tag_is_damaged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it has expired, and would be closed by its tag; the keys of the others are revoked."""
+    path = tmp_path / "keys.db"
+    async with FakeRespan() as fake:
+        async with issuing(fake, path) as issuer:
+            for number in range(3):
+                fake.script("lose_answer_after_create")
+                await issuer.issue(Ticket(f"tenant-{number}"))
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            sent = '{"expiry_date": "2020-01-01T00:00:00Z"}'
+            connection.execute("UPDATE attempts SET tag = CAST(x'766aff' AS TEXT), sent = ? WHERE id = 1", (sent,))
+
+        async with issuing(fake, path) as issuer:
+            report = await issuer.sweep(grace=0)
+
+    assert len(report.revoked) == 2
+    assert r"attempt 'vj\xff': the ledger's record is damaged" in caplog.text
+
+
+async def test_a_name_that_is_damaged_is_shown_and_its_suspect_is_swept_all_the_same(tmp_path: Path) -> None:
+    """A suspect is found by its tag; what is no UTF-8 is escaped, as JSON wants it."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    attempt = Intent(tag="tag-1", name="x", sent={"name": "x"}, sent_at=1e9)
+    await ledger.claim_attempt(Ticket("tenant-1"), attempt)
+    await ledger.mark_suspect(attempt.tag, Effect.UNKNOWN, "lost", None)
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE attempts SET name = CAST(x'78ff' AS TEXT), reason = CAST(x'ff' AS TEXT)")
+
+    (suspect,) = read_snapshot(path).suspects
+
+    assert (suspect.tag, suspect.name, suspect.reason) == ("tag-1", r"x\xff", r"\xff")
+
+
+@pytest.mark.parametrize("at", ["tenant-0", "tenant-1", "tenant-2"])
+@pytest.mark.parametrize("damage", ["CAST(x'74656e616e742d30ff' AS TEXT)", "CAST(x'ff' AS TEXT)", "x'74656e616e74'"])
+async def test_what_comes_after_a_damaged_id_is_read(tmp_path: Path, at: str, damage: str) -> None:
+    """Page by page, wherever a page ends: to deliver it, to know what has a key, to rotate."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path, cipher=AESGCMCipher(CIPHER_KEY))
+    await fill(ledger, dict.fromkeys(range(3), "secret"))
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE tickets SET ticket = {damage} WHERE ticket = '{at}'")
+    intact = [name for name in ("tenant-0", "tenant-1", "tenant-2") if name != at]
+
+    ledger = await opened(path, cipher=AESGCMCipher(bytes(32), old_keys=(CIPHER_KEY,)))
+    left: dict[str, CreatedKey | LedgerError] = {}
+    after = ""
+    while page := await ledger.undelivered(after, 1):
+        left.update(page)
+        after = page[-1][0]
+    known: list[str] = []
+    while ids := await ledger.with_keys(known[-1] if known else "", 1):
+        known += ids
+    rotated = await ledger.rotate()
+    await ledger.aclose()
+
+    assert [name for name, key in left.items() if isinstance(key, CreatedKey)] == intact
+    assert [name for name in known if name.startswith("tenant-") and name.isprintable()] == intact
+    assert rotated == 2
+    assert len(read_snapshot(path).undelivered) == 3
+
+
+async def test_a_secret_under_a_damaged_id_is_erased_long_after_its_key_has_expired(tmp_path: Path) -> None:
+    """As any other is that was not delivered."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {1: "secret-of-long-ago"})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE tickets SET ticket = CAST(x'ff' AS TEXT)")
+
+    ledger = await opened(path)
+    ((name, _),) = await ledger.undelivered("", 10)
+    await ledger.erase(name)
+    await ledger.aclose()
+
+    assert b"secret-of-long-ago" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["'yesterday'", "1e300", "253402300000", "x'00'"])
+async def test_a_damaged_time_of_a_ticket_keeps_nobody_from_looking(tmp_path: Path, damage: str) -> None:
+    """The ticket is shown without it, and the others are whole."""
+    path = tmp_path / "keys.db"
+    ledger = await opened(path)
+    await fill(ledger, {1: "first", 2: "second"})
+    await ledger.aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"UPDATE tickets SET issued_at = {damage} WHERE ticket = 'tenant-1'")
+
+    first, second = read_snapshot(path).undelivered
+
+    assert (first.ticket, first.issued_at) == ("tenant-1", None)
+    assert second.issued_at is not None
+
+
+@pytest.mark.parametrize("token", ["'a' || char(0) || 'b'", "'../../x'", "CAST(x'ff' AS TEXT)", "x'ff'"])
+async def test_an_owner_with_a_damaged_name_keeps_nobody_from_the_ledger(tmp_path: Path, token: str) -> None:
+    """Its lease will end; whatever it is called, no other file is touched."""
+    path = tmp_path / "keys.db"
+    await (await opened(path)).aclose()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(f"INSERT INTO owners (token, lease_until, version) VALUES ({token}, 0.0, 2)")
+
+    await (await opened(path)).aclose()
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM owners").fetchone() == (0,)
 
 
 # ----------------------------------------------------------------------------------------------------------- torn files
@@ -545,6 +650,19 @@ def mounted(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@contextlib.contextmanager
+def mounted_alone(path: Path, source: Path) -> Iterator[None]:
+    """Have a file in another one's place, as a container has it that is given a single file."""
+    if shutil.which("mount") is None:
+        pytest.skip("this machine has no mount, which puts a file in another one's place")
+    if subprocess.run(["mount", "--bind", source, path], capture_output=True, check=False).returncode:
+        pytest.skip("this process may not mount a file")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
 def remount(folder: Path, options: str) -> None:
     """Change a disk while it is in use."""
     subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
@@ -561,6 +679,19 @@ def immutable(path: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
+
+
+async def test_a_ledger_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
+    """Two containers would have a log and locks of their own beside it, and make a key each for one ticket."""
+    path, source = tmp_path / "the keys.db", tmp_path / "source.db"
+    for file in (path, source):
+        file.touch(0o600)
+    refused = pytest.raises(LedgerError, match=r"the keys\.db: .*; mount the folder, not the file$")
+
+    with mounted_alone(path, source), refused:
+        await opened(path)
+
+    assert (path.read_bytes(), sorted(files(tmp_path))) == (b"", ["source.db", "the keys.db"])
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "disk"])

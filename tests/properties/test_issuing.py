@@ -340,15 +340,15 @@ def copy(source: Path, target: Path) -> None:
 async def die(worker: Worker) -> None:
     """End a worker as SIGKILL would: nothing more is written, and its lock is free."""
     ledger, context = worker.ledger, worker.respan._service.context
-    if ledger._lease_keeper is not None:
-        ledger._lease_keeper.cancel()
-    if ledger._writer is not None:
-        await ledger._writer.stop()
-    lock = ledger._lock
+    session = ledger._session
+    session.owner.lease_keeper.cancel()
+    if session._writer is not None:
+        await session._writer.stop()
+    lock = session.owner.lock
     if lock._descriptor >= 0:
         os.close(lock._descriptor)
         lock._descriptor = -1
-    ledger._owner = 0
+    session.owner.id = 0
     context.lifecycle.unregister(Stage.DEPENDENTS, worker.issuer.aclose)
     with contextlib.suppress(LedgerError):
         await context.lifecycle.aclose(0)

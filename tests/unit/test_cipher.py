@@ -8,10 +8,13 @@ import pytest
 
 from respan_async import ConfigurationError
 from respan_async.issuing import AESGCMCipher, LedgerError
+from respan_async.issuing.ledger import DamagedRecord
 from respan_async.secret import Secret
 
 KEY = bytes(range(32))
 OTHER = bytes(range(1, 33))
+HEAD = 5
+"""Bytes of the version and the key's id."""
 SECRET = Secret("vcjRcdm8.0123456789abcdef0123456789abcdef")
 
 
@@ -31,25 +34,42 @@ def test_the_same_secret_never_looks_the_same() -> None:
     assert not any(b"vcjRcdm8" in one or b"0123" in one for one in sealed)
 
 
-def test_every_changed_bit_is_noticed() -> None:
-    """In the version, the key's id, the nonce, the text and the tag alike."""
+def with_bit_flipped(sealed: bytes, position: int) -> bytes:
+    """Change one bit."""
+    changed = bytearray(sealed)
+    changed[position // 8] ^= 1 << position % 8
+    return bytes(changed)
+
+
+def test_every_changed_bit_is_noticed_as_damage() -> None:
+    """In the nonce, the text and the tag alike: the key is at hand, so it is no other key's."""
     cipher = AESGCMCipher(KEY)
     sealed = cipher.encrypt(SECRET, "tenant-1")
 
-    for position in range(len(sealed) * 8):
-        changed = bytearray(sealed)
-        changed[position // 8] ^= 1 << position % 8
-        with pytest.raises(LedgerError, match=r"'tenant-1' was (changed|encrypted with another key)"):
-            cipher.decrypt(bytes(changed), "tenant-1")
+    for position in range(HEAD * 8, len(sealed) * 8):
+        with pytest.raises(DamagedRecord, match="'tenant-1' was changed"):
+            cipher.decrypt(with_bit_flipped(sealed, position), "tenant-1")
+
+
+def test_a_changed_bit_in_the_head_costs_nothing() -> None:
+    """The version and the key's id only say which key to try; that one of them opens it proves which it was."""
+    cipher = AESGCMCipher(OTHER, old_keys=(KEY,))
+    sealed = AESGCMCipher(KEY).encrypt(SECRET, "tenant-1")
+
+    for position in range(HEAD * 8):
+        assert cipher.decrypt(with_bit_flipped(sealed, position), "tenant-1") == SECRET
+    damaged = with_bit_flipped(with_bit_flipped(sealed, 0), 300)
+    with pytest.raises(DamagedRecord, match="'tenant-1' was changed"):
+        cipher.decrypt(damaged, "tenant-1")
 
 
 def test_every_cut_is_noticed() -> None:
-    """A row that was cut off is a clear error at any length."""
+    """A row that was cut off is damaged at any length."""
     cipher = AESGCMCipher(KEY)
     sealed = cipher.encrypt(SECRET, "tenant-1")
 
     for length in range(len(sealed)):
-        with pytest.raises(LedgerError, match="'tenant-1'"):
+        with pytest.raises(DamagedRecord, match="'tenant-1'"):
             cipher.decrypt(sealed[:length], "tenant-1")
 
 
@@ -69,6 +89,7 @@ def test_another_key_is_told_as_that() -> None:
     with pytest.raises(LedgerError, match="encrypted with another key") as caught:
         AESGCMCipher(OTHER).decrypt(sealed, "tenant-1")
 
+    assert not isinstance(caught.value, DamagedRecord)
     assert "vcjR" not in str(caught.value)
     assert caught.value.__cause__ is None
 

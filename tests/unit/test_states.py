@@ -7,7 +7,7 @@ import pytest
 
 from respan_async.issuing import AttemptState, TicketState
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.sqlite import _connection, _inspect, ledger
+from respan_async.issuing.sqlite import _connection, _inspect, _owner, _session, ledger
 from respan_async.issuing.states import ATTEMPT_TRANSITIONS, TICKET_TRANSITIONS, Transition
 
 FINAL = {AttemptState.VOID, AttemptState.RECORDED, AttemptState.REVOKED, AttemptState.EXPIRED, TicketState.DELIVERED}
@@ -58,6 +58,6 @@ def test_a_state_is_stored_under_its_own_name(state: TicketState | AttemptState)
 
 def test_every_statement_of_the_sql_file_is_used() -> None:
     """A statement that nobody runs is not tested by anybody."""
-    code = "".join(map(inspect.getsource, (_connection, _inspect, ledger)))
+    code = "".join(map(inspect.getsource, (_connection, _inspect, _owner, _session, ledger)))
 
     assert {name for name in load("sqlite/ledger.sql") if f'"{name}"' not in code} == set()

@@ -5,7 +5,7 @@ from typing import Final
 
 from respan_async.issuing import _rows
 from respan_async.issuing._sql_loader import STATES
-from respan_async.issuing.ledger import Snapshot, Undelivered
+from respan_async.issuing.ledger import Snapshot
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._schema import Schema
 from respan_async.issuing.postgres._statements import SCHEMA
@@ -40,9 +40,7 @@ async def read_snapshot(dsn: object, *, schema: str = SCHEMA) -> Snapshot:
             account=meta.get("account", ""),
             counts=_rows.counts_of(tickets, attempts),
             suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
-            undelivered=tuple(
-                Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
-            ),
+            undelivered=_rows.undelivered_of(waiting),
         )
     finally:
         await pool.aclose()

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 import psycopg
 
 from respan_async._calls.lifecycle import being_cancelled
-from respan_async.errors import ConfigurationError
+from respan_async.errors import ConfigurationError, LedgerError
 from respan_async.issuing import _rows
 from respan_async.issuing.postgres._dsn import Settings, settings_of
 from respan_async.issuing.postgres._errors import ConnectionLost, ledger_error, message_of
@@ -216,6 +216,8 @@ class ConnectionPool:
         except psycopg.Error as error:
             failure = ledger_error(error, self._given_up.pop(connection, None))
             sound = not isinstance(failure, ConnectionLost)
+        except UnicodeError as error:  # of a text that is damaged, before it was sent
+            failure = LedgerError(f"the ledger could not be used: {error}")
         finally:
             timer.cancel()
             self._given_up.pop(connection, None)
@@ -239,14 +241,24 @@ class ConnectionPool:
 
 async def _made(settings: Settings) -> _Connection:
     try:
-        # Without prepared statements, so that it works behind a pooler such as PgBouncer.
-        return await psycopg.AsyncConnection.connect(
+        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+        connection = await psycopg.AsyncConnection.connect(
             autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
         )
     except BaseException as error:
         # The half-made connection lives in psycopg's frames, and would stay open as long as the error is referenced.
         traceback.clear_frames(error.__traceback__)
         raise
+    connection.adapters.register_loader("text", _TextLoader)
+    return connection
+
+
+class _TextLoader(psycopg.adapt.Loader):
+    """Reads a text, also of a row that is damaged."""
+
+    def load(self, data: psycopg.abc.Buffer) -> str:
+        """Return the text."""
+        return _rows.text(bytes(data))
 
 
 def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:

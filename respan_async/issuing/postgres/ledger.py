@@ -1,20 +1,15 @@
 """A ledger in a Postgres database, for workers on many machines."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
-from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec, json_text
-from respan_async.errors import ClientStateError, Effect, InvalidRequestError, LedgerError, Suspect
+from respan_async.errors import Effect, InvalidRequestError, LedgerError, Suspect
 from respan_async.events import logger
 from respan_async.issuing import _rows
-from respan_async.issuing._cipher_rotation import MARK, RotationMark, key_id_of, outdated
-from respan_async.issuing._heartbeat import LeaseKeeper
-from respan_async.issuing._sql_loader import STATES
+from respan_async.issuing._cipher_key_mark import MARK, outdated
+from respan_async.issuing._cipher_rotation import rotate
 from respan_async.issuing.cipher import Cipher, checked, key_as_secret
 from respan_async.issuing.ledger import Counts, Intent, TicketRecord
 from respan_async.issuing.postgres._errors import DuplicateKey, Unwritable
@@ -29,11 +24,6 @@ LEASE: Final = 30.0
 
 _LONG: Final = 60.0
 """Seconds that the server may take to count all rows."""
-
-_PAGE: Final = 100
-
-_LAST: Final = 2.0
-"""Seconds that closing waits for the server, and again to sign off; without that, the lease ends by itself."""
 
 _COUNTING: Final = "\0counting"
 """The key of counting statements, which is not a ticket's id: they run one at a time, to leave connections free."""
@@ -68,27 +58,14 @@ class PostgresLedger:
 
     def __init__(self, dsn: str, cipher: Cipher | None = None, *, lease: float = LEASE, schema: str = SCHEMA) -> None:
         try:
-            from respan_async.issuing.postgres._pool import ConnectionPool
-            from respan_async.issuing.postgres._schema import Schema
+            from respan_async.issuing.postgres._session import Session
         except ModuleNotFoundError:
             raise ImportError(
                 "PostgresLedger needs the extra 'postgres': pip install 'respan-async[postgres]'"
             ) from None
         dsn, cipher = cast("str", as_secret(dsn)), cast("Cipher | None", key_as_secret(cipher))
-        self._lease_keeper = LeaseKeeper(lease, self._renew, self._register_owner, self._reclaim_owners)
-        # Short enough for another try and another heartbeat before the lease ends.
-        self._patience = patience = min(max(lease / 3, 1.0), 10.0)
-        self._connect: Callable[[], ConnectionPool]
-        self._connect = partial(ConnectionPool, dsn, attempt=patience / 2, patience=patience)
-        self._connect()  # reports a wrong setting at once
+        self._session = Session(dsn, lease, schema)
         self._cipher = checked(cipher)
-        self._lease = lease
-        self._schema = Schema(schema)
-        self._sql = self._schema.statements
-        self._pool: ConnectionPool | None = None
-        self._owner = 0
-        self._mark = RotationMark()
-        self._home = OwningLoop("ledger", "opened", self._park)
         self._unsure: dict[str, str] = {}  # tickets whose key may have been recorded, with the attempt's tag
 
     # -------------------------------------------------------------- lifecycle
@@ -100,12 +77,7 @@ class PostgresLedger:
             LedgerError: The database cannot be reached, or the user lacks the rights; or there is a schema of a newer
                 version.
         """
-        pool = self._connect()
-        try:
-            await self._schema.make(pool)
-        finally:
-            await pool.drain(self._patience)
-            await pool.aclose()
+        await self._session.make_schema()
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the ledger for an account, and take over what lapsed owners left; see `Ledger`.
@@ -113,21 +85,7 @@ class PostgresLedger:
         Raises:
             LedgerError: The schema is missing, or a reason that `Ledger` names.
         """
-        if self._home.is_gone:
-            await self._leave_loop()
-        if self._pool is not None:
-            raise ClientStateError("the ledger is open already; each issuer has a ledger of its own, and closes it")
-        self._pool = pool = self._connect()
-        self._home.bind()
-        try:
-            async with self._schema.explaining(pool):
-                self._mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
-                await (self._lease_keeper.resume() if self._owner else self._lease_keeper.start())
-        except GeneratorExit:
-            raise  # the loop was closed: the next loop continues from here
-        except BaseException:
-            await self.aclose()
-            raise
+        await self._session.open(account, force=force)
         if self._cipher is None:
             logger.warning(
                 "PostgresLedger has no cipher: secrets are kept as they are, and the server's log, replicas and "
@@ -135,55 +93,12 @@ class PostgresLedger:
             )
 
     async def aclose(self) -> None:
-        """Finish the writes, and close the connections; see `Ledger`."""
-        if self._home.is_gone:
-            await self._leave_loop()
-            self._pool = self._connect()  # to sign this owner off
-            self._home.bind()
-        self._home.check()
-        self._lease_keeper.stop()
-        pool, self._pool = self._pool, None
-        if pool is None:
-            return
-        owner, self._owner = self._owner, 0
-        try:
-            if await pool.drain(_LAST) and owner:
-                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself then
-                    async with asyncio.timeout(_LAST):
-                        await pool.ask(self._sql["reclaim_owners"], {**STATES, "owner": owner, "leaving": True})
-        finally:
-            await pool.aclose()
-            self._home.unbind()
-
-    async def _leave_loop(self) -> None:
-        """Unbind, because the event loop of the connections is closed."""
-        pool, self._pool = self._pool, None
-        self._home.unbind()
-        self._lease_keeper.leave_loop()
-        if pool is not None:
-            await pool.leave_loop()
-
-    async def _park(self) -> None:
-        """Finish the statements and close the connections, on an event loop that is about to end."""
-        pool, self._pool = self._pool, None
-        self._lease_keeper.cancel()
-        if pool is not None:
-            await pool.drain(_LAST)
-            await pool.aclose()
+        """Finish what is to be written, and close the connections; see `Ledger`."""
+        await self._session.aclose()
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether this owner's claims have held without a break since then; see `Ledger`."""
-        return self._lease_keeper.lease_held_since(since)
-
-    async def _renew(self) -> bool:
-        return bool(self._owner) and bool(await self._ask("renew", owner=self._owner, lease=self._lease))
-
-    async def _register_owner(self) -> None:
-        ((self._owner,),) = await self._ask("register_owner", lease=self._lease)
-
-    async def _reclaim_owners(self) -> None:
-        """Take over what owners with lapsed leases left."""
-        await self._ask("reclaim_owners", owner=self._owner, leaving=False)
+        """Whether this owner's claims have held all the time since then; see `Ledger`."""
+        return self._session.lease_keeper.lease_held_since(since)
 
     # ---------------------------------------------------------------- tickets
 
@@ -197,7 +112,7 @@ class PostgresLedger:
             self._unsure.pop(ticket_id, None)
             statement = "find_for_certain"
         try:
-            found = await self._ask(statement, ticket=ticket_id)
+            found = await self._session.ask(statement, ticket=ticket_id)
         except Unwritable as error:
             raise _unwritable(ticket_id, error) from None
         return _rows.record_of(found[0], ticket_id, self._cipher) if found else None
@@ -205,83 +120,85 @@ class PostgresLedger:
     async def claim_attempt(self, ticket: Ticket, intent: Intent) -> int:
         """Claim a ticket and note an intent, in one step; see `Ledger`."""
         about = ticket.id, intent.tag
-        values: dict[str, Any] = {"ticket": ticket.id, "fields": ticket.fields, "owner": self._owner, "tag": intent.tag}
+        values: dict[str, Any] = {
+            "ticket": ticket.id,
+            "fields": ticket.fields,
+            "owner": self._session.owner,
+            "tag": intent.tag,
+        }
         values |= {"name": intent.name, "sent": json_text.encode(intent.sent).decode(), "sent_at": intent.sent_at}
         # The clock of the machine that sends may be wrong; how long ago it was is not.
         values["ago"] = time.time() - intent.sent_at
-        values |= self._mark.accepted(self._cipher)
+        values |= self._session.mark.accepted(self._cipher)
         try:
-            noted = await self._ask("claim_attempt", about=about, **values)
+            noted = await self._session.ask("claim_attempt", about=about, **values)
         except Unwritable as error:
             raise _unwritable(ticket.id, error) from None
         except DuplicateKey as error:
             if error.constraint != _TAG:
                 raise
-            # This call may have noted it before its connection broke.
-            noted = await self._ask("find_claim", about=about, **values)
+            # By this very call, whose connection broke before the answer came.
+            noted = await self._session.ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
                 raise LedgerError(message, retryable=True) from None  # the next attempt has another tag
         if not noted:
-            if self._mark.refuses(dict(await self._ask("get_meta")).get(MARK), self._cipher):
-                raise outdated(self._schema.where, self._cipher)
-            found = await self._ask("find", ticket=ticket.id)
+            if self._session.mark.refuses(dict(await self._session.ask("get_meta")).get(MARK), self._cipher):
+                raise outdated(self._session.where, self._cipher)
+            found = await self._session.ask("find", ticket=ticket.id)
             raise _rows.not_claimed(found[0], ticket.id, ticket.fields)
         return int(noted[0][0])
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Release a claim, because the call has ended without a key; see `Ledger`."""
-        await self._ask("release", about=(ticket_id,), ticket=ticket_id, owner=self._owner, epoch=epoch)
+        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        await self._session.ask("release", about=(ticket_id,), ticket=ticket_id, owner=self._session.owner, epoch=epoch)
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
         """Record a ticket's key, if the claim still holds; see `Ledger`."""
-        values: dict[str, Any] = {"ticket": ticket_id, "owner": self._owner, "epoch": epoch, "tag": tag}
+        values: dict[str, Any] = {"ticket": ticket_id, "owner": self._session.owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
-        # A new key is worth waiting for, as long as no other owner can claim its ticket.
-        until = time.monotonic() + max(self._lease_keeper.seconds_left, self._patience)
+        # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
+        until = time.monotonic() + max(self._session.lease_keeper.seconds_left, self._session.patience)
         try:
-            if await self._ask("record", about=(ticket_id, tag), until=until, **values):
+            if await self._session.ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
-            # The key may have been recorded by a statement whose answer was lost with its connection.
-            return bool(await self._ask("is_recorded", about=(ticket_id, tag), until=until, **values))
+            # Or it was recorded by a statement whose answer was lost with its connection.
+            return bool(await self._session.ask("is_recorded", about=(ticket_id, tag), until=until, **values))
         except LedgerError:
             self._unsure[ticket_id] = tag
             raise
 
     async def erase(self, ticket_id: str) -> None:
         """Erase a secret that was delivered; see `Ledger`."""
-        await self._ask("erase", about=(ticket_id,), ticket=ticket_id)
+        await self._session.ask("erase", about=(ticket_id,), ticket=ticket_id)
 
     async def undelivered(
         self, after: str, limit: int, *, left_for: float = 0.0
     ) -> Sequence[tuple[str, CreatedKey | LedgerError]]:
         """Return tickets whose secret is still kept; see `Ledger`."""
-        found = await self._ask("undelivered", after=after, limit=limit, left_for=left_for)
+        found = await self._session.ask("undelivered", **_rows.cursor(after), limit=limit, left_for=left_for)
         return [_rows.kept(row, self._cipher) for row in found]
 
     async def with_keys(self, after: str, limit: int) -> Sequence[str]:
         """Return the ids of tickets that have their key, in order, from the one after `after`."""
-        return [ticket for (ticket,) in await self._ask("with_keys", after=after, limit=limit)]
+        return [ticket for (ticket,) in await self._session.ask("with_keys", **_rows.cursor(after), limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the kept secrets with the cipher's current key; see `SQLiteLedger.rotate`."""
-        if self._cipher is None:
-            raise LedgerError("a ledger without a cipher has nothing to rotate")
-        after = ""
-        while found := await self._ask("secrets", after=after, limit=_PAGE):
-            # Check every secret first: a mark set with the wrong key would lock out processes that hold the right one.
-            _rows.check_readable(found, self._cipher)
-            after = found[-1][0]
-        if (key_id := key_id_of(self._cipher)) is not None:
-            await self._ask("mark_rotated", key_id=key_id)  # first, so that all later secrets use this key
-        after, rotated = "", 0
-        while found := await self._ask("secrets", after=after, limit=_PAGE):
-            if renewed := _rows.renewed(found, self._cipher):
-                tickets, old, new = map(list, zip(*renewed, strict=True))
-                rotated += len(await self._ask("replace_secrets", tickets=tickets, old=old, new=new))
-            after = found[-1][0]
-        return rotated
+        """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
+        return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
+
+    async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        return await self._session.ask("secrets", **_rows.cursor(after), limit=limit)
+
+    async def _mark_rotated(self, key_id: str) -> None:
+        await self._session.ask("mark_rotated", key_id=key_id)
+
+    async def _replace_secrets(self, secrets: Sequence[tuple[str, bytes, bytes]]) -> int:
+        if not secrets:
+            return 0
+        tickets, old, new = map(list, zip(*secrets, strict=True))
+        return len(await self._session.ask("replace_secrets", tickets=tickets, old=old, new=new))
 
     # --------------------------------------------------------------- attempts
 
@@ -300,7 +217,7 @@ class PostgresLedger:
 
     async def suspects(self) -> Sequence[Suspect]:
         """Return all suspects; see `Ledger`."""
-        return _rows.suspects_of(await self._ask("suspects", now=time.time()))
+        return _rows.suspects_of(await self._session.ask("suspects", now=time.time()))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
         """Note that a suspect's key was revoked, or has expired; see `Ledger`."""
@@ -308,42 +225,27 @@ class PostgresLedger:
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:
         """Take this owner's turn to sweep, unless another has it; see `Ledger`."""
-        return bool(await self._ask("acquire_sweep_turn", owner=self._owner, seconds=seconds))
+        return bool(await self._session.ask("acquire_sweep_turn", owner=self._session.owner, seconds=seconds))
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id belongs to a ticket; see `Ledger`."""
-        return bool(await self._ask("owns_key", key_id=key_id))
+        """Whether a key with this id is a ticket's; see `Ledger`."""
+        return bool(await self._session.ask("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:
         """Return the ages of the attempts of the last `seconds`, by the server's clock; see `Ledger`."""
-        return [age for (age,) in await self._ask("recent", seconds=seconds)]
+        return [age for (age,) in await self._session.ask("recent", seconds=seconds)]
 
     async def counts(self) -> Counts:
         """Count tickets and attempts by their states; see `Ledger`."""
-        tickets = await self._ask("count_tickets", about=(_COUNTING,), attempt=_LONG)
-        return _rows.counts_of(tickets, await self._ask("count_attempts", about=(_COUNTING,), attempt=_LONG))
+        tickets = await self._session.ask("count_tickets", about=(_COUNTING,), attempt=_LONG)
+        return _rows.counts_of(tickets, await self._session.ask("count_attempts", about=(_COUNTING,), attempt=_LONG))
 
     # ---------------------------------------------------------------- inside
-
-    async def _ask(
-        self,
-        statement: str,
-        *,
-        about: tuple[str, ...] = (),
-        until: float | None = None,
-        attempt: float | None = None,
-        **values: Any,
-    ) -> list[Any]:
-        self._home.check()
-        if self._pool is None:
-            raise LedgerError("the ledger is not open")
-        values = {**STATES, **values}
-        return await self._pool.ask(self._sql[statement], values, about=about, until=until, attempt=attempt)
 
     async def _transition(self, move: str, tag: str, statement: str = "transition", **values: Any) -> list[Any]:
         """Move an attempt according to the table of states; return a row if it moved."""
         come_from, to = map(str, ATTEMPT_TRANSITIONS[move].come_from), str(ATTEMPT_TRANSITIONS[move].to)
-        return await self._ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)
+        return await self._session.ask(statement, about=(tag,), tag=tag, come_from=list(come_from), to=to, **values)
 
 
 def _unwritable(ticket_id: str, error: Unwritable) -> InvalidRequestError:

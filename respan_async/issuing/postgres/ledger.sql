@@ -152,7 +152,11 @@ UPDATE {schema}.attempts SET state = %(suspect)s, taken_over_at = clock_timestam
 WHERE id IN (SELECT id FROM abandoned);
 
 -- name: find
-SELECT fields, state, key, secret FROM {schema}.tickets WHERE ticket = %(ticket)s;
+-- A ticket whose owner is gone is as good as open: no process is at work on it.
+SELECT fields, CASE WHEN state = %(claimed)s AND NOT EXISTS (
+    SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp()
+) THEN %(open)s ELSE state END, key, secret
+FROM {schema}.tickets WHERE ticket = %(ticket)s;
 
 -- name: find_for_certain
 -- As `find`, for a key that is revoked if it does not belong to the ticket: the lock excludes a lagging standby.
@@ -178,18 +182,13 @@ WITH claimed AS (
         owner = excluded.owner,
         claimed_at = excluded.claimed_at
     WHERE (
-        known.state = %(open)s AND (known.fields = excluded.fields OR (
-            known.claimed_at < statement_timestamp() AND NOT EXISTS (
-                SELECT 1 FROM {schema}.attempts
-                WHERE attempts.ticket = %(ticket)s AND attempts.state IN ('intent', 'suspect')
-            )
-        ))
-        OR (known.state = %(claimed)s AND known.fields = excluded.fields AND (
-            known.owner = excluded.owner
-            OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
-                SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()
-            ))
-        ))
+        (known.state = %(open)s OR (known.state = %(claimed)s AND known.claimed_at < statement_timestamp() AND NOT EXISTS (
+            SELECT 1 FROM {schema}.owners WHERE id = known.owner AND lease_until > clock_timestamp()
+        ))) AND (known.fields = excluded.fields OR (known.claimed_at < statement_timestamp() AND NOT EXISTS (
+            SELECT 1 FROM {schema}.attempts
+            WHERE attempts.ticket = %(ticket)s AND attempts.state IN ('intent', 'suspect')
+        )))
+        OR (known.state = %(claimed)s AND known.fields = excluded.fields AND known.owner = excluded.owner)
     )
     RETURNING epoch
 ), others AS MATERIALIZED (
@@ -258,22 +257,25 @@ WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoc
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
--- Excludes keys that a live owner recorded less than `left_for` seconds ago; or ahead, because the clock may have been
--- set back since.
+-- An id that is damaged may be no text: then those after it are found by their bytes.
+-- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
+-- back since.
 SELECT ticket, key, secret FROM {schema}.tickets
-WHERE state = 'issued' AND ticket > %(after)s AND (
-    abs(extract(epoch FROM clock_timestamp() - issued_at)) >= %(left_for)s
+WHERE state = 'issued' AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) AND (
+    abs(extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM issued_at)::float8) >= %(left_for)s
     OR NOT EXISTS (SELECT 1 FROM {schema}.owners WHERE id = tickets.owner AND lease_until > clock_timestamp())
 )
 ORDER BY ticket LIMIT %(limit)s;
 
 -- name: with_keys
-SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+SELECT ticket FROM {schema}.tickets WHERE key_id IS NOT NULL AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) ORDER BY ticket LIMIT %(limit)s;
 
 -- name: suspects
 -- The time of a takeover is converted to the asking process's clock, because its age is what matters.
 SELECT tag, ticket, name, sent, extract(epoch FROM sent_at)::float8, effect, reason, key_id,
-    %(now)s - extract(epoch FROM clock_timestamp() - taken_over_at)::float8
+    %(now)s - (extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM taken_over_at)::float8)
 FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
@@ -298,7 +300,7 @@ SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 -- The ages of the newest attempts that were sent within the last seconds. After the clock was set back, ages are below
 -- 0, and older attempts do not become more recent by that.
 SELECT age FROM (
-    SELECT extract(epoch FROM clock_timestamp() - noted_at)::float8 AS age FROM {schema}.attempts
+    SELECT extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM noted_at)::float8 AS age FROM {schema}.attempts
     ORDER BY id DESC LIMIT 20000
 ) AS newest
 WHERE abs(age) < %(seconds)s ORDER BY age DESC;
@@ -317,7 +319,8 @@ SELECT state, count(*) FROM {schema}.attempts GROUP BY state;
 -- name: secrets
 -- All kept secrets, for the rotation of the cipher's key.
 SELECT ticket, secret FROM {schema}.tickets
-WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s ORDER BY ticket LIMIT %(limit)s;
+WHERE state = 'issued' AND secret IS NOT NULL AND ticket > %(after)s
+    AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) ORDER BY ticket LIMIT %(limit)s;
 
 -- name: replace_secrets
 -- Replace secrets that are still kept.

@@ -121,11 +121,18 @@ def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
     """
     made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # an empty database has no table to ask
     found = connection.execute(load("sqlite/ledger.sql")["get_meta"], {"name": "commits"}).fetchone() if made else None
-    if noted > (int(found[0]) if found is not None else 0):
+    if noted > _number(found):
         raise LedgerError(
             f"{path}: what was written last is gone: its log, {path.name}-wal, was removed, or the file was "
             f"replaced by an older one. Put it back; or remove {path.name}-owner-* to go on without what is gone"
         )
+
+
+def _number(found: tuple[str] | None) -> int:
+    """Return the number in a row; 0 where there is none, or where it is damaged."""
+    with contextlib.suppress(ValueError):
+        return 0 if found is None else int(found[0])
+    return 0
 
 
 def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
@@ -198,15 +205,19 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
             _configure(connection)
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
-    except sqlite3.Error as error:
+    except Exception as error:  # noqa: BLE001  also what Python raises of a value that is damaged
         raise ledger_error(error, "read", str(path)) from None
     finally:
         files.check("read")  # after the reading, so that data from another file is never returned
 
 
-def _connected(path: Path | str) -> sqlite3.Connection:
-    uri = isinstance(path, str)
-    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False, uri=uri)
+def _connected(place: Path | str) -> sqlite3.Connection:
+    """Connect to a file by its path, or by a URI."""
+    is_uri = isinstance(place, str)
+    if isinstance(place, Path) and str(place) != ":memory:":
+        # One that begins with `file:` is a URI to an SQLite that was built so, and another file than was checked.
+        place = place.absolute()
+    connection = sqlite3.connect(place, timeout=10.0, isolation_level=None, check_same_thread=False, uri=is_uri)
     connection.row_factory = lambda _, row: _rows.mask_bytes(row)
     connection.text_factory = _rows.text
     return connection

@@ -8,7 +8,7 @@ from pathlib import Path
 from respan_async.errors import LedgerError
 from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
-from respan_async.issuing.ledger import Snapshot, Undelivered
+from respan_async.issuing.ledger import Snapshot
 from respan_async.issuing.sqlite._connection import VERSION, check_whole
 from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
@@ -66,7 +66,5 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
         account=account[0] if account is not None else "",
         counts=_rows.counts_of(connection.execute(_SQL["count_tickets"]), connection.execute(_SQL["count_attempts"])),
         suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
-        undelivered=tuple(
-            Undelivered(ticket, key_id, _rows.time_of(issued_at, ticket)) for ticket, key_id, issued_at in waiting
-        ),
+        undelivered=_rows.undelivered_of(waiting),
     )

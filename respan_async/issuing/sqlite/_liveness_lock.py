@@ -83,8 +83,8 @@ class LivenessLock:
         return self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")
 
     def forget(self, token: str) -> None:
-        """Remove an owner's lock file; if that is not allowed, a file without a lock means the same."""
-        with contextlib.suppress(OSError):
+        """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
+        with contextlib.suppress(OSError, ValueError):
             self._path(token).unlink(missing_ok=True)
 
     def is_dead(self, token: str) -> bool:
@@ -93,8 +93,8 @@ class LivenessLock:
             descriptor = os.open(self._path(token), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
-        except OSError:
-            return False  # unknown: its lease will decide
+        except (OSError, ValueError):  # a token that is damaged may be no file's name
+            return False  # nobody can tell: its lease will
         try:
             _posix.lock(descriptor, wait=False)
         except OSError:

@@ -101,7 +101,11 @@ UPDATE attempts SET state = :suspect, taken_over_at = (julianday('now') - 244058
 WHERE state IN ('intent', 'suspect') AND state = :intent AND owner NOT IN (SELECT id FROM owners);
 
 -- name: find
-SELECT fields, state, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets WHERE ticket = :ticket;
+-- A ticket whose owner is gone is as good as open: no process is at work on it.
+SELECT fields, CASE WHEN state = :claimed AND NOT EXISTS (
+    SELECT 1 FROM owners WHERE owners.id = tickets.owner AND lease_until > :awake
+) THEN :open ELSE state END, key, (SELECT secret FROM secrets WHERE id = secret_id)
+FROM tickets WHERE ticket = :ticket;
 
 -- name: claim
 -- Claim a ticket, or keep the claim on it; another owner's ticket only when its lease has ended, which increments the
@@ -116,17 +120,12 @@ ON CONFLICT (ticket) DO UPDATE SET
     epoch = epoch + (owner IS NOT :owner),
     owner = :owner
 WHERE (
-    state = :open AND (fields = :fields OR NOT EXISTS (
+    (state = :open OR (state = :claimed AND NOT EXISTS (
+        SELECT 1 FROM owners WHERE owners.id = tickets.owner AND lease_until > :awake
+    ))) AND (fields = :fields OR NOT EXISTS (
         SELECT 1 FROM attempts WHERE attempts.ticket = :ticket AND attempts.state IN ('intent', 'suspect')
     ))
-    OR (state = :claimed AND fields = :fields AND (
-        owner = :owner
-        OR NOT EXISTS (
-            SELECT 1 FROM owners
-            WHERE owners.id = tickets.owner
-                AND lease_until > :awake
-        )
-    ))
+    OR (state = :claimed AND fields = :fields AND owner = :owner)
 )
 RETURNING epoch;
 
@@ -173,18 +172,20 @@ UPDATE tickets SET state = :open, owner = NULL
 WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coalesce(:epoch, epoch);
 
 -- name: erase
--- The secret was delivered, was overwritten in place, and is no longer kept.
-UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = :ticket AND state = :issued;
+-- Delivered: the secret, overwritten where it is, is no longer kept.
+UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued;
 
 -- name: erase_secret
 UPDATE secrets SET secret = zeroblob(length(secret))
-WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket AND state = :issued);
+WHERE id = (SELECT secret_id FROM tickets WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued);
 
 -- name: undelivered
--- Excludes keys that a live owner recorded less than `left_for` seconds ago; or ahead, because the clock may have been
--- set back since.
+-- Ids are asked for by their bytes, because one that is damaged may be no text to Python. One that is not even text is
+-- left alone: it would come after every id there is.
+-- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
+-- back since.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
-WHERE state = 'issued' AND ticket > :after AND (
+WHERE state = 'issued' AND ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
     OR NOT EXISTS (
         SELECT 1 FROM owners
@@ -194,7 +195,7 @@ WHERE state = 'issued' AND ticket > :after AND (
 ORDER BY ticket LIMIT :limit;
 
 -- name: with_keys
-SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > :after ORDER BY ticket LIMIT :limit;
+SELECT ticket FROM tickets WHERE key_id IS NOT NULL AND ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' ORDER BY ticket LIMIT :limit;
 
 -- name: waiting
 -- Tickets that are not delivered, without their secrets.
@@ -253,8 +254,9 @@ SELECT value FROM meta WHERE name = :name;
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value;
 
 -- name: secrets
--- All kept secrets, for the rotation of the cipher's key.
-SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > :after ORDER BY ticket LIMIT :limit;
+-- For the rotation of the cipher's key.
+SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' ORDER BY ticket LIMIT :limit;
 
 -- name: replace_secret
-UPDATE secrets SET secret = :secret WHERE id = (SELECT secret_id FROM tickets WHERE ticket = :ticket) AND secret = :old;
+UPDATE secrets SET secret = :secret
+WHERE id = (SELECT secret_id FROM tickets WHERE ticket = CAST(:ticket AS TEXT)) AND secret = :old;

@@ -1,0 +1,49 @@
+"""Whether a ledger's file is mounted alone, as `docker run -v ./keys.db:/data/keys.db` does it.
+
+SQLite keeps the log beside the file, and so do the owners their locks. In the folder of such a mount both are each
+container's own: two containers would not see each other's commits, and both would make a key for one ticket.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from respan_async.errors import LedgerError
+
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+"""A line for each mount of this process, as proc(5) describes it; systems other than Linux have no such file."""
+
+_PLACE: Final = 4
+"""The field with the mount point."""
+
+_OCTAL: Final = re.compile(rb"\\([0-7]{3})")
+
+
+def check_not_mounted_alone(path: Path, mounts: Path = _MOUNTS) -> None:
+    """Refuse a ledger whose file is itself a mount point.
+
+    Args:
+        path: The ledger's file, which may not be there yet.
+        mounts: Where the system tells the mounts.
+
+    Raises:
+        LedgerError: It is one.
+    """
+    try:
+        lines = mounts.read_bytes().split(b"\n")
+    except OSError:
+        return
+    place = os.path.realpath(os.fsencode(path))
+    if any(_place_in(line) == place for line in lines):
+        raise LedgerError(
+            f"{path}: this file is mounted alone, and its log and locks would lie beside it where no other container "
+            "sees them; mount the folder, not the file"
+        )
+
+
+def _place_in(line: bytes) -> bytes:
+    """Return the mount point of a line, in which white space and backslashes are octal escapes."""
+    fields = line.split(b" ")
+    place = fields[_PLACE] if len(fields) > _PLACE else b""
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), place)
