@@ -6,11 +6,7 @@ next and keep the reason to itself; here each operation connects by itself, with
 
 import asyncio
 import contextlib
-import os
-import socket
-import struct
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,7 +15,7 @@ import psycopg
 
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.issuing import _rows
+from respan_async.issuing.postgres._connection import Connection, Row, abort, connect
 from respan_async.issuing.postgres._dsn import Settings, settings_of
 from respan_async.issuing.postgres._exceptions import (
     ConnectionLost,
@@ -45,8 +41,6 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 """Seconds from one try to the next, doubled up to the longest."""
 
-Row: TypeAlias = tuple[Any, ...]
-_Connection: TypeAlias = psycopg.AsyncConnection[Row]
 _Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
 
 
@@ -82,12 +76,12 @@ class ConnectionPool:
                 "client_encoding": "utf8",
             }
         )
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(_OPEN)
         self._turns: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[list[Row]]] = set()
-        self._executing: dict[asyncio.Task[Any] | None, _Connection] = {}
-        self._given_up: dict[_Connection, str] = {}
+        self._executing: dict[asyncio.Task[Any] | None, Connection] = {}
+        self._given_up: dict[Connection, str] = {}
         self._closed = False
 
     async def ask(
@@ -199,10 +193,10 @@ class ConnectionPool:
         finally:
             self._free.release()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         try:
             async with asyncio.timeout(self.attempt):
-                return await _made(self._settings)
+                return await connect(self._settings)
         except TimeoutError:
             told = f"no answer within {self.attempt:g} s"
         except psycopg.Error as error:
@@ -211,7 +205,7 @@ class ConnectionPool:
         raise ConnectionLost(f"the ledger could not be reached: {told}", retryable=True)
 
     async def _execute(
-        self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
+        self, connection: Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         late = f"the ledger's server gave no answer within {attempt:g} s"
         # Not by cancelling, after which psycopg would ask the silent server to cancel, and wait for the answer to that.
@@ -240,10 +234,10 @@ class ConnectionPool:
                 await connection.close()
         raise failure
 
-    def _give_up(self, connection: _Connection, reason: str) -> None:
+    def _give_up(self, connection: Connection, reason: str) -> None:
         """Break a connection, and remember why: it looks as if the server had closed it."""
         self._given_up[connection] = reason
-        _abort(connection)
+        abort(connection)
 
     @staticmethod
     def _failure(error: psycopg.Error, given_up: str | None) -> LedgerError:
@@ -280,32 +274,6 @@ class ConnectionPool:
             await connection.close()
 
 
-async def _made(settings: Settings) -> _Connection:
-    try:
-        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
-        )
-    except BaseException as error:
-        # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
-        traceback.clear_frames(error.__traceback__)
-        raise
-    connection.adapters.register_loader("text", _TextLoader)
-    return connection
-
-
-class _TextLoader(psycopg.adapt.Loader):
-    """Reads a text, also of a row that is damaged."""
-
-    def load(self, data: psycopg.abc.Buffer) -> str:
-        """Return the text."""
-        return _rows.text(bytes(data))
-
-
-def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
-    return _rows.mask_bytes
-
-
 def _told(error: psycopg.Error) -> str:
     """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
     return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
@@ -318,10 +286,3 @@ def _numbering(diag: psycopg.errors.Diagnostic) -> str:
         return ""
     setting = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"  # noqa: S608  shown, not run
     return f"; its numbers begin anew, as after a restore without sequences: {setting}"
-
-
-def _abort(connection: _Connection) -> None:
-    """Break a connection: its operation fails at once, and what it has not sent yet is never sent."""
-    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        twin.shutdown(socket.SHUT_RDWR)
