@@ -6,11 +6,7 @@ operation connects by itself, within its time, and reports why that failed. psyc
 
 import asyncio
 import contextlib
-import os
-import socket
-import struct
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,7 +15,7 @@ import psycopg
 
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import ConfigurationError, LedgerError
-from respan_async.issuing import _rows
+from respan_async.issuing.postgres._connection import Connection, Row, abort, connect
 from respan_async.issuing.postgres._dsn import Settings, settings_of
 from respan_async.issuing.postgres._errors import ConnectionLost, ledger_error, message_of
 from respan_async.secret import as_secret
@@ -33,8 +29,6 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.5
 """Seconds between tries, doubled up to the longest."""
 
-Row: TypeAlias = tuple[Any, ...]
-_Connection: TypeAlias = psycopg.AsyncConnection[Row]
 _Run: TypeAlias = Callable[[], Awaitable[list[Row]]]
 
 
@@ -70,12 +64,12 @@ class ConnectionPool:
                 "client_encoding": "utf8",
             }
         )
-        self._idle: list[_Connection] = []
+        self._idle: list[Connection] = []
         self._free = asyncio.Semaphore(_OPEN)
         self._turns: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[list[Row]]] = set()
-        self._executing: dict[asyncio.Task[Any] | None, _Connection] = {}
-        self._given_up: dict[_Connection, str] = {}
+        self._executing: dict[asyncio.Task[Any] | None, Connection] = {}
+        self._given_up: dict[Connection, str] = {}
         self._closed = False
 
     async def ask(
@@ -187,10 +181,10 @@ class ConnectionPool:
         finally:
             self._free.release()
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self) -> Connection:
         try:
             async with asyncio.timeout(self.attempt):
-                return await _made(self._settings)
+                return await connect(self._settings)
         except TimeoutError:
             told = f"no answer within {self.attempt:g} s"
         except psycopg.Error as error:
@@ -199,7 +193,7 @@ class ConnectionPool:
         raise ConnectionLost(f"the ledger could not be reached: {told}", retryable=True)
 
     async def _execute(
-        self, connection: _Connection, statement: str, values: Mapping[str, Any], attempt: float
+        self, connection: Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         late = f"the ledger's server gave no answer within {attempt:g} s"
         # The task is not cancelled: psycopg would then ask the silent server to cancel, and wait for its answer.
@@ -228,10 +222,10 @@ class ConnectionPool:
                 await connection.close()
         raise failure
 
-    def _give_up(self, connection: _Connection, reason: str) -> None:
-        """Break a connection, and remember why, because to psycopg it looks as if the server had closed it."""
+    def _give_up(self, connection: Connection, reason: str) -> None:
+        """Break a connection, and remember why: it looks as if the server had closed it."""
         self._given_up[connection] = reason
-        _abort(connection)
+        abort(connection)
 
     async def _close_idle(self) -> None:
         idle, self._idle = self._idle, []
@@ -239,34 +233,15 @@ class ConnectionPool:
             await connection.close()
 
 
-async def _made(settings: Settings) -> _Connection:
-    try:
-        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
-        connection = await psycopg.AsyncConnection.connect(
-            autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
-        )
-    except BaseException as error:
-        # The half-made connection lives in psycopg's frames, and would stay open as long as the error is referenced.
-        traceback.clear_frames(error.__traceback__)
-        raise
-    connection.adapters.register_loader("text", _TextLoader)
-    return connection
+def _told(error: psycopg.Error) -> str:
+    """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
+    return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
 
 
-class _TextLoader(psycopg.adapt.Loader):
-    """Reads a text, also of a row that is damaged."""
-
-    def load(self, data: psycopg.abc.Buffer) -> str:
-        """Return the text."""
-        return _rows.text(bytes(data))
-
-
-def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
-    return _rows.mask_bytes
-
-
-def _abort(connection: _Connection) -> None:
-    """Break a connection: its operation fails at once, and its unsent bytes are never sent."""
-    with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
-        twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        twin.shutdown(socket.SHUT_RDWR)
+def _numbering(diag: psycopg.errors.Diagnostic) -> str:
+    """Say what to do where a row's number is another's."""
+    table = f"{diag.schema_name}.{diag.table_name}"
+    if diag.constraint_name not in ("attempts_pkey", "owners_pkey"):
+        return ""
+    setting = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"  # noqa: S608  shown, not run
+    return f"; its numbers begin anew, as after a restore without sequences: {setting}"
