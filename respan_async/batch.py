@@ -7,7 +7,9 @@ Rules:
 2. One item's failure is its own outcome. Some end the batch (`batch_failures.py`), as does an input that raises: what
    was taken is finished and yielded first, then the error is raised.
 3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded. An asynchronous input is closed, so that what it holds open is closed now.
+   never handed out are discarded.
+4. An asynchronous input runs in a task of its own (`async_input.py`), and is closed there once nothing more is taken,
+   so that what it holds open is closed now.
 """
 
 import asyncio
@@ -24,6 +26,7 @@ from respan_async._calls.client_context import ClientContext
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, RespanError
+from respan_async.events import logger
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress
 
@@ -95,14 +98,12 @@ class Batch(Generic[Item]):
         return self._collect().__await__()
 
     async def __aenter__(self) -> Self:
-        self._begun = True
-        if self._entered:
-            raise ClientStateError("a batch runs once; make another for another run")
+        self._check_unused()
         self._lifecycle.check()
         self._entered = True
         if self._prepare is not None:
             await self._prepare()
-        self._input.open()
+        self._input.open(self._lifecycle.spawn)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._refused_before = self._pacer.refused
@@ -130,9 +131,14 @@ class Batch(Generic[Item]):
         # What is in the air belongs to the client by now: it is finished even if this wait is cancelled.
         left: set[asyncio.Task[None]] = set(self._workers)
         if not self._awaited:  # or what is left of the input is still to be counted
-            left |= self._closing_input()
+            left |= self._input.finish()
         if left:
             await asyncio.wait(left)
+
+    def _check_unused(self) -> None:
+        self._begun = True
+        if self._entered:
+            raise ClientStateError("a batch runs once; make another for another run")
 
     @property
     def _is_elsewhere(self) -> bool:
@@ -204,8 +210,8 @@ class Batch(Generic[Item]):
     async def _work(self) -> None:
         while self._place_at_once() or await self._place():
             try:
-                plain = self._input.plain
-                item = next(plain) if plain is not None else await self._input.pull(self._is_stopped)
+                take = self._input.take
+                item = take() if take is not None else await self._input.pull(self._is_stopped)
             except (StopIteration, StopAsyncIteration):
                 self._end_input()
                 break
@@ -277,18 +283,6 @@ class Batch(Generic[Item]):
         """Return what ended the batch, in place of an error that says no more than that the item was given up."""
         said = bool(error.suspects) or error.effect is not Effect.NONE
         return self._fatal if isinstance(self._fatal, RespanError) and not said else error
-
-    def _closing_input(self) -> set[asyncio.Task[None]]:
-        """Close an asynchronous input once no worker takes from it any more; return the task that does, if any."""
-        if not self._input.can_be_closed:
-            return set()
-
-        async def close() -> None:
-            if self._workers:
-                await asyncio.wait(self._workers)
-            await self._input.aclose()
-
-        return {self._lifecycle.spawn(close())}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -366,11 +360,14 @@ class Batch(Generic[Item]):
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
         self._outcomes.close_gaps()
+        if not self._awaited:
+            self._input.finish()
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
         """Run to the end; see `Batch`."""
-        outcomes: list[Issued[Item] | Failed[Item]] = []
+        self._check_unused()
         self._awaited = True
+        outcomes: list[Issued[Item] | Failed[Item]] = []
         try:
             try:
                 async with self:
@@ -386,10 +383,15 @@ class Batch(Generic[Item]):
                 # Keys were made, and are shown only once: raising would lose them. What is left fails as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
             finally:
-                closing = self._closing_input()
+                closing = self._input.finish()
             if closing:
                 await asyncio.wait(closing)
-        except BaseException:
+        except BaseException as error:
+            made = sum(isinstance(outcome, Issued) and not outcome.replayed for outcome in outcomes)
+            if self._broken and made:  # the list would look whole, so there is none to hand them out in
+                logger.warning(
+                    "an awaited batch ended with %s: %d keys that it had made are revoked", type(error).__name__, made
+                )
             for outcome in outcomes:
                 self._outcomes.throw_away(outcome)
             raise

@@ -89,7 +89,8 @@ class TemporaryKeys:
         """Create a key for each request, with bounded parallelism, as fast as the account's limit lets anyone.
 
         Args:
-            items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on.
+            items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on. An
+                async one runs in a task of its own.
             max_in_flight: Items in the air or waiting to be taken, 1 or more; as many as the client has by default.
             ordered: Yield outcomes in the order of the input rather than as they come.
             spread: Leave room for others: requests are spread evenly over the limit's period, unless all that is left
@@ -97,7 +98,8 @@ class TemporaryKeys:
                 uses, until a single call comes; it is faster by one period at most.
 
         Returns:
-            A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes.
+            A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes. What `items`
+            itself raises comes out after the outcomes; awaited, in place of the list, and the keys are revoked.
 
         Raises:
             InvalidRequestError: `items` cannot be iterated over, or another argument is not what it should be.

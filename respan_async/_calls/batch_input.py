@@ -1,23 +1,16 @@
 """The input of a batch: any iterable, plain or asynchronous, from which several workers take items."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+import contextvars
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sized
+from functools import partial
+from typing import Any, Generic, TypeVar
 
+from respan_async._calls.async_input import AsyncInput
 from respan_async._calls.lifecycle import being_cancelled
 from respan_async.errors import InvalidRequestError
-from respan_async.events import logger
 
 Item = TypeVar("Item")
-
-
-@runtime_checkable
-class _Closeable(Protocol):
-    """What can be closed, as an asynchronous generator can."""
-
-    async def aclose(self) -> object:
-        """Close it."""
-        ...
 
 
 class BatchInput(Generic[Item]):
@@ -31,7 +24,8 @@ class BatchInput(Generic[Item]):
 
     Attributes:
         total: How many items there are; None where the iterable does not say.
-        plain: The iterator of a plain input, once it is open.
+        take: Takes an item of a plain input, once it is open; raises `StopIteration` where there is none left. None for
+            an asynchronous input.
     """
 
     def __init__(self, items: Iterable[Item] | AsyncIterable[Item]) -> None:
@@ -40,48 +34,36 @@ class BatchInput(Generic[Item]):
         self._items = items
         # What an async input says of its length is how many wait in it now.
         self.total = len(items) if isinstance(items, Sized) and not isinstance(items, AsyncIterable) else None
-        self.plain: Iterator[Item] | None = None
-        self._source: AsyncIterator[Item] | None = None
-        self._pulling = asyncio.Lock()
-        self._puller: asyncio.Task[object] | None = None
+        self.take: Callable[[], Item] | None = None
+        self._source: AsyncInput[Item] | None = None
 
-    def open(self) -> None:
-        """Begin to iterate."""
-        if isinstance(self._items, AsyncIterable):
-            self._source = aiter(self._items)
-        else:
-            self.plain = iter(self._items)
-
-    async def pull(self, is_over: Callable[[], bool]) -> Item:
-        """Take an item from an asynchronous input, one worker at a time.
+    def open(self, spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        """Begin to iterate.
 
         Args:
-            is_over: Asked when it is this worker's turn: whether nothing more is wanted.
-
-        Raises:
-            StopAsyncIteration: There is none left, or none is wanted.
+            spawn: Runs the one task in which an asynchronous input runs.
         """
-        async with self._pulling:
-            if is_over():
-                raise StopAsyncIteration
-            self._puller = asyncio.current_task()
-            assert self._source is not None  # an input is plain or not
-            try:
-                return await anext(self._source)
-            finally:
-                self._puller = None
+        if isinstance(self._items, AsyncIterable):
+            self._source = AsyncInput(self._items, spawn)
+        else:
+            # In one context, whichever worker takes: a generator may set a context variable, and reset it at its end.
+            self.take = partial(contextvars.copy_context().run, next, iter(self._items))
+
+    async def pull(self, is_over: Callable[[], bool]) -> Item:
+        """Take an item from an asynchronous input; see `AsyncInput.pull`."""
+        assert self._source is not None  # an input is plain or not
+        return await self._source.pull(is_over)
 
     def interrupt(self) -> None:
-        """Cancel the worker that waits for an item of an asynchronous input."""
-        if self._puller is not None:
-            self._puller.cancel()
+        """Wait no longer for an item of an asynchronous input."""
+        if self._source is not None:
+            self._source.interrupt()
 
     async def rest(self) -> AsyncIterator[Item]:
         """Take what is left, as far as it goes."""
         while True:
             try:
-                # An input is plain, or else there is a source.
-                item = next(self.plain) if self.plain is not None else await anext(self._source)  # type: ignore[arg-type]
+                item = self.take() if self.take is not None else await self.pull(lambda: False)
             except asyncio.CancelledError:
                 if being_cancelled():
                     raise
@@ -90,15 +72,6 @@ class BatchInput(Generic[Item]):
                 return
             yield item
 
-    @property
-    def can_be_closed(self) -> bool:
-        """Whether it may hold something open that is to be closed."""
-        return isinstance(self._source, _Closeable)
-
-    async def aclose(self) -> None:
-        """Close an asynchronous input, so that what it holds open is closed now."""
-        assert isinstance(self._source, _Closeable)  # see `can_be_closed`
-        try:
-            await self._source.aclose()
-        except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
-            logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
+    def finish(self) -> set[asyncio.Task[None]]:
+        """Close an asynchronous input; return the task that does, if it is not done."""
+        return set() if self._source is None else self._source.finish()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -334,14 +334,14 @@ async def test_a_trace_hook_that_fails_after_the_answer_proves_nothing(
         AsyncRespan("token", base_url=server.url, session=session, retry=ONCE) as respan,
     ):
         keys = respan.temporary_keys
-        call = {
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
             "create": partial(keys.create, name="made"),
             "update": partial(keys.update, "i", name="changed"),
             "delete": partial(keys.delete, "i"),
-        }[operation]
+        }
 
         with pytest.raises(APIConnectionError) as caught:
-            await call()
+            await calls[operation]()
 
     assert caught.value.effect is Effect.UNKNOWN
     assert len(respan.suspects) == (operation == "create")
