@@ -111,12 +111,11 @@ class Batch(Generic[Item]):
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         self._lifecycle.register(Move.ARRIVE, self._let_go)
-        for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
+        # At least one, to see whether an input that calls itself empty is so.
+        for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, max(self._total, 1))):
             worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
-        if not self._workers:
-            self._all_over()
         return self
 
     async def __aexit__(

@@ -13,6 +13,16 @@ from respan_async.errors import InvalidRequestError
 Item = TypeVar("Item")
 
 
+def _length_of(items: object) -> int | None:
+    # What an async input says of its length is how many wait in it now.
+    if not isinstance(items, Sized) or isinstance(items, AsyncIterable):
+        return None
+    try:
+        return len(items)
+    except Exception:  # noqa: BLE001  the input's own, such as a TypeError of tqdm's: it does not know
+        return None
+
+
 class BatchInput(Generic[Item]):
     """Give items one after the other, as they are asked for.
 
@@ -32,8 +42,7 @@ class BatchInput(Generic[Item]):
         if not isinstance(items, Iterable | AsyncIterable) or isinstance(items, str | bytes | Mapping):
             raise InvalidRequestError(f"items: expected an iterable of requests, got {type(items).__name__}")
         self._items = items
-        # What an async input says of its length is how many wait in it now.
-        self.total = len(items) if isinstance(items, Sized) and not isinstance(items, AsyncIterable) else None
+        self.total = _length_of(items)
         self.take: Callable[[], Item] | None = None
         self._source: AsyncInput[Item] | None = None
 

@@ -316,3 +316,33 @@ async def test_an_awaited_batch_says_that_it_revokes_keys_for_its_inputs_error(
 
         assert (fake.counts.created, len(fake.alive())) == (len(TENANTS), 0)
     assert f"an awaited batch ended with OSError: {len(TENANTS)} keys that it had made are revoked" in caplog.messages
+
+
+class Sized:
+    """An iterable with a length that may be wrong."""
+
+    def __init__(self, length: Any) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        if isinstance(self._length, Exception):
+            raise self._length
+        return self._length  # type: ignore[no-any-return]  # it may be none
+
+    def __iter__(self) -> Iterator[CreateKeyRequest]:
+        return iter(TENANTS)
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [(None, None), (-1, None), (2**70, None), (RuntimeError(), None), (0, 0), (3, 3), (100, 100)],
+)
+async def test_an_iterable_that_is_wrong_about_its_length_loses_no_item(length: Any, total: int | None) -> None:
+    """`tqdm(generator)` has no length to tell, and what grows meanwhile tells too little."""
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        batch = respan.temporary_keys.create_many(Sized(length))
+        assert batch.progress.total == total
+        outcomes = await batch
+
+        assert [outcome.item for outcome in outcomes] == TENANTS
+        assert len(fake.alive()) == len(TENANTS)
