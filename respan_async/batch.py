@@ -18,6 +18,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from respan_async._arguments import shown
 from respan_async._calls.batch_failures import BatchFailures
 from respan_async._calls.batch_input import BatchInput
 from respan_async._calls.batch_outcomes import OutcomeQueue
@@ -61,9 +62,9 @@ class Batch(Generic[Item]):
         if max_in_flight is None:
             max_in_flight = context.pacer.max_in_flight
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {shown(max_in_flight)}")
         if not isinstance(spread, bool):
-            raise InvalidRequestError(f"spread: expected True or False, got {spread!r:.100}")
+            raise InvalidRequestError(f"spread: expected True or False, got {shown(spread)}")
         self._start = start
         self._discard = discard
         self._pacer = context.pacer

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from respan_async._arguments import shown
 from respan_async._calls import sweep
 from respan_async._calls.pagination import Listing
 from respan_async._calls.requestor import Service
@@ -132,8 +133,8 @@ class TemporaryKeys:
             InvalidRequestError: One of them is not a positive whole number.
         """
         for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {value!r:.100}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+                raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {shown(value)}")
         return Listing(self._service, page, page_size)
 
     async def retrieve(self, id: str) -> TemporaryKey:  # noqa: A002  the API's own name for it

@@ -8,6 +8,7 @@ secret.
 """
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -427,5 +428,6 @@ class Call(Generic[T]):
         error = self._deadline_error(
             f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
-        error.retry_at = self._context.clock() + timedelta(seconds=wait)
+        with contextlib.suppress(OverflowError):  # no calendar has that day
+            error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error

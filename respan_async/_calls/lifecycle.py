@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
+from respan_async._arguments import is_number, shown
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError, InvalidRequestError
 from respan_async.events import logger
@@ -44,9 +45,8 @@ def check_grace(grace: Any, *, finite: bool = False) -> None:
     Raises:
         InvalidRequestError: It is none, or below 0.
     """
-    is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
-    if not is_number or not grace >= 0 or (finite and grace == math.inf):
-        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
+    if not is_number(grace) or not grace >= 0 or (finite and grace == math.inf):
+        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {shown(grace)}")
 
 
 class Stage(enum.Enum):

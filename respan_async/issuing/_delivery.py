@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import attrs
 
+from respan_async._arguments import is_number, shown
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import ConfigurationError, LedgerError
@@ -54,12 +55,10 @@ class DeliverySettings:
             count = getattr(self, name)
             optional = name == "max_undelivered" and count is None
             if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {count!r:.100}")
+                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {shown(count)}")
         seconds = self.deliver_timeout
-        if seconds is not None and (
-            not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < float("inf")
-        ):
-            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {seconds!r:.100}")
+        if seconds is not None and (not is_number(seconds) or not 0 < seconds < float("inf")):
+            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {shown(seconds)}")
 
 
 @attrs.frozen

@@ -171,7 +171,7 @@ async def test_a_callable_may_give_a_secret(server: RawServer) -> None:
     assert server.requests[0].headers["authorization"] == "Bearer hidden"
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "a\nb", None, 5, b"token"], ids=repr)
+@pytest.mark.parametrize("wrong", ["", "a b", "a\nb", None, 5, b"token", Secret.erased()], ids=repr)
 async def test_a_callable_that_gives_no_token(server: RawServer, wrong: Any) -> None:
     """ConfigurationError, and nothing is sent."""
 

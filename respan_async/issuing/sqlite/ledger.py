@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
+from respan_async._arguments import shown
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec, json_text
 from respan_async.errors import ClientStateError, ConfigurationError, Effect, LedgerError, Suspect
@@ -65,7 +66,7 @@ class SQLiteLedger:
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
         place = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(place, str) or not place or "\0" in place:
-            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
+            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {shown(path)}")
         self._memory = place == ":memory:"
         if not self._memory and (lack := _posix.lack_of("a ledger in a file")) is not None:
             raise ConfigurationError(f"path: {lack}; use a PostgresLedger, or ':memory:' for tests")
