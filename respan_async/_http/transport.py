@@ -7,26 +7,21 @@ Authorization header, out of every chain of exceptions and every traceback.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
-from respan_async._http.content_encoding import decoded
 from respan_async._http.json_text import parse
 from respan_async._http.operations import Request
 from respan_async._http.response import Response, TransportFailure
+from respan_async._http.response_reading import TruncatedResponse, at_hand, read
 from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
 from respan_async._http.transport_failures import authority, classify, is_of_a_hook
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
-
-MAX_BODY: Final = 8 * 2**20
-"""Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
-
-_CHUNK: Final = 2**16
 
 Timeout = aiohttp.ClientTimeout
 """For one attempt."""
@@ -169,9 +164,9 @@ class Transport:
                 auto_decompress=False,  # see `content_encoding`
             )
             if tracked_body is None or not tracked_body.recall():
-                return _at_hand(response, sendings.resends) or await _read(response, sendings.resends)
+                return at_hand(response, sendings.resends) or await read(response, sendings.resends)
             result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
-        except _TruncatedResponse as error:
+        except TruncatedResponse as error:
             result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
             pass  # raised anew below: this one's traceback holds frames with the Authorization header
@@ -240,76 +235,6 @@ class Transport:
         """Close the session, if it is our own."""
         self._closed = True
         await self._sessions.aclose()
-
-
-class _TruncatedResponse(Exception):
-    """An answer broke off after its status."""
-
-    def __init__(self, received: Response, cause: Exception) -> None:
-        super().__init__()
-        self.received = received
-        self.cause = cause
-
-
-def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
-    """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
-    content = response.content
-    if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
-        return None
-    return _whole(response, content.read_nowait(), resends)
-
-
-async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
-    """Read an answer up to the size bound. A refusal that breaks off is still that refusal."""
-    content = response.content
-    closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
-    over = partial(_no_more, content)
-    if closed is not None:
-        # The connection outlives the answer, and so does what is hung on it: one for all answers, one for this.
-        closed.remove_done_callback(_look_at)
-        closed.add_done_callback(_look_at)
-        closed.add_done_callback(over)
-    chunks: list[bytes] = []
-    size = 0
-    cut = False
-    try:
-        while chunk := await content.read(_CHUNK):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY:
-                return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
-    except Exception as error:  # noqa: BLE001  whatever it is, the status is known
-        if 200 <= response.status < 300:
-            raise _TruncatedResponse(_whole(response, b"".join(chunks), resends, True), error) from None
-        cut = True
-    finally:
-        if closed is not None:
-            closed.remove_done_callback(over)
-    return _whole(response, b"".join(chunks), resends, cut)
-
-
-def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
-    """Return an answer that was read to its end, of a body that may be compressed."""
-    if "Content-Encoding" in response.headers:
-        body = decoded(response.headers, body, MAX_BODY)
-        if len(body) > MAX_BODY:
-            return Response(response.status, response.headers, body[:_CHUNK], True, resends)
-    return Response(response.status, response.headers, body, False, resends, cut)
-
-
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at how a connection ended, or asyncio would complain that its exception was never retrieved."""
-    _ = closed.cancelled() or closed.exception()
-
-
-def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
-    """End the reading of an answer whose connection is gone.
-
-    After bytes within a body that are no HTTP, aiohttp closes the connection and does not wake the task that waits for
-    the rest.
-    """
-    if not content.is_eof() and content.exception() is None:
-        content.set_exception(aiohttp.ClientPayloadError())
 
 
 def timeout_of(value: float | Timeout) -> Timeout:

@@ -553,6 +553,24 @@ async def test_a_deadline_that_cannot_be_met_is_told_at_once(verb: str) -> None:
 
 
 @pytest.mark.virtual
+async def test_a_slot_that_no_calendar_has_a_day_for_has_no_time() -> None:
+    """It would come after the year 9999, behind all those who wait."""
+    async with (
+        FakeRespan() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, pace=RateLimit(1, per=31_536_000_000)) as respan,
+    ):
+        await respan.temporary_keys.create()
+        waiting = [asyncio.create_task(respan.temporary_keys.create()) for _ in range(10)]
+        await asyncio.sleep(1)
+        with pytest.raises(DeadlineExceededError, match="no room for") as caught:
+            await respan.with_options(deadline=30).temporary_keys.create()
+
+        assert caught.value.retry_at is None
+        for call in waiting:
+            call.cancel()
+
+
+@pytest.mark.virtual
 async def test_a_deadline_that_can_be_met_is_met() -> None:
     """The same call with a minute and a bit waits for its slot."""
     async with (
