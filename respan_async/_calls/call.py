@@ -69,6 +69,7 @@ class Call(Generic[T]):
         "_task",
         "_tracked_body",
         "_wanted",
+        "_was_cut",
     )
 
     @property
@@ -105,6 +106,7 @@ class Call(Generic[T]):
         self._permit = AttemptPermit(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
+        self._was_cut = False  # when something may have left
         self._abandoned = False
         self._wanted = True
         self._final = False
@@ -155,6 +157,9 @@ class Call(Generic[T]):
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         message = "the call was given up before it was sent, or sent again"
+        if self._was_cut or self._may_have_left:
+            host = self._context.transport.host
+            message = f"{self._operation.name}: the call was given up before {host} had answered"
         return self._stats.with_totals(ClientStateError(message, effect=self._effect_if_sent))
 
     def abandon(self, *, wanted: bool = False) -> bool:
@@ -174,7 +179,11 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while it was waiting."""
-        what = "no token from the api_key function" if self._permit.is_asking else "no answer"
+        what = "no answer"
+        if self._permit.is_asking:
+            what = "no token from the api_key function"
+        elif self._in_air:
+            what = f"no answer from {self._context.transport.host}"
         return self._stats.with_totals(
             self._deadline_error(
                 f"{what} within the deadline of {self._options.deadline:g} s",
@@ -191,8 +200,12 @@ class Call(Generic[T]):
     @property
     def _effect_if_sent(self) -> Effect:
         """What the attempt that is in the air now may have done."""
-        left = self._in_air and (self._tracked_body is None or self._tracked_body.may_have_left)
-        return self._unconfirmed_effect if left else Effect.NONE
+        return self._unconfirmed_effect if self._may_have_left else Effect.NONE
+
+    @property
+    def _may_have_left(self) -> bool:
+        """Whether an attempt is in the air of which something may have left."""
+        return self._in_air and (self._tracked_body is None or self._tracked_body.may_have_left)
 
     # ------------------------------------------------------------- an attempt
 
@@ -322,6 +335,7 @@ class Call(Generic[T]):
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Without proof that nothing left, something may have. What the transport raises, it raises before that.
         if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
+            self._was_cut = True
             self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST
         self._attempt_log.mark_void(prepared)

@@ -108,11 +108,15 @@ class Transport:
         base_url: Scheme, host and port, without a path of this API.
         session: The caller's, never closed here; or None for one of our own, made at the first request.
         network: The way from a session of our own to the server.
+
+    Attributes:
+        host: Host and port, as messages name the server.
     """
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession | None, network: Network = Network()) -> None:  # noqa: B008  a frozen value
         self._base_url = base_url
         self._origin = URL(base_url)
+        self.host = authority(self._origin)
         self._given = session
         self._network = network
         self._sessions = SessionKeeper(partial(own_session, network))
@@ -165,7 +169,7 @@ class Transport:
             )
             if tracked_body is None or not tracked_body.recall():
                 return at_hand(response, sendings.resends) or await read(response, sendings.resends)
-            result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
+            result = TransportFailure(f"{self.host} spoke before it was asked", left=False)
         except TruncatedResponse as error:
             result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
