@@ -318,7 +318,8 @@ class Call(Generic[T]):
         if isinstance(answer, RespanError) and not body_excerpt.is_of_the_api(result.body):
             return answer  # of a proxy, whose clock is another
         made = answer.created_at if isinstance(answer, CreatedKey) else None
-        there = skew.measure(result.headers, made, prepared.sent_at, now)
+        cacheable = not self._operation.changes
+        there = skew.measure(result.headers, made, prepared.sent_at, now, cacheable=cacheable)
         if not isinstance(answer, CreatedKey) or not isinstance(self._subject, CreateKeyRequest):
             return answer
         sent = prepared.fields or {}

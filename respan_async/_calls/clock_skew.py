@@ -8,8 +8,11 @@ create says when the key was made; so from the first one on, lifetimes are count
    counts as none.
 2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
    the key's time has shown that, a `Date` alone is not believed until it fits again.
-3. What is a hundred years away is no time. Nor does a key's own time without a `Date` say that this clock is fast: the
-   answer may be an old one, out of a cache or of a test. A clock that is fast makes no key die early.
+3. What is a hundred years away is no time. Nor does one of the two times alone say that this clock is fast: the answer
+   may be an old one, out of a cache or of a test. Both do, where they agree. A clock that is fast makes no key die
+   early.
+4. What a `Date` alone has once said may be taken back by that of a change, which no cache answers, and not by that of
+   a list: it may be older than it says.
 """
 
 from collections.abc import Mapping
@@ -39,7 +42,13 @@ class ClockSkew:
         self._is_told = self._is_date_wrong = False
 
     def measure(
-        self, headers: Mapping[str, str], made: datetime | None, sent: datetime, received: datetime
+        self,
+        headers: Mapping[str, str],
+        made: datetime | None,
+        sent: datetime,
+        received: datetime,
+        *,
+        cacheable: bool,
     ) -> datetime | None:
         """Compare with the times in an answer of the API's own, and return the one that is believed, if there is one.
 
@@ -48,6 +57,7 @@ class ClockSkew:
             made: When the key was made, by the answer; None where it has no such time.
             sent: When the request was sent, by this machine's clock.
             received: When the answer came.
+            cacheable: The answer may be an old one, though it does not say so.
         """
         there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
         times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
@@ -60,8 +70,15 @@ class ClockSkew:
             return None
         believed = fitting[0] if fitting else times[0]
         if there is not None or believed > sent:
-            self._note(believed, sent, received)
+            self._note(believed, sent, received, self._least(there, made, received - sent, cacheable=cacheable))
         return believed
+
+    def _least(self, there: datetime | None, made: datetime | None, took: timedelta, *, cacheable: bool) -> timedelta:
+        """Return how little ahead the server's clock may be, by what these two times prove (rules 3 and 4)."""
+        if made is None:
+            return self.ahead if cacheable else min(self.ahead, _NONE)
+        agree = there is not None and abs(there - made) <= _TOLERATED + took
+        return -_FARTHEST if agree else min(self.ahead, _NONE)
 
     def dead_on_arrival(
         self,
@@ -105,10 +122,10 @@ class ClockSkew:
             retryable=mended,
         )
 
-    def _note(self, there: datetime, sent: datetime, received: datetime) -> None:
+    def _note(self, there: datetime, sent: datetime, received: datetime, least: timedelta) -> None:
         nearest = _nearest(there, sent, received)
         middle = ((there - received) + (there - sent) + _RESOLUTION) / 2
-        self.ahead = _NONE if abs(nearest) <= _TOLERATED else middle
+        self.ahead = max(_NONE if abs(nearest) <= _TOLERATED else middle, least)
         if self.ahead and not self._is_told:
             self._is_told = True
             logger.warning(
