@@ -12,7 +12,7 @@ from urllib.request import proxy_bypass
 
 from yarl import URL
 
-from respan_async._arguments import plain_value, shown
+from respan_async._arguments import is_number, plain_value, shown
 from respan_async._calls.client_context import Options
 from respan_async._http.redaction import redacted
 from respan_async._http.session import Network
@@ -65,8 +65,7 @@ def _check_phases(timeout: Timeout) -> None:
     """Refuse a time that aiohttp would stumble over when the request has left."""
     for phase in ("total", "connect", "sock_read", "sock_connect"):
         seconds = getattr(timeout, phase)
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and 0 <= seconds < float("inf")):
+        if seconds is not None and not (is_number(seconds) and 0 <= seconds < float("inf")):
             raise ConfigurationError(f"timeout: expected seconds, or None, as {phase}, got {shown(seconds)}")
 
 

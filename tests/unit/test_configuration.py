@@ -333,7 +333,7 @@ def test_a_single_hook_without_a_list_is_taken() -> None:
 # ----------------------------------------------------------- limit and policy
 
 
-@pytest.mark.parametrize("limit", [-LARGE, 0, -1, 1.5, "60", None, True], ids=kind)
+@pytest.mark.parametrize("limit", [LARGE, -LARGE, 0, -1, 1.5, "60", None, True], ids=kind)
 def test_a_limit_is_a_whole_number(limit: Any) -> None:
     """Of requests, 1 or more."""
     with pytest.raises(ConfigurationError, match=r"^limit: expected"):
@@ -465,7 +465,7 @@ async def test_closing_twice_is_closing_once() -> None:
 
 
 @pytest.mark.parametrize("phase", ["total", "connect", "sock_read", "sock_connect"])
-@pytest.mark.parametrize("value", ["30", timedelta(seconds=3), float("nan"), float("inf"), -1, True], ids=repr)
+@pytest.mark.parametrize("value", [LARGE, "30", timedelta(seconds=3), float("nan"), float("inf"), -1, True], ids=kind)
 def test_a_phase_of_a_timeout_that_is_no_number_is_told_before_anything_is_sent(phase: str, value: Any) -> None:
     """aiohttp would stumble over it when the request has left, and the key that is made would be lost."""
     with pytest.raises(ConfigurationError, match=rf"timeout: expected seconds, or None, as {phase}, got "):
