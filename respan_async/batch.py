@@ -2,12 +2,14 @@
 
 Rules:
 
-1. An item is taken from the input only when a worker is free, and a worker is free only while fewer than
-   `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with the input.
-2. The failure of one item is the outcome of that item. Some failures end the batch (`batch_failures.py`), as does an
-   input that raises: the items already taken are finished and yielded first, then the error is raised.
-3. If the caller leaves the batch early, no item is taken any more, requests in flight are finished, and keys that were
-   made but never handed out are discarded. An asynchronous input is closed, so that it releases what it holds open.
+1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
+   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
+2. One item's failure is its own outcome. Some end the batch (`batch_failures.py`), as does an input that raises: what
+   was taken is finished and yielded first, then the error is raised.
+3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
+   never handed out are discarded.
+4. An asynchronous input runs in a task of its own (`async_input.py`), and is closed there once nothing more is taken,
+   so that what it holds open is closed now.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
+from respan_async._arguments import shown
 from respan_async._calls.batch_failures import BatchFailures
 from respan_async._calls.batch_input import BatchInput
 from respan_async._calls.batch_outcomes import OutcomeQueue
@@ -24,6 +27,7 @@ from respan_async._calls.client_context import ClientContext
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled
 from respan_async._calls.shielding import Job, run_shielded
 from respan_async.errors import ClientStateError, Effect, InvalidRequestError, RespanError
+from respan_async.events import logger
 from respan_async.models import CreatedKey
 from respan_async.outcomes import Failed, Issued, Progress
 
@@ -58,9 +62,9 @@ class Batch(Generic[Item]):
         if max_in_flight is None:
             max_in_flight = context.pacer.max_in_flight
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+            raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {shown(max_in_flight)}")
         if not isinstance(spread, bool):
-            raise InvalidRequestError(f"spread: expected True or False, got {spread!r:.100}")
+            raise InvalidRequestError(f"spread: expected True or False, got {shown(spread)}")
         self._start = start
         self._discard = discard
         self._pacer = context.pacer
@@ -95,14 +99,12 @@ class Batch(Generic[Item]):
         return self._collect().__await__()
 
     async def __aenter__(self) -> Self:
-        self._begun = True
-        if self._entered:
-            raise ClientStateError("a batch runs once; make another for another run")
+        self._check_unused()
         self._lifecycle.check()
         self._entered = True
         if self._prepare is not None:
             await self._prepare()
-        self._input.open()
+        self._input.open(self._lifecycle.spawn)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._refused_before = self._pacer.refused
@@ -110,12 +112,11 @@ class Batch(Generic[Item]):
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         self._lifecycle.register(Move.ARRIVE, self._let_go)
-        for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, self._total)):
-            worker = self._lifecycle.tasks.spawn(self._work(), awaited=True)
+        # At least one, to see whether an input that calls itself empty is so.
+        for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, max(self._total, 1))):
+            worker = self._lifecycle.spawn(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
-        if not self._workers:
-            self._all_over()
         return self
 
     async def __aexit__(
@@ -129,10 +130,15 @@ class Batch(Generic[Item]):
         self._let_go()
         # The client owns the requests in flight: they are finished even if this wait is cancelled.
         left: set[asyncio.Task[None]] = set(self._workers)
-        if not self._awaited:  # an awaited batch still counts the rest of the input
-            left |= self._closing_input()
+        if not self._awaited:  # or what is left of the input is still to be counted
+            left |= self._input.finish()
         if left:
             await asyncio.wait(left)
+
+    def _check_unused(self) -> None:
+        self._begun = True
+        if self._entered:
+            raise ClientStateError("a batch runs once; make another for another run")
 
     @property
     def _is_elsewhere(self) -> bool:
@@ -204,8 +210,8 @@ class Batch(Generic[Item]):
     async def _work(self) -> None:
         while self._place_at_once() or await self._place():
             try:
-                plain = self._input.plain
-                item = next(plain) if plain is not None else await self._input.pull(self._is_stopped)
+                take = self._input.take
+                item = take() if take is not None else await self._input.pull(self._is_stopped)
             except (StopIteration, StopAsyncIteration):
                 self._end_input()
                 break
@@ -279,18 +285,6 @@ class Batch(Generic[Item]):
         """Return what ended the batch, instead of an error that only says that the item was given up."""
         said = bool(error.suspects) or error.effect is not Effect.NONE
         return self._fatal if isinstance(self._fatal, RespanError) and not said else error
-
-    def _closing_input(self) -> set[asyncio.Task[None]]:
-        """Close an asynchronous input once no worker takes from it; return the closing task, if any."""
-        if not self._input.can_be_closed:
-            return set()
-
-        async def close() -> None:
-            if self._workers:
-                await asyncio.wait(self._workers)
-            await self._input.aclose()
-
-        return {self._lifecycle.tasks.spawn(close(), awaited=True)}
 
     def _put(self, outcome: Issued[Item] | Failed[Item]) -> None:
         self._done += 1
@@ -368,11 +362,14 @@ class Batch(Generic[Item]):
         self._pacer.withdraw(self._pending_work)
         self._lifecycle.unregister(Stage.STOP, self._client_closed)
         self._outcomes.close_gaps()
+        if not self._awaited:
+            self._input.finish()
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
-        """Run the batch to its end; see `Batch`."""
-        outcomes: list[Issued[Item] | Failed[Item]] = []
+        """Run to the end; see `Batch`."""
+        self._check_unused()
         self._awaited = True
+        outcomes: list[Issued[Item] | Failed[Item]] = []
         try:
             try:
                 async with self:
@@ -389,10 +386,15 @@ class Batch(Generic[Item]):
                 # fail as well.
                 outcomes.extend([Failed(item, index, error) async for index, item in self._rest()])
             finally:
-                closing = self._closing_input()
+                closing = self._input.finish()
             if closing:
                 await asyncio.wait(closing)
-        except BaseException:
+        except BaseException as error:
+            made = sum(isinstance(outcome, Issued) and not outcome.replayed for outcome in outcomes)
+            if self._broken and made:  # the list would look whole, so there is none to hand them out in
+                logger.warning(
+                    "an awaited batch ended with %s: %d keys that it had made are revoked", type(error).__name__, made
+                )
             for outcome in outcomes:
                 self._outcomes.throw_away(outcome)
             raise

@@ -11,6 +11,7 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
+from respan_async._arguments import shown
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.call_service import CallService, ServiceOwner
@@ -137,11 +138,13 @@ class AsyncRespan(ServiceOwner):
         if session is not None:
             check_session(session)
         if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
-            raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {max_in_flight!r:.100}")
+            raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {shown(max_in_flight)}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
         options = options_of(timeout=timeout, deadline=deadline, retry=retry)
         window = checked_window(pace, retry.max_retry_after)
-        origin = checked_url(base_url or os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL, allow_http)
+        if base_url is None or (isinstance(base_url, str) and not base_url):
+            base_url = os.environ.get("RESPAN_BASE_URL") or DEFAULT_BASE_URL
+        origin = checked_url(base_url, allow_http)
         network = checked_network(
             proxy,
             ssl,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from respan_async._arguments import shown
 from respan_async._calls import sweep
 from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
@@ -89,17 +90,17 @@ class TemporaryKeys:
         """Create a key for each request, with bounded parallelism, as fast as the account's limit allows.
 
         Args:
-            items: Any iterable, also an async one, also an endless one; items are taken only as fast as they are worked
-                on.
-            max_in_flight: The most items in flight or waiting to be taken, 1 or more; by default the client's
-                `max_in_flight`.
+            items: Any iterable, also an async one, also an endless one; taken from only as fast as it is worked on. An
+                async one runs in a task of its own.
+            max_in_flight: Items in the air or waiting to be taken, 1 or more; as many as the client has by default.
             ordered: Yield outcomes in the order of the input rather than as they come.
             spread: Leave room for others: requests are spread evenly over the limit's period, unless all remaining ones
                 fit into half of the free slots. False takes all free slots at once, until a single call comes; it suits
                 an account that has no other users, and is faster by one period at most.
 
         Returns:
-            A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes.
+            A `Batch`: await it for a list, or enter it with `async with` and iterate over the outcomes. What `items`
+            itself raises comes out after the outcomes; awaited, in place of the list, and the keys are revoked.
 
         Raises:
             InvalidRequestError: `items` is not an iterable, or another argument is invalid.
@@ -132,8 +133,8 @@ class TemporaryKeys:
             InvalidRequestError: `page` or `page_size` is not a positive integer.
         """
         for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {value!r:.100}")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+                raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {shown(value)}")
         return Listing(self._service, page, page_size)
 
     async def retrieve(self, id: str) -> TemporaryKey:  # noqa: A002  the API's own name for it

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar
 
 import attrs
 
+from respan_async._arguments import plain_value, shown
 from respan_async.errors import InvalidRequestError
 from respan_async.secret import Secret
 
@@ -40,11 +41,7 @@ Maybe: TypeAlias = T | Literal[Unset.UNSET]
 
 
 def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
-    try:
-        shown = f"{value!r:.100}"
-    except ValueError:  # an integer of thousands of digits
-        shown = f"a very long {type(value).__name__}"
-    return InvalidRequestError(f"{field}: expected {expected}, got {shown}")
+    return InvalidRequestError(f"{field}: expected {expected}, got {shown(value)}")
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -123,7 +120,7 @@ def _check_period(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None
 
 
 def _check_metric(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if value is not UNSET and value not in METRICS:
+    if value is not UNSET and not (isinstance(value, str) and value in METRICS):
         raise _fail(attribute.name, f"one of {', '.join(METRICS)}", value)
 
 
@@ -191,12 +188,12 @@ class LimitPolicy:
         InvalidRequestError: A field is invalid; the message names it.
     """
 
-    max_value: float = attrs.field(validator=_check_amount)
-    period: str = attrs.field(validator=_check_period)
-    metric: Maybe[str] = attrs.field(default=UNSET, validator=_check_metric)
-    warning_threshold: Maybe[float] = attrs.field(default=UNSET, validator=_check_amount)
-    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_text)
-    notification_method_id: Maybe[str] = attrs.field(default=UNSET, validator=_check_text)
+    max_value: float = attrs.field(converter=plain_value, validator=_check_amount)
+    period: str = attrs.field(converter=plain_value, validator=_check_period)
+    metric: Maybe[str] = attrs.field(default=UNSET, converter=plain_value, validator=_check_metric)
+    warning_threshold: Maybe[float] = attrs.field(default=UNSET, converter=plain_value, validator=_check_amount)
+    name: Maybe[str] = attrs.field(default=UNSET, converter=plain_value, validator=_check_text)
+    notification_method_id: Maybe[str] = attrs.field(default=UNSET, converter=plain_value, validator=_check_text)
 
 
 @attrs.frozen(kw_only=True)
@@ -218,12 +215,14 @@ class CreateKeyRequest:
         InvalidRequestError: A field is invalid; the message names it.
     """
 
-    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
+    name: Maybe[str] = attrs.field(default=UNSET, converter=plain_value, validator=_check_name)
     expiry_date: Maybe[datetime] = attrs.field(default=UNSET, converter=_to_instant)
     expires_in: Maybe[timedelta] = attrs.field(default=UNSET, validator=_check_lifetime)
-    max_usage: Maybe[int] = attrs.field(default=UNSET, validator=_check_max_usage)
-    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, validator=_check_rate_limit)
-    spending_limit: Maybe[float | None] = attrs.field(default=UNSET, validator=_check_spending_limit)
+    max_usage: Maybe[int] = attrs.field(default=UNSET, converter=plain_value, validator=_check_max_usage)
+    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, converter=plain_value, validator=_check_rate_limit)
+    spending_limit: Maybe[float | None] = attrs.field(
+        default=UNSET, converter=plain_value, validator=_check_spending_limit
+    )
     is_test: Maybe[bool] = attrs.field(default=UNSET, validator=_check_flag)
     limit_policies: Maybe[tuple[LimitPolicy, ...]] = attrs.field(default=UNSET, converter=_to_policies)
 
@@ -249,11 +248,13 @@ class UpdateKeyRequest:
         InvalidRequestError: A field is invalid; the message names it.
     """
 
-    name: Maybe[str] = attrs.field(default=UNSET, validator=_check_name)
+    name: Maybe[str] = attrs.field(default=UNSET, converter=plain_value, validator=_check_name)
     expiry_date: Maybe[datetime] = attrs.field(default=UNSET, converter=_to_instant)
-    max_usage: Maybe[int] = attrs.field(default=UNSET, validator=_check_max_usage)
-    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, validator=_check_rate_limit)
-    spending_limit: Maybe[float | None] = attrs.field(default=UNSET, validator=_check_spending_limit)
+    max_usage: Maybe[int] = attrs.field(default=UNSET, converter=plain_value, validator=_check_max_usage)
+    rate_limit: Maybe[int | None] = attrs.field(default=UNSET, converter=plain_value, validator=_check_rate_limit)
+    spending_limit: Maybe[float | None] = attrs.field(
+        default=UNSET, converter=plain_value, validator=_check_spending_limit
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -18,6 +18,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
+from respan_async._arguments import is_number, shown
 from respan_async._http.operations import PATH
 from respan_async.client import AsyncRespan
 from respan_async.errors import ConfigurationError, RespanError
@@ -168,8 +169,8 @@ class OpenTelemetry:
         Raises:
             ConfigurationError: `every` is not a number of seconds above 0.
         """
-        if not every > 0:
-            raise ConfigurationError(f"every: expected a number of seconds above 0, got {every!r:.100}")
+        if not is_number(every) or not every > 0:
+            raise ConfigurationError(f"every: expected a number of seconds above 0, got {shown(every)}")
 
         async def keep_reading() -> None:
             while True:

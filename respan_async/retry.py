@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import attrs
 import tenacity as _t
 
+from respan_async._arguments import is_number, shown
 from respan_async.errors import APIStatusError, ConfigurationError, Effect, RespanError
 
 _DAY: Final = 86400.0
@@ -14,12 +15,12 @@ _DAY: Final = 86400.0
 
 def _check_whole(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{attribute.name}: expected a whole number, got {value!r:.100}")
+        raise ConfigurationError(f"{attribute.name}: expected a whole number, got {shown(value)}")
 
 
 def _check_seconds(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(f"{attribute.name}: expected a number of seconds, got {value!r:.100}")
+    if not is_number(value):
+        raise ConfigurationError(f"{attribute.name}: expected a number of seconds, got {shown(value)}")
 
 
 _TAKEN: Final = frozenset({401, 403, 404, 408, 409, 422})
@@ -35,7 +36,7 @@ def _as_statuses(value: Iterable[int]) -> frozenset[int]:
     if not all(type(status) is int and 400 <= status <= 599 and status not in _TAKEN for status in statuses):
         raise ConfigurationError(
             "refusal_statuses: expected whole numbers from 400 to 599, but for "
-            f"{', '.join(map(str, sorted(_TAKEN)))}, got {value!r:.100}"
+            f"{', '.join(map(str, sorted(_TAKEN)))}, got {shown(value)}"
         )
     return statuses
 
@@ -88,9 +89,9 @@ class RetryPolicy:
             ("max_retry_after", 0 <= self.max_retry_after <= _DAY, "from 0 seconds to a day"),
         ):
             if not fits:
-                raise ConfigurationError(f"{name}: expected {expected}, got {getattr(self, name)!r:.100}")
-        if self.on_unknown not in ("replace", "raise"):
-            raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {self.on_unknown!r:.100}")
+                raise ConfigurationError(f"{name}: expected {expected}, got {shown(getattr(self, name))}")
+        if not isinstance(self.on_unknown, str) or self.on_unknown not in ("replace", "raise"):
+            raise ConfigurationError(f"on_unknown: expected 'replace' or 'raise', got {shown(self.on_unknown)}")
 
     def wants(self, error: RespanError, *, creates: bool, patient: bool = False) -> bool:
         """Whether to try again after this failure.

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn, SupportsIndex, final
 
+from respan_async._arguments import plain_value
 from respan_async.errors import ConfigurationError
 
 _LONGEST: Final = 65_536
@@ -37,7 +38,7 @@ class Secret:
             raise TypeError(f"a Secret holds a string, not {type(text).__name__}")
         if not text:
             raise ValueError("a Secret holds a non-empty string")
-        self._text = text
+        self._text = plain_value(text)
 
     @classmethod
     def erased(cls) -> "Secret":
@@ -161,8 +162,10 @@ def usable_token(token: object) -> Secret:
     """
     token = as_secret(token)
     if not isinstance(token, Secret):
-        got = "an empty string" if token == "" else type(token).__name__
+        got = "an empty string" if isinstance(token, str) else type(token).__name__
         raise ConfigurationError(f"api_key: expected a non-empty string or Secret, got {got}")
+    if token.is_erased:
+        raise ConfigurationError("api_key: expected a Secret that still holds its text, got an erased one")
     if not _fits_a_header(token):
         raise ConfigurationError("api_key: expected printable ASCII without spaces; check for a stray line break")
     return token

@@ -7,6 +7,7 @@ may have left; a suspect is remembered before anything else is done. Only then t
 """
 
 import asyncio
+import contextlib
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
 
@@ -69,6 +70,7 @@ class Call(Generic[T]):
         "_task",
         "_tracked_body",
         "_wanted",
+        "_was_cut",
     )
 
     @property
@@ -105,6 +107,7 @@ class Call(Generic[T]):
         self._permit = SlotAndToken(context.pacer, context.tokens, bound_of(options.timeout))
         self._tracked_body: TrackedBody | None = None
         self._in_air = False
+        self._was_cut = False  # when something may have left
         self._abandoned = False
         self._wanted = True
         self._final = False
@@ -155,6 +158,9 @@ class Call(Generic[T]):
     def abandoned_error(self) -> ClientStateError:
         """Return the error of a call that was abandoned before it could succeed."""
         message = "the call was given up before it was sent, or sent again"
+        if self._was_cut or self._may_have_left:
+            host = self._context.transport.host
+            message = f"{self._operation.name}: the call was given up before {host} had answered"
         return self._stats.with_totals(ClientStateError(message, effect=self._effect_if_sent))
 
     def abandon(self, *, wanted: bool = False) -> bool:
@@ -174,7 +180,11 @@ class Call(Generic[T]):
 
     def deadline_error(self) -> DeadlineExceededError:
         """Return the error of a call whose time ran out while it was waiting."""
-        what = "no token from the api_key function" if self._permit.is_asking else "no answer"
+        what = "no answer"
+        if self._permit.is_asking:
+            what = "no token from the api_key function"
+        elif self._in_air:
+            what = f"no answer from {self._context.transport.host}"
         return self._stats.with_totals(
             self._deadline_error(
                 f"{what} within the deadline of {self._options.deadline:g} s",
@@ -190,9 +200,13 @@ class Call(Generic[T]):
 
     @property
     def _effect_if_sent(self) -> Effect:
-        """The effect that the attempt in flight may have had."""
-        left = self._in_air and (self._tracked_body is None or self._tracked_body.may_have_left)
-        return self._unconfirmed_effect if left else Effect.NONE
+        """What the attempt that is in the air now may have done."""
+        return self._unconfirmed_effect if self._may_have_left else Effect.NONE
+
+    @property
+    def _may_have_left(self) -> bool:
+        """Whether an attempt is in the air of which something may have left."""
+        return self._in_air and (self._tracked_body is None or self._tracked_body.may_have_left)
 
     # ------------------------------------------------------------- an attempt
 
@@ -306,7 +320,8 @@ class Call(Generic[T]):
         if isinstance(answer, RespanError) and not body_origin.is_of_the_api(result.body):
             return answer  # written by a proxy: its `Date` is not the API's clock
         made = answer.created_at if isinstance(answer, CreatedKey) else None
-        there = skew.measure(result.headers, made, prepared.sent_at, now)
+        cacheable = not self._operation.changes
+        there = skew.measure(result.headers, made, prepared.sent_at, now, cacheable=cacheable)
         if not isinstance(answer, CreatedKey) or not isinstance(self._subject, CreateKeyRequest):
             return answer
         sent = prepared.fields or {}
@@ -323,6 +338,7 @@ class Call(Generic[T]):
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Assume bytes were sent unless proven otherwise. The transport raises a RespanError only before sending.
         if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
+            self._was_cut = True
             self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST
         self._attempt_log.mark_void(prepared)
@@ -429,5 +445,6 @@ class Call(Generic[T]):
         error = self._deadline_error(
             f"{why} {wait:.1f} s, beyond the deadline of {self._options.deadline:g} s", retryable=False
         )
-        error.retry_at = self._context.clock() + timedelta(seconds=wait)
+        with contextlib.suppress(OverflowError):  # no calendar has that day
+            error.retry_at = self._context.clock() + timedelta(seconds=wait)
         return error

@@ -4,12 +4,15 @@ A key lives until its expiry by the *server's* clock. On a machine whose clock i
 for one hour is dead when it is made. Every answer carries the server's time in its `Date`, and the answer to a create
 says when the key was made; so from the first answer on, lifetimes are counted from the server's time. Rules:
 
-1. The difference is known up to the duration of the request plus one second. A difference that may be only a few
-   seconds counts as none.
-2. One of the two times is enough, because a machine between here and the API may have a wrong clock. Once the time of a
-   key has shown that, a `Date` alone is not believed until it fits again.
-3. Timestamps more than 100 years off are ignored. A key's own time without a `Date` does not prove that this clock is
-   fast, because the answer may come from a cache or a test. A fast clock makes no key die early.
+1. The difference is known to the time that the request took and one second. Where it may be a few seconds only, it
+   counts as none.
+2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
+   the key's time has shown that, a `Date` alone is not believed until it fits again.
+3. What is a hundred years away is no time. Nor does one of the two times alone say that this clock is fast: the answer
+   may be an old one, out of a cache or of a test. Both do, where they agree. A clock that is fast makes no key die
+   early.
+4. What a `Date` alone has once said may be taken back by that of a change, which no cache answers, and not by that of
+   a list: it may be older than it says.
 """
 
 from collections.abc import Mapping
@@ -39,7 +42,13 @@ class ClockSkew:
         self._is_told = self._is_date_wrong = False
 
     def measure(
-        self, headers: Mapping[str, str], made: datetime | None, sent: datetime, received: datetime
+        self,
+        headers: Mapping[str, str],
+        made: datetime | None,
+        sent: datetime,
+        received: datetime,
+        *,
+        cacheable: bool,
     ) -> datetime | None:
         """Compare with the times in an answer of the API; return the believed time, if there is one.
 
@@ -48,6 +57,7 @@ class ClockSkew:
             made: When the key was made, according to the answer; None if it has no such time.
             sent: When the request was sent, by this machine's clock.
             received: When the answer came.
+            cacheable: The answer may be an old one, though it does not say so.
         """
         there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
         times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
@@ -60,8 +70,15 @@ class ClockSkew:
             return None
         believed = fitting[0] if fitting else times[0]
         if there is not None or believed > sent:
-            self._note(believed, sent, received)
+            self._note(believed, sent, received, self._least(there, made, received - sent, cacheable=cacheable))
         return believed
+
+    def _least(self, there: datetime | None, made: datetime | None, took: timedelta, *, cacheable: bool) -> timedelta:
+        """Return how little ahead the server's clock may be, by what these two times prove (rules 3 and 4)."""
+        if made is None:
+            return self.ahead if cacheable else min(self.ahead, _NONE)
+        agree = there is not None and abs(there - made) <= _TOLERATED + took
+        return -_FARTHEST if agree else min(self.ahead, _NONE)
 
     def dead_on_arrival(
         self,
@@ -107,10 +124,10 @@ class ClockSkew:
             retryable=mended,
         )
 
-    def _note(self, there: datetime, sent: datetime, received: datetime) -> None:
+    def _note(self, there: datetime, sent: datetime, received: datetime, least: timedelta) -> None:
         nearest = _nearest(there, sent, received)
         middle = ((there - received) + (there - sent) + _RESOLUTION) / 2
-        self.ahead = _NONE if abs(nearest) <= _TOLERATED else middle
+        self.ahead = max(_NONE if abs(nearest) <= _TOLERATED else middle, least)
         if self.ahead and not self._is_told:
             self._is_told = True
             logger.warning(

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from respan_async._calls.background_tasks import BackgroundTasks
+from respan_async._arguments import is_number, shown
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError, InvalidRequestError
 
@@ -38,9 +38,8 @@ def check_grace(grace: Any, *, finite: bool = False) -> None:
     Raises:
         InvalidRequestError: `grace` is not a number, or below 0.
     """
-    is_number = isinstance(grace, int | float) and not isinstance(grace, bool)
-    if not is_number or not grace >= 0 or (finite and grace == math.inf):
-        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {grace!r:.100}")
+    if not is_number(grace) or not grace >= 0 or (finite and grace == math.inf):
+        raise InvalidRequestError(f"grace: expected a number of seconds, 0 or more, got {shown(grace)}")
 
 
 class Stage(enum.Enum):

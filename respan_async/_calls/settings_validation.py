@@ -12,6 +12,7 @@ from urllib.request import proxy_bypass
 
 from yarl import URL
 
+from respan_async._arguments import is_number, plain_value, shown
 from respan_async._calls.client_context import Options
 from respan_async._http.redaction import redacted
 from respan_async._http.session import Network
@@ -40,8 +41,12 @@ _OURS: Final = frozenset(
         "transfer-encoding",
         "host",
         "expect",
+        "content-encoding",
+        "upgrade",
     )
 )
+"""What the client or aiohttp sends by itself, and what would make the server take the body or the connection for
+something else."""
 
 
 def token_source(api_key: object) -> Secret | TokenSource:
@@ -60,9 +65,8 @@ def _check_phases(timeout: Timeout) -> None:
     """Refuse a time at which aiohttp would fail only after the request has left."""
     for phase in ("total", "connect", "sock_read", "sock_connect"):
         seconds = getattr(timeout, phase)
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if seconds is not None and not (is_number and 0 <= seconds < float("inf")):
-            raise ConfigurationError(f"timeout: expected seconds, or None, as {phase}, got {seconds!r:.100}")
+        if seconds is not None and not (is_number(seconds) and 0 <= seconds < float("inf")):
+            raise ConfigurationError(f"timeout: expected seconds, or None, as {phase}, got {shown(seconds)}")
 
 
 def options_of(
@@ -75,14 +79,14 @@ def options_of(
 ) -> Options:
     if not isinstance(timeout, Timeout) and not _is_seconds(timeout):
         raise ConfigurationError(
-            f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {timeout!r:.100}"
+            f"timeout: expected seconds above 0, or an aiohttp.ClientTimeout, got {shown(timeout)}"
         )
     if isinstance(timeout, Timeout):
         _check_phases(timeout)
     if deadline is not None and not _is_seconds(deadline):
-        raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {deadline!r:.100}")
+        raise ConfigurationError(f"deadline: expected seconds above 0, or None, got {shown(deadline)}")
     if not isinstance(retry, RetryPolicy):
-        raise ConfigurationError(f"retry: expected a RetryPolicy, got {retry!r:.100}")
+        raise ConfigurationError(f"retry: expected a RetryPolicy, got {shown(retry)}")
     return Options(
         timeout=timeout_of(timeout),
         deadline=deadline,
@@ -100,12 +104,13 @@ def _is_seconds(value: object) -> bool:
 def checked_flag(name: str, value: object) -> bool:
     # "false" from a settings file is a text, and so would be true.
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name}: expected True or False, got {value!r:.100}")
+        raise ConfigurationError(f"{name}: expected True or False, got {shown(value)}")
     return value
 
 
 def checked_url(text: str, allow_http: bool) -> str:
     """Return scheme, host and port of a base URL."""
+    text = plain_value(text)
     expected = f"base_url: expected a URL such as {DEFAULT_BASE_URL}, got {_shown(text)}"
     # An international name must be given in its ASCII form (xn--...), so that look-alikes cannot deceive a reader.
     if not isinstance(text, str) or not text.isprintable() or not text.isascii() or set(text) & set(" \\"):
@@ -189,7 +194,9 @@ def _problem_of_proxy(proxy: object, origin: str, allow_http: bool) -> str | Non
     """Say what is wrong with a proxy's URL; None if it can be used."""
     expected = "a URL such as http://proxy.example:3128, or one with user:password@ before the host"
     if not isinstance(proxy, Secret):
-        return f"{expected}, got {type(proxy).__name__ if proxy != '' else 'an empty text'}"
+        return f"{expected}, got {'an empty text' if isinstance(proxy, str) else type(proxy).__name__}"
+    if proxy.is_erased:
+        return f"{expected}, got an erased Secret"
     text = proxy.reveal()
     if not _is_plain(proxy) or set(text) & set(" \\"):
         return f"{expected}; other letters are percent-encoded"
@@ -220,8 +227,8 @@ def _tls_of(tls: object) -> ssl.SSLContext | None:
             raise ConfigurationError("ssl: expected the SSLContext of a client, got that of a server")
         return tls
     if not isinstance(tls, str | os.PathLike) or not os.fspath(tls):
-        # E.g. False, with which aiohttp would verify no certificate.
-        raise ConfigurationError(f"ssl: expected an SSLContext, or the path of a CA file, got {tls!r:.100}")
+        # False, for one, which would verify nothing.
+        raise ConfigurationError(f"ssl: expected an SSLContext, or the path of a CA file, got {shown(tls)}")
     path = os.fspath(tls)
     try:
         return ssl.create_default_context(cafile=path)
@@ -243,7 +250,7 @@ def _proxy_variable(origin: URL) -> str | None:
 
 
 def checked_window(pace: object, longest_pause: float) -> Window:
-    if pace == "auto":
+    if isinstance(pace, str) and pace == "auto":  # what numpy has compares itself part by part
         return LocalWindow(None, longest_pause)
     if isinstance(pace, RateLimit):
         return LocalWindow(pace, longest_pause)
@@ -257,7 +264,7 @@ def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
     checked = tuple(hooks) if isinstance(hooks, Iterable) else (hooks,)
     for hook in checked:
         if not callable(hook) or _is_async(hook):
-            raise ConfigurationError(f"hooks: expected plain callables, which are not awaited, got {hook!r:.100}")
+            raise ConfigurationError(f"hooks: expected plain callables, which nobody awaits, got {shown(hook)}")
     return checked
 
 
@@ -274,7 +281,7 @@ def checked_priority(name: str) -> Priority:
         return Priority[name.upper()]
     except (KeyError, AttributeError):
         names = ", ".join(repr(priority.name.lower()) for priority in Priority)
-        raise ConfigurationError(f"priority: expected one of {names}, got {name!r:.100}") from None
+        raise ConfigurationError(f"priority: expected one of {names}, got {shown(name)}") from None
 
 
 def headers_as_secrets(headers: object) -> object:
@@ -289,13 +296,13 @@ def checked_headers(headers: object) -> tuple[tuple[str, Secret | str], ...]:
         raise ConfigurationError(f"extra_headers: expected a mapping, got {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-            raise ConfigurationError(f"extra_headers: expected a header's name, got {name!r:.100}")
+            raise ConfigurationError(f"extra_headers: expected a header's name, got {shown(name)}")
         if name.lower() in _OURS:
             raise ConfigurationError(f"extra_headers: {name} is this library's own")
         if value != "" and not (isinstance(value, Secret) and _is_plain(value)):
             raise ConfigurationError(f"extra_headers: expected printable ASCII as the value of {name}")
-    return tuple(headers.items())
+    return tuple((plain_value(name), value) for name, value in headers.items())
 
 
 def _is_plain(value: Secret) -> bool:
-    return value.reveal().isascii() and value.reveal().isprintable()
+    return not value.is_erased and value.reveal().isascii() and value.reveal().isprintable()

@@ -12,15 +12,31 @@ _FORMS: Final = {
 }
 
 
+GZIP_MAGIC: Final = b"\x1f\x8b"
+"""The first two bytes of what gzip has made, and of no JSON."""
+
+_MOST_LAYERS: Final = 3
+
+
 def decoded(headers: Mapping[str, str], body: bytes, limit: int) -> bytes:
     """Return a body decompressed; or unchanged, if it is not what its label says.
+
+    What gzip has made is seen without a label as well, or after what the label says was undone.
 
     Args:
         headers: The headers of the answer.
         body: The body as received.
         limit: The most bytes; a longer body is cut one byte after it.
     """
-    label = headers.get("Content-Encoding", "")
+    plain = _without_label(headers.get("Content-Encoding", ""), body, limit)
+    for _ in range(_MOST_LAYERS):
+        if not plain.startswith(GZIP_MAGIC) or (inflated := _inflated(plain, (_GZIP,), limit)) is None:
+            break
+        plain = inflated
+    return plain
+
+
+def _without_label(label: str, body: bytes, limit: int) -> bytes:
     plain = body
     for name in reversed(label.lower().split(",")):
         if (name := name.strip()) and name != "identity":

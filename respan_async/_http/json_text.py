@@ -51,11 +51,29 @@ def parse(text: bytes, charset: str | None = None) -> Any:
     """
     if len(text) > MAX_OBJECTS and text.count(b"{") + text.count(b"[") > MAX_OBJECTS:
         raise DecodeError(f"expected at most {MAX_OBJECTS} objects")
+    data: Any = _NOTHING
     try:
-        return orjson.loads(text)
+        data = orjson.loads(text)
     except ValueError:
         pass
+    else:
+        if not _has_float_as_id(data):
+            return data
     try:
         return lenient_json.loads(text, charset)
     except ValueError:
+        if data is not _NOTHING:
+            return data
         raise DecodeError("expected JSON") from None
+
+
+_NOTHING: Final = object()
+
+
+def _has_float_as_id(data: Any) -> bool:
+    """Whether the id of a key, alone or on a page, may have lost digits: the strict reader has none but 64 bits."""
+    if type(data) is dict:
+        if type(data.get("id")) is float:
+            return True
+        data = data.get("results")
+    return type(data) is list and any(type(row) is dict and type(row.get("id")) is float for row in data)

@@ -17,6 +17,9 @@ _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{
 
 _BITS_64: Final = 2**63
 
+_EXACT: Final = 2**53
+"""Below it every whole number is a float of its own."""
+
 _UNREADABLE: Final = object()
 
 
@@ -29,7 +32,9 @@ def _flag(raw: Any) -> Any:
 
 
 def read_id(raw: Any) -> Any:
-    """Return an id as text, which a whole number becomes; any other type is not an id."""
+    """Return an id as text, which a whole number becomes; anything else than a `str` is not one."""
+    if isinstance(raw, float) and raw.is_integer() and abs(raw) < _EXACT:
+        raw = int(raw)  # 17.0
     if isinstance(raw, int) and not isinstance(raw, bool):
         return str(raw)
     return _text(raw)

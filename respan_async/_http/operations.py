@@ -6,6 +6,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
+from respan_async._arguments import plain_value, shown
 from respan_async._http import json_text, key_ids
 from respan_async.errors import InvalidRequestError
 from respan_async.models import CreatedKey, KeyPage, TemporaryKey
@@ -70,7 +71,7 @@ def create(fields: Mapping[str, Any]) -> Request[CreatedKey]:
 
 def list_page(page: int, page_size: int | None) -> Request[KeyPage]:
     """Read one page of the list; pages count from 1."""
-    query = {"page": page} if page_size is None else {"page": page, "page_size": page_size}
+    query = {"page": plain_value(page)} | ({} if page_size is None else {"page_size": plain_value(page_size)})
     return Request(LIST, f"{PATH}?{urlencode(query)}")
 
 
@@ -81,7 +82,7 @@ def retrieve(key_id: str) -> Request[TemporaryKey]:
 
 def update(key_id: str, fields: Mapping[str, Any]) -> Request[TemporaryKey]:
     """Change these fields of one key."""
-    return Request(UPDATE, _path_of(key_id), json_text.encode(fields), {**fields, "id": key_id})
+    return Request(UPDATE, _path_of(key_id), json_text.encode(fields), {**fields, "id": plain_value(key_id)})
 
 
 def delete(key_id: str) -> Request[None]:
@@ -91,12 +92,12 @@ def delete(key_id: str) -> Request[None]:
 
 def _path_of(key_id: str) -> str:
     if not isinstance(key_id, str) or not key_id.strip():
-        raise InvalidRequestError(f"id: expected a non-empty string, got {key_id!r:.100}")
+        raise InvalidRequestError(f"id: expected a non-empty string, got {shown(key_id)}")
     if len(key_id) > key_ids.MAX_ID:
         raise InvalidRequestError(f"id: expected at most {key_ids.MAX_ID} characters, got {len(key_id)}")
     if key_ids.has_dots(key_id):
-        raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {key_id!r:.100}")
+        raise InvalidRequestError(f"id: expected no '.' or '..' as a path segment, got {shown(key_id)}")
     try:
         return f"{PATH}{quote(key_id, safe='')}/"
     except UnicodeEncodeError:
-        raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {key_id!r:.100}") from None
+        raise InvalidRequestError(f"id: expected text that UTF-8 can carry, got {shown(key_id)}") from None

@@ -7,26 +7,21 @@ Authorization header, out of every chain of exceptions and every traceback.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
-from respan_async._http.content_encoding import decoded
 from respan_async._http.json_text import parse
 from respan_async._http.operations import Request
 from respan_async._http.response import Response, TransportFailure
+from respan_async._http.response_reading import TruncatedResponse, at_hand, read
 from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
-from respan_async._http.transport_failures import authority, classify
+from respan_async._http.transport_failures import authority, classify, is_of_a_hook
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
-
-MAX_BODY: Final = 8 * 2**20
-"""The most decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
-
-_CHUNK: Final = 2**16
 
 Timeout = aiohttp.ClientTimeout
 """For one attempt."""
@@ -112,13 +107,17 @@ class Transport:
 
     Args:
         base_url: Scheme, host and port, without a path of this API.
-        session: The caller's session, never closed here; or None for our own, made at the first request.
-        network: The network settings of our own session.
+        session: The caller's, never closed here; or None for one of our own, made at the first request.
+        network: The way from a session of our own to the server.
+
+    Attributes:
+        host: Host and port, as messages name the server.
     """
 
     def __init__(self, base_url: str, session: aiohttp.ClientSession | None, network: Network = Network()) -> None:  # noqa: B008  a frozen value
         self._base_url = base_url
         self._origin = URL(base_url)
+        self.host = authority(self._origin)
         self._given = session
         self._network = network
         self._sessions = SessionKeeper(partial(own_session, network))
@@ -170,9 +169,9 @@ class Transport:
                 auto_decompress=False,  # see `content_encoding`
             )
             if tracked_body is None or not tracked_body.recall():
-                return _at_hand(response, sendings.resends) or await _read(response, sendings.resends)
-            result = TransportFailure(f"{authority(self._origin)} spoke before it was asked", left=False)
-        except _TruncatedResponse as error:
+                return at_hand(response, sendings.resends) or await read(response, sendings.resends)
+            result = TransportFailure(f"{self.host} spoke before it was asked", left=False)
+        except TruncatedResponse as error:
             result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
             pass  # raised anew below, because this traceback holds frames with the Authorization header
@@ -201,7 +200,7 @@ class Transport:
             error,
             self._origin,
             left=tracked_body is None or tracked_body.may_have_left,
-            begun=tracked_body is not None and tracked_body.started,
+            begun=is_of_a_hook(error) if tracked_body is None else tracked_body.started,
             received=received,
             resends=resends,
             unused_proxy=self._network.unused_proxy,
@@ -243,77 +242,6 @@ class Transport:
         """Close our own session."""
         self._closed = True
         await self._sessions.aclose()
-
-
-class _TruncatedResponse(Exception):
-    """The answer broke off after its status."""
-
-    def __init__(self, received: Response, cause: Exception) -> None:
-        super().__init__()
-        self.received = received
-        self.cause = cause
-
-
-def _at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
-    """Return an answer whose body came whole with its headers; None if there is more to wait for."""
-    content = response.content
-    if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
-        return None
-    return _whole(response, content.read_nowait(), resends)
-
-
-async def _read(response: aiohttp.ClientResponse, resends: int) -> Response:
-    """Read an answer up to the size bound. A refusal whose body breaks off is still a refusal."""
-    content = response.content
-    closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
-    over = partial(_no_more, content)
-    if closed is not None:
-        # Callbacks stay on the connection after this response: `_look_at` is shared by all responses, `over` is removed
-        # below.
-        closed.remove_done_callback(_look_at)
-        closed.add_done_callback(_look_at)
-        closed.add_done_callback(over)
-    chunks: list[bytes] = []
-    size = 0
-    cut = False
-    try:
-        while chunk := await content.read(_CHUNK):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > MAX_BODY:
-                return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
-    except Exception as error:  # noqa: BLE001  the status is known despite any error
-        if 200 <= response.status < 300:
-            raise _TruncatedResponse(_whole(response, b"".join(chunks), resends, True), error) from None
-        cut = True
-    finally:
-        if closed is not None:
-            closed.remove_done_callback(over)
-    return _whole(response, b"".join(chunks), resends, cut)
-
-
-def _whole(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
-    """Return a complete answer, with its body decompressed."""
-    if "Content-Encoding" in response.headers:
-        body = decoded(response.headers, body, MAX_BODY)
-        if len(body) > MAX_BODY:
-            return Response(response.status, response.headers, body[:_CHUNK], True, resends)
-    return Response(response.status, response.headers, body, False, resends, cut)
-
-
-def _look_at(closed: asyncio.Future[None]) -> None:
-    """Retrieve a connection's exception, because asyncio would otherwise complain that it was never retrieved."""
-    _ = closed.cancelled() or closed.exception()
-
-
-def _no_more(content: aiohttp.StreamReader, _: asyncio.Future[None]) -> None:
-    """End the reading of an answer whose connection is closed.
-
-    After bytes that are not HTTP within a body, aiohttp closes the connection and does not wake the task that reads the
-    rest.
-    """
-    if not content.is_eof() and content.exception() is None:
-        content.set_exception(aiohttp.ClientPayloadError())
 
 
 def timeout_of(value: float | Timeout) -> Timeout:

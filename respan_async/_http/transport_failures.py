@@ -5,6 +5,7 @@ aiohttp error, because its text may hold headers, and a proxy's URL holds its pa
 """
 
 import ssl
+import traceback
 from typing import Final
 
 import aiohttp
@@ -65,28 +66,33 @@ def classify(
         error: The exception.
         target: The URL of the request.
         left: Whether bytes of the request may have left, as far as its body can tell.
-        begun: Whether its body is known to have begun to leave.
-        received: The part of an answer that broke off; None if no answer had begun.
+        begun: Whether its body is known to have begun to leave; of a request without a body, whether a trace hook of
+            the session raised, which may be after its answer.
+        received: What had come of an answer that broke off, where one had begun.
         resends: How often aiohttp had sent the request again by itself.
         unused_proxy: The environment variable that names a proxy which is not used, or None.
     """
     host = authority(target)
     status = None if received is None else received.status
-    if status is None and (isinstance(error, _BEFORE_SENDING) or _alert_in(error)):
+    of_hook = is_of_a_hook(error)
+    # A hook's own connection may fail in the same way as ours, and proves nothing of ours.
+    if status is None and ((isinstance(error, _BEFORE_SENDING) and not begun) or (_alert_in(error) and not of_hook)):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
         why = f"the aiohttp session cannot send this request to {host}: {type(error).__name__}"
         # aiohttp refuses duplicate credentials with this word; its message holds neither of them.
         own = "; it has credentials of its own, by auth or by a netrc file" if "AUTHORIZATION" in str(error) else ""
         return ConfigurationError(why + own)
-    timed_out = isinstance(error, TimeoutError)
+    timed_out = isinstance(error, TimeoutError) and not of_hook
     if status is not None:
         reason = f"the answer of {host} broke off after the status {status}"
+    elif of_hook:
+        reason = f"a trace hook of the aiohttp session raised {type(error).__name__} at a request to {host}"
     elif timed_out:
         reason = f"no answer in time from {host}" if left else f"no connection in time to {host}"
     else:
         reason = _reason(error, target, host)
-    if unused_proxy is not None and _came_nowhere(error, target, host, left):
+    if unused_proxy is not None and not of_hook and _came_nowhere(error, target, host, left):
         reason += f"; {unused_proxy} is set, and not used: a proxy has to be given, as proxy= or --proxy"
     return TransportFailure(
         printable(reason),
@@ -96,11 +102,23 @@ def classify(
         # aiohttp reports bytes that are not HTTP as a ClientResponseError, whose status is aiohttp's, not the server's.
         # The exception is a proxy's status, which came in HTTP.
         not_http=status is None
+        and not of_hook
         and isinstance(error, aiohttp.ClientResponseError)
         and not isinstance(error, aiohttp.ClientHttpProxyError),
-        permanent=_is_permanent(error),
+        permanent=not of_hook and _is_permanent(error),
         resends=resends,
         received=received,
+    )
+
+
+def is_of_a_hook(error: Exception) -> bool:
+    """Whether a trace hook of the caller's session raised it: its traceback goes through aiohttp's calling of hooks."""
+    # One that is called while the body is written is the cause of another error.
+    return any(
+        frame.f_globals.get("__name__") == aiohttp.tracing.__name__
+        for cause in (error, error.__cause__)
+        if cause is not None
+        for frame, _ in traceback.walk_tb(cause.__traceback__)
     )
 
 

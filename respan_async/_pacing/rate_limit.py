@@ -1,23 +1,28 @@
 """The rate limit of an account: a number of requests in a period."""
 
-import math
 from typing import Any, Final
 
 import attrs
 
+from respan_async._arguments import is_number, shown
 from respan_async.errors import ConfigurationError
+
+LONGEST_PERIOD: Final = 31_536_000_000.0
+"""Seconds: a thousand years, of which a calendar can still say when they are over."""
 
 
 def _check_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
         raise ConfigurationError(
-            f"{attribute.name}: expected a whole number of requests, 1 or more, got {value!r:.100}"
+            f"{attribute.name}: expected a whole number of requests, 1 or more, got {shown(value)}"
         )
 
 
 def _check_per(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not (0 < value < math.inf):
-        raise ConfigurationError(f"{attribute.name}: expected a number of seconds above 0, got {value!r:.100}")
+    if not is_number(value) or not 0 < value <= LONGEST_PERIOD:
+        raise ConfigurationError(
+            f"{attribute.name}: expected a number of seconds above 0 and up to a thousand years, got {shown(value)}"
+        )
 
 
 @attrs.frozen
@@ -26,7 +31,7 @@ class RateLimit:
 
     Args:
         limit: Requests, 1 or more.
-        per: The period in seconds, more than 0.
+        per: The period in seconds, more than 0, and a thousand years at most.
 
     Raises:
         ConfigurationError: `limit` or `per` is invalid.

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
+from respan_async._arguments import is_number, shown
 from respan_async._suspend_clock import elapsed
 from respan_async.errors import ConfigurationError, LedgerError
 
@@ -35,8 +36,8 @@ class LeaseKeeper:
         register_owner: Callable[[], Awaitable[None]],
         reclaim_owners: Callable[[], Awaitable[None]],
     ) -> None:
-        if not isinstance(lease, int | float) or isinstance(lease, bool) or not 0 < lease < float("inf"):
-            raise ConfigurationError(f"lease: expected seconds above 0, got {lease!r:.100}")
+        if not is_number(lease) or not 0 < lease < float("inf"):
+            raise ConfigurationError(f"lease: expected seconds above 0, got {shown(lease)}")
         self.until = 0.0
         self._since = 0.0
         self._lease = lease

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import attrs
 
+from respan_async._arguments import shown
 from respan_async._calls import sweep
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.call_service import service_of
@@ -94,10 +95,10 @@ class Issuer:
         if deliver is not None and not callable(deliver):
             raise ConfigurationError(f"deliver: expected an async function, got {type(deliver).__name__}")
         if account is not None and not (isinstance(account, str) and account.split() == [account]):
-            raise ConfigurationError(f"account: expected one word, got {account!r:.100}")
+            raise ConfigurationError(f"account: expected one word, got {shown(account)}")
         if takeover_age is not None and not (isinstance(takeover_age, timedelta) and takeover_age >= timedelta(0)):
             raise ConfigurationError(
-                f"takeover_age: expected a timedelta, 0 or more, or None, got {takeover_age!r:.100}"
+                f"takeover_age: expected a timedelta, 0 or more, or None, got {shown(takeover_age)}"
             )
         self._respan = respan
         self._service = service_of(respan)

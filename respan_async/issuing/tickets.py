@@ -5,6 +5,7 @@ from typing import Any
 
 import attrs
 
+from respan_async._arguments import plain_value, shown
 from respan_async._http import codec
 from respan_async.errors import InvalidRequestError
 from respan_async.models import CreateKeyRequest
@@ -15,7 +16,7 @@ MAX_ID = 500
 def _check_id(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if not isinstance(value, str) or not value or len(value) > MAX_ID or not value.isprintable():
         raise InvalidRequestError(
-            f"ticket {attribute.name}: expected 1 to {MAX_ID} printable characters, got {value!r:.100}"
+            f"ticket {attribute.name}: expected 1 to {MAX_ID} printable characters, got {shown(value)}"
         )
 
 
@@ -37,7 +38,7 @@ class Ticket:
         InvalidRequestError: `id` or `request` is invalid.
     """
 
-    id: str = attrs.field(validator=_check_id)
+    id: str = attrs.field(converter=plain_value, validator=_check_id)
     request: CreateKeyRequest = attrs.field(factory=CreateKeyRequest, validator=_check_request)
 
     @cached_property

@@ -233,7 +233,13 @@ def odd_and_good(operation: str) -> Iterator[Misbehaviour]:
     yield pieces("a byte at a time", Means.DONE, *(good[at : at + 1] for at in range(len(good))), pause=0.001)
 
 
-READABLE = frozenset({"UTF-16", "UTF-32", "a byte order mark"})
+READABLE = frozenset(
+    {
+        *("UTF-16", "UTF-32", "a byte order mark"),
+        *("it twice", "it and a NUL", "a NUL and it", "it and a comment"),
+        *("gzip that is not said to be", "nested gzip"),
+    }
+)
 """Bodies that a second reader makes sense of."""
 _HAS_ID = frozenset({"Infinity", "no UTF-8", "half a surrogate"})
 ENOUGH = {
@@ -260,7 +266,10 @@ def bodies(operation: str) -> Iterator[Misbehaviour]:
         "HTML": b"<!doctype html><title>Welcome</title>",
         "half of it": body[: len(body) // 2] or b"{",
         "it twice": body + body,
+        "it and another": body + b'{"id": "key-9", "api_key": "x", "results": [7]}',
         "it and a NUL": body + b"\0",
+        "a NUL and it": b"\0" + body,
+        "it and a comment": body + b"<!-- of a cache -->",
         "NaN": b'{"id": NaN, "api_key": NaN, "results": NaN}',
         "Infinity": b'{"id": "key-1", "api_key": Infinity, "results": -Infinity}',
         "no UTF-8": b'{"id": "\xff", "api_key": "x", "results": "\xc0\xaf"}',

@@ -36,9 +36,18 @@ def skew_told(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.mark.parametrize("ahead", [2 * HOUR, -2 * HOUR, timedelta(days=400), 10 * SECOND])
 async def test_lifetimes_are_counted_from_the_servers_clock(ahead: timedelta, caplog: pytest.LogCaptureFixture) -> None:
-    """From the first answer on, whatever it was to; the log says once by how much the clocks differ."""
+    """From the first answer on; the log says once by how much the clocks differ.
+
+    A list says it as well, but for a clock that is fast, which only a key's own time proves.
+    """
     async with world(ahead) as (fake, respan):
         await respan.temporary_keys.list()
+        if ahead < timedelta(0):
+            first = await respan.temporary_keys.create(expires_in=HOUR)
+            assert first.created_at is not None
+            assert first.expiry_date is not None
+            assert abs(first.expiry_date - first.created_at - HOUR + ahead) < 3 * SECOND
+            await respan.temporary_keys.delete(first.id)
         keys = [await respan.temporary_keys.create(expires_in=HOUR) for _ in range(3)]
 
         for key in keys:
@@ -254,18 +263,39 @@ async def test_a_key_whose_time_of_creation_is_none_is_handed_out() -> None:
         assert (await respan.temporary_keys.create(expires_in=HOUR)).id == "key-1"
 
 
-async def test_a_key_that_a_wrong_date_of_a_list_made_dead_is_made_again() -> None:
-    """The list tells no other time; the key does."""
-    wrong = {"Date": format_datetime(datetime.now(UTC) - 2 * HOUR, usegmt=True)}
-    shown = {"id": "key-1", "api_key": API_KEY, "created": datetime.now(UTC).isoformat()}
+@pytest.mark.parametrize("created", [None, 0, 3], ids=["no time of creation", "the right one", "another wrong one"])
+async def test_a_date_in_the_past_makes_no_key_die_early(created: int | None, caplog: pytest.LogCaptureFixture) -> None:
+    """A list may be an old one out of a cache that does not say so, and a gateway's clock may be slow."""
+    now = datetime.now(UTC)
+    wrong = {"Date": format_datetime(now - 5 * HOUR, usegmt=True)}
+    shown: dict[str, Any] = {"id": "key-1", "api_key": API_KEY}
+    if created is not None:
+        shown["created"] = (now - created * HOUR).isoformat()
     script = (answer(200, {"results": []}, wrong), answer(201, shown, wrong))
     async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url) as respan:
         await respan.temporary_keys.list()
-        await respan.temporary_keys.create(expires_in=HOUR)
+        for _ in range(2):
+            await respan.temporary_keys.create(expires_in=HOUR)
 
     assert server.methods == ["GET", "POST", "POST"]
-    ends = datetime.fromisoformat(json.loads(server.requests[-1].body)["expiry_date"])
-    assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+    for seen in server.requests[1:]:
+        ends = datetime.fromisoformat(json.loads(seen.body)["expiry_date"])
+        assert abs(ends - datetime.now(UTC) - HOUR) < 5 * SECOND
+    assert skew_told(caplog) == []
+
+
+async def test_an_old_list_does_not_take_back_what_is_known_of_the_servers_clock() -> None:
+    """The answer to a change does: no cache gives it."""
+    now = datetime.now(UTC)
+    late, right = ({"Date": format_datetime(now + hours * HOUR, usegmt=True)} for hours in (2, 0))
+    script = (answer(200, {"results": []}, late), answer(200, {"results": []}, right), answer(204, None, right))
+    async with RawServer(*script) as server, AsyncRespan("token", base_url=server.url) as respan:
+        skew = respan._service.context.skew
+        for _ in range(2):
+            await respan.temporary_keys.list()
+            assert abs(skew.ahead - 2 * HOUR) < 5 * SECOND
+        await respan.temporary_keys.delete("key-1")
+        assert skew.ahead == timedelta(0)
 
 
 async def test_a_gateways_own_clock_is_not_the_apis() -> None:

@@ -48,6 +48,31 @@ async def world(server: dict[str, Any] | None = None, **settings: Any) -> AsyncI
         yield fake, AsyncRespan(fake.api_key, base_url=fake.url, **settings)
 
 
+@pytest.mark.parametrize("verb", ["create", "update", "list"])
+async def test_what_is_cut_in_the_air_is_not_called_unsent(verb: str) -> None:
+    """The error's sentence says what its effect says, and of whom the answer was."""
+    async with world() as (fake, respan):
+        keys = respan.temporary_keys
+
+        async def call() -> object:
+            match verb:
+                case "create":
+                    return await keys.create()
+                case "update":
+                    return await keys.update("i", name="x")
+            return await keys.list()
+
+        calling = asyncio.create_task(call())
+        await asyncio.sleep(0.5)
+        await respan.aclose(0)
+        with pytest.raises(ClientStateError) as caught:
+            await calling
+
+        host = fake.url.removeprefix("http://")
+        assert str(caught.value) == f"{verb}: the call was given up before {host} had answered"
+        assert caught.value.effect is (Effect.NONE if verb == "list" else Effect.UNKNOWN)
+
+
 async def test_a_client_that_was_never_used_closes_at_once() -> None:
     """There is no session to be closed."""
     async with world() as (fake, respan):

@@ -41,7 +41,9 @@ from tests.integration.raw_server import (
     RST_AT_ONCE,
     STALL,
     Act,
+    Connection,
     RawServer,
+    Seen,
     answer,
     cut_body,
     cut_chunk,
@@ -600,6 +602,38 @@ async def test_a_key_that_came_whole_is_one_though_its_answer_has_no_end(kind: s
     assert respan.suspects == ()
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize("settings", [{"timeout": 30}, {"timeout": 30, "deadline": 2}], ids=str)
+@pytest.mark.parametrize("kind", SHORT_OF_ITS_END)
+async def test_the_end_of_whole_json_is_not_waited_for(kind: str, settings: dict[str, Any]) -> None:
+    """Where it does not come the key is there within a second, and within the deadline."""
+    began = asyncio.get_running_loop().time()
+    async with world(None, raw(kind, SHORT_OF_ITS_END[kind], then="stall"), **settings) as (server, respan):
+        made = await respan.temporary_keys.create()
+
+        assert asyncio.get_running_loop().time() - began < 1
+        assert respan.pace.in_flight == 0
+    assert (made.id, made.api_key.reveal()) == ("key-1", API_KEY)
+    assert server.methods == ["POST"]
+    assert respan.suspects == ()
+
+
+@pytest.mark.virtual
+async def test_an_answer_that_is_slow_is_waited_for_to_its_end() -> None:
+    """As long as it is no whole JSON, and as long as more of it comes."""
+
+    async def trickle(connection: Connection, _: Seen) -> None:
+        data = message(201, WHOLE)
+        for at in range(len(data)):
+            await connection.send(data[at : at + 1])
+            await asyncio.sleep(0.6)
+
+    async with world(None, Act("trickles", trickle), timeout=300) as (server, respan):
+        assert (await respan.temporary_keys.create()).id == "key-1"
+
+    assert server.methods == ["POST"]
+
+
 async def test_whole_json_without_a_key_is_as_final_without_its_end() -> None:
     """Another attempt would cost another key, whatever became of the framing."""
     told = b'{"id": "key-1", "name": "x"}'
@@ -699,6 +733,35 @@ async def test_an_answer_is_read_however_it_is_compressed(encoding: str, own: bo
         assert (await respan.temporary_keys.create()).id == "i"
 
 
+@pytest.mark.parametrize("label", [{}, {"Content-Encoding": "gzip"}, {"Content-Encoding": "br"}], ids=str)
+@pytest.mark.parametrize("layers", [1, 2, 3])
+async def test_what_gzip_has_made_is_read_however_often_it_was_applied(layers: int, label: dict[str, str]) -> None:
+    """A proxy that compresses and does not say so, or does so once more, costs no key."""
+    body = WHOLE
+    for _ in range(layers):
+        body = squeezed("x-gzip", body)
+    async with world(None, answer(201, body, label)) as (server, respan):
+        assert (await respan.temporary_keys.create()).id == "key-1"
+
+    assert server.methods == ["POST"]
+
+
+@pytest.mark.parametrize("label", [{}, {"Content-Encoding": "gzip"}], ids=str)
+async def test_a_bomb_within_a_compressed_answer_is_read_no_further_than_the_bound(label: dict[str, str]) -> None:
+    """Each layer is bounded, whether or not it has a label."""
+    bomb = squeezed("x-gzip", squeezed("x-gzip", b" " * (64 * 2**20)))
+    async with world(None, answer(201, bomb, label), attempts=1) as (_, respan):
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidResponseError, match="larger"):
+                await respan.temporary_keys.create()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+
+    assert peak < 40 * 2**20
+
+
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, br", "nonsense"])
 async def test_a_label_that_is_wrong_costs_no_key(encoding: str, verb: str) -> None:
@@ -718,7 +781,7 @@ async def test_a_label_that_is_wrong_costs_no_key(encoding: str, verb: str) -> N
         ({"Content-Encoding": "deflate"}, b"plain text"),
         ({"Content-Encoding": "gzip"}, squeezed("x-gzip", b'{"id": "i", "api_key": "k"}')[:-9]),
         ({"Content-Encoding": "deflate"}, zlib.compress(b'{"id": "i", "api_key": "k"}', wbits=-15)[:-3]),
-        ({}, squeezed("x-gzip", b'{"id": "i", "api_key": "k"}')),
+        ({}, squeezed("x-gzip", b'{"id": "i", "api_key": "k"}')[:-9]),
         ({}, b'{"id": "i", "api_key": "k\xff"}'),
         ({"Content-Type": "application/json; charset=utf-7"}, b'{"id": "i", "api_key": "k\xff"}'),
     ],
@@ -727,7 +790,7 @@ async def test_a_label_that_is_wrong_costs_no_key(encoding: str, verb: str) -> N
         "false deflate",
         "cut short",
         "without a header, cut short",
-        "no label",
+        "no label, cut short",
         "no UTF-8",
         "no such character set",
     ],

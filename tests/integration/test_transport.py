@@ -2,11 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
+from yarl import URL
 
 from respan_async import (
     APIConnectionError,
@@ -23,6 +27,7 @@ from respan_async._http.transport import Transport
 from respan_async.testing import FakeRespan
 from tests.integration.raw_server import STALL, RawServer, answer, cut_body, key
 
+ONCE = RetryPolicy(max_attempts=1)
 QUICK = RetryPolicy(max_attempts=2, initial=0.001, maximum=0.001)
 
 
@@ -166,7 +171,7 @@ async def test_a_callable_may_give_a_secret(server: RawServer) -> None:
     assert server.requests[0].headers["authorization"] == "Bearer hidden"
 
 
-@pytest.mark.parametrize("wrong", ["", "a b", "a\nb", None, 5, b"token"], ids=repr)
+@pytest.mark.parametrize("wrong", ["", "a b", "a\nb", None, 5, b"token", Secret.erased()], ids=repr)
 async def test_a_callable_that_gives_no_token(server: RawServer, wrong: Any) -> None:
     """ConfigurationError, and nothing is sent."""
 
@@ -287,6 +292,77 @@ async def test_a_sessions_middlewares_do_not_see_our_requests(server: RawServer)
 
     assert seen == []
     assert len(server.requests) == 1
+
+
+def refused_connection() -> Exception:
+    """Make the error of a hook's own request to a server that is down."""
+    url = URL("http://metrics.example:9")
+    key = ConnectionKey(url.host or "", url.port, False, True, None, None, None)
+    return aiohttp.ClientConnectorError(key, ConnectionRefusedError(111, "refused"))
+
+
+def refused_certificate() -> Exception:
+    """Make the error of a hook's own request to a server that wants another certificate of the client."""
+    error = aiohttp.ClientOSError(1, "x")
+    error.__cause__ = alert = ssl.SSLError(1, "x")
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
+    return error
+
+
+HOOKS_ERRORS = [refused_connection, refused_certificate, aiohttp.ConnectionTimeoutError, ValueError, RuntimeError]
+
+
+def session_with_hook(name: str, error: Callable[[], Exception]) -> aiohttp.ClientSession:
+    """Make a session with one trace hook, which raises."""
+
+    async def hook(*_: object) -> None:
+        raise error()
+
+    config = aiohttp.TraceConfig()
+    getattr(config, name).append(hook)
+    return aiohttp.ClientSession(trace_configs=[config])
+
+
+@pytest.mark.parametrize("error", HOOKS_ERRORS)
+@pytest.mark.parametrize("operation", ["create", "update", "delete"])
+async def test_a_trace_hook_that_fails_after_the_answer_proves_nothing(
+    server: RawServer, operation: str, error: Callable[[], Exception]
+) -> None:
+    """Its own connection may fail as ours would have before anything left; the change was made all the same."""
+    async with (
+        session_with_hook("on_request_end", error) as session,
+        AsyncRespan("token", base_url=server.url, session=session, retry=ONCE) as respan,
+    ):
+        keys = respan.temporary_keys
+        calls: dict[str, Callable[[], Awaitable[object]]] = {
+            "create": partial(keys.create, name="made"),
+            "update": partial(keys.update, "i", name="changed"),
+            "delete": partial(keys.delete, "i"),
+        }
+
+        with pytest.raises(APIConnectionError) as caught:
+            await calls[operation]()
+
+    assert caught.value.effect is Effect.UNKNOWN
+    assert len(respan.suspects) == (operation == "create")
+    assert "a trace hook of the aiohttp session raised" in str(caught.value)
+    assert "proxy" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [refused_connection, refused_certificate, RuntimeError])
+async def test_a_trace_hook_that_fails_before_the_request_leaves_nothing(
+    server: RawServer, error: Callable[[], Exception]
+) -> None:
+    """The body has not begun to leave, and another attempt may fare better."""
+    async with (
+        session_with_hook("on_connection_create_end", error) as session,
+        AsyncRespan("token", base_url=server.url, session=session, retry=ONCE) as respan,
+    ):
+        with pytest.raises(APIConnectionError) as caught:
+            await respan.temporary_keys.create(name="unmade")
+
+    assert (caught.value.effect, caught.value.retryable) == (Effect.NONE, True)
+    assert not server.requests
 
 
 async def test_a_session_is_never_closed_by_us(server: RawServer) -> None:

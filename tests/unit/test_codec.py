@@ -316,6 +316,41 @@ def test_a_whole_number_as_an_id_is_taken_as_text(number: int, model: type[Tempo
     assert decode(json.dumps({"id": number, "api_key": API_KEY}).encode(), model).id == str(number)
 
 
+@pytest.mark.parametrize("model", [CreatedKey, TemporaryKey])
+@pytest.mark.parametrize("spoilt", [b"", b', "x": NaN', b', "x": 1e400'])
+@pytest.mark.parametrize(
+    "number", ["1234567890123456789", "18446744073709551616", "98765432109876543210", "9" * 39, "-" + "9" * 25]
+)
+def test_a_long_whole_number_as_an_id_keeps_its_digits(number: str, spoilt: bytes, model: type[TemporaryKey]) -> None:
+    """128 bits, as a UUID has, whichever reader it takes; on a page, too. As a count such a number is none."""
+    text = b'{"id": %s, "api_key": "k", "max_usage": 98765432109876543210%s}' % (number.encode(), spoilt)
+
+    read = decode(text, model)
+
+    assert (read.id, read.max_usage) == (number, None)
+    assert isinstance(read.extra["max_usage"], float)
+    assert decode(b'{"results": [%s]}' % text, KeyPage).results[0].id == number
+    assert decode(b"[%s]" % text, KeyPage).results[0].id == number
+    assert decode(encode_key(read).encode(), TemporaryKey).id == number
+
+
+def test_a_whole_number_that_is_written_as_a_float_is_an_id() -> None:
+    """As long as a float holds it exactly; of a longer one the digits are not known."""
+    assert decode(b'{"id": 17.0, "api_key": "k"}', CreatedKey).id == "17"
+    for unknown in (b"17.5", b"98765432109876543210.0", b"1e30", b"9" * 61):
+        with pytest.raises(DecodeError, match="as id"):
+            decode(b'{"id": %s, "api_key": "k"}' % unknown, CreatedKey)
+
+
+@pytest.mark.parametrize(
+    "more", [b'{"id": "j", "api_key": "l"}', b'{"detail": "Internal server error"}', b'{"id": "i"}', b"{"]
+)
+def test_of_two_objects_none_is_the_answer(more: bytes) -> None:
+    """Nobody knows which of them is meant, unless both say the same."""
+    with pytest.raises(DecodeError, match="expected JSON"):
+        decode(b'{"id": "i", "api_key": "k"}' + more, CreatedKey)
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [
@@ -361,6 +396,16 @@ def test_a_count_that_was_written_as_text_is_read(text: str, number: int) -> Non
         ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), "ISO-8859-1", "ä"),
         ('{"id": "i", "api_key": "k", "name": "€"}'.encode("cp1252"), "windows-1252", "€"),
         ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), None, "\ufffd"),
+        ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), "utf-16", "\ufffd"),
+        ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), "utf-32-le", "\ufffd"),
+        (b'{"id": "i", "api_key": "k"}\0\0', None, None),
+        (b'\0\0{"id": "i", "api_key": "k"}', None, None),
+        (b'{"id": "i", "api_key": "k"}<!-- of a cache -->', None, None),
+        (b'{"id": "i", "api_key": "k"}\n<script>{}</script>', None, None),
+        (b'{"id": "i", "api_key": "k"}\xff\xfe', None, None),
+        (b'{"id": "i", "api_key": "k"} {"api_key": "k", "id": "i"}', None, None),
+        ('{"id": "i", "api_key": "k"}'.encode("utf-16-be"), None, None),
+        ('{"id": "i", "api_key": "k"}'.encode("utf-32-be"), None, None),
         ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), "punycode", "\ufffd"),
         ('{"id": "i", "api_key": "k", "name": "ä"}'.encode("latin-1"), "no\0thing", "\ufffd"),
     ],

@@ -1,6 +1,7 @@
 """Settings are checked when the client is made, and the message names the one that is wrong."""
 
 import asyncio
+import enum
 import os
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from respan_async import (
     AsyncRespan,
     ClientStateError,
     ConfigurationError,
+    InvalidRequestError,
     RateLimit,
     RetryPolicy,
     Secret,
@@ -199,24 +201,54 @@ AWAITABLE = [
     partial(AsyncHook(), 1),
     partial(partial(AsyncHook().told)),
 ]
+LARGE = 10**5000
+"""More digits than Python turns into text, and more than a float holds."""
+
+
+def kind(value: object) -> str:
+    """Name a case by what it is, because not everything shows itself."""
+    return value if isinstance(value, str) else type(value).__name__
+
+
+class Part:
+    """A value like an array of numpy's: compared part by part, and then neither true nor false. It shows nothing."""
+
+    def __eq__(self, other: object) -> "Part":  # type: ignore[override]  # as numpy has it
+        return self
+
+    __ne__ = __eq__  # type: ignore[assignment]  # likewise
+    __hash__ = object.__hash__
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth value is ambiguous")
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 WRONG: dict[str, list[Any]] = {
-    "timeout": [0, -1, None, "30", True, float("nan"), float("inf"), [30]],
-    "deadline": [0, -1, "30", True, float("nan"), float("inf"), [30]],
-    "retry": [None, 5, "never", RetryPolicy],
-    "pace": [None, "fast", "AUTO", 60, (60, 60), RateLimit],
-    "tag_names": ["yes", 1, None],
+    "api_key": [Secret.erased(), Part()],
+    "base_url": [Part(), LARGE],
+    "proxy": [Secret.erased(), Part()],
+    "timeout": [LARGE, Part(), 0, -1, None, "30", True, float("nan"), float("inf"), [30]],
+    "deadline": [LARGE, 0, -1, "30", True, float("nan"), float("inf"), [30]],
+    "retry": [None, LARGE, Part(), 5, "never", RetryPolicy],
+    "pace": [None, Part(), "fast", "AUTO", 60, (60, 60), RateLimit],
+    "tag_names": ["yes", 1, None, LARGE],
     "allow_http": ["false", 0, None],
-    "max_in_flight": [0, -1, None, "64", True, 1.5],
+    "max_in_flight": [-LARGE, 0, -1, None, "64", True, 1.5],
     "session": [5, "session", aiohttp.ClientSession],
-    "hooks": [5, [5], [print, None], "print", asyncio.sleep, *([hook] for hook in AWAITABLE)],
+    "hooks": [5, [5], LARGE, [print, None], "print", asyncio.sleep, *([hook] for hook in AWAITABLE)],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in WRONG.items() for value in values], ids=kind
+)
 def test_a_wrong_setting_is_named(name: str, value: Any) -> None:
     """With what was expected."""
     with pytest.raises(ConfigurationError, match=f"^{name}: expected"):
-        AsyncRespan("k", **{name: value})
+        AsyncRespan(**{"api_key": "k", name: value})
 
 
 VIEW: dict[str, list[Any]] = {
@@ -226,12 +258,14 @@ VIEW: dict[str, list[Any]] = {
     "priority": ["first", "", None, 0, b"batch"],
     "extra_headers": [
         *(None, 5, "X: y", [("X", "y")], {"": "y"}, {"X Y": "y"}, {"X:": "y"}, {"X\n": "y"}, {5: "y"}, {"Ü": "y"}),
-        *({"X": None}, {"X": 5}, {"X": "a\nb"}, {"X": "ü"}, {"X": b"y"}, {"X": "\x00"}),
+        *({"X": None}, {"X": 5}, {"X": "a\nb"}, {"X": "ü"}, {"X": b"y"}, {"X": "\x00"}, {"X": Secret.erased()}),
     ],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VIEW.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in VIEW.items() for value in values], ids=kind
+)
 def test_a_wrong_setting_of_a_view_is_named(name: str, value: Any) -> None:
     """As strictly as those of the client."""
     with pytest.raises(ConfigurationError, match=f"^{name}: expected"):
@@ -259,7 +293,7 @@ def test_a_wrong_argument_of_issuing_is_named() -> None:
     "name",
     [
         *("Authorization", "authorization", "Accept", "Accept-Encoding", "Content-Type"),
-        *("Content-Length", "Host", "Expect", "Transfer-Encoding"),
+        *("Content-Length", "Host", "Expect", "Transfer-Encoding", "content-encoding", "Upgrade"),
     ],
 )
 def test_a_header_of_our_own_cannot_be_replaced(name: str) -> None:
@@ -299,16 +333,16 @@ def test_a_single_hook_without_a_list_is_taken() -> None:
 # ----------------------------------------------------------- limit and policy
 
 
-@pytest.mark.parametrize("limit", [0, -1, 1.5, "60", None, True])
+@pytest.mark.parametrize("limit", [LARGE, -LARGE, 0, -1, 1.5, "60", None, True], ids=kind)
 def test_a_limit_is_a_whole_number(limit: Any) -> None:
     """Of requests, 1 or more."""
     with pytest.raises(ConfigurationError, match=r"^limit: expected"):
         RateLimit(limit, per=60)
 
 
-@pytest.mark.parametrize("per", [0, -1, "60", None, True, float("inf"), float("nan")])
+@pytest.mark.parametrize("per", [LARGE, 1e11, 0, -1, "60", None, True, float("inf"), float("nan")], ids=kind)
 def test_a_period_is_a_number_of_seconds(per: Any) -> None:
-    """More than 0."""
+    """More than 0, and no more than a calendar has."""
     with pytest.raises(ConfigurationError, match=r"^per: expected"):
         RateLimit(60, per=per)
 
@@ -320,16 +354,18 @@ def test_the_documented_limit() -> None:
 
 
 POLICY: dict[str, list[Any]] = {
-    "max_attempts": [0, -1, 1.5, "5", None, True],
+    "max_attempts": [-LARGE, 0, -1, 1.5, "5", None, True],
     "max_refusals": [-1, 1.5, "5", None, True],
-    "initial": [0, -1, 86401, "1", None, True, float("nan"), float("inf")],
+    "initial": [LARGE, 0, -1, 86401, "1", None, True, float("nan"), float("inf")],
     "maximum": [0, 0.4, 86401, "1", None, True, float("nan"), float("inf")],
     "max_retry_after": [-1, 86401, "1", None, True, float("nan"), float("inf")],
-    "on_unknown": ["ignore", None, True, "REPLACE"],
+    "on_unknown": [Part(), "ignore", None, True, "REPLACE"],
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in POLICY.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in POLICY.items() for value in values], ids=kind
+)
 def test_a_wrong_policy_is_named(name: str, value: Any) -> None:
     """At construction, and when one is changed into another."""
     with pytest.raises(ConfigurationError, match=f"^{name}: expected"):
@@ -429,10 +465,45 @@ async def test_closing_twice_is_closing_once() -> None:
 
 
 @pytest.mark.parametrize("phase", ["total", "connect", "sock_read", "sock_connect"])
-@pytest.mark.parametrize("value", ["30", timedelta(seconds=3), float("nan"), float("inf"), -1, True], ids=repr)
+@pytest.mark.parametrize("value", [LARGE, "30", timedelta(seconds=3), float("nan"), float("inf"), -1, True], ids=kind)
 def test_a_phase_of_a_timeout_that_is_no_number_is_told_before_anything_is_sent(phase: str, value: Any) -> None:
     """aiohttp would stumble over it when the request has left, and the key that is made would be lost."""
     with pytest.raises(ConfigurationError, match=rf"timeout: expected seconds, or None, as {phase}, got "):
         AsyncRespan("key", timeout=aiohttp.ClientTimeout(**{phase: value}))
     with pytest.raises(ConfigurationError, match=phase):
         AsyncRespan("key").with_options(timeout=aiohttp.ClientTimeout(**{phase: value}))
+
+
+async def test_an_argument_of_thousands_of_digits_is_told_in_our_own_error() -> None:
+    """Python refuses to turn such a number into text, and a float does not hold it."""
+    async with AsyncRespan("k") as respan:
+        keys = respan.temporary_keys
+        calls: dict[str, Callable[[], Any]] = {
+            "page": lambda: keys.list(page=LARGE),
+            "page_size": lambda: keys.list(page_size=-LARGE),
+            "max_in_flight": lambda: keys.create_many([], max_in_flight=-LARGE),
+            "id": lambda: keys.retrieve(LARGE),  # type: ignore[arg-type]
+            "grace": lambda: keys.sweep(grace=LARGE),
+        }
+        for name, call in calls.items():
+            with pytest.raises(InvalidRequestError, match=f"^{name}: expected"):
+                await call()
+        with pytest.raises(InvalidRequestError, match=r"^grace: expected"):
+            await respan.aclose(LARGE)
+
+
+class Setting(str, enum.Enum):  # noqa: UP042  a StrEnum is formatted as its value
+    """Texts with names, as some keep their settings."""
+
+    KEY = "a-key"
+    URL = "https://api.example"
+    HEADER = "X-Team"
+
+
+def test_a_member_of_an_enum_of_texts_is_its_text() -> None:
+    """Also where it is formatted, which would give its name."""
+    respan = AsyncRespan(Setting.KEY, base_url=Setting.URL).with_options(extra_headers={Setting.HEADER: Setting.KEY})
+
+    assert repr(respan).startswith("<AsyncRespan https://api.example ")
+    assert f"Bearer {Secret(Setting.KEY).reveal()}" == "Bearer a-key"
+    assert [type(name) for name, _ in respan._service.options.extra_headers] == [str]

@@ -216,6 +216,49 @@ def test_nothing_but_our_own_error_is_raised(field: str, value: Any) -> None:
         assert field in str(error) or "max_value" in str(error) or "period" in str(error)  # noqa: PT017
 
 
+class Plan(str, enum.Enum):  # noqa: UP042  a StrEnum is formatted as its value
+    """Names, as some keep them."""
+
+    ACME = "acme"
+    OF_A_LONG_MEMBER_NAME_THAT_IS_NEITHER_SENT_NOR_COUNTED = "x" * 50
+    DAY = "day"
+    COST = "cost"
+
+
+class Number(enum.IntEnum):
+    """Whole numbers with names."""
+
+    FIVE = 5
+
+
+class Dollars(float):
+    """A number of a class of its own."""
+
+
+def test_a_member_of_an_enum_is_the_value_that_it_stands_for() -> None:
+    """What is sent, counted, and written into a name with a tag is the text itself, and so of numbers."""
+    policy = LimitPolicy(
+        max_value=Number.FIVE,
+        period=Plan.DAY,
+        metric=Plan.COST,
+        name=Plan.ACME,
+        notification_method_id=Plan.ACME,
+        warning_threshold=Dollars(2),
+    )
+    request = CreateKeyRequest(
+        name=Plan.ACME,
+        max_usage=Number.FIVE,
+        rate_limit=Number.FIVE,
+        spending_limit=Dollars(5),
+        limit_policies=[policy],
+    )
+    change = UpdateKeyRequest(name=Plan.OF_A_LONG_MEMBER_NAME_THAT_IS_NEITHER_SENT_NOR_COUNTED, max_usage=Number.FIVE)
+
+    assert f"{request.name} {change.name}" == f"acme {'x' * 50}"
+    values = [getattr(value, field.name) for value in (policy, request, change) for field in attrs.fields(type(value))]
+    assert {type(value) for value in values if value is not UNSET} == {str, int, float, tuple}
+
+
 # ---------------------------------------------------------------------- keys
 
 

@@ -48,6 +48,21 @@ def test_another_trouble_of_tls_proves_nothing(reason: str) -> None:
     assert (failure.left, failure.permanent) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        aiohttp.ConnectionTimeoutError(),
+        ssl.SSLCertVerificationError("x"),
+        aiohttp.ServerFingerprintMismatch(b"", b"", "", 1),
+    ],
+)
+def test_an_error_of_a_connection_proves_nothing_of_a_request_that_has_begun(error: Exception) -> None:
+    """It is that of another connection then, such as one of a hook."""
+    failure = meaning(error)
+
+    assert failure.left
+
+
 def test_a_connection_that_breaks_says_why() -> None:
     """In the system's words; the text of any other error may hold headers."""
     assert "Connection reset by peer" in meaning(aiohttp.ClientOSError(104, "Connection reset by peer")).reason

@@ -1,7 +1,6 @@
 """Validates the settings that every shared window has."""
 
-from typing import TypeGuard
-
+from respan_async._arguments import is_number, shown
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async.errors import ConfigurationError
 
@@ -17,11 +16,7 @@ def check_settings(limit: object, key: object, fallback_share: object, timeout: 
         raise ConfigurationError(f"limit: expected a RateLimit, got {type(limit).__name__}")
     if not isinstance(key, str) or not key:
         raise ConfigurationError(f"key: expected a name, got {type(key).__name__}")
-    if not _is_number(fallback_share) or not 0 <= fallback_share <= 1:
-        raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {fallback_share!r:.100}")
-    if not _is_number(timeout) or not 0 < timeout < float("inf"):
-        raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {timeout!r:.100}")
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number(fallback_share) or not 0 <= fallback_share <= 1:
+        raise ConfigurationError(f"fallback_share: expected a number from 0 to 1, got {shown(fallback_share)}")
+    if not is_number(timeout) or not 0 < timeout < float("inf"):
+        raise ConfigurationError(f"timeout: expected a number of seconds above 0, got {shown(timeout)}")

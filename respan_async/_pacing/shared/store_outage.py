@@ -17,8 +17,8 @@ Rules:
 import math
 from typing import Final
 
-from respan_async._pacing.rate_limit import RateLimit
-from respan_async._pacing.shared.slot_accounting import HOLD
+from respan_async._pacing.rate_limit import LONGEST_PERIOD, RateLimit
+from respan_async._pacing.shared.reserved_slots import HOLD
 
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 2.0
@@ -62,7 +62,7 @@ class StoreOutage:
             return None
         if number >= 1:
             return RateLimit(int(number), per=self._limit.per)
-        return RateLimit(1, per=self._limit.per / number)
+        return RateLimit(1, per=min(self._limit.per / number, LONGEST_PERIOD))
 
     # ------------------------------------------------------------------ events
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from respan_async._arguments import shown
 from respan_async.errors import ConfigurationError
 from respan_async.issuing._sql_loader import load
 
@@ -16,7 +17,7 @@ def checked_name(schema: object) -> str:
         ConfigurationError: The name is invalid.
     """
     if not (isinstance(schema, str) and schema.isascii() and schema.isidentifier() and len(schema) < 64):
-        raise ConfigurationError(f"schema: expected a name of letters, digits and _, got {schema!r:.100}")
+        raise ConfigurationError(f"schema: expected a name of letters, digits and _, got {shown(schema)}")
     return schema
 
 

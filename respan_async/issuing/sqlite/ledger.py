@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
+from respan_async._arguments import shown
+from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec, json_text
 from respan_async.errors import ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
@@ -45,8 +47,9 @@ class SQLiteLedger:
     def __init__(self, path: str | os.PathLike[str], cipher: Cipher | None = None, *, lease: float = LEASE) -> None:
         place = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(place, str) or not place or "\0" in place:
-            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {path!r:.100}")
-        if place != ":memory:" and (lack := _posix.lack_of("a ledger in a file")) is not None:
+            raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {shown(path)}")
+        self._memory = place == ":memory:"
+        if not self._memory and (lack := _posix.lack_of("a ledger in a file")) is not None:
             raise ConfigurationError(f"path: {lack}; use a PostgresLedger, or ':memory:' for tests")
         self._cipher = checked(cipher := cast("Cipher | None", key_as_secret(cipher)))
         self._session = Session(Path(path), lease)
