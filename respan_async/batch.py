@@ -104,7 +104,7 @@ class Batch(Generic[Item]):
         self._entered = True
         if self._prepare is not None:
             await self._prepare()
-        self._input.open(self._lifecycle.spawn)
+        self._input.open(self._lifecycle.tasks.spawn)
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._refused_before = self._pacer.refused
@@ -114,7 +114,7 @@ class Batch(Generic[Item]):
         self._lifecycle.register(Move.ARRIVE, self._let_go)
         # At least one, to see whether an input that calls itself empty is so.
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, max(self._total, 1))):
-            worker = self._lifecycle.spawn(self._work())
+            worker = self._lifecycle.tasks.spawn(self._work(), awaited=True)
             self._workers.add(worker)
             worker.add_done_callback(self._worker_over)
         return self
@@ -130,7 +130,7 @@ class Batch(Generic[Item]):
         self._let_go()
         # The client owns the requests in flight: they are finished even if this wait is cancelled.
         left: set[asyncio.Task[None]] = set(self._workers)
-        if not self._awaited:  # or what is left of the input is still to be counted
+        if not self._awaited:  # an awaited batch still counts the rest of the input
             left |= self._input.finish()
         if left:
             await asyncio.wait(left)
@@ -366,7 +366,7 @@ class Batch(Generic[Item]):
             self._input.finish()
 
     async def _collect(self) -> list[Issued[Item] | Failed[Item]]:
-        """Run to the end; see `Batch`."""
+        """Run the batch to its end; see `Batch`."""
         self._check_unused()
         self._awaited = True
         outcomes: list[Issued[Item] | Failed[Item]] = []

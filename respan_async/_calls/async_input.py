@@ -26,7 +26,7 @@ Item = TypeVar("Item")
 
 @runtime_checkable
 class _Closeable(Protocol):
-    """What can be closed, as an asynchronous generator can."""
+    """An object with `aclose`, such as an asynchronous generator."""
 
     async def aclose(self) -> object:
         """Close it."""
@@ -69,10 +69,10 @@ class AsyncInput(Generic[Item]):
         """Take an item.
 
         Args:
-            is_over: Asked when it is this worker's turn: whether nothing more is wanted.
+            is_over: Asked when it is this worker's turn; returns whether no more items are wanted.
 
         Raises:
-            StopAsyncIteration: There is none left, or none is wanted.
+            StopAsyncIteration: No item is left, or none is wanted.
         """
         if self._untaken:
             return self._untaken.popleft()
@@ -124,7 +124,7 @@ class AsyncInput(Generic[Item]):
         if isinstance(self._source, _Closeable):
             try:
                 await self._source.aclose()
-            except Exception as error:  # noqa: BLE001  the input's own; the keys there are count for more
+            except Exception as error:  # noqa: BLE001  the input's own error; the keys that were made count for more
                 logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
 
     async def _next_request(self) -> None:

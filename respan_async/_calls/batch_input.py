@@ -33,7 +33,7 @@ class BatchInput(Generic[Item]):
         InvalidRequestError: `items` is not an iterable, or it is a single item.
 
     Attributes:
-        total: How many items there are; None where the iterable does not say.
+        total: The number of items; None if the iterable does not tell.
         take: Takes an item of a plain input, once it is open; raises `StopIteration` where there is none left. None for
             an asynchronous input.
     """

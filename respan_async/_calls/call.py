@@ -200,7 +200,7 @@ class Call(Generic[T]):
 
     @property
     def _effect_if_sent(self) -> Effect:
-        """What the attempt that is in the air now may have done."""
+        """The effect that the attempt in flight may have had."""
         return self._unconfirmed_effect if self._may_have_left else Effect.NONE
 
     @property

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 from respan_async._arguments import is_number, shown
+from respan_async._calls.background_tasks import BackgroundTasks
 from respan_async._calls.owning_loop import OwningLoop
 from respan_async.errors import ClientStateError, InvalidRequestError
 

@@ -227,7 +227,7 @@ def _tls_of(tls: object) -> ssl.SSLContext | None:
             raise ConfigurationError("ssl: expected the SSLContext of a client, got that of a server")
         return tls
     if not isinstance(tls, str | os.PathLike) or not os.fspath(tls):
-        # False, for one, which would verify nothing.
+        # E.g. False, with which aiohttp would verify no certificate.
         raise ConfigurationError(f"ssl: expected an SSLContext, or the path of a CA file, got {shown(tls)}")
     path = os.fspath(tls)
     try:

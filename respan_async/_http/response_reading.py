@@ -16,7 +16,7 @@ from respan_async._http.header_parsing import charset
 from respan_async._http.response import Response
 
 MAX_BODY: Final = 8 * 2**20
-"""Decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
+"""The most decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
 
 _CHUNK: Final = 2**16
 
@@ -40,7 +40,7 @@ class TruncatedResponse(Exception):
 
 
 def at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
-    """Read an answer that came whole with its headers, as a small one does: nothing to wait for."""
+    """Return an answer whose body came whole with its headers; None if there is more to wait for."""
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
@@ -57,7 +57,8 @@ async def read(response: aiohttp.ClientResponse, resends: int) -> Response:
     closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
     over = partial(_no_more, content)
     if closed is not None:
-        # The connection outlives the answer, and so does what is hung on it: one for all answers, one for this.
+        # Callbacks stay on the connection after this response: `_look_at` is shared by all responses, `over` is removed
+        # below.
         closed.remove_done_callback(_look_at)
         closed.add_done_callback(_look_at)
         closed.add_done_callback(over)
@@ -71,7 +72,7 @@ async def read(response: aiohttp.ClientResponse, resends: int) -> Response:
             size += len(chunk)
             if size > MAX_BODY:
                 return Response(response.status, response.headers, b"".join(chunks)[:_CHUNK], True, resends)
-    except Exception as error:  # noqa: BLE001  whatever it is, the status is known
+    except Exception as error:  # noqa: BLE001  the status is known despite any error
         if 200 <= response.status < 300:
             raise TruncatedResponse(_response(response, b"".join(chunks), resends, True), error) from None
         cut = True
@@ -123,7 +124,7 @@ def _is_whole(received: Response) -> bool:
 
 
 def _response(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: bool = False) -> Response:
-    """Return an answer that was read to its end, of a body that may be compressed."""
+    """Return a complete answer, with its body decompressed."""
     if "Content-Encoding" in response.headers or body.startswith(GZIP_MAGIC):
         body = decoded(response.headers, body, MAX_BODY)
         if len(body) > MAX_BODY:
@@ -132,15 +133,15 @@ def _response(response: aiohttp.ClientResponse, body: bytes, resends: int, cut: 
 
 
 def _look_at(closed: asyncio.Future[None]) -> None:
-    """Look at how a connection ended, or asyncio would complain that its exception was never retrieved."""
+    """Retrieve a connection's exception, because asyncio would otherwise complain that it was never retrieved."""
     _ = closed.cancelled() or closed.exception()
 
 
 def _no_more(content: aiohttp.StreamReader, _: object = None) -> None:
     """End the reading of an answer whose connection is gone, or whose end does not come.
 
-    After bytes within a body that are no HTTP, aiohttp closes the connection and does not wake the task that waits for
-    the rest.
+    After bytes that are not HTTP within a body, aiohttp closes the connection and does not wake the task that reads the
+    rest.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())

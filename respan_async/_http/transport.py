@@ -107,8 +107,8 @@ class Transport:
 
     Args:
         base_url: Scheme, host and port, without a path of this API.
-        session: The caller's, never closed here; or None for one of our own, made at the first request.
-        network: The way from a session of our own to the server.
+        session: The caller's session, never closed here; or None for our own, made at the first request.
+        network: The network settings of our own session.
 
     Attributes:
         host: Host and port, as messages name the server.

@@ -68,7 +68,7 @@ def classify(
         left: Whether bytes of the request may have left, as far as its body can tell.
         begun: Whether its body is known to have begun to leave; of a request without a body, whether a trace hook of
             the session raised, which may be after its answer.
-        received: What had come of an answer that broke off, where one had begun.
+        received: The part of an answer that broke off; None if no answer had begun.
         resends: How often aiohttp had sent the request again by itself.
         unused_proxy: The environment variable that names a proxy which is not used, or None.
     """

@@ -16,7 +16,7 @@ from respan_async.errors import LedgerError
 from respan_async.models import CreatedKey
 
 LAST_MOMENT: Final = 1.0
-"""Seconds for which a call that was cancelled is waited for."""
+"""Seconds that a cancelled call may take to end."""
 
 _SHARE: Final = 8
 """Of so many places that become free, one goes to a repeated call, though first calls wait."""
@@ -24,11 +24,11 @@ _SHARE: Final = 8
 
 @attrs.frozen
 class Failure:
-    """Why a call of the user's function failed.
+    """The failure of a call of the user's function.
 
     Attributes:
-        reason: In a few words, without the secret.
-        final: The place refuses this key for good: calling again would not help.
+        reason: The reason in a few words, without the secret.
+        final: Whether the place refuses this key for good, so that calling again would not help.
     """
 
     reason: str
@@ -194,14 +194,14 @@ class DeliverCalls:
         self._places = Places(self._most)
 
     async def _invoke(self, ticket_id: str, key: CreatedKey) -> Failure | None:
-        """Call it, and return why it failed: not as an exception, whose text asyncio would log with the task."""
+        """Call the function; return its failure, because asyncio would log the text of an exception with the task."""
         try:
             result: object = self._deliver(ticket_id, key)
             if inspect.isawaitable(result):
                 await result
-            elif result is not None:  # a generator, or a future of a thread: it has not been done
+            elif result is not None:  # a generator, or a future of a thread, has not done the work
                 return Failure(f"it returned a {type(result).__name__}")
-        except LedgerError as error:  # this library's own, which shows no secret
+        except LedgerError as error:  # this library's own error, which shows no secret
             return Failure(str(error), final=not error.retryable)
         except Exception as error:  # noqa: BLE001  the user's function; it is called again
             return Failure(_named(error))
@@ -209,7 +209,7 @@ class DeliverCalls:
 
 
 def _named(error: Exception) -> str:
-    """Name an error without its text, which may hold the secret, unless that is the system's own for its number."""
+    """Name an error without its text, which may hold the secret, unless it is the system's text for its number."""
     name = type(error).__name__
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
         known = os.strerror(error.errno)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from respan_async._arguments import is_number, shown
 from respan_async._calls.lifecycle import Lifecycle, Stage
 from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import LedgerError
@@ -31,45 +30,7 @@ _THEIRS: Final = 600.0
 """Seconds for which a key is left to the live owner that has recorded it."""
 
 
-@attrs.frozen(kw_only=True)
-class DeliverySettings:
-    """How much is delivered at a time, and how long that may take.
-
-    Attributes:
-        max_deliveries: Calls of the user's function at a time.
-        deliver_timeout: Seconds that one may take; None for any number.
-        max_undelivered: Keys that could not be delivered, of which a batch makes no more; None for any number.
-
-    Raises:
-        ConfigurationError: One of them is not that.
-    """
-
-    max_deliveries: int
-    deliver_timeout: float | None
-    max_undelivered: int | None
-
-    def __attrs_post_init__(self) -> None:
-        for name in ("max_deliveries", "max_undelivered"):
-            count = getattr(self, name)
-            optional = name == "max_undelivered" and count is None
-            if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {shown(count)}")
-        seconds = self.deliver_timeout
-        if seconds is not None and (not is_number(seconds) or not 0 < seconds < float("inf")):
-            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {shown(seconds)}")
-
-
-@attrs.frozen
-class _Failure:
-    """Why a call of the user's function failed.
-
-    Attributes:
-        reason: In a few words, without the secret.
-        final: The place refuses this key for good: calling again would not help.
-    """
-
-    reason: str
-    final: bool = False
+_UNDER_WAY: Final = Failure("it is under way")
 
 
 class Delivery:
@@ -113,7 +74,7 @@ class Delivery:
         lifecycle.register(Stage.STOP, self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey, *, patient: bool) -> bool:
-        """Deliver now, if that is not under way; what fails is tried again in the background.
+        """Deliver now, unless a delivery is under way; a failed one is tried again in the background.
 
         Args:
             ticket_id: The ticket.

@@ -2,20 +2,21 @@
 
 import attrs
 
+from respan_async._arguments import is_number, shown
 from respan_async.errors import ConfigurationError
 
 
 @attrs.frozen(kw_only=True)
 class DeliverySettings:
-    """How much is delivered at a time, and how long that may take.
+    """The limits of delivery.
 
     Attributes:
-        max_deliveries: Calls of the user's function at a time.
-        deliver_timeout: Seconds that one may take; None for any number.
-        max_undelivered: Keys that could not be delivered, of which a batch makes no more; None for any number.
+        max_deliveries: The most concurrent calls of the user's function.
+        deliver_timeout: Seconds that one call may take; None for no limit.
+        max_undelivered: The number of undeliverable keys at which batches stop making more; None for no limit.
 
     Raises:
-        ConfigurationError: One of them is not that.
+        ConfigurationError: A setting is invalid.
     """
 
     max_deliveries: int
@@ -27,9 +28,7 @@ class DeliverySettings:
             count = getattr(self, name)
             optional = name == "max_undelivered" and count is None
             if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {count!r:.100}")
+                raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {shown(count)}")
         seconds = self.deliver_timeout
-        if seconds is not None and (
-            not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 < seconds < float("inf")
-        ):
-            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {seconds!r:.100}")
+        if seconds is not None and (not is_number(seconds) or not 0 < seconds < float("inf")):
+            raise ConfigurationError(f"deliver_timeout: expected seconds above 0, or None, got {shown(seconds)}")

@@ -98,7 +98,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secret:
-    """Return a secret that was kept, or its empty place."""
+    """Return a stored secret, or the placeholder of an erased one."""
     with _readable(f"ticket '{shown(ticket_id):.100}'"):
         _whole(ticket_id)
     if secret is None:

@@ -56,7 +56,7 @@ def _instant(value: datetime) -> str:
 
 
 def digest(ticket: str) -> bytes:
-    """Return 16 bytes that stand for a ticket, of which a million are still few."""
+    """Return a ticket's digest of 16 bytes, so that a million tickets take little memory."""
     return blake2b(ticket.encode(errors="surrogatepass"), digest_size=_PARTS[0]).digest()  # of a damaged one, too
 
 

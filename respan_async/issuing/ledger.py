@@ -57,8 +57,8 @@ class Undelivered:
     """A ticket whose secret the ledger still keeps.
 
     Attributes:
-        ticket: Its id.
-        key_id: Its key's.
+        ticket: The id of the ticket.
+        key_id: The id of its key.
         issued_at: When the key was recorded, aware; None where the record of that is damaged.
     """
 
@@ -92,8 +92,8 @@ class UnreadableSecret(LedgerError):
     """A kept secret cannot be read: this process lacks its key, or the record is damaged.
 
     Attributes:
-        expiry_date: When its key dies, aware; None for never, or where that cannot be read either.
-        is_damaged: No key would help.
+        expiry_date: When its key dies, aware; None for never, or if that cannot be read either.
+        is_damaged: Whether the record is damaged, so that no cipher key would help.
         remedy: What becomes of it, and what a person can do.
     """
 

@@ -18,7 +18,7 @@ import math
 from typing import Final
 
 from respan_async._pacing.rate_limit import LONGEST_PERIOD, RateLimit
-from respan_async._pacing.shared.reserved_slots import HOLD
+from respan_async._pacing.shared.slot_accounting import HOLD
 
 _FIRST_RETRY: Final = 0.1
 _LAST_RETRY: Final = 2.0

@@ -15,7 +15,7 @@ from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._schema import Schema
 
 _LAST: Final = 2.0
-"""Seconds that closing waits for the server, and again to take leave of it: without that, the lease ends by itself."""
+"""Seconds that closing waits for the server, and again to sign off; without that, the lease ends by itself."""
 
 
 class Session:
@@ -34,7 +34,7 @@ class Session:
         where: What the ledger is called in messages.
 
     Raises:
-        ConfigurationError: `dsn` is no connection string, or a setting is none or out of range.
+        ConfigurationError: `dsn` is not a connection string, or a setting is invalid.
     """
 
     def __init__(self, dsn: object, lease: float, schema: str) -> None:
@@ -44,7 +44,7 @@ class Session:
         self.patience = patience = min(max(lease / 3, 1.0), 10.0)
         self._connect: Callable[[], ConnectionPool]
         self._connect = partial(ConnectionPool, dsn, attempt=patience / 2, patience=patience)
-        self._connect()  # a wrong setting is told at once
+        self._connect()  # reports a wrong setting at once
         self._lease = lease
         self._schema = Schema(schema)
         self.where = self._schema.where
@@ -75,7 +75,7 @@ class Session:
                 self.mark.seen = (await self._schema.bind(pool, account, force=force)).get(MARK)
                 await (self.lease_keeper.resume() if self.owner else self.lease_keeper.start())
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
@@ -84,7 +84,7 @@ class Session:
         """Finish what is to be written, and close the connections; see `Ledger`."""
         if self._home.is_gone:
             await self._leave_loop()
-            self._pool = self._connect()  # to say that this owner leaves
+            self._pool = self._connect()  # to sign this owner off
             self._home.bind()
         self._home.check()
         self.lease_keeper.stop()
@@ -94,7 +94,7 @@ class Session:
         owner, self.owner = self.owner, 0
         try:
             if await pool.drain(_LAST) and owner:
-                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself, then
+                with contextlib.suppress(LedgerError, TimeoutError):  # the lease ends by itself then
                     async with asyncio.timeout(_LAST):
                         await pool.ask(self._sql["reclaim_owners"], {**STATES, "owner": owner, "leaving": True})
         finally:
@@ -102,7 +102,7 @@ class Session:
             self._home.unbind()
 
     async def _leave_loop(self) -> None:
-        """Belong nowhere, because the event loop that it was opened on is closed, with its connections."""
+        """Unbind, because the event loop of the connections is closed."""
         pool, self._pool = self._pool, None
         self._home.unbind()
         self.lease_keeper.leave_loop()
@@ -110,7 +110,7 @@ class Session:
             await pool.leave_loop()
 
     async def _park(self) -> None:
-        """Close the connections, on an event loop that is about to end; what has been asked for is done before."""
+        """Finish the statements and close the connections, on an event loop that is about to end."""
         pool, self._pool = self._pool, None
         self.lease_keeper.cancel()
         if pool is not None:
@@ -124,7 +124,7 @@ class Session:
         ((self.owner,),) = await self.ask("register_owner", lease=self._lease)
 
     async def _reclaim_owners(self) -> None:
-        """Take over what owners left whose lease is over."""
+        """Take over what owners with lapsed leases left."""
         await self.ask("reclaim_owners", owner=self.owner, leaving=False)
 
     async def ask(

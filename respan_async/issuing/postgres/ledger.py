@@ -127,7 +127,7 @@ class PostgresLedger:
             "tag": intent.tag,
         }
         values |= {"name": intent.name, "sent": json_text.encode(intent.sent).decode(), "sent_at": intent.sent_at}
-        # The clock of the machine that sends may be wrong; how long ago it was is not.
+        # The sender's clock may be wrong, but not the elapsed time.
         values["ago"] = time.time() - intent.sent_at
         values |= self._session.mark.accepted(self._cipher)
         try:
@@ -137,7 +137,7 @@ class PostgresLedger:
         except DuplicateKey as error:
             if error.constraint != _TAG:
                 raise
-            # By this very call, whose connection broke before the answer came.
+            # This call may have noted it before its connection broke.
             noted = await self._session.ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
@@ -158,12 +158,12 @@ class PostgresLedger:
         values: dict[str, Any] = {"ticket": ticket_id, "owner": self._session.owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
-        # A key that was made is worth waiting for, as long as its ticket cannot be anybody else's.
+        # A new key is worth waiting for, as long as no other owner can claim its ticket.
         until = time.monotonic() + max(self._session.lease_keeper.seconds_left, self._session.patience)
         try:
             if await self._session.ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
-            # Or it was recorded by a statement whose answer was lost with its connection.
+            # The key may have been recorded by a statement whose answer was lost with its connection.
             return bool(await self._session.ask("is_recorded", about=(ticket_id, tag), until=until, **values))
         except LedgerError:
             self._unsure[ticket_id] = tag
@@ -185,7 +185,7 @@ class PostgresLedger:
         return [ticket for (ticket,) in await self._session.ask("with_keys", **_rows.cursor(after), limit=limit)]
 
     async def rotate(self) -> int:
-        """Encrypt the secrets that are kept with the cipher's current key; see `SQLiteLedger.rotate`."""
+        """Encrypt the kept secrets with the cipher's current key; see `SQLiteLedger.rotate`."""
         return await rotate(self._cipher, self._kept_secrets, self._mark_rotated, self._replace_secrets)
 
     async def _kept_secrets(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:

@@ -83,7 +83,7 @@ class LivenessLock:
         return self._ledger.parent.glob(f"{glob.escape(self._ledger.name)}-owner-*")
 
     def forget(self, token: str) -> None:
-        """Remove what an owner has left of its lock; where that is not allowed, a file without a lock says as much."""
+        """Remove an owner's lock file; if that is not allowed, a file without a lock means the same."""
         with contextlib.suppress(OSError, ValueError):
             self._path(token).unlink(missing_ok=True)
 
@@ -94,7 +94,7 @@ class LivenessLock:
         except FileNotFoundError:
             return True
         except (OSError, ValueError):  # a token that is damaged may be no file's name
-            return False  # nobody can tell: its lease will
+            return False  # unknown: its lease will decide
         try:
             _posix.lock(descriptor, wait=False)
         except OSError:

@@ -72,7 +72,7 @@ class Owner:
         return {"lease": self._lease, "awake": time.monotonic()}
 
     def _reclaim_owners(self, connection: sqlite3.Connection) -> None:
-        """Take over what owners left that are dead, or whose lease is over."""
+        """Take over what dead owners, and owners with lapsed leases, have left."""
         others = connection.execute(_SQL["owners"], {"owner": self.id, "awake": time.monotonic()})
         for owner, token, leased in others.fetchall():
             if not leased or self.lock.is_dead(token):
@@ -81,6 +81,6 @@ class Owner:
         connection.execute(_SQL["mark_ownerless_suspect"], STATES)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
-        # Its tickets stay claimed by no owner: they are free to be claimed when they are asked for.
+        # Its tickets stay claimed by a removed owner: any owner may claim them when they are asked for.
         for statement in ("mark_all_of_suspect", "retire"):
             connection.execute(_SQL[statement], {**STATES, "owner": owner})

@@ -29,7 +29,7 @@ from respan_async.issuing.sqlite._owner import Owner
 from respan_async.issuing.sqlite._writer import Writer
 
 _MOMENT: Final = 100
-"""Milliseconds for which others are waited for when the log is emptied; there is another turn after the next commit."""
+"""Milliseconds to wait for others when the log is emptied; it is tried again after the next commit."""
 
 _READERS: Final = 2
 """How many read beside the writer at a time, each with a connection of its own."""
@@ -71,7 +71,7 @@ class Session:
         self._erased = False
         self._open = False
         self._is_whole = False  # open, and checked
-        self._is_resting = False  # on no event loop, since the one that it was opened on is closed
+        self._is_resting = False  # bound to no event loop, because the loop that it was opened on is closed
         self._home = OwningLoop("ledger", "opened")
 
     async def open(self, account: str, *, force: bool) -> None:
@@ -96,7 +96,7 @@ class Session:
                 asyncio.get_running_loop(),
                 self._seal,
             )
-            self._writer = writer  # before it is started: a cancellation here ends its thread
+            self._writer = writer  # before the start, so that a cancellation here ends its thread
             await writer.start()
             await writer.do(lambda connection: check_whole(self.path, connection, noted))
             await writer.do(lambda connection: self._check_account(connection, account, force))
@@ -119,7 +119,7 @@ class Session:
             await self._beside("opened", partial(check_log, self.path))
 
     def _stay(self) -> None:
-        """Be where the ledger was opened first, though the program may have changed its working directory since."""
+        """Stay at the path where the ledger was first opened, even if the working directory has changed since."""
         if self.path is self._place:
             self._place = self.path.absolute()
         elif self.path.absolute() != self._place:
@@ -138,7 +138,7 @@ class Session:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.hasten()
-        # Whatever cuts this short: the thread is told to end, and the lock says that this owner is gone.
+        # Even if this is cancelled, the thread must end, and the lock must say that this owner is gone.
         try:
             try:
                 await self._threads.finished(_LAST)  # the last to close takes the log away; of two at once neither does
@@ -155,7 +155,7 @@ class Session:
             self._home.unbind()
 
     def _come(self) -> None:
-        """Belong to the running event loop; the one before is closed. The thread that writes is as good on any."""
+        """Bind to the running event loop, because the previous one is closed; the writer's thread serves any loop."""
         self._home.unbind()
         self._home.bind()
         self.owner.lease_keeper.leave_loop()
@@ -193,7 +193,7 @@ class Session:
         return await self._writer.do(work)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Read beside the writer, what may take long."""
+        """Read on a separate connection, because it may take long."""
         self._home.check()
         if self._in_memory or self._writer is None:
             return await self.write(work)
@@ -211,7 +211,7 @@ class Session:
         return await self.read(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).fetchall())
 
     async def execute(self, statement: str, **values: Any) -> int:
-        """Run a statement that writes; return how many rows it has changed."""
+        """Run a writing statement; return the number of changed rows."""
         return await self.write(lambda connection: connection.execute(_SQL[statement], {**STATES, **values}).rowcount)
 
     # ------------------------------------------------------- in the writing thread
@@ -227,9 +227,9 @@ class Session:
         return None if found is None else found[0]
 
     def _truncate(self, connection: sqlite3.Connection) -> None:
-        """Empty the log after secrets were erased, so that they are not left in it."""
+        """Empty the log after secrets were erased, because it still holds them."""
         if self._erased and not self._in_memory:
-            # Not with the patience of a write: a process that was stopped while it read would cost everybody that.
+            # Use a short timeout: a suspended reader would otherwise block all writers for the full busy_timeout.
             connection.execute(f"PRAGMA busy_timeout = {_MOMENT}")
             try:
                 busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()

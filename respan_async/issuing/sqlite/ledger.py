@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from respan_async._arguments import shown
-from respan_async._calls.owning_loop import OwningLoop
 from respan_async._http import codec, json_text
 from respan_async.errors import ConfigurationError, Effect, LedgerError, Suspect
 from respan_async.issuing import _posix, _rows
@@ -48,8 +47,7 @@ class SQLiteLedger:
         place = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(place, str) or not place or "\0" in place:
             raise ConfigurationError(f"path: expected that of a file, as text or a Path, got {shown(path)}")
-        self._memory = place == ":memory:"
-        if not self._memory and (lack := _posix.lack_of("a ledger in a file")) is not None:
+        if place != ":memory:" and (lack := _posix.lack_of("a ledger in a file")) is not None:
             raise ConfigurationError(f"path: {lack}; use a PostgresLedger, or ':memory:' for tests")
         self._cipher = checked(cipher := cast("Cipher | None", key_as_secret(cipher)))
         self._session = Session(Path(path), lease)
@@ -71,7 +69,7 @@ class SQLiteLedger:
     # ---------------------------------------------------------------- tickets
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
-        """Return what is known of a ticket; see `Ledger`."""
+        """Return the record of a ticket; see `Ledger`."""
         # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
         wanted = {**STATES, "ticket": ticket_id, "awake": time.monotonic()}
         row = await self._session.write(lambda connection: connection.execute(_SQL["find"], wanted).fetchone())
@@ -198,7 +196,7 @@ class SQLiteLedger:
         return _rows.suspects_of(await self._session.select("suspects"))
 
     async def close_suspect(self, tag: str, state: AttemptState) -> bool:
-        """Note that a suspect's key was revoked, or has died by itself; see `Ledger`."""
+        """Note that a suspect's key was revoked, or has expired; see `Ledger`."""
         return bool(await self._session.execute("close_suspect", tag=tag, to=str(state)))
 
     async def acquire_sweep_turn(self, seconds: float) -> bool:

@@ -172,7 +172,7 @@ UPDATE tickets SET state = :open, owner = NULL
 WHERE ticket = :ticket AND state = :claimed AND owner = :owner AND epoch = coalesce(:epoch, epoch);
 
 -- name: erase
--- Delivered: the secret, overwritten where it is, is no longer kept.
+-- The secret was delivered, was overwritten in place, and is no longer kept.
 UPDATE tickets SET state = :delivered, secret_id = NULL WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued;
 
 -- name: erase_secret
@@ -254,7 +254,7 @@ SELECT value FROM meta WHERE name = :name;
 INSERT INTO meta (name, value) VALUES (:name, :value) ON CONFLICT (name) DO UPDATE SET value = :value;
 
 -- name: secrets
--- For the rotation of the cipher's key.
+-- All kept secrets, for the rotation of the cipher's key.
 SELECT ticket, secret FROM tickets JOIN secrets ON id = secret_id WHERE ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' ORDER BY ticket LIMIT :limit;
 
 -- name: replace_secret
