@@ -149,6 +149,19 @@ async def batch_in_time(world: World) -> None:
                 world.held.append(outcome.key.id)
 
 
+async def batch_of_source(world: World) -> None:
+    """Make some keys out of an asynchronous input that holds something open, and take them all together."""
+
+    async def source() -> AsyncIterator[CreateKeyRequest]:
+        async with asyncio.timeout(3600):
+            for request in _requests():
+                await asyncio.sleep(0.05)
+                yield request
+
+    outcomes = await world.respan.temporary_keys.create_many(source(), max_in_flight=2)
+    world.held.extend(outcome.key.id for outcome in outcomes if isinstance(outcome, Issued))
+
+
 async def group(world: World) -> None:
     """Make several keys side by side, of which the last fails and cancels the others."""
 
@@ -177,6 +190,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         batch_left,
         batch_awaited,
         batch_in_time,
+        batch_of_source,
         group,
     )
 }
