@@ -153,12 +153,12 @@ class Delivery:
     ) -> bool:
         insist = delivered = False
         call: DeliverCall | None = None
+        failure: Failure | None = _UNDER_WAY
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     call = await self._calls.begin(ticket_id, key, first=first)
                     await call.wait()
-            failure: Failure | None = _UNDER_WAY
             if call is not None and call.is_over:
                 failure = await self._settle(ticket_id, call)
             delivered = failure is None

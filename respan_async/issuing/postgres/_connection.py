@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 
 from respan_async.issuing import _rows
 from respan_async.issuing.postgres._dsn import Settings
@@ -32,10 +34,10 @@ async def connect(settings: Settings) -> Connection:
     return connection
 
 
-class _TextLoader(psycopg.adapt.Loader):
+class _TextLoader(Loader):
     """Reads a text, also of a row that is damaged."""
 
-    def load(self, data: psycopg.abc.Buffer) -> str:
+    def load(self, data: Buffer) -> str:
         """Return the text."""
         return _rows.text(bytes(data))
 
