@@ -56,7 +56,7 @@ class BatchInput(Generic[Item]):
             self._source = AsyncInput(self._items, spawn)
         else:
             # In one context, whichever worker takes: a generator may set a context variable, and reset it at its end.
-            self.take = partial(contextvars.copy_context().run, next, iter(self._items))
+            self.take = partial(contextvars.copy_context().run, iter(self._items).__next__)
 
     async def pull(self, is_over: Callable[[], bool]) -> Item:
         """Take an item from an asynchronous input; see `AsyncInput.pull`."""
