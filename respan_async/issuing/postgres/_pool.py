@@ -231,17 +231,3 @@ class ConnectionPool:
         idle, self._idle = self._idle, []
         for connection in idle:
             await connection.close()
-
-
-def _told(error: psycopg.Error) -> str:
-    """Return the first line of a message, in which libpq shows no password: those after it may show parameters."""
-    return (error.diag.message_primary or str(error)).strip().partition("\n")[0] or type(error).__name__
-
-
-def _numbering(diag: psycopg.errors.Diagnostic) -> str:
-    """Say what to do where a row's number is another's."""
-    table = f"{diag.schema_name}.{diag.table_name}"
-    if diag.constraint_name not in ("attempts_pkey", "owners_pkey"):
-        return ""
-    setting = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) FROM {table}))"  # noqa: S608  shown, not run
-    return f"; its numbers begin anew, as after a restore without sequences: {setting}"
