@@ -10,7 +10,7 @@ from respan_async._arguments import shown
 from respan_async._calls import sweep
 from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
-from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
+from respan_async._calls.sweep_policy import GRACE, SweepPolicy, SweepReport
 from respan_async._http import codec, operations, response_parsing
 from respan_async._pacing.priority import Priority
 from respan_async.batch import Batch
@@ -209,7 +209,7 @@ class TemporaryKeys:
             if not response_parsing.states_absence(error) or (not missing_ok and error.effect is Effect.NONE):
                 raise
 
-    async def sweep(self, *, grace: float = sweep.GRACE, dry_run: bool = False) -> SweepReport:
+    async def sweep(self, *, grace: float = GRACE, dry_run: bool = False) -> SweepReport:
         """Revoke the keys that lost answers left behind, if they are proven to be ours.
 
         Only keys that carry a tag of this client (`tag_names=True`), or whose id the server told us, are touched.

@@ -36,14 +36,7 @@ from respan_async._calls.key_origin import ARRIVES_WITHIN, is_another, is_left_b
 from respan_async._calls.key_revocation import KeyEnd
 from respan_async._calls.key_search import FoundKeys, KeySearch
 from respan_async._calls.suspect_store import SuspectStore, expires_at
-from respan_async._calls.sweep_policy import (
-    AFTER_EXPIRY,
-    GRACE,
-    LONG_AFTER_EXPIRY,
-    TAKEOVER_AGE,
-    SweepPolicy,
-    SweepReport,
-)
+from respan_async._calls.sweep_policy import AFTER_EXPIRY, LONG_AFTER_EXPIRY, SweepPolicy, SweepReport
 from respan_async._http import key_ids
 from respan_async.errors import (
     APIConnectionError,
@@ -59,8 +52,6 @@ from respan_async.errors import (
 )
 from respan_async.events import RevokedEvent, SweepEvent, logger
 from respan_async.models import TemporaryKey
-
-__all__ = ["AFTER_EXPIRY", "GRACE", "LONG_AFTER_EXPIRY", "TAKEOVER_AGE", "SweepPolicy", "SweepReport", "sweep"]
 
 _JUST_MADE: Final = timedelta(seconds=60)
 """How long after its attempt a key may be missing in a database replica that lags."""

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from respan_async._calls.lifecycle import Lifecycle, Stage
-from respan_async._calls.sweep import AFTER_EXPIRY, LONG_AFTER_EXPIRY
+from respan_async._calls.sweep_policy import AFTER_EXPIRY, LONG_AFTER_EXPIRY
 from respan_async.errors import LedgerError
 from respan_async.events import logger
 from respan_async.issuing._deliver_calls import LAST_MOMENT, DeliverCall, DeliverCalls, Failure

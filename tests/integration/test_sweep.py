@@ -30,7 +30,8 @@ from respan_async import (
     Suspect,
 )
 from respan_async._calls.suspect_store import InMemorySuspectStore
-from respan_async._calls.sweep import SweepPolicy, sweep
+from respan_async._calls.sweep import sweep
+from respan_async._calls.sweep_policy import SweepPolicy
 from respan_async.events import AttemptEvent, RevokedEvent, SuspectEvent, SweepEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse

@@ -13,7 +13,8 @@ import pytest
 from respan_async import AsyncRespan, CreateKeyRequest, Effect, RateLimit, RespanError, Suspect
 from respan_async._calls.call_service import CallService
 from respan_async._calls.suspect_store import InMemorySuspectStore
-from respan_async._calls.sweep import SweepPolicy, SweepReport, sweep
+from respan_async._calls.sweep import sweep
+from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
 from respan_async.events import RevokedEvent
 from respan_async.testing import FakeRespan, KeyRecord
 from respan_async.testing.responses import ServerResponse

@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from respan_async import AsyncRespan, CreateKeyRequest, Issued, KeyPage, RespanError, RetryPolicy, TemporaryKey
 from respan_async._calls.call_service import CallService
 from respan_async._calls.lifecycle import Stage
-from respan_async._calls.sweep import SweepPolicy, sweep
+from respan_async._calls.sweep import sweep
+from respan_async._calls.sweep_policy import SweepPolicy
 from respan_async._http.operations import LIST, Request
 from respan_async.issuing import Issuer, Ledger, LedgerError, SQLiteLedger, Ticket, TicketConflictError
 from respan_async.testing import FakeRespan
