@@ -12,12 +12,12 @@ from typing import Final, Self
 import attrs
 
 from respan_async._arguments import shown
-from respan_async._calls import sweep
+from respan_async._calls import sweep, sweep_policy
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.call_service import service_of
 from respan_async._calls.lifecycle import Move, Stage, being_cancelled, check_grace
 from respan_async._calls.shielding import run_shielded
-from respan_async._calls.sweep_policy import GRACE, TAKEOVER_AGE, SweepPolicy, SweepReport
+from respan_async._calls.sweep_policy import SweepPolicy, SweepReport
 from respan_async._pacing.priority import Priority
 from respan_async._pacing.window import GRACE
 from respan_async.batch import Batch
@@ -83,7 +83,7 @@ class Issuer:
         force: bool = False,
         account: str | None = None,
         auto_sweep: bool = True,
-        takeover_age: timedelta | None = TAKEOVER_AGE,
+        takeover_age: timedelta | None = sweep_policy.TAKEOVER_AGE,
         max_deliveries: int = 16,
         deliver_timeout: float | None = 30.0,
         max_undelivered: int | None = 1_000,
@@ -180,7 +180,7 @@ class Issuer:
             prepare=self._open,
         )
 
-    async def sweep(self, *, grace: float = GRACE, taken_over: bool = False, dry_run: bool = False) -> SweepReport:
+    async def sweep(self, *, grace: float = sweep_policy.GRACE, taken_over: bool = False, dry_run: bool = False) -> SweepReport:
         """Revoke the keys that lost answers and crashes left behind, if they are proven to be this ledger's.
 
         Suspects that were taken over from a process that is gone are left alone for `takeover_age`.
