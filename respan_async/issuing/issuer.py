@@ -180,7 +180,9 @@ class Issuer:
             prepare=self._open,
         )
 
-    async def sweep(self, *, grace: float = sweep_policy.GRACE, taken_over: bool = False, dry_run: bool = False) -> SweepReport:
+    async def sweep(
+        self, *, grace: float = sweep_policy.GRACE, taken_over: bool = False, dry_run: bool = False
+    ) -> SweepReport:
         """Revoke the keys that lost answers and crashes left behind, if they are proven to be this ledger's.
 
         Suspects that were taken over from a process that is gone are left alone for `takeover_age`.
