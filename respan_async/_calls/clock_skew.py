@@ -35,10 +35,12 @@ class ClockSkew:
 
     Attributes:
         ahead: How far the server's clock is ahead of this machine's; negative if it is behind.
+        last_ahead: The same by the last answer alone, which may have come from a cache. Who waits for the later of two
+            times takes both.
     """
 
     def __init__(self) -> None:
-        self.ahead = _NONE
+        self.ahead = self.last_ahead = _NONE
         self._is_told = self._is_date_wrong = False
 
     def measure(
@@ -127,7 +129,8 @@ class ClockSkew:
     def _note(self, there: datetime, sent: datetime, received: datetime, least: timedelta) -> None:
         nearest = _nearest(there, sent, received)
         middle = ((there - received) + (there - sent) + _RESOLUTION) / 2
-        self.ahead = max(_NONE if abs(nearest) <= _TOLERATED else middle, least)
+        self.last_ahead = _NONE if abs(nearest) <= _TOLERATED else middle
+        self.ahead = max(self.last_ahead, least)
         if self.ahead and not self._is_told:
             self._is_told = True
             logger.warning(

@@ -225,9 +225,9 @@ class _Sweep:
     # ------------------------------------------------------------- what is proven
 
     def _now(self) -> datetime:
-        """Return the time by this machine's clock or the server's, whichever is earlier: either may be set wrong."""
-        now = self._context.clock()
-        return min(now, now + self._context.skew.ahead)
+        """Return the earliest time by this machine's clock or the server's, because either may be wrong."""
+        now, skew = self._context.clock(), self._context.skew
+        return now + min(skew.ahead, skew.last_ahead, timedelta(0))
 
     def _is_due(self, suspect: Suspect) -> bool:
         """Whether a suspect's key need not be left alone any longer."""

@@ -76,7 +76,10 @@ def lots() -> list[Misbehaviour]:
         *slow("create"),
         *(one for one in statuses() if str(one) not in ("answers 401", "answers 403")),
     ]
-    small = [one for one in wrong if "million" not in str(one) and "000" not in str(one)]
+    # In a compressed body `Named` could not write the key's id.
+    small = [
+        one for one in wrong if not any(part in str(one) for part in ("million", "000", "body of gzip", "nested gzip"))
+    ]
     return [*small, *[GOOD] * len(small)]
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from respan_async import AsyncRespan, RetryPolicy, TemporaryKeys
 from respan_async._calls.call_service import CallService
+from respan_async._calls.clock_skew import ClockSkew
 from respan_async.testing import FakeRespan, KeyRecord
 
 HOUR = 3600.0
@@ -59,7 +60,7 @@ class World:
     def service_with_clock(self) -> CallService:
         """Give the client with the server's clock, which moves with virtual time, as the wall clock."""
         service = self.respan._service
-        return attrs.evolve(service, context=attrs.evolve(service.context, clock=self.fake.now))
+        return attrs.evolve(service, context=attrs.evolve(service.context, clock=self.fake.now, skew=ClockSkew()))
 
     def with_clock(self) -> TemporaryKeys:
         """Give the operations with that clock."""

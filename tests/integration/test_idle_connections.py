@@ -144,6 +144,7 @@ async def test_closing_waits_for_what_is_being_closed_already(monkeypatch: pytes
 
 FROZEN = """
 import asyncio, sys
+from respan_async import AsyncRespan, RetryPolicy
 
 async def main():
     async with AsyncRespan(retry=RetryPolicy(max_attempts=1)) as respan:

@@ -84,6 +84,7 @@ import asyncio
 from datetime import timedelta
 from respan_async import AsyncRespan, CreateKeyRequest, Effect, Issued
 from respan_async.issuing import Issuer, SQLiteLedger, Ticket
+from respan_async.testing import FakeRespan
 
 async def main():
     async with FakeRespan() as fake:
@@ -117,6 +118,7 @@ async def test_the_client_works(tmp_path: Path) -> None:
 PLUGIN = """
 import pytest
 from respan_async import AsyncRespan, Effect
+from respan_async.testing import FakeRespan
 
 pytest_plugins = ["respan_async.testing.plugin"]
 

@@ -443,6 +443,7 @@ from respan_async._pacing.pacer import Pacer
 from respan_async._pacing.priority import Priority
 from respan_async._pacing.slots import SlotOutcome
 from respan_async import RateLimit
+from respan_async.redis import RedisWindow
 
 pacer = Pacer(RedisWindow({redis_url!r}, RateLimit(4, per=60)), 64)
 
@@ -472,6 +473,10 @@ def test_a_program_that_ends_without_closing_ends_quietly(redis_url: str) -> Non
     """Nothing is left that the event loop has to complain of."""
     code = f"""
 import asyncio
+from respan_async._pacing.pacer import Pacer
+from respan_async._pacing.priority import Priority
+from respan_async import RateLimit
+from respan_async.redis import RedisWindow
 
 async def main():
     pacer = Pacer(RedisWindow({redis_url!r}, RateLimit(1, per=60)), 64)
