@@ -22,6 +22,8 @@ LIMIT: Final = RateLimit(8, per=30)
 LATENCY: Final = 0.2
 GRACE: Final = 2.0
 """Seconds for which a request without an answer holds its slot longer."""
+SWEPT: Final = 180.0
+"""Seconds after which the automatic sweep is over: it waits by two clocks, of which one stands still here."""
 
 
 @attrs.define
@@ -280,9 +282,7 @@ async def game(operation: Operation, blow: Blow, turn: int, place: Place, script
 async def check_open(world: World, script: Sequence[str]) -> None:
     """Check what is left once all that goes on has come to its end, and see the client go on."""
     fake, respan = world.fake, world.respan
-    await asyncio.sleep(
-        4 * LIMIT.per
-    )  # the automatic sweep is over by then; it waits by two clocks, one of which stands still
+    await asyncio.sleep(SWEPT)
     await fake.settle()
     check_idle(world)
     assert fake.counts.refused <= sum(name.startswith("refuse") for name in script)
@@ -307,9 +307,7 @@ async def check_open(world: World, script: Sequence[str]) -> None:
 async def check_closed(world: World) -> None:
     """Check what is left when the client was closed meanwhile."""
     check_keys(world)
-    await asyncio.sleep(
-        4 * LIMIT.per
-    )  # the automatic sweep is over by then; it waits by two clocks, one of which stands still
+    await asyncio.sleep(SWEPT)
     await world.fake.settle()
     check_idle(world)
     check_keys(world)
