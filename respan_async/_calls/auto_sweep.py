@@ -166,7 +166,7 @@ class AutoSweep:
         except RespanError as error:
             logger.info("a sweep did not get through: %s", type(error).__name__)
             self._rest()
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  if this task ended, no other task would sweep
             self._log_failure(error)
             self._rest()
         else:
