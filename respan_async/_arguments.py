@@ -1,4 +1,4 @@
-"""Arguments as callers give them: without their classes, and as a message shows them."""
+"""Converts callers' arguments to plain values, checks numbers, and shows arguments in messages."""
 
 from typing import Any, Final, TypeGuard
 
@@ -6,9 +6,9 @@ _PLAIN: Final = frozenset({str, int, float, bool})
 
 
 def plain_value(value: Any) -> Any:
-    """Return a text or a number without its subclass, anything else as it is.
+    """Return a text or a number of a subclass as a plain `str`, `int` or `float`; return other values unchanged.
 
-    A member of an enum that is a text as well is sent as that text, and formatted as something else.
+    A member of an enum with texts would be sent as its text, but formatted in another way.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -23,15 +23,15 @@ def plain_value(value: Any) -> Any:
 
 
 def shown(value: object) -> str:
-    """Return at most 100 characters that show a value, whatever it is."""
+    """Return at most 100 characters that show any value."""
     try:
         return f"{value!r:.100}"
-    except Exception:  # noqa: BLE001  its own; or a ValueError, of a whole number of thousands of digits
+    except Exception:  # noqa: BLE001  of the value's `__repr__`; a whole number of 5,000 digits raises a ValueError
         return f"something of type {type(value).__name__}"
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number that can be computed with as a float; `True` is none."""
+    """Whether a value is a number that can be computed with as a float; a bool is not."""
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**63
     return isinstance(value, float)

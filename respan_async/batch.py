@@ -2,14 +2,15 @@
 
 Rules:
 
-1. An item is taken from the input only when one of the workers is free to work on it, and a worker is free only when
-   fewer than `max_in_flight` items are being worked on *or waiting to be taken*. So memory does not grow with it.
-2. One item's failure is its own outcome. Some end the batch (`batch_failures.py`), as does an input that raises: what
-   was taken is finished and yielded first, then the error is raised.
-3. When the batch is left early, nothing more is taken, what is in the air is finished, and keys that were made and
-   never handed out are discarded.
-4. An asynchronous input runs in a task of its own (`async_input.py`), and is closed there once nothing more is taken,
-   so that what it holds open is closed now.
+1. A worker takes an item from the input only when it is free to work on it, and a worker is free only when fewer than
+   `max_in_flight` items are being worked on, *or have outcomes that the caller has not taken*. So memory does not grow
+   with the input.
+2. If one item fails, its outcome is a `Failed`. Some failures end the batch (`batch_failures.py`), and so does an input
+   that raises: the items that were taken are finished and yielded first, then the error is raised.
+3. If the caller leaves the batch early, no more items are taken, requests in flight are finished, and keys that were
+   made and never handed out are discarded.
+4. An asynchronous input runs in a separate task (`async_input.py`), and is closed there once no more items are taken,
+   so that it closes what it holds open.
 """
 
 import asyncio
@@ -112,7 +113,7 @@ class Batch(Generic[Item]):
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
         self._lifecycle.register(Move.ARRIVE, self._let_go)
-        # At least one, to see whether an input that calls itself empty is so.
+        # Start at least one worker, because an input with the length 0 may have items.
         for _ in range(self._max_in_flight if self._total is None else min(self._max_in_flight, max(self._total, 1))):
             worker = self._lifecycle.tasks.spawn(self._work(), awaited=True)
             self._workers.add(worker)
@@ -223,7 +224,7 @@ class Batch(Generic[Item]):
                 self._broken, self._fatal = True, ClientStateError("the input was cancelled from within")
                 self._end_input()
                 break
-            except BaseException as error:  # noqa: BLE001  the input's own error, raised again in the iterating caller
+            except BaseException as error:  # noqa: BLE001  of the user's input; raised again in the iterating caller
                 self._broken = self._fatal is None
                 self._fatal = self._fatal or error
                 self._end_input()
@@ -234,7 +235,7 @@ class Batch(Generic[Item]):
             if self._is_stopped():
                 late = ClientStateError(
                     "the batch ended before this item was sent"
-                )  # the item was on its way to a worker then
+                )  # the batch ended while the item was on its way to this worker
                 self._put(Failed(item, index, self._why_given_up(late)))
             else:
                 self._put(await self._outcome(item, index))
@@ -282,7 +283,7 @@ class Batch(Generic[Item]):
         return Failed(item, index, self._why_given_up(error) if given_up else error)
 
     def _why_given_up(self, error: RespanError) -> RespanError:
-        """Return what ended the batch, instead of an error that only says that the item was given up."""
+        """Return the error that ended the batch, instead of one that only says that the item was given up."""
         said = bool(error.suspects) or error.effect is not Effect.NONE
         return self._fatal if isinstance(self._fatal, RespanError) and not said else error
 
@@ -310,7 +311,7 @@ class Batch(Generic[Item]):
     def _let_input_go(self) -> None:
         """Stop waiting for an item of an asynchronous input, if no item is wanted any more.
 
-        An awaited batch that has made a key has an outcome for every item, so it goes on taking them.
+        An awaited batch that has made a key returns an outcome for every item, so it goes on taking items.
         """
         made = self._done > self._failed or bool(self._working)
         if self._halted and (self._left or not self._awaited or (self._fatal is not None and not made)):
@@ -327,7 +328,7 @@ class Batch(Generic[Item]):
         self._stop()
 
     def _let_go(self) -> None:
-        """Discard what no caller will take, because the batch was left, or its event loop was closed."""
+        """Discard the outcomes that no caller will take, because the batch was left, or its event loop was closed."""
         self._lifecycle.unregister(Move.ARRIVE, self._let_go)
         self._left = True
         self._outcomes.throw_all_away()
@@ -391,7 +392,7 @@ class Batch(Generic[Item]):
                 await asyncio.wait(closing)
         except BaseException as error:
             made = sum(isinstance(outcome, Issued) and not outcome.replayed for outcome in outcomes)
-            if self._broken and made:  # the list would look whole, so there is none to hand them out in
+            if self._broken and made:  # no list is returned, because it would look complete, so the keys are revoked
                 logger.warning(
                     "an awaited batch ended with %s: %d keys that it had made are revoked", type(error).__name__, made
                 )

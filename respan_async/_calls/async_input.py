@@ -1,13 +1,13 @@
-"""An asynchronous input, iterated over in one task, from which several workers take items.
+"""Iterates over an asynchronous input in one task, and hands its items to several workers.
 
 A generator may hold something open around its `yield`: a timeout, a task group, a cancel scope, a context variable. All
-of these belong to the task in which they were begun, and some of them cancel it. Rules:
+of these belong to the task in which they were begun, and some of them cancel that task. Rules:
 
-1. The input runs in this task from its first step to its closing, and in no other.
-2. It runs only while a worker waits for an item, or when it is closed.
-3. A cancellation that comes while no step is under way was meant for what stands around the `yield`: it is raised
-   there.
-4. An input that has raised is not asked again. What it raised is told once.
+1. The input runs in one task, from its first step to its closing.
+2. The input runs only while a worker waits for an item, and when it is closed.
+3. If the task is cancelled while no step is under way, the cancellation comes from a scope around the `yield`, so it is
+   raised at the `yield`.
+4. An input that has raised is not asked again. Its exception is raised once, in one worker.
 """
 
 import asyncio
@@ -38,8 +38,8 @@ class _Request(Generic[Item]):
     """One worker that waits for an item.
 
     Attributes:
-        item: The item, once there is one.
-        is_over: Tells whether nothing more is wanted.
+        item: The item, once the input has given it.
+        is_over: Tells whether no more items are wanted.
     """
 
     item: asyncio.Future[Item]
@@ -47,7 +47,7 @@ class _Request(Generic[Item]):
 
 
 class AsyncInput(Generic[Item]):
-    """Iterate over an input as its items are asked for.
+    """Iterate over an input on demand.
 
     Args:
         items: The input.
@@ -59,7 +59,7 @@ class AsyncInput(Generic[Item]):
     ) -> None:
         self._source: AsyncIterator[Item] = aiter(items)
         self._requests: deque[_Request[Item]] = deque()
-        self._untaken: deque[Item] = deque()  # whoever had asked for it was cancelled
+        self._untaken: deque[Item] = deque()  # items whose workers were cancelled
         self._call: asyncio.Future[None] | None = None  # wakes the task, which waits for a request
         self._is_running = self._is_interrupted = self._is_ended = False
         self._error: BaseException | None = None
@@ -69,10 +69,10 @@ class AsyncInput(Generic[Item]):
         """Take an item.
 
         Args:
-            is_over: Asked when it is this worker's turn; returns whether no more items are wanted.
+            is_over: Called when it is this worker's turn; returns whether no more items are wanted.
 
         Raises:
-            StopAsyncIteration: No item is left, or none is wanted.
+            StopAsyncIteration: No item is left, or no more items are wanted.
         """
         if self._untaken:
             return self._untaken.popleft()
@@ -86,23 +86,23 @@ class AsyncInput(Generic[Item]):
             return item
         except asyncio.CancelledError:
             if not request.item.cancelled() and request.item.exception() is None:
-                self._untaken.append(request.item.result())  # it came in the turn of the cancellation
+                self._untaken.append(request.item.result())  # the item and the cancellation came at the same time
             raise
 
     def interrupt(self) -> None:
-        """Cancel the step that is under way, because those who wait for its item want none any more."""
+        """Cancel the step that is under way, because the waiting workers want no more items."""
         if any(not request.item.done() for request in self._requests):
             self._cancel()
 
     def finish(self) -> set[asyncio.Task[None]]:
-        """Close the input, so that what it holds open is closed now; return the task that does, if it is not done."""
+        """Close the input, so that it closes what it holds open; return the task that does so, if it is not done."""
         self._is_ended = True
         self._cancel()
         self._wake()
         return set() if self._task.done() else {self._task}
 
     def _cancel(self) -> None:
-        if self._is_running and not self._is_interrupted:  # a second time would cut what the input does at its end
+        if self._is_running and not self._is_interrupted:  # a second cancellation would cut short the input's cleanup
             self._is_interrupted = True
             self._task.cancel()
 
@@ -124,11 +124,11 @@ class AsyncInput(Generic[Item]):
         if isinstance(self._source, _Closeable):
             try:
                 await self._source.aclose()
-            except Exception as error:  # noqa: BLE001  the input's own error; the keys that were made count for more
+            except Exception as error:  # noqa: BLE001  of the user's input; the keys that were made must not be lost
                 logger.warning("the input of a batch raised %s when it was closed", type(error).__name__)
 
     async def _next_request(self) -> None:
-        """Wait until somebody wants an item, or until the input is to be closed."""
+        """Wait until a worker wants an item, or until the input is to be closed."""
         while not self._is_ended:
             while self._requests:
                 request = self._requests[0]
@@ -141,7 +141,7 @@ class AsyncInput(Generic[Item]):
             await self._call
 
     async def _step(self, step: Awaitable[Item]) -> None:
-        """Let the input run up to its next item, and hand that to the first who waits."""
+        """Let the input run up to its next item, and hand the item to the first waiting worker."""
         self._is_running = True
         try:
             item = await step
@@ -157,7 +157,7 @@ class AsyncInput(Generic[Item]):
                     if being_cancelled()
                     else "the input was cancelled from within"
                 )
-        except BaseException as error:  # noqa: BLE001  the input's own error, raised again to who iterates
+        except BaseException as error:  # noqa: BLE001  of the user's input; a worker raises it again
             self._is_ended, self._error = True, error
         else:
             self._hand_over(item)
@@ -165,10 +165,10 @@ class AsyncInput(Generic[Item]):
             self._is_running = False
 
     async def _throw(self, cancellation: asyncio.CancelledError) -> Item:
-        """Raise a cancellation where the input stands; return the item that it yields all the same."""
+        """Raise a cancellation at the input's current `yield`; return the next item, if the input yields one."""
         if not isinstance(self._source, AsyncGenerator):
             raise cancellation
-        item: Item = await self._source.athrow(cancellation)  # the same one: anyio knows its own by their text
+        item: Item = await self._source.athrow(cancellation)  # the same object, because anyio recognises its text
         return item
 
     def _hand_over(self, item: Item) -> None:
@@ -184,6 +184,6 @@ class AsyncInput(Generic[Item]):
             self._call.set_result(None)
 
     def _end(self) -> BaseException:
-        """Return what the input has raised, once; from then on, that it is at its end."""
+        """Return the input's exception once; from then on, a `StopAsyncIteration`."""
         error, self._error = self._error, None
         return error or StopAsyncIteration()

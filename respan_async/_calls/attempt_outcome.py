@@ -15,8 +15,8 @@ def outcome_of(result: Response | TransportFailure, answer: object, refusals: fr
 
     Args:
         result: The result of the request.
-        answer: The value or error that was read from it.
-        refusals: The statuses, besides 429, by which a proxy refuses for the limit.
+        answer: The value or error that was read from the result.
+        refusals: The statuses, besides 429, with which a proxy refuses a request that exceeds the limit.
     """
     if failure_table.is_over_limit(result, refusals):
         return SlotOutcome.REFUSED
@@ -28,7 +28,7 @@ def outcome_of(result: Response | TransportFailure, answer: object, refusals: fr
 
 
 def reason_of(error: RespanError) -> str:
-    """Say why the effect of an attempt is not known, for its suspect."""
+    """Say, for the suspect, why the effect of an attempt is not known."""
     if error.status is None:
         return type(error).__name__
     broken = " without a usable key" if isinstance(error, InvalidResponseError) else ""
@@ -36,5 +36,5 @@ def reason_of(error: RespanError) -> str:
 
 
 def problem_of(error: RespanError) -> str:
-    """Describe a failure, for the pace."""
+    """Describe a failure, so that the pacer can show it as the last problem."""
     return f"{type(error).__name__}: {error!s:.300}"

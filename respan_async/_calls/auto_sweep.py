@@ -1,16 +1,17 @@
 """Starts sweeps automatically while there are suspects: a minute after a new one, and then ever more rarely.
 
-A sweep begins when the youngest suspect is as old as the grace of the sweep, so that it finds the keys of all lost
-answers of one outage; where suspects keep coming, it does not wait for longer than twice that. The time counts from one
-event loop to the next: a sweep that is due when a client comes to another loop begins there.
+A sweep begins when the youngest suspect is as old as the grace of the sweep, so that one sweep finds the keys of all
+answers that were lost in one outage. If suspects keep coming, the sweep waits no longer than twice the grace. The
+waiting time goes on when a client moves to another event loop; a sweep that is due by then begins there.
 
-To read the list of a large account takes many requests, and most suspects have left no key. So each sweep that finds
-nothing doubles the time to the next one, from ten minutes to a day. The interval starts anew with a new suspect, with a
-sweep that finds something, and with an API key that may sweep again. An unexpected failure is logged once, and sweeps
-go on later.
+It takes many requests to read the list of a large account, and most suspects have left no key. So each sweep that finds
+nothing doubles the time to the next one, from ten minutes to a day. The interval returns to ten minutes after a new
+suspect, after a sweep that finds something, and once the API key may sweep again. An unexpected failure is logged once,
+and sweeps go on later.
 """
 
 import asyncio
+import contextlib
 import contextvars
 import math
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,12 +34,12 @@ class AutoSweep:
     """Sweep automatically while there are suspects whose keys can be found, by a tag or an id.
 
     Args:
-        once: Sweeps; returns None if another process has done so within the given seconds.
+        once: Sweeps once; returns None if another process has swept within the given seconds.
         store: Where the suspects are kept.
         policy: What a sweep may do.
         lifecycle: The lifecycle of the client, which runs the task.
         clock: The wall clock, aware.
-        loop_clock: The pace's clock, by which it waits.
+        loop_clock: The pace's clock, by which the task waits.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class AutoSweep:
         self._woken = True
         if self._lifecycle.closing or (self._task is not None and not self._task.done()):
             return
-        # In its own context, because it outlives the call that has left the suspect.
+        # The task has a new context, because it outlives the call that has left the suspect.
         self._task = self._lifecycle.tasks.spawn(self._run(), contextvars.Context())
 
     def _leave_loop(self) -> None:
@@ -111,7 +112,7 @@ class AutoSweep:
             except RespanError as error:
                 logger.info("suspects could not be read: %s", type(error).__name__)
                 return
-            except Exception as error:  # noqa: BLE001  of any kind, because no other task would sweep again
+            except Exception as error:  # noqa: BLE001  if this task ended, no other task would sweep
                 self._log_failure(error)
                 await self._loop_clock.sleep(SHORTEST)
             else:
@@ -122,7 +123,7 @@ class AutoSweep:
         while True:
             self._woken = self._has_news = False
             suspects = [suspect for suspect in await self._store.pending() if suspect.tag or suspect.id]
-            if not suspects and not self._woken:  # a suspect may have been noted while they were read
+            if not suspects and not self._woken:  # a suspect may have been noted while the suspects were read
                 return False
             seconds = self._seconds_to_wait(suspects, self._loop_clock.time())
             if suspects and seconds <= 0.0:
@@ -131,12 +132,13 @@ class AutoSweep:
                 await self._wait_for_news(seconds)
 
     async def _wait_for_news(self, seconds: float) -> None:
-        """Wait for a new suspect, but not longer than so many seconds."""
+        """Wait for a new suspect, but not longer than `seconds`."""
         sleep = self._sleep = asyncio.get_running_loop().create_task(self._loop_clock.sleep(seconds))
         try:
             await asyncio.wait({sleep})
         finally:
-            sleep.cancel()
+            with contextlib.suppress(RuntimeError):  # the event loop is closed, and the task with it
+                sleep.cancel()
             self._sleep = None
 
     def _seconds_to_wait(self, suspects: Sequence[Suspect], now: float) -> float:
@@ -166,7 +168,7 @@ class AutoSweep:
         except RespanError as error:
             logger.info("a sweep did not get through: %s", type(error).__name__)
             self._rest()
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  if this task ended, no other task would sweep
             self._log_failure(error)
             self._rest()
         else:
@@ -198,13 +200,13 @@ class AutoSweep:
             self._fruitless += 1
 
     def _log_failure(self, error: Exception) -> None:
-        """Log once that sweeping fails, without the error's text, which may hold anything."""
+        """Log once that sweeping fails, without the error's text, because it may hold a secret."""
         if type(error) is not self._logged_failure:
             self._logged_failure = type(error)
             logger.error("sweeping has failed unexpectedly, and is tried again later: %s", type(error).__name__)
 
     def _tell_rest(self, left: Sequence[Suspect]) -> None:
-        """Say once why the next sweeps come more rarely."""
+        """Log once why the next sweeps come more rarely."""
         if self._rest_told:
             return
         self._rest_told = True

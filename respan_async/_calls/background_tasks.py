@@ -36,9 +36,10 @@ class BackgroundTasks:
 
         Args:
             work: The coroutine.
-            context: The context to run it in, if it is not part of what its starter does, such as a traced request.
+            context: The context in which to run the coroutine; None for the caller's, which may belong to a traced
+                request.
             if_cut: Called on the next event loop, if this loop closes before the task's waiter has run.
-            awaited: Whether a caller takes its result or its exception; if not, an unexpected failure is logged.
+            awaited: Whether a caller takes the task's result or exception; if not, an unexpected failure is logged.
         """
         task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks.add(task)
@@ -50,9 +51,9 @@ class BackgroundTasks:
         return task
 
     def delegate(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run user code on behalf of the running task, in a task that may ignore its cancellation.
+        """Run user code on behalf of the running task, in another task, because user code may ignore its cancellation.
 
-        Closing waits for the running task, and not for this one.
+        A closing client waits for the running task, and not for this other task.
         """
         task = asyncio.get_running_loop().create_task(work)
         self._delegates[task] = self.acting_task()
@@ -110,7 +111,7 @@ class BackgroundTasks:
         _retrieve(task)
 
     def _log_failure(self, task: asyncio.Task[Any]) -> None:
-        """Log an unexpected failure, once for its kind; without the exception's text, which may hold anything."""
+        """Log an unexpected failure, once for each kind, without the exception's text, because it may hold a secret."""
         error = None if task.cancelled() else task.exception()
         if not isinstance(error, Exception) or isinstance(error, RespanError):
             return
@@ -129,13 +130,13 @@ class BackgroundTasks:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve a task's exception, because asyncio would log it otherwise; a task that awaits this one sees it too."""
+    """Retrieve a task's exception, because asyncio would log it otherwise; tasks that await this task still get it."""
     if not task.cancelled():
         task.exception()
 
 
 def _close(coroutine: Any) -> None:
-    """Close a coroutine whose loop is closed; its `finally` blocks run now, and note what it leaves."""
+    """Close a coroutine whose loop is closed; its `finally` blocks run now, and note the suspects that it leaves."""
     # The `finally` blocks may touch the closed loop; ignore those errors.
     with contextlib.suppress(Exception):
         coroutine.close()

@@ -14,12 +14,12 @@ Item = TypeVar("Item")
 
 
 def _length_of(items: object) -> int | None:
-    # What an async input says of its length is how many wait in it now.
+    # The length of an async input is the number of items that wait in it now.
     if not isinstance(items, Sized) or isinstance(items, AsyncIterable):
         return None
     try:
         return len(items)
-    except Exception:  # noqa: BLE001  the input's own, such as a TypeError of tqdm's: it does not know
+    except Exception:  # noqa: BLE001  of the user's input: e.g. tqdm's `len` raises a TypeError if it knows no length
         return None
 
 
@@ -34,8 +34,8 @@ class BatchInput(Generic[Item]):
 
     Attributes:
         total: The number of items; None if the iterable does not tell.
-        take: Takes an item of a plain input, once it is open; raises `StopIteration` where there is none left. None for
-            an asynchronous input.
+        take: Takes an item of a plain input, once it is open; raises `StopIteration` if no item is left. None for an
+            asynchronous input.
     """
 
     def __init__(self, items: Iterable[Item] | AsyncIterable[Item]) -> None:
@@ -50,22 +50,23 @@ class BatchInput(Generic[Item]):
         """Begin to iterate.
 
         Args:
-            spawn: Runs the one task in which an asynchronous input runs.
+            spawn: Starts the one task in which an asynchronous input runs.
         """
         if isinstance(self._items, AsyncIterable):
             self._source = AsyncInput(self._items, spawn)
         else:
-            # In one context, whichever worker takes: a generator may set a context variable, and reset it at its end.
+            # All workers take in the same context, because a generator may set a context variable and reset it at its
+            # end.
             run: Callable[[Callable[[], Item]], Item] = contextvars.copy_context().run
             self.take = partial(run, iter(self._items).__next__)
 
     async def pull(self, is_over: Callable[[], bool]) -> Item:
         """Take an item from an asynchronous input; see `AsyncInput.pull`."""
-        assert self._source is not None  # an input is plain or not
+        assert self._source is not None  # only an asynchronous input is pulled
         return await self._source.pull(is_over)
 
     def interrupt(self) -> None:
-        """Wait no longer for an item of an asynchronous input."""
+        """Stop waiting for an item of an asynchronous input."""
         if self._source is not None:
             self._source.interrupt()
 
@@ -78,10 +79,10 @@ class BatchInput(Generic[Item]):
                 if being_cancelled():
                     raise
                 return  # the input itself was cancelled
-            except Exception:  # noqa: BLE001  exhausted or broken: the keys that were made count for more
+            except Exception:  # noqa: BLE001  exhausted or broken; the keys that were made must not be lost
                 return
             yield item
 
     def finish(self) -> set[asyncio.Task[None]]:
-        """Close an asynchronous input; return the task that does, if it is not done."""
+        """Close an asynchronous input; return the task that does so, if it is not done."""
         return set() if self._source is None else self._source.finish()

@@ -15,7 +15,7 @@ class OutcomeQueue(Generic[Item]):
     """Keep outcomes until the caller takes them.
 
     Args:
-        discard: Called with a key that was made, but whose outcome is never taken.
+        discard: Called with a key that was made, but whose outcome the caller never takes.
         ordered: Give outcomes in the order of their items.
     """
 
@@ -63,15 +63,15 @@ class OutcomeQueue(Generic[Item]):
                 waiter.set_result(None)
 
     def close_gaps(self) -> None:
-        """Release the outcomes after an item that has none, because with `ordered` it leaves a gap that stays."""
+        """Release the outcomes after an item without an outcome, because with `ordered` they would wait for ever."""
         self._ready.extend(self._early.pop(index) for index in sorted(self._early))
 
     def throw_away(self, outcome: Issued[Item] | Failed[Item]) -> None:
-        """Discard the key of an outcome that is never taken."""
+        """Discard the key of an outcome that the caller never takes."""
         if isinstance(outcome, Issued) and not outcome.replayed:
             self._discard(outcome.key)
 
     def throw_all_away(self) -> None:
-        """Discard the keys of all outcomes that were not taken."""
+        """Discard the keys of all outcomes that the caller has not taken."""
         while self._ready or self._early:
             self.throw_away(self._ready.popleft() if self._ready else self._early.popitem()[1])

@@ -1,13 +1,13 @@
-"""Bounds how many items of a batch are worked on or wait to be taken at the same time."""
+"""Bounds how many items of a batch are being worked on, or have outcomes that the caller has not taken."""
 
 import asyncio
 from collections import deque
 
 
 class Places:
-    """Give a place to each working worker; the caller passes it on when it takes an outcome.
+    """Give a place to each worker that works; the caller passes the place on when it takes the outcome.
 
-    It is not a semaphore, because asyncio's goes through all waiters at each release, which costs 3 µs a key.
+    This is not a semaphore, because asyncio's goes through all waiters at each release, which costs 3 µs a key.
 
     Args:
         number: The number of places.

@@ -1,4 +1,4 @@
-"""The parts of a client that all its calls share, and the options of a call."""
+"""Holds the parts of a client that all its calls share, and the options of a call."""
 
 import logging
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Options:
     """The options of one call.
 
     Attributes:
-        timeout: For one attempt.
+        timeout: The timeout of one attempt.
         deadline: Seconds for the whole call, or None.
         retry: When a failed attempt is made again.
         priority: The class in which the call waits, or None for the default of its operation.
@@ -74,8 +74,8 @@ class ClientContext:
     base_url: str
 
     def advance(self, seconds: float) -> None:
-        """Let time pass at once, for a test: for the pace, for what waits, and by the wall clock."""
-        if isinstance(self.clock, WallClock):  # and no clock of the test's own
+        """Advance the wall clock and the pacer's clock for a test, so that waiting tasks go on at once."""
+        if isinstance(self.clock, WallClock):  # a test may have given another clock
             self.clock.advance(seconds)
         self.pacer.advance(seconds)
 

@@ -1,18 +1,19 @@
 """Measures how far this machine's clock is from the server's, and detects keys that are dead because of it.
 
-A key lives until its expiry by the *server's* clock. On a machine whose clock is two hours slow, a key that is to live
-for one hour is dead when it is made. Every answer carries the server's time in its `Date`, and the answer to a create
-says when the key was made; so from the first answer on, lifetimes are counted from the server's time. Rules:
+A key lives until its expiry by the *server's* clock. On a machine whose clock is two hours slow, a key with a lifetime
+of one hour is dead when it is made. Every answer carries the server's time in its `Date` header, and the answer to a
+create says when the key was made. So from the first answer on, lifetimes are counted from the server's time. Rules:
 
-1. The difference is known to the time that the request took and one second. Where it may be a few seconds only, it
-   counts as none.
-2. One of the two times is enough for that: a machine between here and the API may have a wrong clock of its own. Once
-   the key's time has shown that, a `Date` alone is not believed until it fits again.
-3. What is a hundred years away is no time. Nor does one of the two times alone say that this clock is fast: the answer
-   may be an old one, out of a cache or of a test. Both do, where they agree. A clock that is fast makes no key die
-   early.
-4. What a `Date` alone has once said may be taken back by that of a change, which no cache answers, and not by that of
-   a list: it may be older than it says.
+1. The difference is known only up to the time that the request took, and one second. If the difference may be 5 seconds
+   or less, it counts as zero.
+2. If one of the two times fits this machine's clock, the difference counts as zero, because a machine between here and
+   the API may write a `Date` from a wrong clock. Once the key's time has shown that the `Date` is wrong, a `Date` alone
+   is not believed until it fits again.
+3. A time that is a hundred years away is ignored. One of the two times alone does not prove that this machine's clock
+   is fast, because the answer may be an old one, from a cache or a test. If both times agree, they prove it. It is safe
+   to require both, because a fast clock makes no key die early.
+4. The `Date` of a GET may be older than it says, because a cache may have answered. So it never reduces a difference
+   that is already known. The `Date` of a POST or a DELETE may reduce it, because no cache answers them.
 """
 
 from collections.abc import Mapping
@@ -52,14 +53,14 @@ class ClockSkew:
         *,
         cacheable: bool,
     ) -> datetime | None:
-        """Compare with the times in an answer of the API; return the believed time, if there is one.
+        """Compare this machine's clock with the times in an answer; return the believed server time, if there is one.
 
         Args:
             headers: The headers of the answer; a `Date` from a cache (`Age`) is an old time.
             made: When the key was made, according to the answer; None if it has no such time.
             sent: When the request was sent, by this machine's clock.
             received: When the answer came.
-            cacheable: The answer may be an old one, though it does not say so.
+            cacheable: Whether the answer may be an old one from a cache, even without an `Age` header.
         """
         there = date(headers.get("Date")) if headers.get("Age", "0").strip() == "0" else None
         times = [time for time in (there, made) if time is not None and abs(time - sent) < _FARTHEST]
@@ -76,7 +77,7 @@ class ClockSkew:
         return believed
 
     def _least(self, there: datetime | None, made: datetime | None, took: timedelta, *, cacheable: bool) -> timedelta:
-        """Return how little ahead the server's clock may be, by what these two times prove (rules 3 and 4)."""
+        """Return the least value that these two times allow for `ahead` (rules 3 and 4)."""
         if made is None:
             return self.ahead if cacheable else min(self.ahead, _NONE)
         agree = there is not None and abs(there - made) <= _TOLERATED + took
@@ -91,18 +92,18 @@ class ClockSkew:
         received: datetime,
         believed: datetime | None,
     ) -> InvalidResponseError | None:
-        """Return the error of a key that was dead on arrival though it was to live; None if it is alive.
+        """Return the error for a key that had expired when it arrived; None if the key is alive.
 
         If the caller asked for an expiry in the past, a dead key is the correct result, not an error.
 
-        The key is dead if everything in the answer says so: the time when it was made, its expiry, and the `Date`. The
-        call has left no living key then.
+        The key is dead if all times in the answer say so: the time when it was made, its expiry, and the `Date`. Then
+        the call has left no living key.
 
         Args:
             key: The key.
-            request: The fields that were asked for.
+            request: The fields that the caller asked for.
             fields: The fields that were sent, in JSON types.
-            sent: When they were sent, by this machine's clock.
+            sent: When the request was sent, by this machine's clock.
             received: When the answer came.
             believed: The time that `measure` has returned.
         """

@@ -1,7 +1,7 @@
-"""Revoking one key by its id, after another look at it.
+"""Reads one key, and revokes it by its id.
 
-A 404 to a DELETE proves that there is no such key only in the API's own JSON, if another look finds none either, and
-not for a key that was made just now: a replica of the server's database may lag.
+A 404 to a DELETE proves that there is no such key only if it comes in the API's own JSON, if another GET does not find
+the key either, and if the key was not made just now, because a replica of the server's database may lag.
 """
 
 import enum
@@ -13,18 +13,18 @@ from respan_async.models import TemporaryKey
 
 
 class KeyEnd(enum.Enum):
-    """What a key's DELETE has shown."""
+    """What the answer to a key's DELETE has shown."""
 
     REVOKED = enum.auto()
     """The key is revoked."""
     GONE = enum.auto()
-    """The key was there a moment ago, and is not there any more: another has revoked it."""
+    """The key existed a moment ago, and does not exist any more, because another program has revoked it."""
     UNSEEN = enum.auto()
-    """The key was not there; but it is so new that it may only not be seen yet."""
+    """The server did not find the key, which is so new that a replica may not have it yet."""
 
 
 async def read(service: CallService, key_id: str) -> TemporaryKey | None:
-    """Return a key as the server shows it now; None where it states that there is none.
+    """Return a key as the server shows it now; None if the server states that there is no such key.
 
     Raises:
         RespanError: The key could not be read.
@@ -41,9 +41,9 @@ async def revoke(service: CallService, key_id: str, *, just_made: bool) -> KeyEn
     """Revoke a key that was seen a moment ago.
 
     Args:
-        service: Sends.
+        service: Sends the requests.
         key_id: The key's id.
-        just_made: Whether the key is so new that it may only not be seen yet.
+        just_made: Whether the key is so new that a replica of the server's database may not have it yet.
 
     Raises:
         RespanError: The key could not be revoked.
@@ -54,10 +54,10 @@ async def revoke(service: CallService, key_id: str, *, just_made: bool) -> KeyEn
         if not response_parsing.states_absence(error):
             raise
         if error.effect is not Effect.NONE:
-            return KeyEnd.REVOKED  # that is what success looks like after a lost answer
+            return KeyEnd.REVOKED  # an earlier attempt, whose answer was lost, has revoked the key
         if just_made:
             return KeyEnd.UNSEEN
         if await read(service, key_id) is not None:
-            raise  # it still is there: a right that is missing, or a wrong account
+            raise  # the key still exists; the API key lacks a permission, or is of another account
         return KeyEnd.GONE
     return KeyEnd.REVOKED

@@ -1,4 +1,4 @@
-"""Reading the account's list of keys for those of suspects, which are found by their tags."""
+"""Reads the account's list of keys, and finds those of suspects by their tags."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -28,11 +28,11 @@ def _ids_by_tag() -> defaultdict[str, set[str]]:
 
 @attrs.frozen
 class FoundKeys:
-    """The ids of the keys in the list that have the tag of a suspect and are not revoked, by that tag.
+    """By the tag of a suspect, the ids of the keys in the list that have this tag and are not revoked.
 
     Attributes:
-        alive: All of them.
-        left: Those that the attempt has left, as far as the list tells, and that may be revoked.
+        alive: The ids of all these keys.
+        left: The ids of the keys that the attempt has left, as far as the list tells, and that may be revoked.
     """
 
     alive: dict[str, set[str]] = attrs.field(factory=_ids_by_tag)
@@ -57,12 +57,13 @@ class KeySearch:
         """Read the list to its end.
 
         Args:
-            suspects: Those with a tag.
-            is_doubtful: Whether a suspect's key may be somebody's. Of several keys with its tag none may be revoked
-                then, because one of them may be somebody's, and nobody knows which; nor where one may be a copy.
+            suspects: Suspects with a tag.
+            is_doubtful: Whether a suspect's key may be in use. If several keys have its tag, none is revoked, because
+                one of them may be in use, and the sweep cannot know which. For any suspect, none is revoked if one of
+                several keys may be a copy.
         """
         by_tag = {suspect.tag: suspect for suspect in suspects}
-        # Ids and times alone: what else the keys hold may be a lot.
+        # Keep only ids and times, because the keys' other fields may take much memory.
         found = FoundKeys()
         made: defaultdict[str, list[datetime]] = defaultdict(list)
         async for key in Listing(self._service, 1, _PAGE):
@@ -82,7 +83,7 @@ class KeySearch:
         return found
 
     def is_copy(self, suspect: Suspect, key: TemporaryKey) -> bool:
-        """Whether a key with a suspect's tag may be another program's, which has copied its name."""
+        """Whether another program may have made a key with a suspect's tag, by copying the name."""
         is_late = is_made_late(suspect, key, self._service.context.skew.ahead, self._within)
         if is_late:
             self._tell_copy([key.id])

@@ -1,8 +1,8 @@
-"""Keys that were made, and that nobody is left to hold: revoked by their ids, or else remembered.
+"""Revokes orphaned keys by their ids; if that fails, records them as suspects.
 
-The DELETE waits behind everything else, and a batch may have kept the key for long before. So what is remembered has
-the time of when the key was made, and not of when its DELETE failed: a sweep takes a key that is older than its attempt
-for somebody else's.
+The DELETE has the lowest priority, and a batch may have kept the key for long before. So the suspect has the time when
+the key was made, and not the time when its DELETE failed, because a sweep leaves a key alone that is older than its
+attempt.
 """
 
 import asyncio
@@ -34,23 +34,23 @@ def revoke(
         revoked: Called once the key is revoked.
     """
     options = attrs.evolve(options, priority=Priority.SWEEP, deadline=None)
-    # A 404 is a failure like any other: the key was made just now, so the 404 only proves that a database lags.
+    # Treat a 404 as a failure: the key was made just now, so the 404 only proves that a database lags.
     work = Call(context, operations.delete(key.id), options).run()
     tell = partial(_tell, context, _suspect(context, key), revoked)
     revoking = context.lifecycle.tasks.spawn(work, if_cut=lambda: tell(revoking))
-    # Told here, because a task that is cancelled before its first step has no chance to.
+    # A callback tells it, because a task that is cancelled before its first step never runs.
     revoking.add_done_callback(tell)
 
 
 def _suspect(context: ClientContext, key: CreatedKey) -> Suspect:
-    """Return the suspect that a key is, if it cannot be revoked."""
+    """Return the suspect to record if a key cannot be revoked."""
     return Suspect(
         name=key.name,
         tag=tag_in(key.name) or None if context.attempt_log.tag_names else None,
         id=key.id,
         effect=Effect.LOST,
         sent_at=_made_at(context, key),
-        sent={} if key.expiry_date is None else {"expiry_date": key.expiry_date.isoformat()},  # by which it ends
+        sent={} if key.expiry_date is None else {"expiry_date": key.expiry_date.isoformat()},  # the suspect ends then
         reason="its caller was gone when it arrived",
     )
 
@@ -62,7 +62,7 @@ def _made_at(context: ClientContext, key: CreatedKey) -> datetime:
         return now
     try:
         return min(now, key.created_at - context.skew.ahead)
-    except OverflowError:  # a date at the end of all dates
+    except OverflowError:  # the result is outside the years 1 to 9999
         return now
 
 

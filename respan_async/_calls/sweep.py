@@ -1,28 +1,30 @@
-"""Revoking the keys that lost answers left behind, and nothing else.
+"""Revokes the keys that lost answers left behind, and no others.
 
-An orphan is harmless, because nobody has ever seen its secret; a key that somebody holds and that is revoked is an
-outage. So when in doubt, a key is left alive. Rules:
+An orphan is harmless, because its secret was never shown. If a sweep revokes a key that is in use, that is an outage.
+So a sweep leaves a key alive when it is in doubt. Rules:
 
-1. Only a key that carries our own random tag, at the end of its name, is ever looked for. The tag alone says whose it
-   is: a server normalises names, a plan overrides limits, decimals come back as text and dates cut. A key that was used
-   or handed out is somebody's, and left alone. It is asked for once more right before it is revoked. A key whose id the
-   server told us, in the answer to our own POST, needs no tag.
-2. The list is read to its end before anything is deleted: deleting moves the pages under the reader.
-3. Absence proves nothing, from the list or of a known id. A key may be made long after we gave up, pages shift under
-   other processes, and an API key of another account sees none of ours: a suspect ends by being revoked, or by its
-   expiry; one without an expiry stays. Known ids that the server does not show are asked for last, a few each time.
-4. An expiry is the server's, and this machine's clock may be set wrong: a key that should have died by itself is looked
-   for once more before its suspect ends. While the list shows it, its suspect stays.
-5. A suspect that was *taken over* may be another's key: in a copy of a ledger, the answer may have been recorded since,
-   elsewhere. By itself a sweep revokes it only a day after the takeover, only if the server states that the key was
-   never used, and only if no other key has its tag. A person may say that there is no such copy. The day has to have
-   passed by this machine's clock and by the server's, which is asked for the key right before it is revoked.
-6. A 404 to a DELETE proves little (`key_revocation.py`). A tag that was copied to another key proves nothing: a key
-   that was made long after the attempt is left alone, and so are keys with one tag that were made long after each
-   other (`key_origin.py`).
-7. Keys that cannot be revoked hold up no others: keys are taken in another order each time, those that could not be
-   revoked before come last, and the list is read whatever became of the known ids.
-8. The log names each suspect that is let go without this sweep having revoked its key.
+1. A sweep looks only for keys whose names end in one of our own random tags. It compares the tag alone, because a
+   server normalises names, overrides limits by its plan, answers decimals as text, and truncates dates. A key that was
+   used or handed out has an owner, and is left alone. The sweep reads each key once more right before it revokes it.
+   If the answer to our own POST told a key's id, that key needs no tag.
+2. A sweep reads the list to its end before it deletes a key, because a deletion shifts the pages that are not read yet.
+3. If the list or a request for an id does not show a key, that proves nothing: the server may make a key long after we
+   gave up, other processes shift the pages, and an API key of another account sees none of our keys. So a suspect ends
+   only when its key is revoked or expires; a suspect without an expiry stays. Known ids that the server does not show
+   are asked for last, a few in each sweep.
+4. A key expires by the server's clock, and this machine's clock may be wrong. So a sweep looks once more for a key that
+   should have expired, before its suspect ends. While the server shows the key, the suspect stays.
+5. The key of a suspect that was *taken over* may be in use: another process may have recorded the answer since, in a
+   copy of the ledger. On its own, a sweep revokes such a key only a day after the takeover, only if the server states
+   that the key was never used, and only if no other key has the same tag. The user may state that there is no such
+   copy. The day must have passed by this machine's clock and by the server's, which the sweep learns when it reads the
+   key right before it revokes it.
+6. A 404 to a DELETE proves little (`key_revocation.py`). Nor does a tag prove much, because a program may copy a name.
+   So a sweep leaves a key alone that was made long after the attempt, and keys with the same tag that were made long
+   after each other (`key_origin.py`).
+7. A key that cannot be revoked does not hold up the others: each sweep takes the keys in another order, takes those
+   that could not be revoked before last, and reads the list even if keys with known ids could not be revoked.
+8. The log names each suspect that a sweep closes without having revoked its key.
 """
 
 import asyncio
@@ -57,20 +59,22 @@ _JUST_MADE: Final = timedelta(seconds=60)
 """How long after its attempt a key may be missing in a database replica that lags."""
 
 _SEVERAL: Final = 3
-"""The number of keys in a row, refused by a 403 or an outage, after which the sweep stops."""
+"""The number of failed keys in a row, because of a 403 or an outage, after which the sweep stops."""
 
 _OF_A_KEY: Final = (APIConnectionError, APIStatusError, InvalidRequestError, InvalidResponseError)
 """Errors that may concern one key alone."""
 
 _OF_THE_API_KEY: Final = (AuthenticationError, RateLimitError)
-"""What is the matter with all keys."""
+"""Errors that concern all keys."""
 
 _UNSHOWN: Final = 20
-"""So many known keys in a row that the server does not show say that it shows this API key none of them now."""
+"""The number of known ids in a row that the server does not show, after which the sweep asks for no more of them.
+
+The server then probably shows none of these keys to this API key now."""
 
 
 async def sweep(service: CallService, store: SuspectStore, policy: SweepPolicy) -> SweepReport:
-    """Look for the keys of all suspects once, and revoke those that are proven; until the client is closed.
+    """Look for the keys of all suspects once, and revoke those that are proven orphans; stop if the client is closed.
 
     Args:
         service: Reads and revokes, at the lowest priority.
@@ -78,13 +82,13 @@ async def sweep(service: CallService, store: SuspectStore, policy: SweepPolicy) 
         policy: The limits of the sweep.
 
     Raises:
-        ClientStateError: The client is closed, or was closed meanwhile.
+        ClientStateError: The client is closed, or was closed during the sweep.
         RespanError: The list could not be read, or a key could not be revoked. The suspects stay.
     """
     lifecycle = service.context.lifecycle
     lifecycle.check()
     task = lifecycle.tasks.spawn(_Sweep(service.lowest(), store, policy).run(), awaited=True)
-    lifecycle.release(task)  # its grace may be longer than that of a client which is being closed
+    lifecycle.release(task)  # a closing client cancels the sweep, whose grace may be longer than the client's
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
@@ -111,7 +115,7 @@ class _Sweep:
 
     async def run(self) -> SweepReport:
         """Sweep."""
-        # A suspect that cannot be looked for, or that expired long ago by any clock, is not looked for.
+        # Do not look for a suspect without a tag or an id, nor for one that expired long ago by any clock.
         gone, suspects = _parted(
             await self._store.pending(),
             lambda it: self._has_died(it, LONG_AFTER_EXPIRY if it.tag or it.id else AFTER_EXPIRY),
@@ -131,7 +135,7 @@ class _Sweep:
     # ------------------------------------------------------- keys whose ids are known
 
     async def _revoke_known(self, suspects: Iterable[Suspect]) -> None:
-        """Revoke the keys of those that are due, and look for those that should have died by themselves."""
+        """Revoke the keys of the suspects that are due, and look for the keys that should have expired."""
         unshown = 0
         for suspect in self._context.sweep_memory.in_order(suspects):
             if not (self._is_due(suspect) or self._has_died(suspect, AFTER_EXPIRY)):
@@ -148,10 +152,10 @@ class _Sweep:
                 return
 
     async def _revoke_by_id(self, key_id: str, suspect: Suspect) -> bool:
-        """Revoke a key whose id the server told: unless it was recorded or used after all, and so is somebody's.
+        """Revoke a key whose id the server told, unless the key was recorded or used after all, and so has an owner.
 
         Returns:
-            False where the server does not show the key, though it may be alive.
+            False if the server does not show the key, though it may be alive.
         """
         if await self._store.owns_key(key_id):
             return True
@@ -199,14 +203,16 @@ class _Sweep:
         await self._context.pacer.clock.sleep(seconds)
 
     async def _revoke_found(self, suspect: Suspect, found: FoundKeys) -> None:
-        """Revoke the keys that a suspect has left, after another look at each: what the list said may be old."""
+        """Revoke the keys that a suspect has left; read each one again first, because the list may be out of date."""
         tag = suspect.tag or ""
         ends: dict[str, KeyEnd] = {}
         failures: list[RespanError] = []
+        is_unshown = False  # a key of several may be alive although the server does not show it now (rule 3)
         for key_id in found.left.get(tag, ()):
             try:
                 key = await key_revocation.read(self._service, key_id)
                 if key is None or key.revoked:
+                    is_unshown |= key is None
                     found.alive[tag].discard(key_id)
                 elif self._is_left_by(suspect, key) and self._may_be_revoked(key, suspect):
                     ends[key_id] = await self._revoke(key_id, suspect)
@@ -215,7 +221,8 @@ class _Sweep:
                 if len(failures) >= _SEVERAL or isinstance(error, _OF_THE_API_KEY):
                     break
         found.alive[tag] -= {key_id for key_id, end in ends.items() if end is not KeyEnd.UNSEEN}
-        await self._close(suspect, ends, failed=bool(failures))
+        is_unshown |= KeyEnd.UNSEEN in ends.values()
+        await self._close(suspect, ends, failed=bool(failures) or is_unshown)
         for failure in failures:
             self._note_failure(failure, suspect)
 
@@ -230,18 +237,18 @@ class _Sweep:
         return now + min(skew.ahead, skew.last_ahead, timedelta(0))
 
     def _is_due(self, suspect: Suspect) -> bool:
-        """Whether a suspect's key need not be left alone any longer."""
+        """Whether the policy lets a suspect's key be revoked now."""
         return not self._policy.seconds_to_wait(suspect, self._now())
 
     def _has_died(self, suspect: Suspect, since: timedelta) -> bool:
-        """Whether a suspect's key, if there is one, has died by itself that long ago."""
+        """Whether a suspect's key, if there is one, expired longer than `since` ago."""
         end = expires_at(suspect)
-        return end is not None and end < self._now() - since  # and not `end + since`: there is no year 10,000
+        return end is not None and end < self._now() - since  # `end + since` may exceed the year 9999
 
     def _may_be_revoked(self, key: TemporaryKey, suspect: Suspect) -> bool:
-        """Whether nobody has used a key, which for one that may be somebody's has to be stated; and it is due still.
+        """Whether a key is unused and its suspect is still due; if it is doubtful, the server must state "unused".
 
-        The answer that shows the key has just told the server's time.
+        The answer with the key has just told the server's time, so the suspect may no longer be due.
         """
         is_unused = not key.used and (key.used is False or not self._policy.is_doubtful(suspect))
         return is_unused and self._is_due(suspect)
@@ -258,7 +265,7 @@ class _Sweep:
         return end
 
     async def _close(self, suspect: Suspect, ends: Mapping[str, KeyEnd], *, failed: bool = False) -> None:
-        """Let go of a suspect whose keys were revoked, and tell it; if one of them could not be, it stays a suspect."""
+        """Close a suspect whose keys were revoked, and tell the hooks; if one key could not be revoked, keep it."""
         revoked = [key_id for key_id, end in ends.items() if end is KeyEnd.REVOKED]
         if self._policy.dry_run:
             self._revoked.update(dict.fromkeys(revoked, suspect))
@@ -273,7 +280,7 @@ class _Sweep:
             await self._expire([suspect], "another has revoked its key")
 
     async def _expire(self, suspects: Sequence[Suspect], reason: str) -> None:
-        """Let go of suspects whose keys have died without this sweep."""
+        """Close suspects whose keys have expired, or were revoked by another program."""
         for suspect in suspects:
             if self._policy.dry_run:
                 if suspect not in self._revoked.values():
@@ -304,7 +311,7 @@ class _Sweep:
 
 
 def _parted(suspects: Sequence[Suspect], belongs: Callable[[Suspect], bool]) -> tuple[list[Suspect], list[Suspect]]:
-    """Return those for which something holds, and the others."""
+    """Return the suspects for which `belongs` is true, and the others."""
     these: list[Suspect] = []
     others: list[Suspect] = []
     for suspect in suspects:

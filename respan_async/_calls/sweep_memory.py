@@ -1,4 +1,4 @@
-"""What the sweeps of one client remember of each other."""
+"""Remembers, from one sweep of a client to the next, which keys failed and what the log has said."""
 
 import random
 from collections.abc import Iterable
@@ -7,20 +7,23 @@ from typing import Final
 from respan_async.errors import Suspect
 
 _MOST: Final = 10_000
-"""Suspects, and keys, that are remembered."""
+"""The most suspects that are remembered, and the most keys."""
 
 
 class SweepMemory:
-    """Remember whose keys could not be revoked, so that they come last in the next sweep, and what the log has told."""
+    """Remember the suspects whose keys could not be revoked, and the keys that the log has named.
+
+    The next sweep takes those suspects last.
+    """
 
     def __init__(self) -> None:
-        self._last: dict[str, None] = {}  # the one that failed last at the end
+        self._last: dict[str, None] = {}  # in the order of their failures
         self._told: dict[str, None] = {}
 
     def in_order(self, suspects: Iterable[Suspect]) -> list[Suspect]:
         """Return suspects in the order in which their keys are to be revoked.
 
-        Those that did not fail before come first, in another order each time; then the one that failed longest ago.
+        Suspects that have not failed come first, in random order; then the others, and the longest ago failed first.
         """
         places = {name: place for place, name in enumerate(self._last)}
         shuffled = list(suspects)
@@ -33,7 +36,7 @@ class SweepMemory:
         _add(self._last, _name_of(suspect))
 
     def is_news(self, key_id: str) -> bool:
-        """Whether the log has not told yet that a key is left alone; from now on it has."""
+        """Return whether the log has not named a key yet; note that it does so now."""
         if key_id in self._told:
             return False
         _add(self._told, key_id)

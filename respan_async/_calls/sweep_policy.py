@@ -1,4 +1,4 @@
-"""What a sweep may do, after what time, and what it reports."""
+"""Defines the limits of a sweep, such as how long it leaves a key alone, and the report of a sweep."""
 
 import math
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ AFTER_EXPIRY: Final = timedelta(hours=1)
 """How long past its expiry a key may be alive, according to a local clock that may be fast."""
 
 LONG_AFTER_EXPIRY: Final = timedelta(days=7)
-"""The same for a clock that may be wrong; before that, the sweep drops nothing that cannot be restored."""
+"""How long past a key's expiry its suspect or undelivered secret is dropped for good, because a clock may be wrong."""
 
 _WRONG_CLOCK: Final = timedelta(days=1)
 """If a suspect was taken over longer than this before its own attempt, the clock was wrong then."""
@@ -31,7 +31,7 @@ class SweepPolicy:
 
     Attributes:
         grace: Seconds to let pass after the last suspect's attempt, before the list is read.
-        takeover_age: How long ago a suspect must have been taken over; None: such a suspect is left alone.
+        takeover_age: How long ago a suspect must have been taken over; with None, such a suspect is left alone.
         taken_over: Whether a person states that no other copy of the ledger is or was in use; suspects that were taken
             over are then treated as any other.
         dry_run: Whether to report only what would be done.
@@ -47,7 +47,7 @@ class SweepPolicy:
         return suspect.taken_over_at is not None and not self.taken_over
 
     def seconds_to_wait(self, suspect: Suspect, now: datetime) -> float:
-        """Return how long a suspect's key must still be left alone; infinity for ever."""
+        """Return for how many seconds a suspect's key must still be left alone; infinity means for ever."""
         if suspect.taken_over_at is None or self.taken_over:
             return 0.0
         if self.takeover_age is None:

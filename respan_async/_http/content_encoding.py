@@ -13,20 +13,20 @@ _FORMS: Final = {
 
 
 GZIP_MAGIC: Final = b"\x1f\x8b"
-"""The first two bytes of what gzip has made, and of no JSON."""
+"""The first two bytes of gzip's output; no JSON text begins with them."""
 
 _MOST_LAYERS: Final = 3
 
 
 def decoded(headers: Mapping[str, str], body: bytes, limit: int) -> bytes:
-    """Return a body decompressed; or unchanged, if it is not what its label says.
+    """Return a body decompressed; or unchanged, if it does not have the encoding that its header names.
 
-    What gzip has made is seen without a label as well, or after what the label says was undone.
+    A gzip body is also decompressed if no header names it, or if it is left after the named encodings were undone.
 
     Args:
         headers: The headers of the answer.
         body: The body as received.
-        limit: The most bytes; a longer body is cut one byte after it.
+        limit: The most bytes; a longer body is cut after `limit + 1` bytes.
     """
     plain = _without_label(headers.get("Content-Encoding", ""), body, limit)
     for _ in range(_MOST_LAYERS):
@@ -59,8 +59,8 @@ def _inflated(body: bytes, forms: tuple[int, ...], limit: int) -> bytes | None:
 def _members(body: bytes, form: int, limit: int) -> bytes:
     """Decompress all members of a stream, one after the other.
 
-    Bytes after the last member are padding. A member without its end yields what was decompressed: complete JSON needs
-    no checksum.
+    Bytes after the last member are padding. If a member lacks its end, return what could be decompressed, because
+    complete JSON needs no checksum.
     """
     parts: list[bytes] = []
     size = 0

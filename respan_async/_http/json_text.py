@@ -1,4 +1,4 @@
-"""Reads and writes JSON text: by orjson, or by a second, lenient reader; of a bounded number of objects."""
+"""Reads and writes JSON text, with orjson or else with a lenient reader, and bounds the number of objects."""
 
 import json
 from collections.abc import Mapping
@@ -9,8 +9,10 @@ import orjson
 from respan_async._http import lenient_json
 
 MAX_OBJECTS: Final = 100_000
-"""The most objects and arrays in one text. A page of ten thousand real keys has about as many; the same number of bytes
-could hold millions, which would take seconds and some hundred MiB."""
+"""The most objects and arrays in one text.
+
+A page of ten thousand real keys has about as many. The bytes of that page could hold millions of objects, which would
+take seconds and some hundred MiB."""
 
 
 class DecodeError(ValueError):
@@ -35,7 +37,8 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: float) -> float:
-    # E.g. numpy's numbers, which are floats to Python and unknown to orjson. The model has refused all other types.
+    # Convert e.g. numpy's numbers, which are floats to Python, but which orjson does not know. The model has refused
+    # all other types.
     return float(value)
 
 
@@ -71,7 +74,7 @@ _NOTHING: Final = object()
 
 
 def _has_float_as_id(data: Any) -> bool:
-    """Whether the id of a key, alone or on a page, may have lost digits: the strict reader has none but 64 bits."""
+    """Whether the id of a key, alone or on a page, may have lost digits, because orjson reads longer ones as floats."""
     if type(data) is dict:
         if type(data.get("id")) is float:
             return True

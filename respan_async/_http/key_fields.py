@@ -1,6 +1,6 @@
-"""Reads the fields of a key out of a JSON object, leniently: an odd field must not cost a key that was made.
+"""Reads the fields of a key out of a JSON object, leniently, because a new key must not be lost to an odd field.
 
-A number that comes as text is read as a number, if that loses nothing.
+A number that comes as text is read as a number, if no precision is lost.
 """
 
 import math
@@ -18,7 +18,7 @@ _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{
 _BITS_64: Final = 2**63
 
 _EXACT: Final = 2**53
-"""Below it every whole number is a float of its own."""
+"""Below this, each whole number has an exact float."""
 
 _UNREADABLE: Final = object()
 
@@ -32,7 +32,7 @@ def _flag(raw: Any) -> Any:
 
 
 def read_id(raw: Any) -> Any:
-    """Return an id as text, which a whole number becomes; anything else than a `str` is not one."""
+    """Return an id as text; a whole number is converted, and any other type is unreadable."""
     if isinstance(raw, float) and raw.is_integer() and abs(raw) < _EXACT:
         raw = int(raw)  # 17.0
     if isinstance(raw, int) and not isinstance(raw, bool):
@@ -53,7 +53,7 @@ def _number_in(text: str) -> Any:
     if not _DECIMAL(text):
         return _UNREADABLE
     exact = Decimal(text)
-    # Compared with what Python prints for the float, so that "0.1" is read as 0.1.
+    # Compare with the `repr` of the float, so that "0.1" is read as 0.1.
     number = int(exact) if exact == int(exact) and abs(exact) < _BITS_64 else float(exact)
     return number if Decimal(repr(number)) == exact else _UNREADABLE
 
@@ -72,7 +72,7 @@ def _instant(raw: Any) -> Any:
         instant = datetime.fromisoformat(raw)
         instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
         if instant.tzinfo is not UTC:
-            instant.astimezone(UTC)  # the last evening of the year 9999, west of Greenwich, has no date in UTC
+            instant.astimezone(UTC)  # raises for the last evening of 9999 west of Greenwich, which is 10000 in UTC
     except (TypeError, ValueError, OverflowError):
         return _UNREADABLE
     return instant
@@ -115,13 +115,13 @@ FIELDS: Final[dict[str, tuple[str, tuple[type, ...], Callable[[Any], Any]]]] = {
         ("is_temporary", "is_temporary", _FLAG),
     )
 }
-"""By the server's name of a field: our name, the types to be taken as they are, and the reader of all other values."""
+"""By the server's name of a field: our name, the types that need no conversion, and the reader of all other values."""
 
 _SECRETS: Final = frozenset({"api_key", "hashed_key"})
 
 
 def read_fields(data: Any, request_id: str | None) -> dict[str, Any]:
-    """Sort a JSON object into the fields of `TemporaryKey`; all other fields go to `extra`."""
+    """Convert a JSON object into the fields of `TemporaryKey`; all other fields go to `extra`."""
     if type(data) is not dict:
         raise DecodeError("expected a JSON object")
     values: dict[str, Any] = {}

@@ -1,9 +1,10 @@
 """Reads JSON that the strict reader refuses, because a new key must not be lost to an unimportant field.
 
-It takes a byte order mark, UTF-16 and UTF-32, another declared character set, `NaN` and `Infinity`, control characters
-within a text, and half a surrogate. What stands for no character comes out as U+FFFD, so that everything which was read
-can be written again as UTF-8. Before an object it takes NULs, and after it anything that is not another one, such as
-the comment of a cache: of two objects nobody knows which is meant. A whole number as an `id` keeps its digits.
+It accepts a byte order mark, UTF-16 and UTF-32, another declared character set, `NaN` and `Infinity`, control
+characters within a text, and a lone surrogate. It replaces what is not a character by U+FFFD, so that all texts can be
+written again as UTF-8. It accepts NULs before an object, and anything but another object after it, such as the comment
+of a cache. It refuses two different objects, because it cannot know which of them is meant. A whole number as an `id`
+keeps its digits.
 """
 
 import codecs
@@ -14,13 +15,15 @@ NO_CHARACTER: Final = "\ufffd"
 """The character that replaces undecodable bytes."""
 
 _CHARSETS: Final = frozenset({"ascii", "cp1252", "iso8859-1", "iso8859-15", "utf-8"})
-"""Those that are decoded where they are declared. Python knows more, some of which are programs of their own. A text in
-UTF-16 or UTF-32 shows it, and one that does not is in neither."""
+"""The character sets that are decoded if a header declares them.
+
+Python has more codecs, but some of them, such as decompressors, run more than a table of characters. UTF-16 and UTF-32
+are missing, because the first bytes of a JSON text show them."""
 
 _DIGITS: Final = 60
-"""Digits of a whole number that is read as one: an id may have 39, which is 128 bits."""
+"""The most digits of a number that is read as an `int`: an id of 128 bits has 39."""
 _WHOLE: Final = range(-(2**63), 2**64)
-"""Those that the strict reader has; as anything but an id, another becomes a float, as it has it."""
+"""The whole numbers that the strict reader returns as `int`. Others become floats, as with that reader, but for ids."""
 
 _BLANK: Final = " \t\r\n\0"
 
@@ -42,7 +45,7 @@ def loads(text: bytes, charset: str | None = None) -> Any:
 
 
 def _first(text: str) -> Any:
-    """Read an object before something that is none, or else all there is."""
+    """Read the object at the beginning of a text, and ignore what follows, but no other object; or read all of it."""
     if not text.startswith("{"):
         return _READER.decode(text)
     value, end = _READER.raw_decode(text)
@@ -54,7 +57,7 @@ def _first(text: str) -> Any:
 
 def _decoded(text: bytes, charset: str | None) -> str:
     bare = text.lstrip(b"\0")
-    if bare[1:2] != b"\0":  # or they are the halves of letters
+    if bare[1:2] != b"\0":  # otherwise the NULs are halves of UTF-16 or UTF-32 characters
         text = bare
     encoding: str = json.detect_encoding(text)
     if encoding.startswith("utf-8"):

@@ -1,7 +1,8 @@
-"""Reads an answer off its connection, up to a size, and up to its end.
+"""Reads an answer from its connection, up to its end or the size bound.
 
-An answer of 2xx that breaks off may still hold a whole key. So may one whose end never comes, such as the last chunk of
-a chunked body: JSON that is whole is the beginning of no other, so nothing more is waited for than a moment.
+A 2xx answer that breaks off may still hold a complete key. So may an answer whose end never comes, e.g. if the last
+chunk of a chunked body is missing. A complete JSON object cannot be the beginning of a longer one, so the reader waits
+only for a moment after it.
 """
 
 import asyncio
@@ -16,21 +17,22 @@ from respan_async._http.header_parsing import charset
 from respan_async._http.response import Response
 
 MAX_BODY: Final = 8 * 2**20
-"""The most decoded bytes read of one answer. A page of a thousand keys has about a tenth of it."""
+"""The most decoded bytes to read of one answer. A page of a thousand keys has about a tenth of that."""
 
 _CHUNK: Final = 2**16
 
 _SILENCE: Final = 0.25
-"""Seconds in which nothing comes, after which a body is looked at: whether it is whole, and lacks its end alone. It is
-looked at once in so many seconds, so it may take twice that."""
+"""Seconds of silence after which the reader checks whether a body is complete, so that only its end is missing.
+
+It checks once in so many seconds, so the reading may end after up to twice that."""
 
 
 class TruncatedResponse(Exception):
     """An answer broke off after its status.
 
     Attributes:
-        received: What had come of it.
-        cause: What aiohttp raised.
+        received: The part of the answer that had come.
+        cause: The exception that aiohttp raised.
     """
 
     def __init__(self, received: Response, cause: Exception) -> None:
@@ -40,7 +42,7 @@ class TruncatedResponse(Exception):
 
 
 def at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
-    """Return an answer whose body came whole with its headers; None if there is more to wait for."""
+    """Return an answer whose complete body came with its headers; None if more of the body is to come."""
     content = response.content
     if not content.is_eof() or content.exception() is not None or content.total_bytes > MAX_BODY:
         return None
@@ -48,10 +50,12 @@ def at_hand(response: aiohttp.ClientResponse, resends: int) -> Response | None:
 
 
 async def read(response: aiohttp.ClientResponse, resends: int) -> Response:
-    """Read an answer up to the size bound. A refusal that breaks off is still that refusal.
+    """Read an answer up to the size bound.
+
+    If an answer other than 2xx breaks off, what came of it is returned, because its status is enough.
 
     Raises:
-        TruncatedResponse: One of 2xx broke off.
+        TruncatedResponse: A 2xx answer broke off.
     """
     content = response.content
     closed = getattr(getattr(response.connection, "protocol", None), "closed", None)
@@ -84,11 +88,11 @@ async def read(response: aiohttp.ClientResponse, resends: int) -> Response:
 
 
 class _SilenceWatch:
-    """Ends the reading of an answer that is whole and has no end.
+    """Ends the reading of an answer whose body is complete, but whose end does not come.
 
     Args:
         response: The answer.
-        chunks: What has come of its body; added to by who reads.
+        chunks: The parts of its body that have come; the reader adds to them.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, chunks: list[bytes]) -> None:
@@ -99,7 +103,7 @@ class _SilenceWatch:
         self._timer = self._loop.call_later(_SILENCE, self._look)
 
     def end(self) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._timer.cancel()
 
     def _look(self) -> None:
@@ -114,7 +118,7 @@ class _SilenceWatch:
 
 
 def _is_whole(received: Response) -> bool:
-    """Whether a body is a JSON object or list from its beginning to its end."""
+    """Whether a body is a complete JSON object or list."""
     if received.oversize:
         return False
     try:
@@ -140,8 +144,7 @@ def _look_at(closed: asyncio.Future[None]) -> None:
 def _no_more(content: aiohttp.StreamReader, _: object = None) -> None:
     """End the reading of an answer whose connection is gone, or whose end does not come.
 
-    After bytes that are not HTTP within a body, aiohttp closes the connection and does not wake the task that reads the
-    rest.
+    If bytes within a body are not HTTP, aiohttp closes the connection, and does not wake the task that reads the rest.
     """
     if not content.is_eof() and content.exception() is None:
         content.set_exception(aiohttp.ClientPayloadError())

@@ -13,7 +13,7 @@ import aiohttp
 from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
-from respan_async._http import aiohttp_version  # noqa: F401  refuses one that is too old, before it is used
+from respan_async._http import aiohttp_version  # noqa: F401  refuses an aiohttp that is too old, before it is used
 from respan_async._http.json_text import parse
 from respan_async._http.operations import Request
 from respan_async._http.response import Response, TransportFailure
@@ -24,14 +24,14 @@ from respan_async.errors import ClientStateError, ConfigurationError, RespanErro
 from respan_async.secret import Secret
 
 Timeout = aiohttp.ClientTimeout
-"""For one attempt."""
+"""The timeout of one attempt."""
 
 
 class TrackedBody(aiohttp.BytesPayload):
-    """The body of one request, which knows whether it has begun to leave.
+    """The body of one request, which knows whether the request has begun to leave.
 
-    aiohttp's exceptions do not tell, but a payload knows: aiohttp asks for its size when it builds the request, and
-    calls its write method when the first byte, headers included, goes out. A mock does neither.
+    aiohttp's exceptions do not tell that, but a payload knows: aiohttp reads its size when it builds the request, and
+    calls its write method when the first byte, headers included, goes out. A mock of aiohttp does neither.
     """
 
     touched = False
@@ -63,14 +63,14 @@ class TrackedBody(aiohttp.BytesPayload):
         return self.started or not self.touched
 
     def recall(self) -> bool:
-        """Forbid the request to leave from now on; return whether it certainly had not begun to."""
+        """Forbid the request to leave from now on; return whether it certainly had not begun to leave."""
         self.recalled = not self.may_have_left
         return self.recalled
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         """Note that the request is leaving, and write it, if it may still leave."""
         if self.recalled:
-            # The task that awaits the answer is being cancelled, which takes one more turn of the loop than this write.
+            # The call is cancelled, but the cancellation reaches its task one turn of the loop after this write.
             raise asyncio.CancelledError
         if self._permits is not None and not self._permits():
             raise ConnectionAbortedError  # nothing was sent, provably
@@ -84,7 +84,7 @@ class TrackedBody(aiohttp.BytesPayload):
 class SendingCounter:
     """Count how often aiohttp sends one request, as a middleware, which aiohttp calls for each sending.
 
-    A GET or a DELETE that meets a dropped connection is sent again, and each sending meets the limit.
+    aiohttp sends a GET or a DELETE again if the connection was dropped, and the server's limit counts each sending.
     """
 
     sendings = 0
@@ -98,7 +98,7 @@ class SendingCounter:
 
     @property
     def resends(self) -> int:
-        """How often it was sent after the first time; 0 under a mock, which sends nothing."""
+        """How often the request was sent after the first time; 0 under a mock, which sends nothing."""
         return max(0, self.sendings - 1)
 
 
@@ -174,7 +174,7 @@ class Transport:
         except TruncatedResponse as error:
             result = self._classify(error.cause, tracked_body, error.received, sendings.resends)
         except asyncio.CancelledError:
-            pass  # raised anew below, because this traceback holds frames with the Authorization header
+            pass  # a new one is raised below, because this traceback holds frames with the Authorization header
         except Exception as error:  # noqa: BLE001  the caller gets a value for any failure of aiohttp
             result = self._classify(error, tracked_body, None, sendings.resends)
         finally:

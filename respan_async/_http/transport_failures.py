@@ -1,7 +1,7 @@
-"""Maps aiohttp's exceptions to a `TransportFailure`: whether anything left, whether to try again, and a sentence.
+"""Maps aiohttp's exceptions to a `TransportFailure`: whether bytes left, whether to try again, and the reason.
 
-Each sentence names the host and the port, which may be a proxy's, and says what happened there. It quotes no more of an
-aiohttp error, because its text may hold headers, and a proxy's URL holds its password.
+The reason is a sentence that names the host and the port, which may be a proxy's, and says what happened there. It does
+not quote an aiohttp error, because the text may hold headers, and a proxy's URL may hold a password.
 """
 
 import ssl
@@ -66,8 +66,8 @@ def classify(
         error: The exception.
         target: The URL of the request.
         left: Whether bytes of the request may have left, as far as its body can tell.
-        begun: Whether its body is known to have begun to leave; of a request without a body, whether a trace hook of
-            the session raised, which may be after its answer.
+        begun: Whether the body is known to have begun to leave. For a request without a body: whether a trace hook of
+            the session raised, because the request may have left before that.
         received: The part of an answer that broke off; None if no answer had begun.
         resends: How often aiohttp had sent the request again by itself.
         unused_proxy: The environment variable that names a proxy which is not used, or None.
@@ -75,7 +75,7 @@ def classify(
     host = authority(target)
     status = None if received is None else received.status
     of_hook = is_of_a_hook(error)
-    # A hook's own connection may fail in the same way as ours, and proves nothing of ours.
+    # A connection that a hook makes may fail in the same way, which proves nothing about our connection.
     if status is None and ((isinstance(error, _BEFORE_SENDING) and not begun) or (_alert_in(error) and not of_hook)):
         left = False
     elif status is None and isinstance(error, _WRONG_SETUP) and not begun:
@@ -112,8 +112,8 @@ def classify(
 
 
 def is_of_a_hook(error: Exception) -> bool:
-    """Whether a trace hook of the caller's session raised it: its traceback goes through aiohttp's calling of hooks."""
-    # One that is called while the body is written is the cause of another error.
+    """Whether a trace hook of the caller's session raised the error, whose traceback then shows `aiohttp.tracing`."""
+    # If a hook raises while the body is written, its error is the cause of another error.
     return any(
         frame.f_globals.get("__name__") == aiohttp.tracing.__name__
         for cause in (error, error.__cause__)

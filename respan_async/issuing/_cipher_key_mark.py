@@ -7,10 +7,10 @@ The safe order:
 3. One process rotates: it marks the ledger with the new key, and encrypts the kept secrets with it.
 4. The former key is removed.
 
-A process that missed step 2 would write secrets that no process can read after step 4. So it may claim no ticket once
-the ledger is marked. The results of requests that it has in flight are recorded all the same; the error therefore asks
-for another rotation. The mark stops processes that opened the ledger before it was set, and processes without the new
-key. A process that begins the next rotation has the marked key among its old keys.
+A process that missed step 2 would write secrets that no process can read after step 4. So once the ledger is marked,
+that process may not claim tickets. It still records the results of its requests in flight, so the error asks for
+another rotation. The mark stops processes that opened the ledger before it was set, and processes without the new key.
+A process that begins the next rotation is accepted, because it has the marked key among its old keys.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _NONE: Final = ""
 
 
 class RotationMark:
-    """The mark on a ledger, as one process has seen it.
+    """The mark on a ledger, as one process has read it.
 
     Attributes:
         seen: The mark when the ledger was opened; None if it had no mark.
@@ -57,7 +57,7 @@ def key_id_of(cipher: Cipher | None) -> str | None:
 
 
 def outdated(where: str, cipher: Cipher | None) -> LedgerError:
-    """Return the error for a process that would write secrets which the others cannot read."""
+    """Return the error for a process that would write secrets that the other processes cannot read."""
     if cipher is None:
         how = "its secrets are encrypted, and there is no cipher here; start again with its key"
     else:

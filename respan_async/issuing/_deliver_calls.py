@@ -1,4 +1,4 @@
-"""Calling the user's `deliver`: so many at a time, each within its time, and first calls before repeated ones."""
+"""Calls the user's `deliver`: a bounded number at a time, each with a timeout, and first calls before repeated ones."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ LAST_MOMENT: Final = 1.0
 """Seconds that a cancelled call may take to end."""
 
 _SHARE: Final = 8
-"""Of so many places that become free, one goes to a repeated call, though first calls wait."""
+"""Of so many places that become free, one goes to a repeated call, even if first calls wait."""
 
 
 @attrs.frozen
@@ -28,7 +28,7 @@ class Failure:
 
     Attributes:
         reason: The reason in a few words, without the secret.
-        final: Whether the place refuses this key for good, so that calling again would not help.
+        final: Whether the user's function refuses this key for good, so that calling again would not help.
     """
 
     reason: str
@@ -36,10 +36,12 @@ class Failure:
 
 
 class Places:
-    """So many calls at a time. While the place for secrets hangs, repeated calls would take all of them, for ever.
+    """Bound the calls at a time, and let first calls go before repeated ones.
+
+    Otherwise repeated calls would take all places for ever while the store for secrets hangs.
 
     Args:
-        count: How many.
+        count: The number of places.
     """
 
     def __init__(self, count: int) -> None:
@@ -52,7 +54,7 @@ class Places:
         """Wait for a place.
 
         Args:
-            first: Before those who have had one for the same ticket.
+            first: Whether this is the first call for its ticket, which goes before repeated ones.
         """
         if self._free:
             self._free -= 1
@@ -67,7 +69,7 @@ class Places:
             raise
 
     def give_back(self) -> None:
-        """Let the next one have a place."""
+        """Pass a place on to the next waiting call; if none waits, the place is free."""
         self._given += 1
         lines = (self._first, self._repeated) if self._given % _SHARE else (self._repeated, self._first)
         for line in lines:
@@ -80,12 +82,12 @@ class Places:
 
 
 class DeliverCall:
-    """One call of the user's function, in its place and within its time.
+    """One call of the user's function, which holds a place and has a timeout.
 
     Args:
-        task: Runs it.
-        places: Where its place comes from.
-        timeout: Seconds that it may take; None for any number.
+        task: The task that runs the call.
+        places: The places of which the call holds one.
+        timeout: Seconds that the call may take; None for no limit.
     """
 
     def __init__(self, task: "asyncio.Task[Failure | None]", places: Places, timeout: float | None) -> None:
@@ -96,7 +98,7 @@ class DeliverCall:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or its time has."""
+        """Whether the call has ended, or its time is up."""
         return self.task.done() or self._seconds_left == 0.0
 
     @property
@@ -104,11 +106,11 @@ class DeliverCall:
         return None if self._until is None else max(self._until - asyncio.get_running_loop().time(), 0.0)
 
     async def wait(self) -> None:
-        """Wait until it is over."""
+        """Wait until the call has ended, or its time is up."""
         await asyncio.wait({self.task}, timeout=self._seconds_left)
 
     async def end(self) -> Failure | None:
-        """Wait until it is over, and give its place back; return None, or why it has failed."""
+        """Wait for the call, or cancel it when its time is up, and give its place back; return its failure or None."""
         late = False
         try:
             await self.wait()
@@ -127,30 +129,30 @@ class DeliverCall:
         return self.task.result()
 
     def drop(self) -> None:
-        """Cancel it, and give its place back, unless that was done."""
+        """Cancel the call, and give its place back, unless the place was given back before."""
         if self._places is not None:
-            with contextlib.suppress(RuntimeError):  # of an event loop that is closed
+            with contextlib.suppress(RuntimeError):  # the event loop may be closed
                 self.task.cancel()
             self._leave()
 
     def _leave(self) -> None:
         places, self._places = self._places, None
         if places is not None:
-            with contextlib.suppress(RuntimeError):  # as above: nobody waits there any more
+            with contextlib.suppress(RuntimeError):  # the event loop may be closed; then no call waits for a place
                 places.give_back()
 
 
 class DeliverCalls:
     """Call the user's function.
 
-    Each call runs in a task of its own, because it may heed neither its time nor its cancellation. What waits for it
-    goes on then, and the ticket is left alone until it has ended.
+    Each call runs in a separate task, because it may ignore its timeout and its cancellation. Its waiter then goes on,
+    and the function is not called again for the ticket until that call has ended.
 
     Args:
         deliver: The user's function, idempotent by ticket.
-        lifecycle: Where the calls belong.
-        most: Calls at a time.
-        timeout: Seconds that one may take; None for any number.
+        lifecycle: The lifecycle of the client, which runs the tasks.
+        most: The most calls at a time.
+        timeout: Seconds that one call may take; None for no limit.
     """
 
     def __init__(
@@ -178,12 +180,12 @@ class DeliverCalls:
         Args:
             ticket_id: The ticket.
             key: Its key.
-            first: Before the calls that are repeated.
+            first: Whether this is the first call for the ticket, which goes before repeated ones.
         """
         places = self._places
         await places.take(first=first)
         task = self._tasks.get(ticket_id)
-        if task is None:  # or the one before, which did not heed its cancellation
+        if task is None:  # otherwise the previous call still runs, because it ignores its cancellation
             task = self._tasks[ticket_id] = self._lifecycle.tasks.delegate(self._invoke(ticket_id, key))
             task.add_done_callback(lambda _: self._tasks.pop(ticket_id, None))
         return DeliverCall(task, places, self._timeout)
@@ -199,17 +201,17 @@ class DeliverCalls:
             result: object = self._deliver(ticket_id, key)
             if inspect.isawaitable(result):
                 await result
-            elif result is not None:  # a generator, or a future of a thread, has not done the work
+            elif result is not None:  # e.g. a generator or a thread's future, whose work is not done
                 return Failure(f"it returned a {type(result).__name__}")
-        except LedgerError as error:  # this library's own error, which shows no secret
+        except LedgerError as error:  # from this library, e.g. a sink; its text holds no secret
             return Failure(str(error), final=not error.retryable)
-        except Exception as error:  # noqa: BLE001  the user's function; it is called again
+        except Exception as error:  # noqa: BLE001  of the user's function, which is called again
             return Failure(_named(error))
         return None
 
 
 def _named(error: Exception) -> str:
-    """Name an error without its text, which may hold the secret, unless it is the system's text for its number."""
+    """Name an error without its text, which may hold the secret, unless the text is the system's for an errno."""
     name = type(error).__name__
     if isinstance(error, OSError) and isinstance(error.errno, int) and error.errno in errno.errorcode:
         known = os.strerror(error.errno)

@@ -1,4 +1,4 @@
-"""Delivers secrets with the user's function, until it succeeds."""
+"""Delivers secrets: calls the user's function for each ticket until it succeeds."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -27,7 +27,7 @@ LONGEST: Final = 60.0
 _PAGE: Final = 100
 
 _THEIRS: Final = 600.0
-"""Seconds for which a key is left to the live owner that has recorded it."""
+"""Seconds for which a live owner alone delivers a key that it has recorded."""
 
 
 _UNDER_WAY: Final = Failure("it is under way")
@@ -41,7 +41,7 @@ class Delivery:
 
     Args:
         deliver: The user's function, idempotent by ticket.
-        ledger: The ledger, which keeps the secrets until then.
+        ledger: The ledger, which keeps the secrets until they are delivered.
         lifecycle: The lifecycle of the client, which runs the tasks.
         clock: The wall clock, aware.
         settings: The limits of delivery.
@@ -67,20 +67,20 @@ class Delivery:
         self._cut: dict[str, None] = {}  # tickets whose delivery ended with its event loop
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self._erased: set[str] = set()  # since the current look at what is left began
+        self._erased: set[str] = set()  # tickets whose secrets were erased since the current catch-up began
         self._catching_up = False
-        self._told: set[str] = set()  # tickets of which the log has told
+        self._told: set[str] = set()  # tickets that the log has named
         self._stopped = False
         lifecycle.register(Stage.STOP, self._stop)
 
     async def deliver(self, ticket_id: str, key: CreatedKey, *, patient: bool) -> bool:
-        """Deliver now, unless a delivery is under way; a failed one is tried again in the background.
+        """Deliver now, unless a delivery is under way; if it fails, try again in the background.
 
         Args:
             ticket_id: The ticket.
             key: Its key.
-            patient: Wait for a place however long that takes; otherwise for the time of one call at most, and what is
-                under way by then goes on in the background.
+            patient: Whether to wait without a limit; if False, wait for `deliver_timeout` at most, after which the
+                delivery goes on in the background.
 
         Returns:
             Whether the key was delivered now.
@@ -96,7 +96,7 @@ class Delivery:
         await self._has_room.wait()
 
     def deliver_left(self) -> None:
-        """Deliver, in the background, what earlier runs and dead processes have left."""
+        """Deliver, in the background, the secrets that earlier runs and dead processes have not delivered."""
         if not self._catching_up:
             self._catching_up = True
             self._spawn(self._catch_up())
@@ -119,7 +119,7 @@ class Delivery:
         self._stop()
         for call in (calls := self._others(self._calls.tasks)):
             call.cancel()
-        # Calls that heed their cancellation end within that moment. The others cannot be ended.
+        # Calls that heed their cancellation end within `LAST_MOMENT`. The others cannot be ended.
         if tasks := self._others(self._tasks) | calls:
             await asyncio.wait(tasks, timeout=LAST_MOMENT)
         if deaf := sum(not call.done() for call in calls):
@@ -166,7 +166,7 @@ class Delivery:
             self._cut[ticket_id] = None
             raise
         else:
-            # Beyond `max_undelivered`, the key is left to the ledger, and delivered from there.
+            # Beyond `max_undelivered`, only the ledger keeps the key, and a later catch-up delivers it.
             insist = failure is not None and not failure.final and not self._stopped and self._has_room.is_set()
         finally:
             if insist:
@@ -178,12 +178,12 @@ class Delivery:
         return delivered
 
     def _go_on(self, ticket_id: str, key: CreatedKey, call: DeliverCall | None, *, is_first: bool) -> None:
-        """Go on in the background."""
+        """Go on with a delivery in the background."""
         self._note_failed(ticket_id)
         begun = call if is_first else None
         work = self._retry(ticket_id, key, begun, is_first=is_first)
-        # A call that is under way runs for the task that began it. What awaits it from now on is to be no other of the
-        # client's tasks: when `deliver` closes the client from within, that would wait for it.
+        # A call that is under way acts for the task that began it. A delegate awaits it from now on, and not another of
+        # the client's background tasks: if `deliver` closes the client from within, closing would wait for that task.
         task = self._spawn(work) if begun is None else self._note(self._lifecycle.tasks.delegate(work))
         task.add_done_callback(partial(self._note_over, ticket_id, begun))
 
@@ -197,7 +197,7 @@ class Delivery:
     def _note_over(self, ticket_id: str, begun: DeliverCall | None, task: asyncio.Task[None]) -> None:
         if task.cancelled():
             self._cut[ticket_id] = None
-            if begun is not None:  # which nothing awaits, if the task was cancelled before it began
+            if begun is not None:  # no task awaits this call if the task was cancelled before its first step
                 begun.drop()
         self._under_way.discard(ticket_id)
         self._failed.discard(ticket_id)
@@ -212,28 +212,28 @@ class Delivery:
         return failure
 
     async def _erase(self, ticket_id: str) -> bool:
-        """Erase a secret; return whether that could be done."""
+        """Erase a secret; return whether it was erased."""
         try:
             await self._ledger.erase(ticket_id)
             if self._catching_up:
                 self._erased.add(ticket_id)
             return True
         except LedgerError as error:
-            # The key was delivered all the same. The next run delivers it once more, and then erases the secret.
+            # The key was delivered, but its secret is not erased: the next run delivers it once more, and erases it.
             logger.warning("the secret of ticket %r is still in the ledger: %s", ticket_id, error)
             return False
 
     async def _retry(self, ticket_id: str, key: CreatedKey, begun: DeliverCall | None, *, is_first: bool) -> None:
-        """Call until it succeeds.
+        """Call the user's function until it succeeds, or the key is dead.
 
         Args:
             ticket_id: The ticket.
             key: Its key.
-            begun: A call that is under way.
-            is_first: There was none that failed.
+            begun: A call that is under way; None if there is none.
+            is_first: Whether no call has failed yet.
         """
         pause, call = FIRST, begun
-        while not self._is_dead(key, AFTER_EXPIRY):
+        while call is not None or not self._is_dead(key, AFTER_EXPIRY):  # a begun call holds a place until it ends
             if call is None:
                 if not is_first:
                     await asyncio.sleep(pause)
@@ -252,13 +252,13 @@ class Delivery:
             await self._deliver_left()
         except LedgerError as error:
             logger.warning("what was not delivered could not be read: %s", error)
-        except Exception as error:  # noqa: BLE001  nobody awaits this; there is another turn
+        except Exception as error:  # noqa: BLE001  no caller awaits this task, and a later catch-up tries again
             logger.warning("what was not delivered could not be looked through: %s", type(error).__name__)
         finally:
             self._catching_up = False
 
     async def _deliver_cut(self) -> None:
-        """Repeat the deliveries that the end of an event loop cut off, because others leave them to this owner."""
+        """Repeat the deliveries that the end of an event loop cut off, because other owners leave them to this one."""
         while self._cut:
             ticket_id, _ = self._cut.popitem()
             try:
@@ -277,7 +277,7 @@ class Delivery:
                 self._spawn(self._deliver_first(ticket_id, record.key))
 
     async def _deliver_left(self) -> None:
-        """Deliver what is left, several keys at a time, so that one hanging delivery does not hold up the others."""
+        """Deliver undelivered secrets, several at a time, so that one hanging delivery does not hold up the others."""
         after = ""
         running: set[asyncio.Task[Any]] = set()
         self._erased.clear()
@@ -309,6 +309,6 @@ class Delivery:
             logger.warning("%s; %s", error, remedy)
 
     def _is_dead(self, key: CreatedKey | LedgerError, since: timedelta) -> bool:
-        """Whether a key has expired that long ago, by this machine's clock, as far as its expiry is known."""
+        """Whether a key expired longer than `since` ago by this machine's clock; False if its expiry is not known."""
         expiry_date = key.expiry_date if isinstance(key, CreatedKey | UnreadableSecret) else None
         return expiry_date is not None and expiry_date <= self._clock() - since

@@ -1,4 +1,4 @@
-"""How much an issuer delivers at a time, and how long that may take."""
+"""Defines the limits of delivery: how many calls run at a time, and how long each may take."""
 
 import attrs
 
@@ -13,7 +13,7 @@ class DeliverySettings:
     Attributes:
         max_deliveries: The most concurrent calls of the user's function.
         deliver_timeout: Seconds that one call may take; None for no limit.
-        max_undelivered: The number of undeliverable keys at which batches stop making more; None for no limit.
+        max_undelivered: The number of undelivered keys at which batches stop making more; None for no limit.
 
     Raises:
         ConfigurationError: A setting is invalid.

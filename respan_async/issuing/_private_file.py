@@ -1,7 +1,7 @@
 """Creates and checks files that hold secrets, which only their owner may read.
 
-An existing file is inspected, but never opened: closing it would release all locks of the process on that file,
-including those by which SQLite protects a ledger that is open already.
+This module inspects an existing file, but never opens it, because closing a file releases all locks of the process on
+it, including those by which SQLite protects an open ledger.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Final
 from respan_async.errors import LedgerError
 
 _BESIDE: Final = ("-wal", "-shm", "-journal")
-"""The files that SQLite keeps beside a ledger, and would write to as it finds them."""
+"""The files that SQLite keeps beside a ledger. If they exist, SQLite writes to them without changing their modes."""
 
 _OTHERS: Final = 0o077
 _NO_MODES: Final = (
@@ -33,12 +33,12 @@ _making = threading.Lock()
 
 
 def make_private(path: Path) -> None:
-    """Create a file that only its owner may read, with any umask; or check an existing file, and those beside it.
+    """Create a file that only its owner may read, with any umask; or check an existing file, and SQLite's beside it.
 
     Raises:
-        LedgerError: It is a link, or not a plain file, or another user owns it or can read it.
+        LedgerError: A file is a link, or not a plain file, or another user owns it or can read it.
     """
-    with _making:  # another thread may open the file as soon as it exists, and would lose its locks to the closing here
+    with _making:  # another thread may open the new file at once, and would lose its locks when this one closes it
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileExistsError:
@@ -49,7 +49,7 @@ def make_private(path: Path) -> None:
             try:
                 problem = problem_at_birth(descriptor)
                 if problem is not None:
-                    path.unlink()  # otherwise it would be refused for ever, for a reason that the user could not mend
+                    path.unlink()  # otherwise later calls would refuse the file, for a reason that the user cannot mend
                     raise LedgerError(f"{path}: {problem}")
             finally:
                 os.close(descriptor)
@@ -58,7 +58,7 @@ def make_private(path: Path) -> None:
 
 
 def problem_at_birth(descriptor: int) -> str | None:
-    """Restrict a new file to its owner; say why that cannot be done, if it cannot."""
+    """Restrict a new file to its owner; return None, or the reason why that cannot be done."""
     try:
         os.fchmod(descriptor, 0o600)  # the umask may have removed these bits
     except OSError:
@@ -81,7 +81,7 @@ def readable_by_others(path: Path) -> str:
     probe = path.with_name(f".{secrets.token_hex(8)}.probe")
     try:
         descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError:  # e.g. a full disk: then nothing is known about the file system
+    except OSError:  # e.g. a full disk, which says nothing about the file system
         problem = None
     else:
         try:
@@ -114,7 +114,7 @@ def _make_private(path: Path) -> None:
 
 
 def _problem(path: Path, status: os.stat_result) -> str | None:
-    """Say why this file is not a safe place for secrets."""
+    """Return the reason why this file is not a safe place for secrets; None if it is safe."""
     if stat.S_ISLNK(status.st_mode):
         return "cannot be opened: it is a symbolic link"
     if stat.S_ISDIR(status.st_mode):
@@ -125,6 +125,6 @@ def _problem(path: Path, status: os.stat_result) -> str | None:
         return "the file has another name (a hard link); expected one name only"
     if status.st_uid != os.geteuid():
         return "belongs to another user, who could read the secrets in it; expected a file of one's own"
-    if not os.access(path, os.W_OK) and os.path.lexists(path):  # SQLite's journal comes and goes
+    if not os.access(path, os.W_OK) and os.path.lexists(path):  # SQLite may have removed its journal meanwhile
         return "cannot be written"
     return None

@@ -18,13 +18,13 @@ from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
 
 _LAST_YEAR: Final = 9000
-"""What is later is damage: days are added to such a time, and the sum must still be a date."""
+"""The last valid year. A later time is damage, because days are added to it, and the sum must still be a date."""
 
 _FIRST_LETTER: Final = 0x20
 _LAST_LETTER: Final = 0x7E
 _MOST: Final = 0.85
 _FEW: Final = 16
-"""What tells a text of which some bytes were changed from bytes that were encrypted, by how many of them print."""
+"""The limits by which a damaged text is told from encrypted bytes: the part of its bytes that print, and its length."""
 
 
 def secret_bytes(secret: Secret, ticket_id: str, cipher: Cipher | None) -> SecretBytes:
@@ -38,14 +38,14 @@ def text(value: bytes) -> str:
 
 
 def raw(value: str) -> bytes:
-    """Return the bytes of a column's text, also where that is damaged."""
+    """Return the bytes of a column's text, even if the text is damaged."""
     return value.encode(errors="surrogateescape")
 
 
 def cursor(after: str) -> dict[str, Any]:
-    """Return an id for a store that takes only UTF-8: as far as it is that, and all of its bytes if it is not.
+    """Return an id as parameters for a store that takes only UTF-8: its valid beginning, and all bytes if damaged.
 
-    An id of a damaged row is no text, but those after it are to be read all the same.
+    The id of a damaged row is not valid UTF-8, but the rows after it must be read nevertheless.
     """
     data = raw(after)
     try:
@@ -55,16 +55,16 @@ def cursor(after: str) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Return a column's text as it can be shown and written: bytes of it that are no UTF-8 are escaped."""
+    """Return a column's text in a form that can be shown and written, with invalid UTF-8 escaped."""
     return raw(value).decode(errors="backslashreplace") if isinstance(value, str) else "(no text)"
 
 
 def _whole(value: Any) -> str:
-    """Return a column's text, if that is what it is.
+    """Return a column's text, if it is a valid text.
 
     Raises:
-        TypeError: It is none.
-        ValueError: It has bytes that are no UTF-8.
+        TypeError: The value is not a text.
+        ValueError: The text has bytes that are not UTF-8.
     """
     if not isinstance(value, str):
         raise TypeError(type(value))
@@ -73,7 +73,11 @@ def _whole(value: Any) -> str:
 
 
 def _instant(seconds: Any) -> datetime:
-    """Return a time out of a record, if it is one with which can be reckoned."""
+    """Return a time from a record.
+
+    Raises:
+        ValueError: The time is so late that days cannot be added to it.
+    """
     found = datetime.fromtimestamp(seconds, UTC)
     if found.year > _LAST_YEAR:
         raise ValueError(found)
@@ -87,13 +91,13 @@ def mask_bytes(row: Iterable[Any]) -> tuple[Any, ...]:
 
 @contextlib.contextmanager
 def _readable(what: str) -> Iterator[None]:
-    """Raise `DamagedRecord` if a row is not what was written."""
+    """Raise `DamagedRecord` if a row cannot be read as this library writes it."""
     try:
         yield
     except LedgerError:
         raise
     except (ValueError, TypeError, AttributeError, OverflowError, OSError):
-        # From None, and without the column's text, because a repair may have put a secret in the wrong place.
+        # Raise from None and without the column's text, because a repair may have put a secret in the wrong place.
         raise DamagedRecord(f"{what}: the ledger's record is damaged") from None
 
 
@@ -101,28 +105,30 @@ def opened(secret: bytes | None, ticket_id: str, cipher: Cipher | None) -> Secre
     """Return a stored secret, or the placeholder of an erased one."""
     with _readable(f"ticket '{shown(ticket_id):.100}'"):
         _whole(ticket_id)
-    if secret is None:
-        return Secret.erased()
-    text = secret.decode(errors="replace")
-    is_text = text.isprintable() and "\ufffd" not in text
-    if not is_text and _was_text(secret):
-        raise DamagedRecord(f"the secret of ticket {ticket_id!r:.100} is damaged")
-    if cipher is not None:
-        # A plain text may come from before the ledger was given a cipher; a rotation encrypts it.
-        told = getattr(cipher, "is_encrypted", None)
-        return Secret(text) if is_text and told is not None and not told(secret) else cipher.decrypt(secret, ticket_id)
-    if not is_text:
-        raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
-    return Secret(text)
+        if secret is None:
+            return Secret.erased()
+        text = secret.decode(errors="replace")
+        is_text = text.isprintable() and "\ufffd" not in text
+        if not is_text and _was_text(secret):
+            raise DamagedRecord(f"the secret of ticket {ticket_id!r:.100} is damaged")
+        if cipher is not None:
+            # The ledger may have had no cipher when a plain text was written; a rotation encrypts the text.
+            told = getattr(cipher, "is_encrypted", None)
+            return (
+                Secret(text) if is_text and told is not None and not told(secret) else cipher.decrypt(secret, ticket_id)
+            )
+        if not is_text:
+            raise LedgerError(f"the secret of ticket {ticket_id!r:.100} is encrypted; this ledger was given no cipher")
+        return Secret(text)
 
 
 def _was_text(secret: bytes) -> bool:
-    """Whether bytes that are no text were one but for a few; of encrypted ones, not half are letters by chance."""
+    """Whether bytes are a text with a few changed bytes; of encrypted bytes, less than half would be printable."""
     return len(secret) > _FEW and sum(_FIRST_LETTER <= byte <= _LAST_LETTER for byte in secret) >= _MOST * len(secret)
 
 
 def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey | UnreadableSecret]:
-    """Return a ticket, and its key or why its secret cannot be read."""
+    """Return a ticket, and its key or the reason why its secret cannot be read."""
     ticket, key, secret = row
     public: CreatedKey | None = None
     try:
@@ -134,29 +140,33 @@ def kept(row: tuple[Any, ...], cipher: Cipher | None) -> tuple[str, CreatedKey |
 
 
 def renewed(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
-    """Re-encrypt the secrets that an old key has encrypted, or none; return the ticket, the old and the new bytes."""
+    """Re-encrypt the secrets that an old key has encrypted, or no key; return ticket, old bytes and new bytes."""
     old = [(ticket, secret) for ticket, secret in secrets if not cipher.is_current(secret)]
     return [(ticket, secret, cipher.encrypt(opened(secret, ticket, cipher), ticket)) for ticket, secret in old]
 
 
 def relabelled(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, bytes, bytes]]:
-    """Return those damaged secrets that name a former key, and their bytes with the name of the current one.
+    """Return the damaged secrets that name a former key: ticket, old bytes, and bytes that name the current key.
 
-    Once the former key is gone, they could not be told from secrets whose key is missing.
+    Otherwise they would look like secrets whose key is missing, once the former key is gone.
     """
     relabel = getattr(cipher, "relabel", None)
     if relabel is None:
         return []
-    # Of one whose id is damaged, the secret is whole: a person may find out the id.
-    new = [(ticket, secret, relabel(secret)) for ticket, secret in secrets if shown(ticket) == ticket]
+    # Leave out rows with a damaged id, because their secrets are intact, and the user may restore the id.
+    new = [
+        (ticket, secret, relabel(secret))
+        for ticket, secret in secrets
+        if shown(ticket) == ticket and isinstance(secret, bytes)
+    ]
     return [row for row in new if row[1] != row[2]]
 
 
 def damage_in(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tuple[str, DamagedRecord]]:
-    """Return the tickets among these whose secret no key opens, and what is wrong with it.
+    """Return the tickets whose secrets are damaged, with the errors that say so.
 
     Raises:
-        LedgerError: The cipher has not the key of one of these secrets.
+        LedgerError: The cipher lacks the key of one of these secrets.
     """
     found: list[tuple[str, DamagedRecord]] = []
     for ticket, secret in secrets:
@@ -168,7 +178,7 @@ def damage_in(secrets: Iterable[tuple[str, bytes]], cipher: Cipher) -> list[tupl
 
 
 def undelivered_of(rows: Iterable[tuple[Any, ...]]) -> tuple[Undelivered, ...]:
-    """Return tickets whose secret is kept; what is damaged of one is shown as far as it goes."""
+    """Return the tickets whose secrets are kept; show as much of a damaged row as can be read."""
     found: list[Undelivered] = []
     for ticket, key_id, seconds in rows:
         issued_at = None
@@ -218,9 +228,9 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
     """Return the account to which a ledger is bound from now on.
 
     Raises:
-        LedgerError: It belongs to another account, unless forced.
+        LedgerError: The ledger belongs to another account, and `force` is False.
     """
-    # Empty if the ledger was created but never opened.
+    # `known` is empty if the ledger was created but never opened.
     if known and not force and not same_account(known, account):
         raise LedgerError(
             f"{where}: the ledger of another account or base URL. If it was opened by an account's name (account=, "
@@ -249,7 +259,7 @@ def _suspect_of(row: tuple[Any, ...]) -> Suspect:
             id=None if key_id is None else _whole(key_id),
             effect=Effect(effect),
             sent_at=_instant(sent_at),
-            sent=dict(json_text.parse(sent.encode()).items()),  # an object, or damaged
+            sent=dict(json_text.parse(sent.encode()).items()),  # raises AttributeError if it is not an object
             reason=shown(reason),
             taken_over_at=None if taken_over_at is None else _instant(taken_over_at),
         )

@@ -37,7 +37,7 @@ class IssuerContext:
         writes: Writes in the background.
         suspects: The ledger's suspects.
         active: The tickets that are being worked on.
-        delivery: Delivers secrets; None: they stay in the ledger.
+        delivery: Delivers secrets; with None, they stay in the ledger.
     """
 
     ledger: Ledger
@@ -94,7 +94,7 @@ class TicketProcessor:
         """Wait in a higher class from now on."""
         self._call.promote(priority)
 
-    def abandon(self, *, wanted: bool = False) -> bool:  # always wanted, because the key belongs to its ticket
+    def abandon(self, *, wanted: bool = False) -> bool:  # a key is always wanted, because it belongs to its ticket
         """Send nothing more; return whether the job goes on."""
         self._abandoned = True
         if self._keeping:
@@ -122,7 +122,7 @@ class TicketProcessor:
         if self._abandoned:
             raise self.abandoned_error()
         if self._context.delivery is not None and self._priority is Priority.BATCH:
-            # Wait for room *before* locking the ticket, so that we do not block an interactive call for it.
+            # Wait for room *before* beginning the ticket, so that an interactive call for it is not blocked.
             await self._context.delivery.room()
         await self._context.active.begin(self._ticket.id, self, self._priority)
         try:
@@ -152,13 +152,13 @@ class TicketProcessor:
             return None
         self.replayed = True
         self.delivered = record.state is TicketState.DELIVERED
-        if record.state is TicketState.ISSUED:  # the process that recorded it may be gone
+        if record.state is TicketState.ISSUED:  # the process that recorded the key may have died before delivering it
             await self._deliver(record.key)
         return record.key
 
     async def _deliver(self, key: CreatedKey) -> None:
         if self._context.delivery is not None:
-            patient = self._priority is Priority.BATCH  # somebody awaits a single call, such as a web request
+            patient = self._priority is Priority.BATCH  # a user, e.g. of a web request, may wait for a single call
             self.delivered = await self._context.delivery.deliver(self._ticket.id, key, patient=patient)
 
     def _release(self) -> None:

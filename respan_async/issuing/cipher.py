@@ -24,8 +24,8 @@ _HOW: Final = f"make one with: openssl rand -base64 {_KEY}"
 class Cipher(Protocol):
     """Encrypts and decrypts secrets.
 
-    Further methods of `AESGCMCipher` are used if a cipher has them: with `is_encrypted` the ledger may have been kept
-    in plain text before; with `key_id` and `has_key` a process that missed a rotation of the key is detected.
+    The ledger uses further members of `AESGCMCipher` if a cipher has them: `is_encrypted`, to recognise secrets that
+    were kept in plain text before; `key_id` and `has_key`, to detect a process that missed a rotation of the key.
     """
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:
@@ -36,8 +36,8 @@ class Cipher(Protocol):
         """Decrypt a ticket's secret.
 
         Raises:
-            DamagedRecord: The key is at hand, and the bytes were changed, or are another ticket's.
-            LedgerError: The key is another.
+            DamagedRecord: The cipher has the key, but the bytes were changed, or are another ticket's.
+            LedgerError: The cipher lacks the key.
         """
         ...
 
@@ -50,11 +50,11 @@ def checked(cipher: Cipher | None) -> Cipher | None:
     """Return a valid cipher.
 
     Raises:
-        ConfigurationError: It is not a cipher, but e.g. a key.
+        ConfigurationError: The value is not a cipher, but e.g. a key.
     """
     if cipher is None or callable(getattr(cipher, "decrypt", None)):
         return cipher
-    # Only the type is named, because the value may be the key, which is masked by now.
+    # Name only the type, because the value may be a key, which is masked by now.
     kind = {Secret: str, SecretBytes: bytes}.get(type(cipher), type(cipher))
     raise ConfigurationError(f"cipher: expected a Cipher, such as AESGCMCipher(), got {kind.__name__}")
 
@@ -103,13 +103,13 @@ class AESGCMCipher:
 
         Raises:
             DamagedRecord: The bytes were changed, or are another ticket's.
-            LedgerError: The key is another.
+            LedgerError: The cipher lacks the key.
         """
         if len(sealed) < _LEAST:
             raise DamagedRecord(f"the secret of ticket {ticket!r:.100} was cut off")
         named = self._ciphers.get(sealed[1 : 1 + _ID])
         is_intact = sealed[:1] == _VERSION
-        # One whose head was changed is opened all the same: the key that fits proves what it was.
+        # If the head was changed, try all keys: the key that decrypts the rest was the right one.
         ciphers = self._ciphers if named is None or not is_intact else {sealed[1 : 1 + _ID]: named}
         for key_id, cipher in ciphers.items():
             secret = _opened(cipher, sealed[1 + _ID :], _VERSION + key_id + ticket.encode())
@@ -120,15 +120,15 @@ class AESGCMCipher:
         raise DamagedRecord(f"the secret of ticket {ticket!r:.100} was changed, or is another ticket's")
 
     def relabel(self, sealed: bytes) -> bytes:
-        """Put bytes that no key opens under the id of the current key, so that no former key is asked for."""
+        """Put the current key's id in front of bytes that no key decrypts, so that no former key is needed for them."""
         return _VERSION + self._current + sealed[1 + _ID :] if sealed[:1] == _VERSION else sealed
 
     def is_encrypted(self, kept: bytes) -> bool:
-        """Whether the bytes are encrypted, with any key: plain texts begin differently."""
+        """Whether the bytes are encrypted, with any key; a plain text never begins with the version byte."""
         return kept[: len(_VERSION)] == _VERSION
 
     def has_key(self, key_id: str) -> bool:
-        """Whether the key with this id is one of these, current or old."""
+        """Whether the cipher has the key with this id, as its current or an old key."""
         return key_id in {each.hex() for each in self._ciphers}
 
     def is_current(self, sealed: bytes) -> bool:

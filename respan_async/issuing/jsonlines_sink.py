@@ -2,11 +2,11 @@
 
 Rules for the file:
 
-1. Only its owner may read it, from its creation on, and one process at a time uses it.
+1. Only the file's owner may read it, from its creation on, and only one process at a time uses it.
 2. Lines are written whole, by one appending call. Partial lines of a failed write are removed.
 3. A delivery has succeeded when its line is on the disk, because the ledger erases the secret after that.
-4. A file with any other content is left as it is. Only a last line that a crash cut off is mended; its ticket is not in
-   the file then, and the ledger still has the secret.
+4. A file with other content is left unchanged. Only a last line that a crash cut off is completed or removed. If it is
+   removed, its ticket is not in the file, and the ledger still has the secret.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from respan_async.models import CreatedKey, TemporaryKey
 from respan_async.secret import SecretBytes
 
 _PARTS: Final = 16, 4
-"""The number of bytes that stand for a ticket, and for the id of its key."""
+"""The number of bytes in the digest of a ticket, and in the digest of its key's id."""
 
 
 def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = False) -> bytes:
@@ -36,7 +36,7 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
     Args:
         key: The key; a new one with its secret.
         ticket: The ticket that it was issued for.
-        sandbox: Whether the line says that the key is make-believe.
+        sandbox: Whether to mark the key as make-believe.
     """
     fields: dict[str, Any] = {} if ticket is None else {"ticket": ticket}
     fields["id"] = key.id
@@ -57,7 +57,7 @@ def _instant(value: datetime) -> str:
 
 def digest(ticket: str) -> bytes:
     """Return a ticket's digest of 16 bytes, so that a million tickets take little memory."""
-    return blake2b(ticket.encode(errors="surrogatepass"), digest_size=_PARTS[0]).digest()  # of a damaged one, too
+    return blake2b(ticket.encode(errors="surrogatepass"), digest_size=_PARTS[0]).digest()  # accepts a damaged id, too
 
 
 def _short(key_id: object) -> int:
@@ -80,17 +80,17 @@ class JSONLinesSink:
         with JSONLinesSink("keys.jsonl") as sink:
             async with Issuer(respan, SQLiteLedger("keys.db"), deliver=sink) as issuer: ...
 
-    A ticket that is already in the file is not written again, so a delivery may be repeated after any crash. Deliveries
-    that come while the disk is busy share the next write and its fsync. On creation, the sink reads an existing file:
-    that takes some seconds for a million lines, of which it then keeps a hundred bytes each in memory.
+    The sink does not write a ticket that is already in the file, so a delivery may be repeated after any crash.
+    Deliveries that come while the disk is busy share the next write and its fsync. On creation, the sink reads an
+    existing file, which takes some seconds for a million lines; it then keeps about a hundred bytes a line in memory.
 
     Args:
         path: The file, created for its owner alone (0600) if it is missing.
-        sandbox: Whether the keys come from a make-believe server: each line then says so, and a file with real keys is
-            refused. Without it, a file with make-believe keys is refused.
+        sandbox: Whether the keys come from a make-believe server. If True, each line says so, and a file with real keys
+            is refused; if False, a file with make-believe keys is refused.
 
     Attributes:
-        mended: What was done about a last line that was cut off, in one sentence; None if nothing was.
+        mended: A sentence that says how a last line that was cut off was mended; None if none was cut off.
 
     Raises:
         LedgerError: The path is not a safe place for secrets, the file holds something else, or another process uses
@@ -125,7 +125,7 @@ class JSONLinesSink:
             key: Its key, with the secret.
 
         Raises:
-            OSError: The line could not be written, and none of it was; a later call may succeed.
+            OSError: The line could not be written, and no part of it is in the file; a later call may succeed.
             LedgerError: The file has another key for this ticket, or is closed.
         """
         mark, short = digest(ticket_id), _short(key.id)
@@ -145,7 +145,7 @@ class JSONLinesSink:
         self._queue.append(_Line(mark, short, text, written))
         if self._writer is None:
             self._writer = asyncio.create_task(self._write())
-        # A cancelled caller withdraws nothing, because the line may be on its way with others.
+        # Do not withdraw the line of a cancelled caller, because it may be part of a write that has begun.
         await asyncio.wait({written})
         written.result()
 
@@ -170,13 +170,13 @@ class JSONLinesSink:
         self.close()
 
     def among(self, marks: set[bytes]) -> set[bytes]:
-        """Return those of these digests of tickets that are in the file."""
+        """Return the digests in `marks` whose tickets are in the file."""
         return marks & self._keys.keys()
 
     # ----------------------------------------------------------------- inside
 
     def _take(self, line: bytes) -> str | None:
-        """Learn a line that is in the file; return what is wrong with it."""
+        """Note the ticket of a line in the file; return None, or what is wrong with the line."""
         try:
             value = json_text.parse(bytes(line))
             ticket, key_id = value["ticket"], value.get("id")
@@ -212,15 +212,14 @@ class JSONLinesSink:
         finally:
             # Skip this if the coroutine is garbage-collected later: `_under_way` then belongs to a newer writer.
             if self._turn is turn:
-                for written in self._under_way.values():  # this task was cancelled, with its event loop
+                for written in self._under_way.values():  # some are left if this task was cancelled with its event loop
                     written.cancel()
                 self._leave_loop()
 
     def _leave_loop(self) -> None:
         """Forget the writes under way on an event loop that has ended."""
         self._writer = None
-        self._threads.leave_loop()
-        self._turn = object()  # a write that has not begun in its thread is not wanted any more
+        self._turn = object()  # so that a write that has not begun in its thread does nothing
         self._was_cut = self._was_cut or bool(self._under_way)
         self._under_way.clear()
         self._queue.clear()

@@ -1,4 +1,4 @@
-"""The protocol of a ledger: the operations that an `Issuer` needs, in any kind of store."""
+"""Defines the protocol of a ledger: the operations that an `Issuer` needs, in any kind of store."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,7 +19,7 @@ class TicketRecord:
     Attributes:
         fields: The ticket's request, as `Ticket.fields`.
         state: The state of the ticket.
-        key: Its key, if there is one; with an erased secret after delivery.
+        key: The ticket's key, with an erased secret after delivery; None if it has no key.
     """
 
     fields: str
@@ -59,7 +59,7 @@ class Undelivered:
     Attributes:
         ticket: The id of the ticket.
         key_id: The id of its key.
-        issued_at: When the key was recorded, aware; None where the record of that is damaged.
+        issued_at: When the key was recorded, aware; None if that part of the record is damaged.
     """
 
     ticket: str
@@ -85,16 +85,16 @@ class Snapshot:
 
 
 class DamagedRecord(LedgerError):
-    """One record is damaged; the others are as good as before."""
+    """One record is damaged; the others can still be read."""
 
 
 class UnreadableSecret(LedgerError):
     """A kept secret cannot be read: this process lacks its key, or the record is damaged.
 
     Attributes:
-        expiry_date: When its key dies, aware; None for never, or if that cannot be read either.
+        expiry_date: When the ticket's key expires, aware; None if it never does, or if its expiry cannot be read.
         is_damaged: Whether the record is damaged, so that no cipher key would help.
-        remedy: What becomes of it, and what a person can do.
+        remedy: A text that says what the ledger does with the secret, and what the user can do.
     """
 
     def __init__(self, message: str, key: CreatedKey | None, *, is_damaged: bool) -> None:
@@ -109,19 +109,20 @@ class UnreadableSecret(LedgerError):
 class Ledger(Protocol):
     """The durable memory of an issuer. Every method raises `LedgerError` if the store fails.
 
-    A method that writes returns only when what it wrote is durable; only `mark_suspect`, `mark_void` and
+    A method that writes returns only when its changes are durable; only `mark_suspect`, `mark_void` and
     `forget_attempt` may be left running.
     """
 
     async def open(self, account: str, *, force: bool = False) -> None:
         """Open the store for an account (host and API key's fingerprint), and take over what dead owners left.
 
-        A ledger that was opened on a now closed event loop is opened again: it continues on the running loop, with its
-        owner and its claims.
+        If the event loop on which the ledger was opened is closed, opening it again continues on the running loop, with
+        the same owner and claims.
 
         Raises:
-            ClientStateError: It is open already, because each issuer needs its own ledger.
-            LedgerError: It belongs to another account, unless forced; or is newer than this code; or cannot be opened.
+            ClientStateError: The ledger is open already; each issuer needs a separate ledger.
+            LedgerError: The ledger belongs to another account and `force` is False, or was written by a newer version,
+                or cannot be opened.
         """
         ...
 
@@ -139,7 +140,7 @@ class Ledger(Protocol):
         ...
 
     def lease_held_since(self, since: float) -> bool:
-        """Whether this owner's claims have held without a break since then, as far as it knows without asking.
+        """Whether this owner's claims have held without a break since then, as far as it knows without a query.
 
         Args:
             since: A time of `time.monotonic()`.
@@ -147,11 +148,11 @@ class Ledger(Protocol):
         ...
 
     async def mark_void(self, tag: str) -> None:
-        """Note that an attempt is proven to have left nothing, although it used its slot of the limit."""
+        """Note that an attempt is proven to have left no key, although it used a slot of the limit."""
         ...
 
     async def forget_attempt(self, tag: str) -> None:
-        """Forget an attempt that left nothing and used no slot: it was refused for now, or never sent."""
+        """Forget an attempt that left no key and used no slot, because it was refused for now, or never sent."""
         ...
 
     async def mark_suspect(self, tag: str, effect: Effect, reason: str, key_id: str | None) -> None:
@@ -178,8 +179,8 @@ class Ledger(Protocol):
         Args:
             after: The id after which to begin; tickets come in the order of their ids.
             limit: The most tickets to return.
-            left_for: Leave out keys that a live owner has recorded within so many seconds, because it is delivering
-                them.
+            left_for: Leave out keys that a live owner has recorded within so many seconds, because that owner is
+                delivering them.
         """
         ...
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import attrs
@@ -219,6 +219,33 @@ async def test_a_call_waits_for_its_delivery_for_the_time_of_one_call_at_most() 
     assert [outcome.delivered for outcome in outcomes].count(True) == 2
     assert calls == {f"tenant-{number}": 1 for number in range(6)}
     assert sorted(ledger.done) == [(f"tenant-{number}", "erased") for number in range(6)]
+
+
+@pytest.mark.virtual
+async def test_calls_for_keys_that_are_long_dead_keep_no_place() -> None:
+    """Their first delivery hangs for longer than `issue` waits; whatever comes after them is delivered."""
+    hanging = True
+
+    async def deliver(ticket_id: str, key: CreatedKey) -> None:
+        if hanging:
+            await asyncio.sleep(1e6)
+
+    ledger = Remembering()
+    dead = attrs.evolve(keys(1)[0], expiry_date=datetime.now(UTC) - timedelta(hours=2))
+    for number in range(4):
+        fields = ticket(number).fields
+        ledger.records[f"tenant-{number}"] = TicketRecord(fields=fields, state=TicketState.ISSUED, key=dead)
+    async with virtual_issuer(ledger, deliver, max_deliveries=2, deliver_timeout=30) as (_, issuer):
+
+        async def again(number: int) -> None:
+            await asyncio.sleep(10 * number)
+            await issuer.issue(ticket(number))
+
+        await asyncio.gather(*(again(number) for number in range(4)))
+        await asyncio.sleep(120)
+        hanging = False
+
+        assert [(await issuer.issue(ticket(number))).delivered for number in (10, 11, 12)] == [True] * 3
 
 
 @pytest.mark.virtual

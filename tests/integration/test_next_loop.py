@@ -259,7 +259,7 @@ def test_what_a_loop_cuts_off_at_its_end_is_a_suspect_and_can_be_swept_on_the_ne
 
 @pytest.mark.parametrize("runs", [run, run_and_drop], ids=["in order", "dropped"])
 def test_a_suspect_of_a_loop_that_is_closed_is_swept_on_the_next(
-    fake: FakeRespan, runs: Callable[[Work[Any]], Any]
+    fake: FakeRespan, runs: Callable[[Work[Any]], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A minute after its attempt, whichever loops came in between."""
     respan = AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True)
@@ -281,6 +281,7 @@ def test_a_suspect_of_a_loop_that_is_closed_is_swept_on_the_next(
     run(later)
 
     assert fake.counts.alive == 3
+    assert "unexpectedly" not in caplog.text
     run(respan.aclose)
 
 

@@ -214,6 +214,29 @@ async def test_a_suspect_with_two_keys_stays_while_one_of_them_cannot_be_revoked
         assert suspects.left == ()
 
 
+async def test_a_suspect_with_two_keys_stays_while_one_of_them_is_not_shown() -> None:
+    """A replica that lags shows it in the list, and not by its id: it may be alive."""
+    async with (
+        Refusing() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True) as respan,
+        AsyncRespan(fake.api_key, base_url=fake.url) as proxy,
+    ):
+        fake.script("lose_answer_after_create")
+        held = await respan.temporary_keys.create()
+        suspects = Suspects.of(respan, sent_at=datetime.now(UTC) - timedelta(minutes=10))
+        (left,) = suspects.left
+        await proxy.temporary_keys.create(name=left.name or "")
+        one, other = [key.id for key in fake.alive() if key.id != held.id]
+        fake.refused, fake.method, fake.status = [one], "GET", 404
+
+        first = await suspects.sweep()
+        fake.refused = ()
+        second = await suspects.sweep()
+
+        assert (first.revoked, len(first.left)) == ((other,), 1)
+        assert (second.revoked, suspects.left) == ((one,), ())
+
+
 # ------------------------------------------------------------ keys that are not shown
 
 

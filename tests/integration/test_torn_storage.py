@@ -437,6 +437,33 @@ async def test_what_comes_after_a_damaged_id_is_read(tmp_path: Path, at: str, da
     assert len(read_snapshot(path).undelivered) == 3
 
 
+@pytest.mark.parametrize("secret", ["'a text'", "7", "x''"])
+async def test_a_secret_of_another_type_stops_no_rotation(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, secret: str
+) -> None:
+    """A repair has put it there; the others are encrypted anew."""
+    path = tmp_path / "keys.db"
+    async with (
+        FakeRespan() as fake,
+        AsyncRespan(fake.api_key, base_url=fake.url) as respan,
+        Issuer(respan, SQLiteLedger(path, cipher=AESGCMCipher(b"a" * 32))) as issuer,
+    ):
+        for number in (1, 2):
+            await issuer.issue(Ticket(f"tenant-{number}", CreateKeyRequest()))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE secrets SET secret = {secret} WHERE id = (SELECT min(id) FROM secrets)")
+        connection.commit()
+
+    ledger = SQLiteLedger(path, cipher=AESGCMCipher(b"b" * 32, old_keys=(b"a" * 32,)))
+    await ledger.open(ACCOUNT, force=True)
+    rotated = await ledger.rotate()
+    await ledger.aclose()
+
+    assert rotated == 1
+    assert "ticket 'tenant-1'" in caplog.text
+    assert "is not encrypted anew" in caplog.text
+
+
 async def test_a_secret_under_a_damaged_id_is_erased_long_after_its_key_has_expired(tmp_path: Path) -> None:
     """As any other is that was not delivered."""
     path = tmp_path / "keys.db"

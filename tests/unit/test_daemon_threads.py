@@ -47,14 +47,18 @@ async def test_no_more_run_at_a_time_than_may_and_a_cancelled_caller_frees_no_pl
 
 async def test_what_was_left_running_takes_no_place_from_what_comes_after() -> None:
     """Nor does its end give a second one."""
-    threads, go_on = DaemonThreads("reader", 1), threading.Event()
-    left = asyncio.create_task(threads.run(lambda: go_on.wait(10)))
-    await asyncio.sleep(0)
-    threads.leave_loop()
+    threads, left = DaemonThreads("reader", 1), threading.Event()
+
+    def drop() -> None:
+        loop = asyncio.new_event_loop()
+        with pytest.raises(TimeoutError):
+            loop.run_until_complete(asyncio.wait_for(threads.run(lambda: left.wait(10)), 0.05))
+        loop.close()
+
+    await asyncio.to_thread(drop)
 
     assert await threads.run(lambda: 1) == 1
-    go_on.set()
-    await left
+    left.set()
     go_on = threading.Event()
     running = asyncio.create_task(threads.run(lambda: go_on.wait(10)))
     await asyncio.sleep(0)

@@ -41,6 +41,15 @@ def test_a_file_in_a_folder_that_is_a_mount_point_is_fine(tmp_path: Path) -> Non
     check_not_mounted_alone(tmp_path / "keys.db", told)
 
 
+def test_a_mounted_file_that_a_mounted_folder_covers_is_none(tmp_path: Path) -> None:
+    """The last mount is the one that is seen; of a file within that folder, it is the file's again."""
+    path = tmp_path / "keys.db"
+
+    check_not_mounted_alone(path, mounts(tmp_path, escaped(path), escaped(tmp_path)))
+    with pytest.raises(LedgerError, match="mounted alone"):
+        check_not_mounted_alone(path, mounts(tmp_path, escaped(tmp_path), escaped(path)))
+
+
 def test_where_the_system_tells_no_mounts_nothing_is_refused(tmp_path: Path) -> None:
     """As on macOS; or what it tells is cut off."""
     (tmp_path / "cut").write_bytes(b"36 35 98:0")

@@ -1,4 +1,4 @@
-"""One connection to a Postgres: how it is made, what it reads, and how it is broken."""
+"""Makes a connection to Postgres, converts what it reads, and breaks it."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ Connection: TypeAlias = psycopg.AsyncConnection[Row]
 async def connect(settings: Settings) -> Connection:
     """Make a connection."""
     try:
-        # Without statements that are prepared, so that it works behind a pooler such as PgBouncer.
+        # Prepare no statements, so that the connection works behind a pooler such as PgBouncer.
         connection = await psycopg.AsyncConnection.connect(
             autocommit=True, prepare_threshold=None, row_factory=_row_factory, **settings
         )
     except BaseException as error:
-        # The half-made connection lives in psycopg's frames, and would stay open for as long as anybody has the error.
+        # The half-made connection is held by psycopg's frames, and would stay open for as long as the error is kept.
         traceback.clear_frames(error.__traceback__)
         raise
     connection.adapters.register_loader("text", _TextLoader)
@@ -35,7 +35,7 @@ async def connect(settings: Settings) -> Connection:
 
 
 class _TextLoader(Loader):
-    """Reads a text, also of a row that is damaged."""
+    """Reads a text, even if its row is damaged."""
 
     def load(self, data: Buffer) -> str:
         """Return the text."""
@@ -47,7 +47,7 @@ def _row_factory(_: object) -> Callable[[Iterable[Any]], Row]:
 
 
 def abort(connection: Connection) -> None:
-    """Break a connection: its operation fails at once, and what it has not sent yet is never sent."""
+    """Break a connection: its operation fails at once, and bytes that it has not sent yet are never sent."""
     with contextlib.suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as twin:
         twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         twin.shutdown(socket.SHUT_RDWR)

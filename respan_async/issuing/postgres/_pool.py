@@ -1,7 +1,8 @@
-"""A pool of few connections to Postgres, made on demand; it runs statements again when a connection breaks.
+"""Runs statements on a few connections to Postgres, made on demand, and runs them again when a connection breaks.
 
-psycopg's pool would connect in the background, with growing pauses, and hide the reason of a failure; here each
-operation connects by itself, within its time, and reports why that failed. psycopg's exceptions do not leave this file.
+psycopg's pool would connect in the background, with growing pauses, and hide the reason of a failure. Here each
+statement connects by itself, within its timeout, and reports why that failed. psycopg's exceptions do not leave this
+file.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from respan_async.issuing.postgres._errors import ConnectionLost, ledger_error, 
 from respan_async.secret import as_secret
 
 _OPEN: Final = 4
-"""The most connections. An operation is one statement of about a millisecond, so four do thousands a second."""
+"""The most connections. A statement takes about a millisecond, so four connections run thousands of them a second."""
 
 _CLOSED: Final = "the ledger was closed before its server answered"
 
@@ -89,8 +90,8 @@ class ConnectionPool:
             statement: The statement; or, without parameters, several statements, run as one transaction.
             values: The parameters.
             about: Keys of the statement; statements with a common key run in the order in which they were asked for.
-            until: The time of `time.monotonic()` until which it is tried again; None to use `patience`.
-            attempt: Seconds that the server may take for it; None to use the pool's `attempt`.
+            until: The time of `time.monotonic()` until which the statement is tried again; None to use `patience`.
+            attempt: Seconds that the server may take for the statement; None to use the pool's `attempt`.
 
         Raises:
             LedgerError: The statement failed.
@@ -189,14 +190,14 @@ class ConnectionPool:
             told = f"no answer within {self.attempt:g} s"
         except psycopg.Error as error:
             told = message_of(error)
-        # Raised outside of the handler, because psycopg's exception holds the password and would be this one's context.
+        # Raise outside of the handlers, because psycopg's exception holds the password, and would become the context.
         raise ConnectionLost(f"the ledger could not be reached: {told}", retryable=True)
 
     async def _execute(
         self, connection: Connection, statement: str, values: Mapping[str, Any], attempt: float
     ) -> list[Row]:
         late = f"the ledger's server gave no answer within {attempt:g} s"
-        # The task is not cancelled: psycopg would then ask the silent server to cancel, and wait for its answer.
+        # Do not cancel the task, because psycopg would then ask the silent server to cancel, and wait for its answer.
         timer = asyncio.get_running_loop().call_later(attempt, self._give_up, connection, late)
         task = asyncio.current_task()
         self._executing[task] = connection
@@ -210,7 +211,7 @@ class ConnectionPool:
         except psycopg.Error as error:
             failure = ledger_error(error, self._given_up.pop(connection, None))
             sound = not isinstance(failure, ConnectionLost)
-        except UnicodeError as error:  # of a text that is damaged, before it was sent
+        except UnicodeError as error:  # a damaged text could not be encoded, so nothing was sent
             failure = LedgerError(f"the ledger could not be used: {error}")
         finally:
             timer.cancel()
@@ -223,7 +224,7 @@ class ConnectionPool:
         raise failure
 
     def _give_up(self, connection: Connection, reason: str) -> None:
-        """Break a connection, and remember why: it looks as if the server had closed it."""
+        """Break a connection, and remember why, because psycopg reports it as if the server had closed it."""
         self._given_up[connection] = reason
         abort(connection)
 

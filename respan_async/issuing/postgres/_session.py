@@ -1,4 +1,4 @@
-"""A ledger in Postgres in use: opened, taken from one event loop to the next, asked, and closed."""
+"""Opens a ledger in Postgres for one owner, moves it from one event loop to the next, queries it, and closes it."""
 
 import asyncio
 import contextlib
@@ -15,23 +15,23 @@ from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.issuing.postgres._schema import Schema
 
 _LAST: Final = 2.0
-"""Seconds that closing waits for the server, and again to sign off; without that, the lease ends by itself."""
+"""Seconds that closing waits for running statements, and again to sign off. If that fails, the lease ends by itself."""
 
 
 class Session:
     """One owner's use of a ledger in a database, from its opening to its closing.
 
     Args:
-        dsn: Where the database is, as of `PostgresLedger`.
-        lease: Seconds after which the claims of a process that is not heard of may be taken over.
+        dsn: The database, as for `PostgresLedger`.
+        lease: Seconds after which the claims of a silent process may be taken over.
         schema: The schema of the ledger.
 
     Attributes:
-        owner: The number of the owner; 0 while there is none.
-        lease_keeper: Prolongs its lease.
+        owner: The number of the owner; 0 while it is not registered.
+        lease_keeper: Prolongs the owner's lease.
         mark: The mark of a rotation, as it was when the ledger was opened.
-        patience: Seconds for which a statement is tried again when its connection broke.
-        where: What the ledger is called in messages.
+        patience: Seconds for which a statement is tried again after its connection broke.
+        where: The name of the ledger in messages.
 
     Raises:
         ConfigurationError: `dsn` is not a connection string, or a setting is invalid.
@@ -54,7 +54,7 @@ class Session:
         self._home = OwningLoop("ledger", "opened", self._park)
 
     async def make_schema(self) -> None:
-        """Make the schema and its tables, where they are missing; see `PostgresLedger.create_schema`."""
+        """Make the schema and its tables, if they are missing; see `PostgresLedger.create_schema`."""
         pool = self._connect()
         try:
             await self._schema.make(pool)
@@ -81,7 +81,7 @@ class Session:
             raise
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the connections; see `Ledger`."""
+        """Finish the writes, and close the connections; see `Ledger`."""
         if self._home.is_gone:
             await self._leave_loop()
             self._pool = self._connect()  # to sign this owner off
@@ -139,14 +139,14 @@ class Session:
         """Run a statement by its name; return its rows.
 
         Args:
-            statement: Its name.
-            about: As of `ConnectionPool.ask`, as are `until` and `attempt`.
-            until: As there.
-            attempt: As there.
-            values: Its parameters.
+            statement: The name of the statement.
+            about: See `ConnectionPool.ask`.
+            until: See `ConnectionPool.ask`.
+            attempt: See `ConnectionPool.ask`.
+            values: The parameters of the statement.
 
         Raises:
-            LedgerError: It could not be done, or the ledger is not open.
+            LedgerError: The statement failed, or the ledger is not open.
         """
         self._home.check()
         if self._pool is None:

@@ -1,4 +1,4 @@
-"""A ledger in a Postgres database, for workers on many machines."""
+"""Keeps a ledger in a Postgres database, for workers on many machines."""
 
 import time
 from collections.abc import Sequence
@@ -26,23 +26,25 @@ _LONG: Final = 60.0
 """Seconds that the server may take to count all rows."""
 
 _COUNTING: Final = "\0counting"
-"""The key of counting statements, which is not a ticket's id: they run one at a time, to leave connections free."""
+"""The key of the counting statements, so that they run one at a time, and leave connections free.
+
+No ticket's id can equal it."""
 
 
 _TAG: Final = "attempts_tag_key"
-"""Postgres' name of the constraint that tags are unique."""
+"""The name that Postgres gives to the constraint that tags are unique."""
 
 
 class PostgresLedger:
     """Keep tickets, attempts and keys in a Postgres database, for any number of processes (extra `postgres`).
 
-    The schema is made once, by `await PostgresLedger(dsn).create_schema()`. Every operation is one statement in its own
-    transaction, which is as durable as the server's commits: after a failover to a replica that lags, keys are
-    forgotten. After a connection broke, an operation is tried again on another, for a third of the lease, but 1 to 10
-    seconds; recording a new key, for as long as the lease lasts.
+    Make the schema once, with `await PostgresLedger(dsn).create_schema()`. Every operation is one statement in a
+    separate transaction, which is as durable as the server's commits: after a failover to a replica that lags, the last
+    keys are missing. If a connection breaks, the operation is tried again on another one, for a third of the lease, but
+    at least 1 and at most 10 seconds. The recording of a new key is tried again for as long as the lease lasts.
 
-    Without a cipher the secrets are stored in plain text, and cannot be reliably erased: the server has copies in its
-    log, in rows that were not vacuumed yet, on its replicas and in its backups. Give it a cipher.
+    Without a cipher the secrets are stored in plain text, and cannot be reliably erased, because the server has copies
+    in its log, in rows that were not vacuumed yet, on its replicas and in its backups. So give the ledger a cipher.
 
     Args:
         dsn: The database: `postgresql://user:password@host/database`, or as `key=value` pairs.
@@ -74,7 +76,7 @@ class PostgresLedger:
         """Create the schema and its tables, if they are missing. Once is enough; concurrent calls do no harm.
 
         Raises:
-            LedgerError: The database cannot be reached, or the user lacks the rights; or there is a schema of a newer
+            LedgerError: The database cannot be reached, or the user lacks the rights, or the schema exists in a newer
                 version.
         """
         await self._session.make_schema()
@@ -93,7 +95,7 @@ class PostgresLedger:
             )
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the connections; see `Ledger`."""
+        """Finish the writes, and close the connections; see `Ledger`."""
         await self._session.aclose()
 
     def lease_held_since(self, since: float) -> bool:
@@ -106,8 +108,8 @@ class PostgresLedger:
         """Return the record of a ticket; see `Ledger`."""
         statement = "find"
         if (tag := self._unsure.get(ticket_id)) is not None:
-            # A statement may have recorded its key, or may still be about to. No key is recorded for a suspect, so the
-            # record that is read after this is final (rule 4).
+            # A statement may have recorded the ticket's key, or may still do so. No key is recorded for a suspect, so
+            # once the attempt is a suspect, the record is final (rule 4).
             await self._transition("mark_suspect", tag)
             self._unsure.pop(ticket_id, None)
             statement = "find_for_certain"
@@ -137,7 +139,7 @@ class PostgresLedger:
         except DuplicateKey as error:
             if error.constraint != _TAG:
                 raise
-            # This call may have noted it before its connection broke.
+            # This call may have noted the intent before its connection broke.
             noted = await self._session.ask("find_claim", about=about, **values)
             if not noted:
                 message = f"ticket {ticket.id!r:.100}: the attempt's tag was used before"
@@ -150,7 +152,7 @@ class PostgresLedger:
         return int(noted[0][0])
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        """Release a claim, because the call has ended without a key; see `Ledger`."""
         await self._session.ask("release", about=(ticket_id,), ticket=ticket_id, owner=self._session.owner, epoch=epoch)
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
@@ -158,12 +160,12 @@ class PostgresLedger:
         values: dict[str, Any] = {"ticket": ticket_id, "owner": self._session.owner, "epoch": epoch, "tag": tag}
         values |= {"key_id": key.id, "key": _in_ascii(codec.encode_key(key))}
         values["secret"] = _rows.secret_bytes(key.api_key, ticket_id, self._cipher)
-        # A new key is worth waiting for, as long as no other owner can claim its ticket.
+        # Try for as long as no other owner can claim the ticket, because a new key must not be lost.
         until = time.monotonic() + max(self._session.lease_keeper.seconds_left, self._session.patience)
         try:
             if await self._session.ask("record", about=(ticket_id, tag), until=until, **values):
                 return True
-            # The key may have been recorded by a statement whose answer was lost with its connection.
+            # An earlier try may have recorded the key, though its answer was lost with the connection.
             return bool(await self._session.ask("is_recorded", about=(ticket_id, tag), until=until, **values))
         except LedgerError:
             self._unsure[ticket_id] = tag
@@ -228,7 +230,7 @@ class PostgresLedger:
         return bool(await self._session.ask("acquire_sweep_turn", owner=self._session.owner, seconds=seconds))
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's; see `Ledger`."""
+        """Whether a key with this id belongs to a ticket; see `Ledger`."""
         return bool(await self._session.ask("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:

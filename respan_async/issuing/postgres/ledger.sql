@@ -1,5 +1,6 @@
 -- name: has_namespace
--- Asked first, because IF NOT EXISTS requires the right to make schemas even if the schema exists.
+-- Whether the schema exists. Ask this first, because CREATE SCHEMA IF NOT EXISTS requires the right to make schemas
+-- even if the schema exists.
 SELECT 1 FROM pg_namespace WHERE nspname = %(schema)s;
 
 -- name: find_columns
@@ -86,8 +87,8 @@ CREATE INDEX IF NOT EXISTS attempts_suspects ON {schema}.attempts (id) WHERE sta
 INSERT INTO {schema}.meta (name, value) VALUES ('version', '2') ON CONFLICT (name) DO NOTHING;
 
 -- name: migrate_1
--- From version 1, if none of its owners lives. The origin of its suspects is unknown: all are taken over now. A process
--- of version 1 cannot become an owner after this, because it gives no version.
+-- Migrate from version 1, if none of its owners lives. The origin of its suspects is unknown, so all are taken over
+-- now. A process of version 1 cannot become an owner after this, because it inserts no version.
 DO $$ BEGIN
     PERFORM pg_advisory_xact_lock(1383297089, 1);
     LOCK TABLE {schema}.owners;
@@ -119,7 +120,7 @@ INSERT INTO {schema}.meta (name, value) VALUES ('cipher', %(key_id)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
 -- name: register_owner
--- A new owner, with its lease.
+-- Register a new owner, with its lease.
 INSERT INTO {schema}.owners (lease_until, version)
 VALUES (clock_timestamp() + make_interval(secs => %(lease)s), 2)
 RETURNING id;
@@ -257,9 +258,9 @@ WHERE ticket = %(ticket)s AND state = %(claimed)s AND owner = %(owner)s AND epoc
 UPDATE {schema}.tickets SET state = %(delivered)s, secret = NULL WHERE ticket = %(ticket)s AND state = %(issued)s;
 
 -- name: undelivered
--- An id that is damaged may be no text: then those after it are found by their bytes.
--- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
--- back since.
+-- If the id in the cursor is damaged, the ids after it are found by their bytes.
+-- Tickets that a live owner recorded less than `left_for` seconds ago are left out, and so are tickets recorded up to
+-- that far in the future, because the clock may have been set back since.
 SELECT ticket, key, secret FROM {schema}.tickets
 WHERE state = 'issued' AND ticket > %(after)s
     AND (%(damaged)s::bytea IS NULL OR textsend(ticket) > %(damaged)s::bytea) AND (
@@ -280,8 +281,8 @@ FROM {schema}.attempts
 WHERE state = 'suspect' ORDER BY id;
 
 -- name: acquire_sweep_turn
--- Take the turn to sweep, unless another live owner took it less than `seconds` ago; or ahead, because the clock may
--- have been set back since.
+-- Take the turn to sweep, unless another live owner took it less than `seconds` ago, or less than `seconds` in the
+-- future, because the clock may have been set back since.
 INSERT INTO {schema}.meta AS known (name, value)
 VALUES ('sweep', %(owner)s::bigint || ' ' || extract(epoch FROM clock_timestamp())::float8)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -297,8 +298,8 @@ RETURNING 1;
 SELECT 1 FROM {schema}.tickets WHERE key_id = %(key_id)s;
 
 -- name: recent
--- The ages of the newest attempts that were sent within the last seconds. After the clock was set back, ages are below
--- 0, and older attempts do not become more recent by that.
+-- The ages of the newest attempts that were sent within the last `seconds`. If the clock was set back, ages are below
+-- 0. Attempts that seem to be sent more than `seconds` in the future are left out.
 SELECT age FROM (
     SELECT extract(epoch FROM clock_timestamp())::float8 - extract(epoch FROM noted_at)::float8 AS age FROM {schema}.attempts
     ORDER BY id DESC LIMIT 20000

@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 VERSION: Final = 2
 APPLICATION: Final = 0x52737041
-"""The application id that marks a database as a ledger; it is in the schema, too."""
+"""The application id that marks a database as a ledger; the schema in `ledger.sql` sets it, too."""
 
 BUSY_TIMEOUT: Final = 10_000
-"""Milliseconds for which an operation waits for those of other processes."""
+"""Milliseconds for which an operation waits for operations of other processes."""
 
 _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.02
@@ -37,10 +37,10 @@ _LEAST: Final = 512
 
 
 def check_size(path: Path) -> None:
-    """Refuse a file that is too short for a database, because SQLite would make one of it.
+    """Refuse a file that is too short for a database, because SQLite would overwrite it with a new database.
 
     Raises:
-        LedgerError: It is too short, or does not exist.
+        LedgerError: The file is too short, or does not exist.
     """
     try:
         size = path.stat().st_size
@@ -51,13 +51,13 @@ def check_size(path: Path) -> None:
 
 
 def check_log(path: Path) -> None:
-    """Refuse a file whose log was written for another file. Reads all of it, and changes nothing.
+    """Refuse a file whose log was written for another file. This reads the whole file, and changes nothing.
 
-    The log of a killed process stays beside its file. SQLite would write it into any file that lies there by then, such
-    as a restored backup, and so mix the two.
+    The log of a killed process stays beside its file. If that file is then replaced, e.g. by a restored backup, SQLite
+    would write the log into the other file, and so mix the two.
 
     Raises:
-        LedgerError: File and log do not belong together.
+        LedgerError: The file and the log do not belong together.
     """
     try:
         with contextlib.closing(
@@ -66,7 +66,7 @@ def check_log(path: Path) -> None:
             (found,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT:
-            return  # opening it reports what it is
+            return  # the opening of the file reports this error
         found = str(error)
     if found != "ok":
         said = found.splitlines()[-1]
@@ -78,14 +78,14 @@ def check_log(path: Path) -> None:
 
 
 def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Connection:
-    """Open a ledger for writing, and create it if it is missing. It may block, so call it in a thread.
+    """Open a ledger for writing, and create it if it is missing. This may block, so call it in a thread.
 
     Args:
         path: The file.
         files: Records the open files.
 
     Raises:
-        LedgerError: It is not a ledger, or it is of a newer version, or cannot be opened.
+        LedgerError: The file is not a ledger, or was written by a newer version, or cannot be opened.
     """
     files = FileIdentity(path) if files is None else files
     until = time.monotonic() + _PATIENCE
@@ -97,8 +97,8 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
             files.note()
             if files.noted == before or time.monotonic() > until:
                 return connection
-            # The file was replaced just now; or its inode has changed since it was opened, as in an overlay file
-            # system.
+            # Open it again, because the file was replaced just now, or its inode has changed since it was opened, as in
+            # an overlay file system.
             connection.close()
         except sqlite3.Error as error:
             connection.close()
@@ -114,12 +114,12 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
 
 
 def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
-    """Refuse a ledger with fewer commits than an owner has noted before it was read; see `LivenessLock`.
+    """Refuse a ledger with fewer commits than an owner noted before the ledger was read; see `LivenessLock`.
 
     Raises:
         LedgerError: The last commits are lost.
     """
-    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # an empty database has no table to ask
+    made = noted and connection.execute("PRAGMA user_version").fetchone()[0]  # 0 for an empty database, without tables
     found = connection.execute(load("sqlite/ledger.sql")["get_meta"], {"name": "commits"}).fetchone() if made else None
     if noted > _number(found):
         raise LedgerError(
@@ -129,7 +129,7 @@ def check_whole(path: Path, connection: sqlite3.Connection, noted: int) -> None:
 
 
 def _number(found: tuple[str] | None) -> int:
-    """Return the number in a row; 0 where there is none, or where it is damaged."""
+    """Return the number in a row; 0 if there is no row, or if the number is damaged."""
     with contextlib.suppress(ValueError):
         return 0 if found is None else int(found[0])
     return 0
@@ -142,7 +142,7 @@ def _make_ready(path: Path, connection: sqlite3.Connection) -> None:
         return
     buried: list[str] = []
     connection.execute("BEGIN EXCLUSIVE")
-    # Another process may have created it meanwhile.
+    # Ask again, because another process may have created or migrated the ledger meanwhile.
     match _version_of(path, connection):
         case 0:
             _run(connection, "schema")
@@ -162,7 +162,7 @@ def _run(connection: sqlite3.Connection, name: str) -> None:
 
 def _version_of(path: Path, connection: sqlite3.Connection) -> int:
     """Return the version of a ledger, 0 if it is empty; refuse what this code cannot read."""
-    # In one statement, because another process may be creating it at this moment.
+    # Read all signs in one statement, because another process may be creating the ledger at this moment.
     application, version, things, ours = connection.execute(_SIGNS).fetchone()
     if ours and not application and not version:
         raise LedgerError(
@@ -197,25 +197,25 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
     """Read from an existing ledger, with a separate connection.
 
     Raises:
-        LedgerError: It cannot be read, or is no longer the one that is open.
+        LedgerError: The ledger cannot be read, or its path no longer leads to the open file.
     """
     try:
-        # Read and write, because of the log; but a removed file is not created anew.
+        # Mode `rw`, because a reader may have to write the log's index; it does not create a file that was removed.
         with contextlib.closing(_connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
             _configure(connection)
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
-    except Exception as error:  # noqa: BLE001  also what Python raises of a value that is damaged
+    except Exception as error:  # noqa: BLE001  a damaged value may raise any error of Python
         raise ledger_error(error, "read", str(path)) from None
     finally:
-        files.check("read")  # after the reading, so that data from another file is never returned
+        files.check("read")  # after the read, so that data from another file is never returned
 
 
 def _connected(place: Path | str) -> sqlite3.Connection:
     """Connect to a file by its path, or by a URI."""
     is_uri = isinstance(place, str)
     if isinstance(place, Path) and str(place) != ":memory:":
-        # One that begins with `file:` is a URI to an SQLite that was built so, and another file than was checked.
+        # Some builds of SQLite take a relative path that begins with `file:` as a URI, which would be another file.
         place = place.absolute()
     connection = sqlite3.connect(place, timeout=10.0, isolation_level=None, check_same_thread=False, uri=is_uri)
     connection.row_factory = lambda _, row: _rows.mask_bytes(row)

@@ -1,7 +1,8 @@
-"""Whether a ledger's file is mounted alone, as `docker run -v ./keys.db:/data/keys.db` does it.
+"""Refuses a ledger's file that is mounted alone, without its folder, as `docker run -v ./keys.db:/data/keys.db` does.
 
-SQLite keeps the log beside the file, and so do the owners their locks. In the folder of such a mount both are each
-container's own: two containers would not see each other's commits, and both would make a key for one ticket.
+SQLite keeps the log beside the file, and the owners keep their locks there. If only the file is mounted, each container
+has a separate folder with a separate log and locks. So two containers would not see each other's commits, and both
+would make a key for the same ticket.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Final
 from respan_async.errors import LedgerError
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
-"""A line for each mount of this process, as proc(5) describes it; systems other than Linux have no such file."""
+"""The file with a line for each mount of this process, see proc(5); systems other than Linux have no such file."""
 
 _PLACE: Final = 4
 """The field with the mount point."""
@@ -24,22 +25,29 @@ def check_not_mounted_alone(path: Path, mounts: Path = _MOUNTS) -> None:
     """Refuse a ledger whose file is itself a mount point.
 
     Args:
-        path: The ledger's file, which may not be there yet.
-        mounts: Where the system tells the mounts.
+        path: The ledger's file, which may not exist yet.
+        mounts: The file in which the system lists the mounts.
 
     Raises:
-        LedgerError: It is one.
+        LedgerError: The file is a mount point.
     """
     try:
         lines = mounts.read_bytes().split(b"\n")
     except OSError:
         return
     place = os.path.realpath(os.fsencode(path))
-    if any(_place_in(line) == place for line in lines):
+    # A later mount of a folder above the file covers an earlier one of the file.
+    places = [mounted for line in lines if _contains(mounted := _place_in(line), place)]
+    if places and places[-1] == place:
         raise LedgerError(
             f"{path}: this file is mounted alone, and its log and locks would lie beside it where no other container "
             "sees them; mount the folder, not the file"
         )
+
+
+def _contains(mounted: bytes, place: bytes) -> bool:
+    """Whether a mount point is this place, or a folder above it."""
+    return mounted == place or (mounted != b"" and place.startswith(mounted.rstrip(b"/") + b"/"))
 
 
 def _place_in(line: bytes) -> bytes:

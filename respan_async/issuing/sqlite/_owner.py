@@ -1,4 +1,4 @@
-"""One owner of a ledger's file: its lock, its lease, its row, and what it takes over of owners that are gone."""
+"""Registers an owner of a ledger's file, with its lock and its lease, and takes over what dead owners have left."""
 
 import sqlite3
 import time
@@ -17,10 +17,10 @@ _SQL: Final = load("sqlite/ledger.sql")
 
 
 class Write(Protocol):
-    """Runs something in the thread that writes."""
+    """Runs an operation in the writing thread."""
 
     def __call__(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        """Return its result, once it is durable."""
+        """Return the operation's result, once its changes are durable."""
         ...
 
 
@@ -33,9 +33,9 @@ class Owner:
         write: Writes to the ledger.
 
     Attributes:
-        id: Its number in the ledger; 0 while it has none.
-        lock: The lock that dies with its process.
-        lease_keeper: Prolongs its lease.
+        id: The owner's number in the ledger; 0 while it has none.
+        lock: The lock that the system releases when the owner's process dies.
+        lease_keeper: Prolongs the owner's lease.
 
     Raises:
         ConfigurationError: `lease` is not above 0 and finite.
@@ -58,7 +58,7 @@ class Owner:
     # ------------------------------------------------------- in the writing thread
 
     def leave(self, connection: sqlite3.Connection) -> None:
-        """Be gone: what is in the air is taken over by others."""
+        """Remove this owner; its attempts without an answer become suspects."""
         self._retire(connection, self.id)
 
     def _register(self, connection: sqlite3.Connection) -> int:
@@ -81,6 +81,6 @@ class Owner:
         connection.execute(_SQL["mark_ownerless_suspect"], STATES)
 
     def _retire(self, connection: sqlite3.Connection, owner: int) -> None:
-        # Its tickets stay claimed by a removed owner: any owner may claim them when they are asked for.
+        # Its tickets stay claimed by the removed owner; any owner may claim them when they are asked for.
         for statement in ("mark_all_of_suspect", "retire"):
             connection.execute(_SQL[statement], {**STATES, "owner": owner})

@@ -1,4 +1,4 @@
-"""A ledger's file in use: opened, taken from one event loop to the next, written, read beside that, and closed."""
+"""Opens a ledger's file for one owner, moves it from one event loop to the next, reads and writes it, and closes it."""
 
 import asyncio
 import contextlib
@@ -29,13 +29,13 @@ from respan_async.issuing.sqlite._owner import Owner
 from respan_async.issuing.sqlite._writer import Writer
 
 _MOMENT: Final = 100
-"""Milliseconds to wait for others when the log is emptied; it is tried again after the next commit."""
+"""Milliseconds to wait for other processes before the log is emptied. After that, the next commit tries again."""
 
 _READERS: Final = 2
-"""How many read beside the writer at a time, each with a connection of its own."""
+"""The most readers beside the writer at a time, each with a separate connection."""
 
 _LAST: Final = 2.0
-"""Seconds that closing waits for what is being read. When that takes longer, on a disk that hangs, the log stays."""
+"""Seconds that closing waits for readers. If they take longer, e.g. on a disk that hangs, SQLite leaves the log."""
 
 T = TypeVar("T")
 
@@ -46,11 +46,11 @@ class Session:
     """One owner's use of a ledger's file, from its opening to its closing.
 
     Args:
-        path: The file; `:memory:` for one that no other process can see.
+        path: The file; `:memory:` for a ledger that no other process can see.
         lease: Seconds after which the claims of a process that is stopped may be taken over.
 
     Attributes:
-        path: The file, absolute once it was opened.
+        path: The file; an absolute path if the working directory has changed since the ledger was first opened.
         owner: The owner.
         mark: The mark of a rotation, as it was when the ledger was opened.
 
@@ -70,7 +70,7 @@ class Session:
         self._threads = DaemonThreads("respan-ledger-reader", _READERS)
         self._erased = False
         self._open = False
-        self._is_whole = False  # open, and checked
+        self._is_whole = False  # whether the file is open and checked
         self._is_resting = False  # bound to no event loop, because the loop that it was opened on is closed
         self._home = OwningLoop("ledger", "opened")
 
@@ -89,7 +89,7 @@ class Session:
             if not self._in_memory:
                 await self._prepare()
             self._files = FileIdentity(self.path)
-            noted = self.owner.lock.most_noted()  # before the ledger is read: it has seen no fewer since
+            noted = self.owner.lock.most_noted()  # before the ledger is read, which then has at least as many commits
             writer = Writer(
                 partial(open_connection, self.path, self._files),
                 self._truncate,
@@ -103,13 +103,13 @@ class Session:
             await self.owner.lease_keeper.start()
             self._is_whole = True
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
 
     async def _prepare(self) -> None:
-        """See that the file is one that may be opened."""
+        """Check that the file may be opened; create it if it is missing."""
         self._stay()
         check_not_mounted_alone(self.path)
         make_private(self.path)
@@ -130,7 +130,7 @@ class Session:
         return Owner(None if self._in_memory else self._place, self._lease, self.write)
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the file; see `Ledger`."""
+        """Finish the writes, and close the file; see `Ledger`."""
         if self._home.is_gone:
             self._come()
         self._home.check()
@@ -141,7 +141,7 @@ class Session:
         # Even if this is cancelled, the thread must end, and the lock must say that this owner is gone.
         try:
             try:
-                await self._threads.finished(_LAST)  # the last to close takes the log away; of two at once neither does
+                await self._threads.finished(_LAST)  # SQLite removes the log only when the last connection is closed
                 if writer is not None and self.owner.id:
                     with contextlib.suppress(LedgerError):
                         await writer.do(self.owner.leave)
@@ -159,7 +159,6 @@ class Session:
         self._home.unbind()
         self._home.bind()
         self.owner.lease_keeper.leave_loop()
-        self._threads.leave_loop()
         if self._writer is not None and self._is_whole:
             self._writer.move(asyncio.get_running_loop())
             self._is_resting = True
@@ -177,7 +176,7 @@ class Session:
             await self.write(lambda connection: self._check_account(connection, account, force))
             await self.owner.lease_keeper.resume()
         except GeneratorExit:
-            raise  # of an event loop that is closed: on the next one it goes on from here
+            raise  # the loop was closed: the next loop continues from here
         except BaseException:
             await self.aclose()
             raise
@@ -186,7 +185,7 @@ class Session:
     # ------------------------------------------------------------- reading, writing
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do something in the thread that writes; return its result, once it is durable."""
+        """Run an operation in the writing thread; return its result, once its changes are durable."""
         self._home.check()
         if self._writer is None:
             raise LedgerError("the ledger is not open")
@@ -217,12 +216,12 @@ class Session:
     # ------------------------------------------------------- in the writing thread
 
     def note_erased(self) -> None:
-        """Have the log emptied soon, because what was erased is still in it."""
+        """Have the log emptied soon, because it still holds the erased secrets."""
         self._erased = True
 
     @staticmethod
     def meta(connection: sqlite3.Connection, name: str) -> str | None:
-        """Return what the ledger says of itself under a name."""
+        """Return the ledger's metadata with this name; None if it has none."""
         found = connection.execute(_SQL["get_meta"], {"name": name}).fetchone()
         return None if found is None else found[0]
 

@@ -1,7 +1,7 @@
 """Runs writes in one thread, and commits many of them at once.
 
-A durable commit waits for the disk. So all operations that come during a commit share the next one. Each gets a
-separate result, and a failing one undoes only itself.
+A durable commit waits for the disk. So all operations that come during a commit share the next one. Each operation gets
+a separate result, and if one fails, only its own changes are undone.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _GROUP: Final = 1_000
 """The most operations in one commit."""
 
 PATIENCE: Final = 60.0
-"""Seconds to wait for a file that another process keeps locked; no other process can write to it meanwhile, either."""
+"""Seconds to wait for a file that another process keeps locked; meanwhile, no process but that one can write to it."""
 
 
 class WriteRequest(Generic[T]):
@@ -83,7 +83,7 @@ class Writer:
         """Open the connection.
 
         Raises:
-            LedgerError: It cannot be opened.
+            LedgerError: The connection cannot be opened.
         """
         try:
             self._thread.start()
@@ -212,7 +212,7 @@ class Writer:
             connection.execute("RELEASE one")
 
     def _tidy_up(self, connection: sqlite3.Connection) -> None:
-        # E.g. a full disk: the work is repeated after the next commit.
+        # The callback may fail, e.g. because the disk is full; it is called again after the next commit.
         with contextlib.suppress(sqlite3.Error):
             self._idle(connection)
 

@@ -1,4 +1,4 @@
-"""A ledger in an SQLite file, for processes on one machine."""
+"""Keeps a ledger in an SQLite file, for processes on one machine."""
 
 import os
 import sqlite3
@@ -30,8 +30,8 @@ _SQL: Final = load("sqlite/ledger.sql")
 class SQLiteLedger:
     """Keep tickets, attempts and keys in one file, for any number of processes on one machine.
 
-    Writes go through one thread, which commits for many at once (WAL, `synchronous=FULL`). The file is its owner's
-    alone (0600), and erased secrets are overwritten in it and in its log.
+    Writes go through one thread, which commits many at once (WAL, `synchronous=FULL`). Only the file's owner can read
+    it (0600), and erased secrets are overwritten in the file and in its log.
 
     Args:
         path: The file, created if it is missing; `":memory:"`, for tests, keeps nothing on disk, and is lost with this
@@ -59,7 +59,7 @@ class SQLiteLedger:
         await self._session.open(account, force=force)
 
     async def aclose(self) -> None:
-        """Finish what is to be written, and close the file; see `Ledger`."""
+        """Finish the writes, and close the file; see `Ledger`."""
         await self._session.aclose()
 
     def lease_held_since(self, since: float) -> bool:
@@ -70,7 +70,7 @@ class SQLiteLedger:
 
     async def find(self, ticket_id: str) -> TicketRecord | None:
         """Return the record of a ticket; see `Ledger`."""
-        # By the writer: its cache is warm, where a connection beside it would read anew after every commit.
+        # Read in the writing thread, because its cache is warm; another connection would read anew after each commit.
         wanted = {**STATES, "ticket": ticket_id, "awake": time.monotonic()}
         row = await self._session.write(lambda connection: connection.execute(_SQL["find"], wanted).fetchone())
         return None if row is None else _rows.record_of(row, ticket_id, self._cipher)
@@ -104,7 +104,7 @@ class SQLiteLedger:
         return await self._session.write(work)
 
     async def release(self, ticket_id: str, epoch: int | None) -> None:
-        """Give up a claim: the call has ended without a key; see `Ledger`."""
+        """Release a claim, because the call has ended without a key; see `Ledger`."""
         await self._session.execute("release", ticket=ticket_id, owner=self._session.owner.id, epoch=epoch)
 
     async def record(self, ticket_id: str, epoch: int, tag: str, key: CreatedKey) -> bool:
@@ -149,11 +149,11 @@ class SQLiteLedger:
     async def rotate(self) -> int:
         """Encrypt the kept secrets with the cipher's current key, including those in plain text.
 
-        The cipher needs the keys that they are encrypted with now, as its `old_keys`. Safe while other processes issue,
-        once all of them encrypt with that key and have the others as old keys; a process that does not can claim no
-        ticket then.
+        The cipher needs the keys that encrypt the secrets now, as its `old_keys`. Other processes may issue meanwhile,
+        if all of them already encrypt with the new key and have the former keys as old keys. A process that does not
+        cannot claim tickets after the rotation.
 
-        A secret that is damaged is left out, and the log tells its ticket.
+        A damaged secret is left out, and the log names its ticket.
 
         Returns:
             The number of re-encrypted secrets.
@@ -205,7 +205,7 @@ class SQLiteLedger:
         return bool(await self._session.execute("acquire_sweep_turn", **turn))
 
     async def owns_key(self, key_id: str) -> bool:
-        """Whether a key with this id is a ticket's; see `Ledger`."""
+        """Whether a key with this id belongs to a ticket; see `Ledger`."""
         return bool(await self._session.select("owns_key", key_id=key_id))
 
     async def recent(self, seconds: float) -> Sequence[float]:

@@ -31,8 +31,8 @@ CREATE TABLE tickets (
 CREATE INDEX tickets_undelivered ON tickets (ticket) WHERE state = 'issued';
 CREATE INDEX tickets_keys ON tickets (key_id) WHERE key_id IS NOT NULL;
 
--- In the order of creation, so that inserts append. Only unsettled attempts are ever looked for by their tags, and they
--- are few.
+-- Secrets and attempts are in the order of creation, so that inserts append. Only unsettled attempts are looked for by
+-- their tags, and they are few.
 -- Secrets are in separate rows, which never move and never change their size, because SQLite overwrites deleted data,
 -- but not the copies that are left behind when rows move from one page to another.
 CREATE TABLE secrets (
@@ -58,8 +58,8 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_unsettled ON attempts (tag) WHERE state IN ('intent', 'suspect');
 
 -- name: migrate_1
--- From version 1, of which no owner lives. The origin of its suspects is unknown: all are taken over now. A process of
--- version 1 cannot become an owner after this, because it gives no version.
+-- Migrate from version 1, none of whose owners lives. The origin of its suspects is unknown, so all are taken over now.
+-- A process of version 1 cannot become an owner after this, because it inserts no version.
 DELETE FROM owners;
 ALTER TABLE owners ADD COLUMN version INTEGER NOT NULL;
 ALTER TABLE attempts ADD COLUMN taken_over_at REAL;
@@ -70,7 +70,7 @@ CREATE INDEX tickets_keys ON tickets (key_id) WHERE key_id IS NOT NULL;
 PRAGMA user_version = 2;
 
 -- name: register_owner
--- A new owner, with its lease.
+-- Register a new owner, with its lease.
 INSERT INTO owners (token, lease_until, version)
 VALUES (:token, :awake + :lease, 2)
 RETURNING id;
@@ -180,10 +180,10 @@ UPDATE secrets SET secret = zeroblob(length(secret))
 WHERE id = (SELECT secret_id FROM tickets WHERE ticket = CAST(:ticket AS TEXT) AND state = :issued);
 
 -- name: undelivered
--- Ids are asked for by their bytes, because one that is damaged may be no text to Python. One that is not even text is
--- left alone: it would come after every id there is.
--- But for what an owner that is alive has recorded a short time ago; or a short time from now, by a clock that was set
--- back since.
+-- The cursor is given as bytes, because a damaged id may not be valid text to Python. Ids of another type than text are
+-- left out, because they would come after all other ids.
+-- Tickets that a live owner recorded less than `left_for` seconds ago are left out, and so are tickets recorded up to
+-- that far in the future, because the clock may have been set back since.
 SELECT ticket, key, (SELECT secret FROM secrets WHERE id = secret_id) FROM tickets
 WHERE state = 'issued' AND ticket > CAST(:after AS TEXT) AND typeof(ticket) = 'text' AND (
     abs((julianday('now') - 2440587.5) * 86400.0 - issued_at) >= :left_for
@@ -214,8 +214,8 @@ WHERE state IN ('intent', 'suspect') AND state = 'suspect' ORDER BY id;
 UPDATE attempts SET state = :to WHERE tag = :tag AND state IN ('intent', 'suspect') AND state = :suspect;
 
 -- name: acquire_sweep_turn
--- Take the turn to sweep, unless another live owner took it less than `seconds` ago; or ahead, because the clock may
--- have been set back since.
+-- Take the turn to sweep, unless another live owner took it less than `seconds` ago, or less than `seconds` in the
+-- future, because the clock may have been set back since.
 INSERT INTO meta (name, value)
 VALUES ('sweep', :owner || ' ' || ((julianday('now') - 2440587.5) * 86400.0))
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -230,8 +230,8 @@ WHERE CAST(value AS INTEGER) = :owner
 SELECT 1 FROM tickets WHERE key_id = :key_id;
 
 -- name: recent
--- The ages of the newest attempts that were sent within the last seconds. After the clock was set back, ages are below
--- 0, and older attempts do not become more recent by that.
+-- The ages of the newest attempts that were sent within the last `seconds`. If the clock was set back, ages are below
+-- 0. Attempts that seem to be sent more than `seconds` in the future are left out.
 SELECT age FROM (
     SELECT (julianday('now') - 2440587.5) * 86400.0 - sent_at AS age FROM attempts ORDER BY id DESC LIMIT 20000
 )
