@@ -109,6 +109,7 @@ class Batch(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._refused_before = self._pacer.refused
+        self._pacer.clock.time()  # from now on, other threads can read what it told last
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
@@ -202,7 +203,7 @@ class Batch(Generic[Item]):
         window = self._pacer.window
         if window.limit is not None:
             # Cap the ETA rate at the known limit: it predicts better than the measured rate.
-            allowed = 1.0 / window.spread_interval(self._pacer.clock.time())
+            allowed = 1.0 / window.spread_interval(self._pacer.clock.last_told)
             rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 

@@ -64,6 +64,7 @@ class AsyncInput(Generic[Item]):
         self._is_running = self._is_interrupted = self._is_ended = False
         self._error: BaseException | None = None
         self._task = spawn(self._run())
+        self._task.add_done_callback(self._over)
 
     async def pull(self, is_over: Callable[[], bool]) -> Item:
         """Take an item.
@@ -116,11 +117,8 @@ class AsyncInput(Generic[Item]):
                 await self._step(self._throw(error))
             else:
                 if not self._is_ended:
-                    await self._step(anext(self._source))
-        while self._requests:
-            request = self._requests.popleft()
-            if not request.item.done():
-                request.item.set_exception(self._end())
+                    await self._step(self._next_item())
+        self._answer_all()
         if isinstance(self._source, _Closeable):
             try:
                 await self._source.aclose()
@@ -164,6 +162,9 @@ class AsyncInput(Generic[Item]):
         finally:
             self._is_running = False
 
+    async def _next_item(self) -> Item:
+        return await anext(self._source)  # within the step, because a plain `__anext__` raises when it is called
+
     async def _throw(self, cancellation: asyncio.CancelledError) -> Item:
         """Raise a cancellation at the input's current `yield`; return the next item, if the input yields one."""
         if not isinstance(self._source, AsyncGenerator):
@@ -178,6 +179,20 @@ class AsyncInput(Generic[Item]):
                 request.item.set_result(item)
                 return
         self._untaken.append(item)
+
+    def _answer_all(self) -> None:
+        """Tell the waiting workers that no item will come."""
+        while self._requests:
+            request = self._requests.popleft()
+            if not request.item.done():
+                request.item.set_exception(self._end())
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """End the input with its task, also if the input has raised an exception that ends the task."""
+        self._is_ended = True
+        if not task.cancelled():
+            self._error = self._error or task.exception()
+        self._answer_all()
 
     def _wake(self) -> None:
         if self._call is not None and not self._call.done():

@@ -221,6 +221,7 @@ class Call(Generic[T]):
                 if self._abandoned or not await self._permit.renew_token():
                     return result
             except RespanError as error:
+                self._stats.add_last_answer(error)  # for the event of a retry
                 return error
             self._keeps_place = True
             self._stats.failure_counts().counted -= 1

@@ -81,13 +81,17 @@ class CallRecorder:
 
     def with_totals(self, error: Error) -> Error:
         """Add the totals of all attempts to the last error; and the last answer, if it has none of its own."""
-        answer = self._last_answer
-        if error.status is None and answer is not None:
-            error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
+        self.add_last_answer(error)
         error.effect = self.effect.or_worse(error.effect)
         error.suspects = self.suspects
         error.attempts = self.requests
         return error
+
+    def add_last_answer(self, error: RespanError) -> None:
+        """Give an error without an answer of its own the status, request id and body of the last answer."""
+        answer = self._last_answer
+        if error.status is None and answer is not None:
+            error.status, error.request_id, error.body = answer.status, answer.request_id, answer.body
 
     def mark_suspect(
         self, prepared: PreparedRequest[Any], effect: Effect, reason: str, key_id: str | None = None

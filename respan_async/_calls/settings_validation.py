@@ -279,7 +279,7 @@ def _is_async(hook: object) -> bool:
 def checked_priority(name: str) -> Priority:
     try:
         return Priority[name.upper()]
-    except (KeyError, AttributeError):
+    except (KeyError, AttributeError, TypeError):
         names = ", ".join(repr(priority.name.lower()) for priority in Priority)
         raise ConfigurationError(f"priority: expected one of {names}, got {shown(name)}") from None
 

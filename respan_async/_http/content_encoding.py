@@ -11,11 +11,12 @@ _FORMS: Final = {
     "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),  # with the header that the standard demands, or without
 }
 
-
 GZIP_MAGIC: Final = b"\x1f\x8b"
 """The first two bytes of gzip's output; no JSON text begins with them."""
 
 _MOST_LAYERS: Final = 3
+_MOST_MEMBERS: Final = 100
+"""The most members of one stream, because each of them copies the rest of the body; a server sends one."""
 
 
 def decoded(headers: Mapping[str, str], body: bytes, limit: int) -> bytes:
@@ -64,7 +65,7 @@ def _members(body: bytes, form: int, limit: int) -> bytes:
     """
     parts: list[bytes] = []
     size = 0
-    while body and size <= limit:
+    while body and size <= limit and len(parts) < _MOST_MEMBERS:
         stream = zlib.decompressobj(form)
         try:
             parts.append(stream.decompress(body, limit + 1 - size))

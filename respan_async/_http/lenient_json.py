@@ -50,9 +50,16 @@ def _first(text: str) -> Any:
         return _READER.decode(text)
     value, end = _READER.raw_decode(text)
     rest = text[end:].lstrip(_BLANK)
-    if rest.startswith("{") and _READER.raw_decode(rest)[0] != value:
+    if rest.startswith("{") and _object_in(rest, otherwise=value) != value:
         raise ValueError("two objects")
     return value
+
+
+def _object_in(text: str, *, otherwise: Any) -> Any:
+    try:
+        return _READER.raw_decode(text)[0]
+    except ValueError:
+        return otherwise  # a brace that begins no object, or one that is cut
 
 
 def _decoded(text: bytes, charset: str | None) -> str:

@@ -346,3 +346,63 @@ async def test_an_iterable_that_is_wrong_about_its_length_loses_no_item(length: 
 
         assert [outcome.item for outcome in outcomes] == TENANTS
         assert len(fake.alive()) == len(TENANTS)
+
+
+class Rows:
+    """Items whose `__anext__` is a plain method: it returns a future, or raises when it is called."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.left = TENANTS[:3]
+        self.error = error
+
+    def __aiter__(self) -> "Rows":
+        return self
+
+    def __anext__(self) -> "asyncio.Future[CreateKeyRequest]":
+        if not self.left:
+            raise self.error
+        item: asyncio.Future[CreateKeyRequest] = asyncio.get_running_loop().create_future()
+        item.set_result(self.left.pop())
+        return item
+
+
+async def rows_that_end_their_task() -> AsyncIterator[CreateKeyRequest]:
+    """Raise what ends a task as well."""
+    for request in TENANTS[:3]:
+        yield request
+    raise GeneratorExit
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: Rows(StopAsyncIteration), None),
+        (lambda: Rows(OSError), OSError),
+        (rows_that_end_their_task, GeneratorExit),
+    ],
+    ids=["ends", "fails", "ends its task"],
+)
+async def test_however_an_input_ends_its_batch_ends(make: Input, error: Any, awaited: bool) -> None:
+    """No worker waits for an item that will never come, and the input's own error is raised."""
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        batch = respan.temporary_keys.create_many(make(), max_in_flight=2)
+        taken = list[Outcome]()
+
+        async def take() -> None:
+            if awaited:
+                taken.extend(await batch)
+                return
+            async with batch:
+                async for outcome in batch:
+                    taken.append(outcome)
+
+        async with asyncio.timeout(60):
+            if error is None:
+                await take()
+            else:
+                with pytest.raises(error):
+                    await take()
+
+        assert len(taken) == (0 if awaited and error else 3)
+        assert fake.counts.created == 3

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import socket
 import tracemalloc
 import zlib
@@ -33,6 +34,7 @@ from respan_async import (
     TemporaryKeys,
     UnprocessableEntityError,
 )
+from respan_async._http.content_encoding import decoded
 from tests.integration.raw_server import (
     API_KEY,
     FIN,
@@ -696,8 +698,6 @@ async def test_a_bomb_is_read_no_further_than_the_bound() -> None:
 
 async def test_a_compressed_answer_is_read() -> None:
     """A proxy that compresses although nobody asked for it does not cost a key."""
-    import gzip
-
     body = gzip.compress(b'{"id": "i", "api_key": "%s"}' % API_KEY.encode())
     async with world(None, answer(201, body, {"Content-Encoding": "gzip"})) as (_, respan):
         made = await respan.temporary_keys.create()
@@ -707,8 +707,6 @@ async def test_a_compressed_answer_is_read() -> None:
 
 def squeezed(encoding: str, body: bytes) -> bytes:
     """Compress a body."""
-    import gzip
-
     raw_deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return {
         "gzip": gzip.compress(body[:9], mtime=0) + gzip.compress(body[9:], mtime=0),
@@ -741,6 +739,24 @@ async def test_what_gzip_has_made_is_read_however_often_it_was_applied(layers: i
     for _ in range(layers):
         body = squeezed("x-gzip", body)
     async with world(None, answer(201, body, label)) as (server, respan):
+        assert (await respan.temporary_keys.create()).id == "key-1"
+
+    assert server.methods == ["POST"]
+
+
+def test_a_stream_of_a_great_many_members_is_not_followed_to_its_end() -> None:
+    """Each of them copies what is left of the body: a few kilobytes would take seconds."""
+    members = gzip.compress(b"") * 50_000
+    headers = {"Content-Encoding": "gzip"}
+
+    assert decoded(headers, members + gzip.compress(b"{}"), 2**20) == b""
+    assert decoded(headers, gzip.compress(b"") * 9 + gzip.compress(b"{}"), 2**20) == b"{}"
+
+
+@pytest.mark.parametrize("after", ["{", "{% debug %}", '{"id": "key-1", "api'])
+async def test_a_key_before_a_brace_that_begins_no_other_object_is_read(after: str) -> None:
+    """It is whole, whatever stands after it."""
+    async with world(None, answer(201, WHOLE + after.encode())) as (server, respan):
         assert (await respan.temporary_keys.create()).id == "key-1"
 
     assert server.methods == ["POST"]

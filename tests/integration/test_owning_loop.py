@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from respan_async import AsyncRespan, ClientStateError, CreateKeyRequest, RetryPolicy
+from respan_async import AsyncRespan, ClientStateError, CreateKeyRequest, RateLimit, RetryPolicy
 from respan_async.issuing import Issuer, PostgresLedger, SQLiteLedger, Ticket
 from respan_async.testing import FakeRespan
 
@@ -294,7 +294,7 @@ async def test_from_another_thread_one_is_told_the_way() -> None:
     unused = AsyncRespan("k")
     async with (
         FakeRespan() as fake,
-        AsyncRespan(fake.api_key, base_url=fake.url) as respan,
+        AsyncRespan(fake.api_key, base_url=fake.url, pace=RateLimit(1000, per=1)) as respan,
         respan.temporary_keys.create_many(requests) as batch,
     ):
         await anext(batch)
@@ -302,7 +302,8 @@ async def test_from_another_thread_one_is_told_the_way() -> None:
         for use in (batch.stop, lambda: respan.pace, lambda: unused.pace):
             with pytest.raises(ClientStateError, match=says):
                 await asyncio.to_thread(use)
-        assert (await asyncio.to_thread(lambda: batch.progress)).total == 4
+        progress = await asyncio.to_thread(lambda: batch.progress)
+        assert (progress.total, progress.eta is not None) == (4, True)
 
         async def pace() -> None:
             assert respan.pace

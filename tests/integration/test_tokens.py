@@ -121,7 +121,8 @@ async def test_a_batch_goes_on_with_the_new_token(awaited: bool, forbidden: bool
 async def test_a_source_that_fails_when_it_is_asked_for_another_token_is_asked_again_later() -> None:
     """A secret store that is away for a moment does not make a refused token a wrong one."""
     vault = Vault("token-1")
-    async with world(vault) as (fake, respan):
+    events: list[Any] = []
+    async with world(vault, hooks=[events.append]) as (fake, respan):
         call = asyncio.create_task(respan.temporary_keys.create())
         await asyncio.sleep(0.01)
         rotate(fake, vault)
@@ -129,6 +130,7 @@ async def test_a_source_that_fails_when_it_is_asked_for_another_token_is_asked_a
 
         assert isinstance(await call, CreatedKey)
         assert (fake.counts.requests, fake.counts.alive, vault.asked) == (2, 1, 3)
+    assert [event.status for event in events if isinstance(event, RetryEvent)] == [401]
 
 
 @pytest.mark.parametrize("source", ["function", "text"])

@@ -255,7 +255,7 @@ VIEW: dict[str, list[Any]] = {
     "timeout": WRONG["timeout"],
     "deadline": WRONG["deadline"],
     "retry": WRONG["retry"],
-    "priority": ["first", "", None, 0, b"batch"],
+    "priority": ["first", "", None, 0, b"batch", bytearray(b"batch")],
     "extra_headers": [
         *(None, 5, "X: y", [("X", "y")], {"": "y"}, {"X Y": "y"}, {"X:": "y"}, {"X\n": "y"}, {5: "y"}, {"Ü": "y"}),
         *({"X": None}, {"X": 5}, {"X": "a\nb"}, {"X": "ü"}, {"X": b"y"}, {"X": "\x00"}, {"X": Secret.erased()}),
