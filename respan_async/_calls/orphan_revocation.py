@@ -6,6 +6,7 @@ attempt.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
@@ -57,13 +58,11 @@ def _suspect(context: ClientContext, key: CreatedKey) -> Suspect:
 
 def _made_at(context: ClientContext, key: CreatedKey) -> datetime:
     """Return when a key was made, by this machine's clock."""
-    now = context.clock()
-    if key.created_at is None:
-        return now
-    try:
-        return min(now, key.created_at - context.skew.ahead)
-    except OverflowError:  # the result is outside the years 1 to 9999
-        return now
+    made = context.clock()
+    if key.created_at is not None:
+        with contextlib.suppress(OverflowError):  # the result is outside the years 1 to 9999
+            made = min(made, key.created_at - context.skew.ahead)
+    return made
 
 
 def _tell(

@@ -167,7 +167,7 @@ def canonical(request: CreateKeyRequest) -> str:
     fields: dict[str, Any] = _by_value(converter.unstructure(request))
     if request.expires_in:
         fields["expires_in"] = request.expires_in.total_seconds()
-    return orjson.dumps(fields, default=json_text.plain, option=orjson.OPT_SORT_KEYS).decode()
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _by_value(value: Any) -> Any:

@@ -21,7 +21,7 @@ class DecodeError(ValueError):
 
 def encode(fields: Mapping[str, Any]) -> bytes:
     """Return JSON text."""
-    return orjson.dumps(fields, default=plain)
+    return orjson.dumps(fields)
 
 
 def encode_line(fields: Mapping[str, Any]) -> bytes:
@@ -34,12 +34,6 @@ def encode_line(fields: Mapping[str, Any]) -> bytes:
     if not text.isprintable():
         text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
     return f"{text}\n".encode()
-
-
-def plain(value: float) -> float:
-    # Convert e.g. numpy's numbers, which are floats to Python, but which orjson does not know. The model has refused
-    # all other types.
-    return float(value)
 
 
 def parse(text: bytes, charset: str | None = None) -> Any:

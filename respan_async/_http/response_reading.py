@@ -119,10 +119,9 @@ class _SilenceWatch:
 
 def _is_whole(received: Response) -> bool:
     """Whether a body is a complete JSON object or list."""
-    if received.oversize:
-        return False
     try:
-        return isinstance(json_text.parse(received.body, charset(received.headers)), dict | list)
+        data = None if received.oversize else json_text.parse(received.body, charset(received.headers))
+        return isinstance(data, dict | list)
     except json_text.DecodeError:
         return False
 

@@ -66,8 +66,7 @@ class DaemonThreads:
     def _over(self, free: asyncio.Semaphore, done: asyncio.Future[Any]) -> None:
         self._running.discard(done)
         free.release()
-        if not done.cancelled():
-            done.exception()  # retrieved, because a cancelled caller does not retrieve it
+        done.exception()  # retrieved, because a cancelled caller does not retrieve it
 
 
 def _run(work: Callable[[], T], done: "asyncio.Future[T]") -> None:
@@ -81,9 +80,5 @@ def _run(work: Callable[[], T], done: "asyncio.Future[T]") -> None:
 
 
 def _hand_over(done: "asyncio.Future[Any]", settle: Callable[[Any], None], result: Any) -> None:
-    def tell() -> None:
-        if not done.done():
-            settle(result)
-
     with contextlib.suppress(RuntimeError):  # the event loop is closed, so no task waits for the result
-        done.get_loop().call_soon_threadsafe(tell)
+        done.get_loop().call_soon_threadsafe(settle, result)

@@ -406,3 +406,60 @@ async def test_however_an_input_ends_its_batch_ends(make: Input, error: Any, awa
 
         assert len(taken) == (0 if awaited and error else 3)
         assert fake.counts.created == 3
+
+
+def plainly_cancelled() -> Iterator[CreateKeyRequest]:
+    """Give some items, and then raise what a cancellation would."""
+    yield from TENANTS[:3]
+    raise asyncio.CancelledError
+
+
+async def test_a_plain_input_that_is_cancelled_from_within_is_told() -> None:
+    """Nobody has cancelled the batch; what came before that was made."""
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        with pytest.raises(ClientStateError, match="the input was cancelled from within"):
+            await outcomes_of(respan, plainly_cancelled(), awaited=False, width=1)
+
+        assert fake.counts.created == 3
+
+
+async def test_the_rest_of_an_input_that_is_cancelled_from_within_is_let_go() -> None:
+    """An awaited batch that has ended otherwise has its outcomes all the same."""
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        fake.script("ok", "unauthorized_401")
+
+        outcomes = await respan.temporary_keys.create_many(plainly_cancelled(), max_in_flight=1)
+
+        assert [type(outcome) for outcome in outcomes] == [Issued, Failed, Failed]
+
+
+class ClosesSlowly:
+    """An iterator that takes a while to close."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.left = TENANTS[:3]
+
+    def __aiter__(self) -> "ClosesSlowly":
+        return self
+
+    async def __anext__(self) -> CreateKeyRequest:
+        if not self.left:
+            raise StopAsyncIteration
+        return self.left.pop()
+
+    async def aclose(self) -> None:
+        """Take a while."""
+        await asyncio.sleep(1)
+        self.closed = True
+
+
+async def test_an_awaited_batch_waits_until_its_input_is_closed() -> None:
+    """What the input holds open is closed when the list is there."""
+    source = ClosesSlowly()
+    async with FakeRespan() as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
+        outcomes = await respan.temporary_keys.create_many(source)
+
+        assert source.closed
+        assert len(outcomes) == 3

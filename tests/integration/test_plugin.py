@@ -3,8 +3,10 @@
 import asyncio
 import importlib
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
+import attrs
 import pytest
 
 from respan_async import AsyncRespan, RateLimit, RetryPolicy
@@ -234,3 +236,13 @@ class TestTagged:
 
         assert fake_respan.unheld([held.id]) == []
         assert "clock" not in caplog.text
+
+
+async def test_a_clock_of_the_tests_own_is_not_moved(respan: AsyncRespan) -> None:
+    """Its time is the test's to tell."""
+    noon = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    context = attrs.evolve(service_of(respan).context, clock=lambda: noon)
+
+    context.advance(60)
+
+    assert context.clock() == noon

@@ -411,3 +411,27 @@ async def test_a_sweep_that_revokes_tells_it_once_for_each_key(world: World) -> 
     await world.keys.sweep(grace=0)
 
     assert sorted(event.id for event in world.told(RevokedEvent)) == sorted([left.id, twin.id])
+
+
+async def test_a_dry_run_tells_which_suspects_would_end(world: World) -> None:
+    """And ends none."""
+    suspects = Suspects(world.respan._service)
+    suspects.store.add(attrs.evolve(known(""), id=None, tag="mnopqrstuvwx", sent=expired(timedelta(days=30))))
+
+    report = await suspects.sweep(SweepPolicy(grace=0, dry_run=True))
+
+    assert [suspect.tag for suspect in report.expired] == ["mnopqrstuvwx"]
+    assert report.left == ()
+    assert len(suspects.left) == 1
+
+
+async def test_a_known_key_that_was_taken_over_just_now_is_not_asked_for(world: World) -> None:
+    """It is left alone for a day, and costs no request until then."""
+    held = await world.keys.create()
+    suspects = Suspects(world.respan._service)
+    suspects.store.add(known(held.id, taken_over_at=datetime.now(UTC)))
+
+    report = await suspects.sweep()
+
+    assert (report.revoked, len(report.left)) == ((), 1)
+    assert world.requests("retrieve") == []

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -831,3 +832,23 @@ async def test_a_ledger_that_was_restored_from_a_dump_says_so(tmp_path: Path) ->
     with pytest.raises(LedgerError, match=r"restored from a dump in SQL.*; restore a copy that SQLite's \.backup"):
         await SQLiteLedger(restored).open(ACCOUNT)
     assert restored.read_bytes() == before
+
+
+async def test_a_reading_for_which_the_system_has_no_thread_may_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told as the ledger's error, and not as Python's."""
+    ledger = SQLiteLedger(tmp_path / "keys.db")
+    await ledger.open(ACCOUNT)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(LedgerError, match=r"keys\.db: the ledger could not be read: ") as caught:
+        await ledger.undelivered("", 1)
+
+    monkeypatch.undo()
+    assert caught.value.retryable
+    assert await ledger.undelivered("", 1) == []
+    await ledger.aclose()

@@ -23,6 +23,7 @@ from respan_async import (
     TemporaryKey,
     UpdateKeyRequest,
 )
+from respan_async._http import json_text
 from respan_async._http.codec import decode, encode_key, fields_of
 from respan_async._http.json_text import DecodeError, encode
 
@@ -343,7 +344,7 @@ def test_a_whole_number_that_is_written_as_a_float_is_an_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [b'{"id": "j", "api_key": "l"}', b'{"detail": "Internal server error"}', b'{"id": "i"}', b"{"]
+    "more", [b'{"id": "j", "api_key": "l"}', b'{"detail": "Internal server error"}', b'{"id": "i"}']
 )
 def test_of_two_objects_none_is_the_answer(more: bytes) -> None:
     """Nobody knows which of them is meant, unless both say the same."""
@@ -722,3 +723,10 @@ NEVER = {"key_usage": 0, "last_used": None}
 def test_a_key_was_never_used_only_where_the_answer_states_it(said: dict[str, object], used: bool | None) -> None:
     """What an answer lacks, or holds in a form that cannot be read, leaves it open."""
     assert decode(json.dumps({"id": "key-1", **said}).encode(), TemporaryKey).used is used
+
+
+def test_a_text_that_the_lenient_reader_cannot_follow_is_what_the_strict_one_has_read() -> None:
+    """It was read a second time for its id's sake, and is nested more deeply than that one goes."""
+    deep = b"[" * 1000 + b"]" * 1000
+
+    assert json_text.parse(b'{"id": 17.0, "x": ' + deep + b"}")["id"] == 17.0

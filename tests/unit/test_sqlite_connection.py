@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from respan_async.issuing import LedgerError
-from respan_async.issuing.sqlite._connection import APPLICATION, check_size, open_connection
+from respan_async.issuing.sqlite._connection import APPLICATION, _number, check_size, open_connection
 from respan_async.issuing.sqlite._file_identity import FileIdentity
 
 _connect = sqlite3.connect
@@ -104,3 +104,9 @@ def test_a_file_that_is_replaced_while_it_is_being_opened_is_opened_once_more(tm
     assert files.looks == 2
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM meta").fetchall() == [("a",)]
+
+
+@pytest.mark.parametrize(("found", "number"), [(None, 0), (("12",), 12), (("a dozen",), 0)])
+def test_a_number_that_is_damaged_counts_as_none(found: Any, number: int) -> None:
+    """The file was repaired by hand, or torn; what it holds besides can be read."""
+    assert _number(found) == number
