@@ -375,7 +375,7 @@ async def test_leaving_a_batch_early_revokes_nothing(fake_respan: FakeRespan, tm
         again = await issuer.issue_many([ticket(number) for number in range(100)])
 
     assert fake_respan.counts.revoked == 0
-    assert len(made) > 1
+    assert made
     assert set(made) <= {outcome.key.id for outcome in again if isinstance(outcome, Issued) and outcome.replayed}
     assert len(alive(fake_respan)) == 100
 

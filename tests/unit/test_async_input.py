@@ -158,3 +158,64 @@ async def test_a_cancellation_from_outside_ends_an_iterator_that_cannot_hear_of_
 
     error = await _caught(source)
     assert isinstance(error, ClientStateError)
+
+
+def kept(tasks: "list[asyncio.Task[None]]", items: Any) -> AsyncInput[Any]:
+    """Give an input, and keep its task."""
+
+    def spawn(work: Any) -> "asyncio.Task[None]":
+        tasks.append(asyncio.get_running_loop().create_task(work))
+        return tasks[-1]
+
+    return AsyncInput(items, spawn)
+
+
+async def test_an_item_that_is_yielded_in_answer_to_a_cancellation_is_kept() -> None:
+    """As by an input whose own time is up: the next who asks has it."""
+    tasks = list["asyncio.Task[None]"]()
+
+    async def source_() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except asyncio.CancelledError:
+            yield 2
+
+    source = kept(tasks, source_())
+    assert await source.pull(wanted) == 1
+    await asyncio.sleep(1)
+    tasks[0].cancel()
+    await asyncio.sleep(1)
+
+    assert await everything(source) == [2]
+
+
+async def test_a_worker_that_is_cancelled_before_the_input_is_asked_takes_no_item() -> None:
+    """Its request is passed over."""
+    source = opened(numbers())
+    gone = asyncio.create_task(source.pull(wanted))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0.1)
+
+    assert await everything(source) == [0, 1, 2, 3, 4]
+
+
+async def test_a_closing_that_is_cut_short_ends_the_input_all_the_same() -> None:
+    """As the end of the client's grace does."""
+    tasks = list["asyncio.Task[None]"]()
+
+    async def source_() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(1000)
+
+    source = kept(tasks, source_())
+    assert await source.pull(wanted) == 1
+    (closing,) = source.finish()
+    await asyncio.sleep(1)
+    closing.cancel()
+    await asyncio.wait({closing})
+
+    assert closing.cancelled()
+    assert isinstance(await _caught(source), StopAsyncIteration)
