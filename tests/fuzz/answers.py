@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from respan_async import errors
 from respan_async._http import codec, json_text, key_ids, operations, response_parsing
+from respan_async._http.lenient_json import NO_CHARACTER
 from respan_async._http.response import Response
 from respan_async.errors import APIStatusError, Effect, InvalidResponseError, RespanError
 from respan_async.issuing import _rows
@@ -26,11 +27,14 @@ def created(data: bytes) -> None:
     known = _json(data)
     key_id: Any = known.get("id") if isinstance(known, dict) else None
     secret: Any = known.get("api_key") if isinstance(known, dict) else None
+    if isinstance(key_id, float) and key_id.is_integer() and abs(key_id) < 2**53:
+        key_id = int(key_id)
     if isinstance(key_id, int) and not isinstance(key_id, bool):
         key_id = str(key_id)
     complete = (
         isinstance(key_id, str) and key_ids.is_usable_id(key_id)
         and isinstance(secret, str) and secret.isprintable() and secret.strip() != "" and " " not in secret
+        and NO_CHARACTER not in secret
     )  # fmt: skip
 
     key = response_parsing.read(CREATE, Response(201, {}, data), TOKEN)
