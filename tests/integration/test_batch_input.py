@@ -169,6 +169,16 @@ async def test_the_input_runs_in_one_task_to_its_closing() -> None:
         assert tasks[0] not in asyncio.all_tasks()
 
 
+async def cancel_the_reader(reader: list[asyncio.Task[Any] | None], running: asyncio.Task[Any]) -> None:
+    """Cancel the task in which an input runs, as its own time limit does, or anybody else."""
+    await asyncio.sleep(0.5)
+    (task,) = reader
+    assert task is not None
+    task.cancel()
+    with pytest.raises(ClientStateError, match="cancelled from outside"):
+        await running
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_a_task_of_the_input_that_is_cancelled_from_outside_is_told(awaited: bool) -> None:
     """What the input would still have given is not lost unsaid; what it holds open is closed."""
@@ -185,12 +195,7 @@ async def test_a_task_of_the_input_that_is_cancelled_from_outside_is_told(awaite
 
     async with FakeRespan(latency=1.0) as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
         running = asyncio.create_task(outcomes_of(respan, source(), awaited=awaited, width=2))
-        await asyncio.sleep(0.5)
-        (task,) = reader
-        assert task is not None
-        task.cancel()
-        with pytest.raises(ClientStateError, match="cancelled from outside"):
-            await running
+        await cancel_the_reader(reader, running)
 
         assert events == ["closed"]
         assert fake.counts.requests >= 2
@@ -210,12 +215,7 @@ async def test_an_iterator_without_a_way_to_hear_of_its_cancellation_ends() -> N
 
     async with FakeRespan(latency=1.0) as fake, AsyncRespan(fake.api_key, base_url=fake.url) as respan:
         running = asyncio.create_task(outcomes_of(respan, Source(), awaited=False, width=2))
-        await asyncio.sleep(0.5)
-        (task,) = reader
-        assert task is not None
-        task.cancel()
-        with pytest.raises(ClientStateError, match="cancelled from outside"):
-            await running
+        await cancel_the_reader(reader, running)
 
 
 async def test_an_item_that_comes_when_its_worker_is_cancelled_is_another_s() -> None:

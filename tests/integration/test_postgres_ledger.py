@@ -36,6 +36,7 @@ from respan_async.issuing.postgres._inspect import read_snapshot
 from respan_async.issuing.postgres._pool import ConnectionPool
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
+from tests.paging import in_pages_of_one
 from tests.servers.postgres import PASSWORD, PostgresServer
 from tests.servers.tcp_proxy import Wire
 from tests.waiting import until
@@ -499,14 +500,7 @@ async def test_what_comes_after_a_damaged_id_is_read(postgres_dsn: str) -> None:
         await beside.execute("UPDATE respan.tickets SET issued_at = 'infinity' WHERE ticket = 'tenant-0'")
         await beside.commit()
 
-        left: dict[str, CreatedKey | LedgerError] = {}
-        after = ""
-        while page := await ledger.undelivered(after, 1):
-            left.update(page)
-            after = page[-1][0]
-        known: list[str] = []
-        while ids := await ledger.with_keys(known[-1] if known else "", 1):
-            known += ids
+        left, known = await in_pages_of_one(ledger)
         snapshot = await read_snapshot(postgres_dsn)
 
         assert [name for name, found in left.items() if isinstance(found, CreatedKey)] == ["tenant-0", "tenant-2"]
@@ -517,7 +511,7 @@ async def test_what_comes_after_a_damaged_id_is_read(postgres_dsn: str) -> None:
         assert [each.ticket for each in snapshot.undelivered] == ["tenant-0", r"tenant-0\xff", "tenant-2"]
         assert snapshot.undelivered[0].issued_at is None
         with pytest.raises(LedgerError, match="the ledger could not be used"):
-            await ledger.erase(after + "\udcff")
+            await ledger.erase([*left][-1] + "\udcff")
 
 
 async def test_counting_never_has_all_connections(postgres_server: PostgresServer, postgres_dsn: str) -> None:

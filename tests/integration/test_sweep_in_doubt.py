@@ -1,6 +1,7 @@
 """What a sweep does where it cannot be sure: in doubt a key lives, and no suspect is given up in silence."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import UTC, datetime, timedelta
@@ -188,8 +189,9 @@ async def test_a_suspect_that_has_died_ends_though_others_cannot_be_revoked() ->
         assert len(suspects.left) == 3
 
 
-async def test_a_suspect_with_two_keys_stays_while_one_of_them_cannot_be_revoked() -> None:
-    """The other one is revoked, and told; the next sweep takes up the one that is left."""
+@contextlib.asynccontextmanager
+async def two_keys_of_one_attempt() -> AsyncIterator[tuple[Refusing, Suspects, str, list[str]]]:
+    """Give a server where a proxy has repeated a POST whose answers were lost; the key that is held, and those two."""
     async with (
         Refusing() as fake,
         AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True) as respan,
@@ -200,7 +202,12 @@ async def test_a_suspect_with_two_keys_stays_while_one_of_them_cannot_be_revoked
         suspects = Suspects.of(respan)
         (left,) = suspects.left
         await proxy.temporary_keys.create(name=left.name or "")
-        one, _ = [key.id for key in fake.alive() if key.id != held.id]
+        yield fake, suspects, held.id, [key.id for key in fake.alive() if key.id != held.id]
+
+
+async def test_a_suspect_with_two_keys_stays_while_one_of_them_cannot_be_revoked() -> None:
+    """The other one is revoked, and told; the next sweep takes up the one that is left."""
+    async with two_keys_of_one_attempt() as (fake, suspects, held, (one, _)):
         fake.refused, fake.status = [one], 409
 
         with pytest.raises(RespanError):
@@ -209,24 +216,14 @@ async def test_a_suspect_with_two_keys_stays_while_one_of_them_cannot_be_revoked
         fake.refused = ()
         report = await suspects.sweep()
 
-        assert in_between == {held.id, one}
+        assert in_between == {held, one}
         assert report.revoked == (one,)
         assert suspects.left == ()
 
 
 async def test_a_suspect_with_two_keys_stays_while_one_of_them_is_not_shown() -> None:
     """A replica that lags shows it in the list, and not by its id: it may be alive."""
-    async with (
-        Refusing() as fake,
-        AsyncRespan(fake.api_key, base_url=fake.url, tag_names=True) as respan,
-        AsyncRespan(fake.api_key, base_url=fake.url) as proxy,
-    ):
-        fake.script("lose_answer_after_create")
-        held = await respan.temporary_keys.create()
-        suspects = Suspects.of(respan, sent_at=datetime.now(UTC) - timedelta(minutes=10))
-        (left,) = suspects.left
-        await proxy.temporary_keys.create(name=left.name or "")
-        one, other = [key.id for key in fake.alive() if key.id != held.id]
+    async with two_keys_of_one_attempt() as (fake, suspects, _, (one, other)):
         fake.refused, fake.method, fake.status = [one], "GET", 404
 
         first = await suspects.sweep()

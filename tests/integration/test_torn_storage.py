@@ -24,6 +24,7 @@ from respan_async.issuing.ledger import Intent
 from respan_async.issuing.sqlite._inspect import read_snapshot
 from respan_async.secret import Secret
 from respan_async.testing import FakeRespan
+from tests.paging import in_pages_of_one
 
 ACCOUNT = "https://api.respan.ai abc"
 QUICK = RetryPolicy(initial=0.001, maximum=0.01)
@@ -421,14 +422,7 @@ async def test_what_comes_after_a_damaged_id_is_read(tmp_path: Path, at: str, da
     intact = [name for name in ("tenant-0", "tenant-1", "tenant-2") if name != at]
 
     ledger = await opened(path, cipher=AESGCMCipher(bytes(32), old_keys=(CIPHER_KEY,)))
-    left: dict[str, CreatedKey | LedgerError] = {}
-    after = ""
-    while page := await ledger.undelivered(after, 1):
-        left.update(page)
-        after = page[-1][0]
-    known: list[str] = []
-    while ids := await ledger.with_keys(known[-1] if known else "", 1):
-        known += ids
+    left, known = await in_pages_of_one(ledger)
     rotated = await ledger.rotate()
     await ledger.aclose()
 
