@@ -30,8 +30,11 @@ def shown(value: object) -> str:
         return f"something of type {type(value).__name__}"
 
 
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number of at most 64 bits; `True` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number that can be computed with as a float; a bool is not."""
-    if isinstance(value, int):
-        return not isinstance(value, bool) and abs(value) < 2**63
-    return isinstance(value, float)
+    return is_whole(value) or isinstance(value, float)

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, G
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from respan_async._arguments import shown
+from respan_async._arguments import is_whole, shown
 from respan_async._calls.batch_failures import BatchFailures
 from respan_async._calls.batch_input import BatchInput
 from respan_async._calls.batch_outcomes import OutcomeQueue
@@ -62,7 +62,7 @@ class Batch(Generic[Item]):
         self._input = BatchInput(items)
         if max_in_flight is None:
             max_in_flight = context.pacer.max_in_flight
-        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+        if not is_whole(max_in_flight) or max_in_flight < 1:
             raise InvalidRequestError(f"max_in_flight: expected a whole number, 1 or more, got {shown(max_in_flight)}")
         if not isinstance(spread, bool):
             raise InvalidRequestError(f"spread: expected True or False, got {shown(spread)}")
@@ -109,7 +109,6 @@ class Batch(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
         self._refused_before = self._pacer.refused
-        self._pacer.clock.time()  # from now on, other threads can read what it told last
         self._pending_work = self._pacer.announce(spread=self._spread)
         self._announce()
         self._lifecycle.register(Stage.STOP, self._client_closed, on_this_loop=True)
@@ -203,7 +202,7 @@ class Batch(Generic[Item]):
         window = self._pacer.window
         if window.limit is not None:
             # Cap the ETA rate at the known limit: it predicts better than the measured rate.
-            allowed = 1.0 / window.spread_interval(self._pacer.clock.last_told)
+            allowed = 1.0 / window.spread_interval()
             rate = min(rate, allowed) if rate else allowed
         return left / rate if rate else None
 
@@ -234,9 +233,8 @@ class Batch(Generic[Item]):
             self._taken += 1
             self._announce()
             if self._is_stopped():
-                late = ClientStateError(
-                    "the batch ended before this item was sent"
-                )  # the batch ended while the item was on its way to this worker
+                # The batch ended while the item was on its way to this worker.
+                late = ClientStateError("the batch ended before this item was sent")
                 self._put(Failed(item, index, self._why_given_up(late)))
             else:
                 self._put(await self._outcome(item, index))

@@ -11,7 +11,7 @@ from typing import Literal, Self, cast
 import aiohttp
 import attrs
 
-from respan_async._arguments import shown
+from respan_async._arguments import is_whole, shown
 from respan_async._calls.attempt_log import AttemptLog
 from respan_async._calls.auto_sweep import AutoSweep
 from respan_async._calls.call_service import CallService, ServiceOwner
@@ -137,7 +137,7 @@ class AsyncRespan(ServiceOwner):
         source = token_source(api_key := cast("Secret | TokenSource | None", as_secret(api_key)))
         if session is not None:
             check_session(session)
-        if not isinstance(max_in_flight, int) or isinstance(max_in_flight, bool) or max_in_flight < 1:
+        if not is_whole(max_in_flight) or max_in_flight < 1:
             raise ConfigurationError(f"max_in_flight: expected a whole number, 1 or more, got {shown(max_in_flight)}")
         tag_names, allow_http = checked_flag("tag_names", tag_names), checked_flag("allow_http", allow_http)
         options = options_of(timeout=timeout, deadline=deadline, retry=retry)
@@ -184,18 +184,13 @@ class AsyncRespan(ServiceOwner):
         self._auto_sweep = AutoSweep(
             lambda _: self.temporary_keys.sweep(), suspects, SweepPolicy(), lifecycle, clock, pacer.clock
         )
-        suspects.added = partial(self._on_suspect, tag_names)
+        suspects.added = self._auto_sweep.added
         # The lowest class stays open to the end of the grace, because orphaned keys are revoked in it.
         lifecycle.register(Stage.REFUSE, partial(pacer.close, below=Priority.SWEEP))
         lifecycle.register(Stage.CUT, pacer.close)
         lifecycle.register(Stage.RESOURCES, window.aclose)
         lifecycle.register(Stage.RESOURCES, context.transport.aclose)
         lifecycle.register(Stage.RESOURCES, self._last_word)
-
-    def _on_suspect(self, tag_names: bool, suspect: Suspect) -> None:
-        # Without tags, a sweep can find only keys whose id is known.
-        if tag_names or suspect.id is not None:
-            self._auto_sweep.added(suspect)
 
     def with_options(
         self,

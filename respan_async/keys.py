@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from respan_async._arguments import shown
+from respan_async._arguments import is_whole, shown
 from respan_async._calls import sweep
 from respan_async._calls.call_service import CallService
 from respan_async._calls.pagination import Listing
@@ -133,7 +133,7 @@ class TemporaryKeys:
             InvalidRequestError: `page` or `page_size` is not a positive integer.
         """
         for field, value in (("page", page), ("page_size", 1 if page_size is None else page_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+            if not is_whole(value) or value < 1:
                 raise InvalidRequestError(f"{field}: expected a whole number, 1 or more, got {shown(value)}")
         return Listing(self._service, page, page_size)
 
@@ -170,9 +170,8 @@ class TemporaryKeys:
 
         Returns:
             The key as the server shows it. If the answer holds no key (204, or 200 without an id), the change was made
-            all the
-            same: then only the id and the sent fields are known, every other attribute is None, and `retrieve` reads
-                the rest.
+            all the same: then only the id and the sent fields are known, every other attribute is None, and `retrieve`
+            reads the rest.
 
         Raises:
             InvalidRequestError: A field is wrong, or there is no change; nothing was sent.

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeGuard, TypeVar
 
 import attrs
 
-from respan_async._arguments import plain_value, shown
+from respan_async._arguments import is_whole, plain_value, shown
 from respan_async.errors import InvalidRequestError
 from respan_async.secret import Secret
 
@@ -45,12 +45,7 @@ def _fail(field: str, expected: str, value: object) -> InvalidRequestError:
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    # A bool is an int to Python but not to JSON; larger integers do not fit into what reads JSON.
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _check_name(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
@@ -76,14 +71,14 @@ def _check_encodable(field: str, value: str) -> None:
 def _check_max_usage(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET:
         return
-    if not _is_whole(value) or (value < 1 and value != -1):
+    if not is_whole(value) or (value < 1 and value != -1):
         raise _fail(attribute.name, "a positive whole number, or -1 for no limit", value)
 
 
 def _check_rate_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
     if value is UNSET or value is None:
         return
-    if not _is_whole(value) or value < 0:
+    if not is_whole(value) or value < 0:
         raise _fail(attribute.name, "a whole number of requests a minute, 0 or more, or None", value)
 
 

@@ -91,7 +91,7 @@ class OpenTelemetry:
     | `http.client.request.duration` | s | method, template, status, `error.type` |
     | `respan.client.wait.duration`: for the pace | s | `respan.operation` |
     | `respan.client.retries` | {retry} | `respan.operation`, `error.type` |
-    | `respan.client.pauses` | {pause} | `respan.pause.reason`: `refused`, `outage`, `unreachable` |
+    | `respan.client.pauses` | {pause} | `respan.pause.reason`: `refused`, `asked`, `outage`, `unreachable` |
     | `respan.client.keys.issued` | {key} | |
     | `respan.client.keys.revoked`: orphaned keys | {key} | |
     | `respan.client.suspects` | {suspect} | `respan.effect` |

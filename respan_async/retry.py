@@ -7,14 +7,14 @@ from typing import Any, Final, Literal
 import attrs
 import tenacity as _t
 
-from respan_async._arguments import is_number, shown
+from respan_async._arguments import is_number, is_whole, shown
 from respan_async.errors import APIStatusError, ConfigurationError, Effect, RespanError
 
 _DAY: Final = 86400.0
 
 
 def _check_whole(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if not is_whole(value):
         raise ConfigurationError(f"{attribute.name}: expected a whole number, got {shown(value)}")
 
 
@@ -62,9 +62,8 @@ class RetryPolicy:
             often; if the token's function hangs, the batch waits as long as it does.
         refusal_statuses: Statuses by which a proxy in front of the API refuses for the limit, besides 429, which always
             counts: `{503}` for nginx's `limit_req`, whose `limit_req_status` is 503 by default. Any iterable of
-                integers
-            from 400 to 599, except 401, 403, 404, 408, 409 and 422. An answer whose body is the API's own JSON came
-            from behind the proxy, and keeps its meaning.
+            integers from 400 to 599, except 401, 403, 404, 408, 409 and 422. An answer whose body is the API's own JSON
+            came from behind the proxy, and keeps its meaning.
         on_unknown: If an attempt may have made a key that cannot be known: `"replace"` makes another key and remembers
             the first as a suspect; `"raise"` stops and raises.
 

@@ -70,7 +70,9 @@ class AutoSweep:
         lifecycle.register(Move.ARRIVE, self._arrive)
 
     def added(self, suspect: Suspect) -> None:
-        """Note that there is a new suspect."""
+        """Note that there is a new suspect; one without a tag and an id is none that a sweep can look for."""
+        if not (suspect.tag or suspect.id):
+            return
         if suspect.id is None:  # a key with a known id is not looked for in the list
             now = self._loop_clock.time()
             if self._settled_at <= self._last:

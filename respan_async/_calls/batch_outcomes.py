@@ -23,9 +23,8 @@ class OutcomeQueue(Generic[Item]):
         self._discard = discard
         self._ordered = ordered
         self._ready: deque[Issued[Item] | Failed[Item]] = deque()
-        self._early: dict[
-            int, Issued[Item] | Failed[Item]
-        ] = {}  # with `ordered`, the outcomes that come before their turn
+        # With `ordered`, the outcomes that come before their turn.
+        self._early: dict[int, Issued[Item] | Failed[Item]] = {}
         self._next = 0
         self._waiters: list[asyncio.Future[None]] = []
 

@@ -265,7 +265,7 @@ class Call(Generic[T]):
                     request, tracked_body, token, self._options.timeout, self._options.extra_headers
                 )
             except BaseException as cut:
-                outcome = self._cut_off(cut, prepared, tracked_body)
+                outcome = self._cut_off(cut, prepared)
                 self._stats.emit_attempt(request, None, cut, slot, departed)
                 raise
             finally:
@@ -333,12 +333,10 @@ class Call(Generic[T]):
         dead.body = body_excerpt.shown(result.body, token, made=True)
         return dead
 
-    def _cut_off(
-        self, cut: BaseException, prepared: PreparedRequest[T], tracked_body: TrackedBody | None
-    ) -> SlotOutcome:
+    def _cut_off(self, cut: BaseException, prepared: PreparedRequest[T]) -> SlotOutcome:
         """Note an attempt that was cancelled, or that the session cannot carry."""
         # Assume bytes were sent unless proven otherwise. The transport raises a RespanError only before sending.
-        if not isinstance(cut, RespanError) and (tracked_body is None or tracked_body.may_have_left):
+        if not isinstance(cut, RespanError) and self._may_have_left:
             self._was_cut = True
             self._stats.mark_suspect(prepared, self._unconfirmed_effect, "the request was cut off")
             return SlotOutcome.LOST

@@ -74,7 +74,7 @@ class KeySearch:
             found.alive[tag].add(key.id)
             if key.created_at is not None:
                 made[tag].append(key.created_at)
-            is_usable = key_ids.is_usable_id(key.id) and is_left_by(suspect, key) and not self.is_copy(suspect, key)
+            is_usable = key_ids.is_usable_id(key.id) and self.is_left_by(suspect, key)
             if is_usable and not await self._store.owns_key(key.id):
                 found.left[tag].add(key.id)
         for tag, ids in found.alive.items():
@@ -82,7 +82,11 @@ class KeySearch:
                 found.left.pop(tag, None)
         return found
 
-    def is_copy(self, suspect: Suspect, key: TemporaryKey) -> bool:
+    def is_left_by(self, suspect: Suspect, key: TemporaryKey) -> bool:
+        """Whether a suspect's attempt has left a key, as far as the key itself tells."""
+        return is_left_by(suspect, key) and not self._is_copy(suspect, key)
+
+    def _is_copy(self, suspect: Suspect, key: TemporaryKey) -> bool:
         """Whether another program may have made a key with a suspect's tag, by copying the name."""
         is_late = is_made_late(suspect, key, self._service.context.skew.ahead, self._within)
         if is_late:

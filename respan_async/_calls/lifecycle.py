@@ -173,10 +173,8 @@ class Lifecycle:
         with self._moving:
             if self._home.is_gone:
                 self._move()
-            elif self._home.is_bound:  # another thread has bound it meanwhile
-                self._home.check()
             else:
-                self._home.bind()
+                self._home.bind()  # or check, if another thread has bound it meanwhile
 
     def check_home(self) -> None:
         """Refuse a client that belongs elsewhere, such as to a parent process; move it here if its loop is closed.

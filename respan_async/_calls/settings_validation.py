@@ -98,7 +98,7 @@ def options_of(
 
 def _is_seconds(value: object) -> bool:
     # The upper bound is a year; it also excludes infinity, and values that overflow when added to a clock.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 31_536_000
+    return is_number(value) and 0 < value < 31_536_000
 
 
 def checked_flag(name: str, value: object) -> bool:

@@ -34,7 +34,7 @@ from typing import Final
 
 from respan_async._calls import key_revocation
 from respan_async._calls.call_service import CallService
-from respan_async._calls.key_origin import ARRIVES_WITHIN, is_another, is_left_by
+from respan_async._calls.key_origin import ARRIVES_WITHIN, is_another
 from respan_async._calls.key_revocation import KeyEnd
 from respan_async._calls.key_search import FoundKeys, KeySearch
 from respan_async._calls.suspect_store import SuspectStore, expires_at
@@ -141,7 +141,7 @@ class _Sweep:
             if not (self._is_due(suspect) or self._has_died(suspect, AFTER_EXPIRY)):
                 continue
             try:
-                is_shown = await self._revoke_by_id(suspect.id or "", suspect)
+                is_shown = await self._revoke_by_id(suspect)
             except _OF_A_KEY as error:
                 self._note_failure(error, suspect)
             else:
@@ -151,12 +151,13 @@ class _Sweep:
             if self._failed_in_a_row >= _SEVERAL or unshown >= _UNSHOWN:
                 return
 
-    async def _revoke_by_id(self, key_id: str, suspect: Suspect) -> bool:
+    async def _revoke_by_id(self, suspect: Suspect) -> bool:
         """Revoke a key whose id the server told, unless the key was recorded or used after all, and so has an owner.
 
         Returns:
             False if the server does not show the key, though it may be alive.
         """
+        key_id = suspect.id or ""
         if await self._store.owns_key(key_id):
             return True
         key = await key_revocation.read(self._service, key_id)
@@ -214,7 +215,7 @@ class _Sweep:
                 if key is None or key.revoked:
                     is_unshown |= key is None
                     found.alive[tag].discard(key_id)
-                elif self._is_left_by(suspect, key) and self._may_be_revoked(key, suspect):
+                elif self._search.is_left_by(suspect, key) and self._may_be_revoked(key, suspect):
                     ends[key_id] = await self._revoke(key_id, suspect)
             except _OF_A_KEY as error:
                 failures.append(error)
@@ -225,9 +226,6 @@ class _Sweep:
         await self._close(suspect, ends, failed=bool(failures) or is_unshown)
         for failure in failures:
             self._note_failure(failure, suspect)
-
-    def _is_left_by(self, suspect: Suspect, key: TemporaryKey) -> bool:
-        return is_left_by(suspect, key) and not self._search.is_copy(suspect, key)
 
     # ------------------------------------------------------------- what is proven
 

@@ -117,13 +117,14 @@ def _keys(rows: list[Any], request_id: str | None) -> tuple[TemporaryKey, ...]:
     return tuple(_key(row, request_id) for row in rows)
 
 
-def _unstructure_instant(instant: datetime) -> str:
+def instant_text(instant: datetime) -> str:
+    """Return a time in UTC, as the server writes it."""
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 converter = make_converter()
 
-converter.register_unstructure_hook(datetime, _unstructure_instant)
+converter.register_unstructure_hook(datetime, instant_text)
 
 # An omitted default keeps UNSET out of the JSON.
 for _model in (LimitPolicy, UpdateKeyRequest):
@@ -158,10 +159,6 @@ def fields_of(request: CreateKeyRequest | UpdateKeyRequest, now: datetime) -> di
     return fields
 
 
-_EXACT: Final = 2**53
-"""Below it, every integer is exactly a float."""
-
-
 def canonical(request: CreateKeyRequest) -> str:
     """Return a request as text that is equal for equal requests; a relative lifetime stays relative, in seconds."""
     fields: dict[str, Any] = _by_value(converter.unstructure(request))
@@ -177,7 +174,7 @@ def _by_value(value: Any) -> Any:
             return {name: _by_value(one) for name, one in value.items()}
         case list() | tuple():
             return [_by_value(one) for one in value]
-        case float() if value.is_integer() and abs(value) < _EXACT:
+        case float() if value.is_integer() and abs(value) < key_fields.EXACT:
             return int(value)
     return value
 

@@ -17,7 +17,7 @@ _DECIMAL: Final = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:[eE][+-]?[0-9]{
 
 _BITS_64: Final = 2**63
 
-_EXACT: Final = 2**53
+EXACT: Final = 2**53
 """Below this, each whole number has an exact float."""
 
 _UNREADABLE: Final = object()
@@ -33,7 +33,7 @@ def _flag(raw: Any) -> Any:
 
 def read_id(raw: Any) -> Any:
     """Return an id as text; a whole number is converted, and any other type is unreadable."""
-    if isinstance(raw, float) and raw.is_integer() and abs(raw) < _EXACT:
+    if isinstance(raw, float) and raw.is_integer() and abs(raw) < EXACT:
         raw = int(raw)  # 17.0
     if isinstance(raw, int) and not isinstance(raw, bool):
         return str(raw)

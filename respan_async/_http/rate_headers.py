@@ -131,7 +131,7 @@ class _Statement:
                 yield _Member(value.strip(), {key.strip(): text.strip() for key, _, text in pairs})
 
     def _until(self, text: str | None) -> float | None:
-        """Read the seconds until the count begins anew; 0 if unknown."""
+        """Read the seconds until the count begins anew; None if unknown."""
         seconds = _seconds(text)
         if seconds is not None and seconds > _YEAR:
             # The server's own clock, if it tells it, keeps an error of the local clock out of the result.

@@ -18,13 +18,11 @@ from respan_async.secret import Secret
 
 KEEPALIVE: Final = 4.0
 """Seconds an idle connection is kept. Common servers close theirs after 5 seconds; a POST that meets such a closing is
-a
-lost answer, and may leave an orphaned key."""
+a lost answer, and may leave an orphaned key."""
 
 _ASLEEP: Final = 0.5
 """Seconds of machine sleep after which idle connections count as closed by the server. aiohttp's clock stands still
-during
-sleep, and the server waits a second longer than `KEEPALIVE`."""
+during sleep, and the server waits a second longer than `KEEPALIVE`."""
 
 HEADERS: Final = {
     "Accept": "application/json",

@@ -19,7 +19,7 @@ from respan_async._http.operations import Request
 from respan_async._http.response import Response, TransportFailure
 from respan_async._http.response_reading import TruncatedResponse, at_hand, read
 from respan_async._http.session import HEADERS, Network, SessionKeeper, check_loop, own_session
-from respan_async._http.transport_failures import authority, classify, is_of_a_hook
+from respan_async._http.transport_failures import authority, classify
 from respan_async.errors import ClientStateError, ConfigurationError, RespanError
 from respan_async.secret import Secret
 
@@ -200,7 +200,7 @@ class Transport:
             error,
             self._origin,
             left=tracked_body is None or tracked_body.may_have_left,
-            begun=is_of_a_hook(error) if tracked_body is None else tracked_body.started,
+            begun=None if tracked_body is None else tracked_body.started,
             received=received,
             resends=resends,
             unused_proxy=self._network.unused_proxy,

@@ -55,7 +55,7 @@ def classify(
     target: URL,
     *,
     left: bool,
-    begun: bool,
+    begun: bool | None,
     received: Response | None,
     resends: int,
     unused_proxy: str | None = None,
@@ -66,15 +66,15 @@ def classify(
         error: The exception.
         target: The URL of the request.
         left: Whether bytes of the request may have left, as far as its body can tell.
-        begun: Whether the body is known to have begun to leave. For a request without a body: whether a trace hook of
-            the session raised, because the request may have left before that.
+        begun: Whether the body is known to have begun to leave; None for a request without a body.
         received: The part of an answer that broke off; None if no answer had begun.
         resends: How often aiohttp had sent the request again by itself.
         unused_proxy: The environment variable that names a proxy which is not used, or None.
     """
     host = authority(target)
     status = None if received is None else received.status
-    of_hook = is_of_a_hook(error)
+    of_hook = _is_of_a_hook(error)
+    begun = of_hook if begun is None else begun  # a request without a body may have left before the hook raised
     # A connection that a hook makes may fail in the same way, which proves nothing about our connection.
     if status is None and ((isinstance(error, _BEFORE_SENDING) and not begun) or (_alert_in(error) and not of_hook)):
         left = False
@@ -111,7 +111,7 @@ def classify(
     )
 
 
-def is_of_a_hook(error: Exception) -> bool:
+def _is_of_a_hook(error: Exception) -> bool:
     """Whether a trace hook of the caller's session raised the error, whose traceback then shows `aiohttp.tracing`."""
     # If a hook raises while the body is written, its error is the cause of another error.
     return any(

@@ -31,6 +31,11 @@ class LimitScout:
         """Whether a refusal is to be expected."""
         return self._beyond_since is not None
 
+    @property
+    def extra(self) -> int:
+        """How many requests may go beyond the limit, as `allowance` has decided last."""
+        return self._extra
+
     def restart(self, now: float) -> None:
         """Begin anew, with a newly learned limit."""
         self._step = self._extra = 0

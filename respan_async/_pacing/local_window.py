@@ -47,8 +47,7 @@ _SLACK: Final = 0.05
 _EVEN_PROBES: Final = 4
 _LONGEST_GAP: Final = 1 / 12
 """The first probes in a row follow one another at the interval of requests, up to this part of a period; each further
-one
-waits twice as long, because a server that keeps asking for a moment lacks more than the next slot."""
+one waits twice as long, because a server that keeps asking for a moment lacks more than the next slot."""
 _NOMINAL: Final = 1.0
 """The period, in seconds, assumed for bursts while no limit is known."""
 
@@ -114,9 +113,9 @@ class LocalWindow:
         assert self._limit is not None
         return self._limit.limit - self._log.used(now, self._limit.per) - self._others.used(now)
 
-    def spread_interval(self, now: float) -> float:
+    def spread_interval(self) -> float:
         assert self._limit is not None
-        return self._limit.per / max(self._limit.limit + self._allowance(now) - self._others.share, 1)
+        return self._limit.per / max(self._limit.limit + self._scout.extra - self._others.share, 1)
 
     def room(self, now: float, in_air: int) -> float:
         self._keep_up(now)

@@ -30,11 +30,6 @@ class LoopClock:
         self._told = now = loop.time() + self._offset
         return now
 
-    @property
-    def last_told(self) -> float:
-        """The time that this clock told last; may be read from any thread."""
-        return self._told
-
     def of_loop(self, time: float) -> float:
         """Return this clock's time when the running loop's own clock tells `time`."""
         self.time()

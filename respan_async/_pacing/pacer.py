@@ -36,8 +36,8 @@ _RESERVED: Final = 8
 """One part in so many of `max_in_flight` is reserved for interactive calls."""
 _MANY: Final = 50
 _RECENT: Final = 5.0
-"""With a limit of N, the lower classes leave one slot free for N of these periods after an interactive call: the next
-one then does not wait, which costs them at most a fiftieth."""
+"""With a limit of `_MANY` or more, the lower classes leave one slot free for `_RECENT` periods after an interactive
+call: the next one then does not wait, which costs them at most a fiftieth."""
 _CATCH_UP: Final = 0.02
 """Seconds by which a spread class may be late and still catch up, because timers and busy loops are late by as much."""
 _FIRST_FLIGHT: Final = 2.0
@@ -303,7 +303,7 @@ class Pacer:
         interval = 0.0
         if window.limit is not None:
             # Every class counts: the lower classes leave the slots that an interactive call takes out of turn.
-            interval = window.spread_interval(now)
+            interval = window.spread_interval()
             self._spread_from = max(self._spread_from, now - max(interval, _CATCH_UP)) + interval
         self._queues.note_granted(priority)
         return Slot(priority, asked_at, now, interval, self._loops_left)

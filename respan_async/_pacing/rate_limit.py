@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import attrs
 
-from respan_async._arguments import is_number, shown
+from respan_async._arguments import is_number, is_whole, shown
 from respan_async.errors import ConfigurationError
 
 LONGEST_PERIOD: Final = 31_536_000_000.0
@@ -12,7 +12,7 @@ LONGEST_PERIOD: Final = 31_536_000_000.0
 
 
 def _check_limit(_: Any, attribute: "attrs.Attribute[Any]", value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**63:
+    if not is_whole(value) or value < 1:
         raise ConfigurationError(
             f"{attribute.name}: expected a whole number of requests, 1 or more, got {shown(value)}"
         )

@@ -65,7 +65,7 @@ class Window(Protocol):
         """Return how many slots are left."""
         ...
 
-    def spread_interval(self, now: float) -> float:
+    def spread_interval(self) -> float:
         """Return the seconds between two evenly spread requests."""
         ...
 

@@ -48,7 +48,7 @@ async def deliver_left(ledger: CommandLedger, name: str, output: KeyDelivery) ->
             count += sum(result is None for result in results)
             after = left[-1][0]
     except LedgerError as error:
-        hint = f"; expected its key in {KEY} or {OLD_KEYS}" if "encrypted" in str(error) else ""
+        hint = f"; expected its key in {KEY} or {OLD_KEYS}" if isinstance(error, UnreadableSecret) else ""
         raise WrongUse(f"{name}: {error}{hint}") from None
     return count
 

@@ -1,4 +1,4 @@
-"""Rotates the key that encrypts a ledger's secrets, while other processes issue.
+"""Marks a ledger with the key that encrypts its secrets, so that no process goes on with another one.
 
 The safe order:
 

@@ -2,7 +2,7 @@
 
 import attrs
 
-from respan_async._arguments import is_number, shown
+from respan_async._arguments import is_number, is_whole, shown
 from respan_async.errors import ConfigurationError
 
 
@@ -27,7 +27,7 @@ class DeliverySettings:
         for name in ("max_deliveries", "max_undelivered"):
             count = getattr(self, name)
             optional = name == "max_undelivered" and count is None
-            if not optional and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+            if not optional and (not is_whole(count) or count < 1):
                 raise ConfigurationError(f"{name}: expected a whole number, 1 or more, got {shown(count)}")
         seconds = self.deliver_timeout
         if seconds is not None and (not is_number(seconds) or not 0 < seconds < float("inf")):

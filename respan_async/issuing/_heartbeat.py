@@ -122,11 +122,9 @@ class LeaseKeeper:
         if not await self._renew():
             # The first lease; or others took the last one, with all its claims, while this process was stopped.
             await self._register_owner()
-            self._since = (
-                time.monotonic()
-            )  # attempts noted while registration was in progress belong to the old owner, so count from here
+            # Attempts noted while registration was in progress belong to the old owner, so count from here.
+            self._since = time.monotonic()
         elif elapsed() >= self.until:
-            self._since = (
-                time.monotonic()
-            )  # the lease may have ended before, and single tickets may have been taken over
+            # The lease may have ended before, and other owners may have taken over single tickets.
+            self._since = time.monotonic()
         self.until = asked + self._lease

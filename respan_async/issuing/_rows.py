@@ -12,7 +12,7 @@ from respan_async._http import codec, json_text
 from respan_async.errors import Effect, LedgerError, Suspect, TicketConflictError
 from respan_async.events import logger
 from respan_async.issuing.cipher import Cipher
-from respan_async.issuing.ledger import Counts, DamagedRecord, TicketRecord, Undelivered, UnreadableSecret
+from respan_async.issuing.ledger import Counts, DamagedRecord, Snapshot, TicketRecord, Undelivered, UnreadableSecret
 from respan_async.issuing.states import AttemptState, TicketState
 from respan_async.models import UNSET, CreatedKey, TemporaryKey
 from respan_async.secret import Secret, SecretBytes
@@ -237,6 +237,22 @@ def bound(known: str | None, account: str, *, force: bool, where: str, place: st
             f"--account), give that again; else give this account {place} of its own, or force it"
         )
     return account if not known or force or not is_partial(account) else known
+
+
+def snapshot_of(
+    account: str,
+    tickets: Iterable[tuple[str, int]],
+    attempts: Iterable[tuple[str, int]],
+    suspects: Iterable[tuple[Any, ...]],
+    waiting: Iterable[tuple[Any, ...]],
+) -> Snapshot:
+    """Return the contents of a ledger from the rows of four statements; the oldest suspect comes first."""
+    return Snapshot(
+        account=account,
+        counts=counts_of(tickets, attempts),
+        suspects=tuple(sorted(suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
+        undelivered=undelivered_of(waiting),
+    )
 
 
 def suspects_of(rows: Iterable[tuple[Any, ...]]) -> list[Suspect]:

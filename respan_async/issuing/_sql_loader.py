@@ -1,5 +1,6 @@
 """Loads SQL statements from files; each statement follows a line `-- name: something`."""
 
+import functools
 import re
 from importlib import resources
 from typing import Final
@@ -12,6 +13,7 @@ STATES: Final = {state.name.lower(): str(state) for state in (*TicketState, *Att
 _NAME: Final = re.compile(r"^-- name: (\w+)$", flags=re.MULTILINE)
 
 
+@functools.cache
 def load(file: str) -> dict[str, str]:
     """Return the statements of a file in this package, by name."""
     text = resources.files("respan_async.issuing").joinpath(file).read_text(encoding="utf-8")

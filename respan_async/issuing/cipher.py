@@ -25,7 +25,8 @@ class Cipher(Protocol):
     """Encrypts and decrypts secrets.
 
     The ledger uses further members of `AESGCMCipher` if a cipher has them: `is_encrypted`, to recognise secrets that
-    were kept in plain text before; `key_id` and `has_key`, to detect a process that missed a rotation of the key.
+    were kept in plain text before; `key_id` and `has_key`, to detect a process that missed a rotation of the key;
+    `relabel`, for damaged secrets when a key is rotated.
     """
 
     def encrypt(self, secret: Secret, ticket: str) -> bytes:

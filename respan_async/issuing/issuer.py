@@ -57,8 +57,7 @@ class Issuer:
         force: Use a ledger that belongs to another account or base URL.
         account: A name to which the ledger is bound instead of the API key and the base URL, both of which may then
             change: a rotated key opens the ledger as the old one does. A ledger that is bound otherwise is bound to
-                this
-            name once it has been opened with `force=True`.
+            this name once it has been opened with `force=True`.
         auto_sweep: Sweep automatically while there are suspects: one of the processes that share the ledger does so,
             every ten minutes at first, and ever more rarely while nothing is found.
         takeover_age: How long a suspect is left alone that this copy of the ledger has taken over from a process that

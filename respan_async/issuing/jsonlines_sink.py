@@ -11,7 +11,7 @@ Rules for the file:
 
 import asyncio
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from hashlib import blake2b
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 
 import attrs
 
-from respan_async._http import json_text
+from respan_async._http import codec, json_text
 from respan_async.errors import LedgerError
 from respan_async.issuing._append_only_file import AppendOnlyFile
 from respan_async.issuing._daemon_threads import DaemonThreads
@@ -47,12 +47,8 @@ def line_of(key: TemporaryKey, ticket: str | None = None, *, sandbox: bool = Fal
     for field in attrs.fields(TemporaryKey):
         if field.name not in ("id", "used", "request_id", "extra"):
             value = getattr(key, field.name)
-            fields[field.name] = _instant(value) if isinstance(value, datetime) else value
+            fields[field.name] = codec.instant_text(value) if isinstance(value, datetime) else value
     return json_text.encode_line(fields)
-
-
-def _instant(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def digest(ticket: str) -> bytes:
@@ -106,9 +102,8 @@ class JSONLinesSink:
         self._writer: asyncio.Task[None] | None = None
         self._threads = DaemonThreads("respan-keys-file")
         self._turn = object()
-        self._was_cut = (
-            False  # whether the end of an event loop cut off a write, so that only the file knows its result
-        )
+        # Whether the end of an event loop cut off a write, so that only the file knows its result.
+        self._was_cut = False
         self._file = AppendOnlyFile(os.fspath(path))
         try:
             self._file.lock()

@@ -29,7 +29,7 @@ class Exchange:
     Attributes:
         request: The request, read to its end.
         connection: The connection that it came from.
-        answer: The answer to the request; `NO_ANSWER` if the fault came before it.
+        answer: The answer to the request; `NO_RESPONSE` if the fault came before it.
         argument: The number after the colon in "refuse:2.5", or the fault's default.
         refusal: Makes the 429 that asks to wait some seconds, in the server's form.
     """

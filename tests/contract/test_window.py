@@ -170,5 +170,5 @@ async def test_a_window_that_is_told_its_limit_has_it(pacer: Pacer) -> None:
     assert pacer.window.paused_until(now()) is None
     assert pacer.window.others(now()) == 0
     assert pacer.window.free(now()) <= LIMIT.limit - 2
-    assert pacer.window.spread_interval(now()) == pytest.approx(LIMIT.interval)
+    assert pacer.window.spread_interval() == pytest.approx(LIMIT.interval)
     assert pacer.window.room(now(), 0) >= 1

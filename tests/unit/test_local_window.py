@@ -265,7 +265,7 @@ def test_a_share_that_was_found_is_left_to_others() -> None:
 
     assert window.others(500.0) == 50
     assert window.free(500.0) == 10
-    assert window.spread_interval(160.0) == 6.0
+    assert window.spread_interval() == 6.0
     assert window.paused_until(160.0) == 190.0
     assert window.wakes_at(219.99) == 220.0  # when half of the share is tried
 
@@ -480,13 +480,13 @@ def test_a_refusal_that_goes_beyond_a_learned_limit_was_to_be_expected() -> None
     now = 222.0
     let_in(window, *(now + nth / 100 for nth in range(64)))
     assert window.delay(now + 1) == 0.0
-    assert window.spread_interval(now + 1) == pytest.approx(60 / 68)
+    assert window.spread_interval() == pytest.approx(60 / 68)
 
     refuse(window, now + 1, 59.0)
 
     assert window.others(now + 1) == 0
     assert window.delay(now + 2) > 50
-    assert window.spread_interval(now + 2) == pytest.approx(60 / 64)
+    assert window.spread_interval() == pytest.approx(60 / 64)
     assert len(told) == 1
 
 
@@ -532,7 +532,7 @@ def test_a_limit_that_answers_state_is_gone_by_and_not_scouted() -> None:
     window.told(100.0, RateHint(limit=20, per=10.0))
     let_in(window, *(101 + nth / 100 for nth in range(20)))
     assert window.delay(200.0) == 0
-    assert window.spread_interval(500.0) == 0.5
+    assert window.spread_interval() == 0.5
     window.told(500.0, RateHint(limit=40, per=10.0))
 
     assert window.limit == RateLimit(40, per=10)

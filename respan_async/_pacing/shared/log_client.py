@@ -20,6 +20,7 @@ import secrets
 from collections.abc import Callable
 from typing import Final
 
+from respan_async._pacing.alarm import Alarm
 from respan_async._pacing.loop_clock import LoopClock
 from respan_async._pacing.rate_limit import RateLimit
 from respan_async._pacing.shared.log_protocol import ReserveReply, ReserveRequest, SharedLog, Unreachable
@@ -29,7 +30,6 @@ from respan_async._pacing.shared.store_outage import StoreOutage
 
 LEASE: Final = 10.0
 _SILENCE: Final = LEASE / 3
-_TICK: Final = 1e-4
 
 _logger: Final = logging.getLogger("respan_async")
 
@@ -70,9 +70,14 @@ class SharedLogClient:
         self._heard = 0.0
         self._met_at = -math.inf
         self._asking: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self.clock, self.consider)
         self._closing: asyncio.Task[None] | None = None
         self._closed = False
+
+    def attach(self, clock: LoopClock, on_pause: Callable[[str, float, bool], None]) -> None:
+        """Go by the pacer's clock, and tell it of pauses."""
+        self.clock, self.on_pause = clock, on_pause
+        self._alarm = Alarm(clock, self.consider)
 
     def could_be_sooner(self, begins: float, now: float) -> bool:
         """Whether an interactive call can go before a slot held ahead: it is a batch's, and others come sooner."""
@@ -92,14 +97,13 @@ class SharedLogClient:
             self.timing.withdraw()  # no call states its demand from now on
             self.on_news()
         due = self._due(now)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if now < due < math.inf:
+            self._alarm.set(due, now)
+        else:
+            self._alarm.cancel()
         if due <= now:
             asking = asyncio.get_running_loop().create_task(self._ask(), context=contextvars.Context())
             self._asking = None if asking.done() else asking  # an eager task may have ended already
-        elif due < math.inf:
-            self._timer = self.clock.call_at(max(due, now + _TICK), self.consider)
 
     def leave_loop(self) -> None:
         """Forget the request under way on a closed event loop; its granted slots come back when their lease ends.
@@ -108,7 +112,8 @@ class SharedLogClient:
             ClientStateError: The log's connections belong to the user.
         """
         self._log.leave_loop()
-        self._asking = self._timer = self._closing = None
+        self._asking = self._closing = None
+        self._alarm.leave_loop()
         self._closed = False  # a closing that was cut short with its loop begins anew
         self.timing.withdraw()
         self.timing.reset()
@@ -119,16 +124,13 @@ class SharedLogClient:
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait({self._asking})
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         await self._log.aclose()  # the next loop makes another connection
 
     async def aclose(self) -> None:
         """Send the last reports, and close the log."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
         # Shielded, because a client of a store that is cut short leaves its connection open.

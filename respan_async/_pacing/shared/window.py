@@ -79,8 +79,7 @@ class SharedWindow:
             raise ConfigurationError("pace: this window belongs to another client; make one for each")
         self._attached = True
         self._wake = wake
-        self._client.on_pause = on_pause
-        self._client.clock = clock
+        self._client.attach(clock, on_pause)
 
     def leave_loop(self) -> None:
         self._client.leave_loop()
@@ -102,8 +101,8 @@ class SharedWindow:
     def free(self, now: float) -> int:
         return self._given.limit - self._client.used if self._local is None else self._local.free(now)
 
-    def spread_interval(self, now: float) -> float:
-        return self._given.interval if self._local is None else self._local.spread_interval(now)
+    def spread_interval(self) -> float:
+        return self._given.interval if self._local is None else self._local.spread_interval()
 
     def room(self, now: float, in_air: int) -> float:
         return self._slow_start.width - in_air if self._local is None else self._local.room(now, in_air)

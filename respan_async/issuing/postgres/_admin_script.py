@@ -52,4 +52,4 @@ def migration(schema: str = SCHEMA) -> str:
     Raises:
         ConfigurationError: `schema` is not a valid name.
     """
-    return _MIGRATION.format(migrate=statements(checked_name(schema))["migrate_1"].rstrip().rstrip(";"))
+    return _MIGRATION.format(migrate=statements(checked_name(schema))["migrate_1"])

@@ -36,11 +36,6 @@ async def read_snapshot(dsn: object, *, schema: str = SCHEMA) -> Snapshot:
                 await pool.ask(at.statements[name], values, attempt=_LONG)
                 for name in ("count_tickets", "count_attempts", "suspects", "waiting")
             ]
-        return Snapshot(
-            account=meta.get("account", ""),
-            counts=_rows.counts_of(tickets, attempts),
-            suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
-            undelivered=_rows.undelivered_of(waiting),
-        )
+        return _rows.snapshot_of(meta.get("account", ""), tickets, attempts, suspects, waiting)
     finally:
         await pool.aclose()

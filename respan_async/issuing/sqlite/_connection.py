@@ -91,7 +91,7 @@ def open_connection(path: Path, files: FileIdentity | None = None) -> sqlite3.Co
     until = time.monotonic() + _PATIENCE
     while True:
         before = files.found()
-        connection = _connected(path)
+        connection = connected(path)
         try:
             _make_ready(path, connection)
             files.note()
@@ -201,7 +201,7 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
     """
     try:
         # Mode `rw`, because a reader may have to write the log's index; it does not create a file that was removed.
-        with contextlib.closing(_connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
+        with contextlib.closing(connected(f"{path.absolute().as_uri()}?mode=rw")) as connection:
             _configure(connection)
             connection.execute("PRAGMA query_only = ON")
             return work(connection)
@@ -211,7 +211,7 @@ def read_beside(path: Path, files: FileIdentity, work: Callable[[sqlite3.Connect
         files.check("read")  # after the read, so that data from another file is never returned
 
 
-def _connected(place: Path | str) -> sqlite3.Connection:
+def connected(place: Path | str) -> sqlite3.Connection:
     """Connect to a file by its path, or by a URI."""
     is_uri = isinstance(place, str)
     if isinstance(place, Path) and str(place) != ":memory:":

@@ -9,7 +9,7 @@ from respan_async.errors import LedgerError
 from respan_async.issuing import _posix, _rows
 from respan_async.issuing._sql_loader import load
 from respan_async.issuing.ledger import Snapshot
-from respan_async.issuing.sqlite._connection import VERSION, check_whole
+from respan_async.issuing.sqlite._connection import VERSION, check_whole, connected
 from respan_async.issuing.sqlite._errors import is_locked, ledger_error
 from respan_async.issuing.sqlite._liveness_lock import LivenessLock
 
@@ -30,14 +30,12 @@ def read_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         path = path.resolve()  # its log lies beside the file itself, not beside a link to it
     if not path.is_file():
         raise LedgerError(f"{path}: there is no such ledger")
-    noted = LivenessLock(
-        Path(path)
-    ).most_noted()  # before the ledger is read, so that it cannot have seen fewer commits since
+    noted = LivenessLock(path).most_noted()  # before the reading: the ledger cannot have seen fewer commits since
     try:
-        with contextlib.closing(_connect(Path(path))) as connection:
+        with contextlib.closing(_connect(path)) as connection:
             # One transaction, so that the parts fit together.
             connection.execute("BEGIN")
-            return _read(connection, Path(path), noted)
+            return _read(connection, path, noted)
     except sqlite3.Error as error:
         if is_locked(error):
             raise ledger_error(error, "read", str(path)) from None
@@ -48,9 +46,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     # Without a log, no process has it open. It is read as immutable, because a normal reader would leave an empty log.
     at_rest = "" if path.with_name(f"{path.name}-wal").exists() else "&immutable=1"
     address = f"{path.absolute().as_uri()}?mode=ro{at_rest}"
-    connection = sqlite3.connect(address, timeout=10.0, isolation_level=None, uri=True)
-    connection.text_factory = _rows.text
-    return connection
+    return connected(address)
 
 
 def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
@@ -62,9 +58,5 @@ def _read(connection: sqlite3.Connection, path: Path, noted: int) -> Snapshot:
     # An older version is read as it is, because reading must not migrate the ledger.
     suspects = connection.execute(_SQL["suspects" if version == VERSION else "suspects_1"])
     waiting = connection.execute(_SQL["waiting"])
-    return Snapshot(
-        account=account[0] if account is not None else "",
-        counts=_rows.counts_of(connection.execute(_SQL["count_tickets"]), connection.execute(_SQL["count_attempts"])),
-        suspects=tuple(sorted(_rows.suspects_of(suspects), key=lambda suspect: suspect.sent_at)),
-        undelivered=_rows.undelivered_of(waiting),
-    )
+    tickets, attempts = connection.execute(_SQL["count_tickets"]), connection.execute(_SQL["count_attempts"])
+    return _rows.snapshot_of(account[0] if account is not None else "", tickets, attempts, suspects, waiting)

@@ -95,6 +95,7 @@ class Session:
                 self._truncate,
                 asyncio.get_running_loop(),
                 self._seal,
+                name=str(self.path),
             )
             self._writer = writer  # before the start, so that a cancellation here ends its thread
             await writer.start()
